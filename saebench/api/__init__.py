@@ -1,0 +1,54 @@
+"""The stable surface for plugin authors. Import from here; everything else but `saebench.nn`, `saebench.metrics`,
+`saebench.matching` and `saebench.testing` may change."""
+
+from __future__ import annotations
+
+from saebench.api.batches import ActivationBatch, ScoredBatch, SplicedLosses
+from saebench.api.codes import SparseCodes
+from saebench.api.datasets import (
+    ActivationDataset,
+    CostMeter,
+    DatasetContext,
+    Document,
+    TextDataset,
+    TextModel,
+    TokenDataset,
+    file_manifest,
+)
+from saebench.api.errors import CellError, Diverged, MachineError, OverBudget, PluginError, SaebenchError, SuiteError
+from saebench.api.markers import ENTRY_POINT_GROUP, PROJECT, hookimpl, hookspec
+from saebench.api.metrics import (
+    CellMetric,
+    GroupMember,
+    GroupMetric,
+    MetricContext,
+    ScoringFacts,
+    Stream,
+    TrainingFacts,
+)
+from saebench.api.sae import AfterStep, Constraint, LossTerms, NonNegative, SparseAutoencoder, StepInfo, UnitRows
+from saebench.api.specs import (
+    ArchitectureSpec,
+    CellMetricSpec,
+    Cost,
+    DatasetSpec,
+    GroupMetricSpec,
+    MetricSpec,
+    Problem,
+    Reference,
+    Site,
+    TrainDefaults,
+    resolve,
+)
+from saebench.api.splits import Split, document_digest, is_held_out, split_of
+from saebench.api.values import Direction, MetricInfo, MetricResult, MetricValue, Unit
+
+__all__ = [
+    "ENTRY_POINT_GROUP", "PROJECT", "ActivationBatch", "ActivationDataset", "AfterStep", "ArchitectureSpec", "CellError", "CellMetric",
+    "CellMetricSpec", "Constraint", "Cost", "CostMeter", "DatasetContext", "DatasetSpec", "Direction", "Diverged", "Document",
+    "GroupMember", "GroupMetric", "GroupMetricSpec", "LossTerms", "MachineError", "MetricContext", "MetricInfo", "MetricResult",
+    "MetricSpec", "MetricValue", "NonNegative", "OverBudget", "PluginError", "Problem", "Reference", "SaebenchError", "ScoredBatch",
+    "ScoringFacts", "Site", "SparseAutoencoder", "SparseCodes", "Split", "SplicedLosses", "StepInfo", "Stream", "SuiteError",
+    "TextDataset", "TextModel", "TokenDataset", "TrainDefaults", "TrainingFacts", "Unit", "UnitRows", "document_digest",
+    "file_manifest", "hookimpl", "hookspec", "is_held_out", "resolve", "split_of",
+]  # fmt: skip

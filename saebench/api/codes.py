@@ -1,0 +1,95 @@
+"""Sparse latent codes, in the shape that `torch.nn.functional.embedding_bag` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SparseCodes:
+    """CSR-shaped codes of B tokens. Row b holds `values[offsets[b]:offsets[b + 1]]` at the same slice of `latents`.
+
+    Entries may be zero (a TopK row whose kept pre-activation was negative); `l0` counts entries that are not zero.
+
+    Attributes:
+        values: `[nnz]` float, may carry gradient.
+        latents: `[nnz]` int64, each in `[0, d_sae)`, at most once a row.
+        offsets: `[B + 1]` int64, `offsets[0] == 0`, not decreasing, `offsets[-1] == nnz`.
+        d_sae: Number of latents.
+        side: Per-token tensors that encode leaves for decode (a mean, a scale), each `[B, ...]`.
+    """
+
+    values: Tensor
+    latents: Tensor
+    offsets: Tensor
+    d_sae: int
+    side: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def n_rows(self) -> int:
+        """B, the number of tokens."""
+        return self.offsets.numel() - 1
+
+    @classmethod
+    def from_topk(cls, values: Tensor, latents: Tensor, d_sae: int) -> SparseCodes:
+        """Codes with exactly k entries a row, from `values [B, k]` and `latents [B, k]`."""
+        import torch
+
+        n_rows, k = values.shape
+        offsets = torch.arange(0, n_rows * k + 1, k, device=values.device) if k else torch.zeros(n_rows + 1, dtype=torch.long, device=values.device)
+        return cls(values.reshape(-1), latents.reshape(-1), offsets, d_sae)
+
+    @classmethod
+    def from_dense(cls, z: Tensor) -> SparseCodes:
+        """Codes of the entries of `z [B, d_sae]` that are not zero; gradients flow to those."""
+        import torch
+
+        rows, latents = torch.nonzero(z, as_tuple=True)
+        return cls(z[rows, latents], latents, cls.offsets_from_rows(rows, z.shape[0]), z.shape[1])
+
+    @staticmethod
+    def offsets_from_rows(rows: Tensor, n_rows: int) -> Tensor:
+        """`[n_rows + 1]` offsets from sorted row ids `[nnz]`."""
+        import torch
+
+        offsets = torch.zeros(n_rows + 1, dtype=torch.long, device=rows.device)
+        offsets[1:] = torch.cumsum(torch.bincount(rows, minlength=n_rows), 0)
+        return offsets
+
+    def rows(self) -> Tensor:
+        """`[nnz]` int64: the row of each entry."""
+        import torch
+
+        return torch.repeat_interleave(torch.arange(self.n_rows, device=self.offsets.device), self.offsets.diff())
+
+    def to_dense(self) -> Tensor:
+        """`[B, d_sae]`. For tests and small pictures only: dense codes appear nowhere else."""
+        z = self.values.new_zeros(self.n_rows, self.d_sae)
+        return z.index_put((self.rows(), self.latents), self.values)
+
+    def nonzero(self) -> SparseCodes:
+        """The same codes without entries whose value is zero."""
+        keep = self.values != 0
+        if bool(keep.all()):
+            return self
+        rows = self.rows()[keep]
+        return replace(self, values=self.values[keep], latents=self.latents[keep], offsets=self.offsets_from_rows(rows, self.n_rows))
+
+    def l0(self) -> Tensor:
+        """`[B]` int64: entries that are not zero, in each row."""
+        import torch
+
+        return torch.bincount(self.rows()[self.values != 0], minlength=self.n_rows)
+
+    def scaled(self, factor: float) -> SparseCodes:
+        """The same codes with `values * factor`."""
+        return replace(self, values=self.values * factor)
+
+    def detach(self) -> SparseCodes:
+        """The same codes without gradient."""
+        return replace(self, values=self.values.detach())

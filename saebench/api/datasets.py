@@ -1,0 +1,143 @@
+"""What a dataset plugin opens, and what the harness hands it for that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from saebench.api.splits import Split, document_digest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from saebench.api.batches import ActivationBatch
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text. `digest` is its identity; `name` says where it stands, for error messages."""
+
+    text: str
+    name: str = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the text."""
+        return document_digest(self.text)
+
+
+class TextDataset(Protocol):
+    """kind `text`: documents, split by document hash. Iterating twice gives the same documents in the same order."""
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """Documents of one part."""
+        ...
+
+    def manifest(self) -> Mapping[str, Any]:
+        """JSON-ready facts for the record: sources, versions, counts, licence where known."""
+        ...
+
+
+class TokenDataset(Protocol):
+    """kind `generated`: token sequences made for one model. The two splits never share a sequence."""
+
+    def sequences(self, split: Split, n_tokens: int) -> Iterator[Tensor]:
+        """Sequences `[length]` int64, BOS first, at least `n_tokens` non-special tokens in total."""
+        ...
+
+    def manifest(self) -> Mapping[str, Any]:
+        """JSON-ready facts for the record."""
+        ...
+
+
+class ActivationDataset(Protocol):
+    """kinds `activations` and `synthetic`: vectors without a language model."""
+
+    d_in: int
+    dictionary: Tensor | None
+    """`[n_features, d_in]` unit rows where the truth is known, else None."""
+
+    def n_tokens(self, split: Split) -> int | None:
+        """How many vectors there are; None where they are made without end."""
+        ...
+
+    def batches(self, split: Split, n_tokens: int, batch: int, seed: int) -> Iterator[ActivationBatch]:
+        """At most `n_tokens` vectors in batches of `batch`; the same for the same seed, another stream for another."""
+        ...
+
+    def manifest(self) -> Mapping[str, Any]:
+        """JSON-ready facts for the record."""
+        ...
+
+
+class CostMeter(Protocol):
+    """Where a dataset's own cost goes (`spent.data` of the record)."""
+
+    def add(self, *, tokens: int = 0, flops: int = 0) -> None:
+        """Count tokens made or read and floating-point operations spent."""
+        ...
+
+
+class TextModel(Protocol):
+    """The language model as a dataset plugin sees it."""
+
+    bos_id: int
+    eos_id: int | None
+    special_ids: frozenset[int]
+    vocab_size: int
+    context: int
+    forward_flops_per_token: int
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of the text alone, without special tokens."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        ...
+
+    def sample(self, n_sequences: int, length: int, *, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
+        """`[n_sequences, length]` int64 from BOS: position 0 is BOS; after an EOS the rest is EOS (padding)."""
+        ...
+
+    def hidden_mean(self, texts: Sequence[str]) -> Tensor:
+        """`[len(texts), d_model]` mean last hidden state of each text (cut to the context): a plain dense embedding."""
+        ...
+
+
+class DatasetContext(Protocol):
+    """Lazily handed to `DatasetSpec.open`."""
+
+    cache: Path
+    """A folder of this dataset's own (named by its recipe digest); what stands in it survives between runs."""
+    seed: int
+    """The data seed."""
+    length: int
+    """Context length, in tokens, that sequences are cut to."""
+    meter: CostMeter
+
+    @property
+    def model(self) -> TextModel:
+        """The language model; an error that says so where the entry has none."""
+        ...
+
+    def dataset(self, name: str) -> TextDataset:
+        """Another text dataset of the suite, by its name there."""
+        ...
+
+    def progress(self, total: int, label: str) -> Any:
+        """A tqdm-like bar (context manager with `update(n)`) on standard error."""
+        ...
+
+
+def file_manifest(paths: Sequence[Path], root: Path) -> list[dict[str, Any]]:
+    """Name, size and SHA-256 of each file: the recipe of a dataset that reads files."""
+    rows = []
+    for path in paths:
+        with path.open("rb") as file:
+            rows.append({"name": path.relative_to(root).as_posix() if path != root else path.name, "bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()})
+    return rows

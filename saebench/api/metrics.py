@@ -1,0 +1,100 @@
+"""What a metric plugin sees while it measures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from saebench.api.batches import ScoredBatch
+    from saebench.api.sae import SparseAutoencoder
+    from saebench.api.values import MetricResult
+
+Stream = Literal["eval", "density", "loss", "random-tokens", "self-sampled"]
+"""`eval`: held-out tokens (`evaluation.tokens`) · `density`: held-out tokens (`density_tokens`) · `loss`: held-out tokens
+(`loss_tokens`) with spliced losses · `random-tokens`: activations on uniform random token ids · `self-sampled`: activations on
+the model's own samples (both `density_tokens`)."""
+Field = Literal["codes", "reconstruction", "losses", "truth"]
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What training cost, for the cost metrics. Measured ones are None where they were not measured."""
+
+    tokens: int
+    flops: int
+    data_tokens: int
+    device_s: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+@dataclass
+class ScoringFacts:
+    """Filled while scoring runs; complete when `compute` is called."""
+
+    encoded_tokens: int = 0
+    encode_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class MetricContext:
+    """Given to `CellMetricSpec.make`.
+
+    Attributes:
+        sae: The SAE in inference form, reloaded from disk.
+        d_in, d_sae: Sizes.
+        tags: The architecture's tags; a metric looks at these, never at names.
+        streams: Which streams exist here; a metric whose stream is absent gives null with `absent[stream]` as reason.
+        absent: Reason for each stream that does not exist.
+        dictionary: `[n_features, d_in]` true features, or None.
+        training, scoring: Costs.
+    """
+
+    sae: SparseAutoencoder
+    d_in: int
+    d_sae: int
+    tags: frozenset[str]
+    streams: frozenset[Stream]
+    absent: Mapping[str, str]
+    training: TrainingFacts
+    scoring: ScoringFacts
+    dictionary: Tensor | None = None
+
+
+class CellMetric(Protocol):
+    """A streaming metric of one SAE."""
+
+    def update(self, stream: Stream, scored: ScoredBatch) -> None:
+        """Take one batch of one of the needed streams."""
+        ...
+
+    def compute(self) -> MetricResult:
+        """All values this spec provides."""
+        ...
+
+
+@dataclass(frozen=True)
+class GroupMember:
+    """One SAE of a group, in inference form.
+
+    Attributes:
+        label: What differs, for messages (`s0`).
+        dead: `[d_sae]` bool, latents silent on the density stream of the first evaluation dataset; None if unknown.
+    """
+
+    label: str
+    sae: SparseAutoencoder
+    tags: frozenset[str] = frozenset()
+    dead: Tensor | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class GroupMetric(Protocol):
+    """A metric over several SAEs that differ in one thing."""
+
+    def measure(self, members: Sequence[GroupMember]) -> MetricResult:
+        """All values this spec provides; at least two members."""
+        ...

@@ -1,0 +1,206 @@
+"""What a plugin offers: typed descriptions of architectures, datasets and metrics.
+
+A spec is plain data. Whatever needs torch stands behind a string `"module:attribute"`, so that listing plugins, planning and
+drawing the leaderboard load no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from saebench.api.metrics import Field, Stream
+    from saebench.api.values import MetricInfo
+
+Reference = str | Callable[..., Any]
+"""A callable, or `"module:attribute"` naming one."""
+
+
+def resolve(reference: Reference) -> Callable[..., Any]:
+    """The callable behind a reference; imports its module."""
+    if callable(reference):
+        return reference
+    module, _, attribute = reference.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), attribute)
+    return found
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where an SAE reads and writes.
+
+    Attributes:
+        d_in, d_out: Widths; equal for an SAE.
+        reads, writes: Hookpoint or dataset name; equal for an SAE.
+    """
+
+    d_in: int
+    d_out: int
+    reads: str = ""
+    writes: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a config. `key` is the config key; `message` says what was found, what is allowed, the next step."""
+
+    key: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an architecture costs, before anything is built. FLOPs count a multiply-add as two.
+
+    Attributes:
+        n_parameters: Learned values.
+        stored_bytes: Bytes of the checkpoint.
+        train_flops_per_token: Dense work of a training step a token (encoder product, its share of the backward pass).
+        train_flops_per_active: Sparse work of a training step for each active latent of a token.
+        step_flops: Work once a step (optimiser, constraints).
+        encode_flops_per_token: Dense work of encoding a token.
+        workspace_bytes_per_token: Transient memory of a training step for each token of the batch.
+        expected_l0: L0 the config aims at; None where only training tells.
+    """
+
+    n_parameters: int
+    stored_bytes: int
+    train_flops_per_token: int
+    train_flops_per_active: int
+    step_flops: int
+    encode_flops_per_token: int
+    workspace_bytes_per_token: int
+    expected_l0: float | None = None
+
+    def training_memory_bytes(self, batch: int) -> int:
+        """Parameters, gradients, two moments (float32) and the workspace of one batch."""
+        return 16 * self.n_parameters + batch * self.workspace_bytes_per_token
+
+
+@dataclass(frozen=True)
+class TrainDefaults:
+    """What `auto` means for an architecture.
+
+    Attributes:
+        lr: Peak learning rate at `reference_width` latents; scaled by `sqrt(reference_width / d_sae)`.
+        reference_width: See `lr`.
+        betas, eps: Adam's.
+        clip: Largest global gradient norm, or None.
+        warmup, decay: Fractions of the allotment: linear from zero at the start, linear to zero at the end.
+    """
+
+    lr: float = 2e-4
+    reference_width: int = 16384
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip: float | None = 1.0
+    warmup: float = 0.05
+    decay: float = 0.2
+
+
+@dataclass(frozen=True)
+class ArchitectureSpec:
+    """One SAE architecture.
+
+    Attributes:
+        name: Lower-kebab id.
+        version: Goes up whenever trained weights can change.
+        config: Frozen dataclass; its fields are the entry's `config` keys.
+        build: `build(config, *, site, generator, init_from=None, base=None)` -> module; or `"module:attribute"`.
+        cost: `cost(config, site)` -> Cost. For a wrapper: `cost(config, site, base_cost)`.
+        check: `check(config, site)` -> problems, at plan time.
+        parent: Whether an entry may or must start from another entry's checkpoint.
+        wraps: True means it takes another architecture as base (`base` is the built module, its weights already loaded).
+        tags: `signed_latents`, `batch_coupled`, `grouped_latents`, `control` (never ranked, no budget).
+        train: What `auto` means.
+        description: One line.
+    """
+
+    name: str
+    version: str
+    config: type
+    build: Reference
+    cost: Callable[..., Cost]
+    check: Callable[[Any, Site], Sequence[Problem]] = lambda config, site: ()
+    parent: Literal["none", "optional", "required"] = "optional"
+    wraps: bool = False
+    tags: frozenset[str] = frozenset()
+    train: TrainDefaults = TrainDefaults()
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One source of training or evaluation data.
+
+    Attributes:
+        name: Lower-kebab id.
+        version: Goes up whenever the content can change for equal options.
+        options: Frozen dataclass; its fields are the keys beside `plugin:`.
+        kind: What `open` returns: text -> TextDataset, generated -> TokenDataset, activations / synthetic -> ActivationDataset.
+        open: `open(options, context)`; or `"module:attribute"`.
+        check: `check(options)` -> problems, at plan time (missing files, wrong ranges).
+        recipe: `recipe(options)` -> JSON-ready facts beyond the options that decide the content (file manifest, package versions).
+        site: `site(options)` -> Site, for activations and synthetic.
+        bases: `bases(options)` -> names of other datasets of the suite that it reads.
+        uses_model: True when its content depends on the language model.
+        description: One line.
+    """
+
+    name: str
+    version: str
+    options: type
+    kind: Literal["text", "generated", "activations", "synthetic"]
+    open: Reference
+    check: Callable[[Any], Sequence[Problem]] = lambda options: ()
+    recipe: Callable[[Any], Mapping[str, Any]] = lambda options: {}
+    site: Callable[[Any], Site] | None = None
+    bases: Callable[[Any], Sequence[str]] = lambda options: ()
+    uses_model: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class CellMetricSpec:
+    """A family of metric ids computed together in one streaming pass over one SAE.
+
+    Attributes:
+        name: Lower-kebab id of the family's code, such as `reconstruction`.
+        version: Goes up whenever a value can change.
+        provides: The ids it computes.
+        make: `make(context: MetricContext)` -> CellMetric; or `"module:attribute"`.
+        streams: Streams it reads; empty for metrics that only read the context.
+        fields: Fields it needs on those streams.
+        core: Part of `metrics: core`.
+    """
+
+    name: str
+    version: str
+    provides: tuple[MetricInfo, ...]
+    make: Reference
+    streams: tuple[Stream, ...] = ()
+    fields: tuple[Field, ...] = ()
+    core: bool = False
+
+
+@dataclass(frozen=True)
+class GroupMetricSpec:
+    """Metric ids computed over the checkpoints of cells that differ in `vary` alone.
+
+    Attributes:
+        make: `make()` -> GroupMetric; or `"module:attribute"`.
+        vary: What the members differ in: `init_seed`, `data_seed`, `dataset`, `hookpoint` or `entry`.
+    """
+
+    name: str
+    version: str
+    provides: tuple[MetricInfo, ...]
+    make: Reference
+    vary: frozenset[str] = field(default_factory=lambda: frozenset({"init_seed"}))
+    core: bool = False
+
+
+MetricSpec = CellMetricSpec | GroupMetricSpec

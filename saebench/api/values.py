@@ -1,0 +1,99 @@
+"""What a metric returns: a number with its unit, direction, count and uncertainty, or null with a reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Direction = Literal["lower", "higher", "neutral"]
+Unit = Literal["fraction", "ratio", "nats", "latents", "tokens", "flops", "seconds", "bytes", "values", "tokens/s", "activation", "squared activation"]
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """One metric id: what a reader needs to know before reading its number.
+
+    Attributes:
+        id: Lower-kebab id, such as `fvu`.
+        unit: Unit of the value.
+        direction: `lower` or `higher` is better; `neutral` where neither is.
+        family: Heading it stands under (reconstruction, sparsity, density, faithfulness, stability, truth, cost).
+        description: One line with the formula in words.
+        measured: True for times and memory, which differ between equal runs and stand in `measured.metrics`.
+    """
+
+    id: str
+    unit: Unit
+    direction: Direction
+    family: str
+    description: str
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """A finite value, or None with a reason; never NaN.
+
+    Attributes:
+        value: The number, or None.
+        unit: Unit of `value` and `stderr`.
+        direction: Which way is better.
+        n: How many tokens (or latents, pairs) it was computed from.
+        stderr: Standard error, clustered by sequence where there are sequences; None where it is not defined.
+        reason: Why `value` is None. Required then, and only then.
+    """
+
+    value: float | None
+    unit: Unit
+    direction: Direction
+    n: int
+    stderr: float | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.value is None:
+            if not self.reason:
+                raise ValueError("a MetricValue without a value needs a reason")
+            if self.stderr is not None:
+                raise ValueError("a MetricValue without a value has no standard error")
+        elif not math.isfinite(self.value):
+            raise ValueError(f"a MetricValue must be finite, got {self.value}; use value=None with a reason")
+        elif self.reason is not None:
+            raise ValueError(f"a MetricValue with a value has no reason, got {self.reason!r}")
+        if self.stderr is not None and not (math.isfinite(self.stderr) and self.stderr >= 0):
+            raise ValueError(f"a standard error must be finite and not negative, got {self.stderr}")
+
+    @classmethod
+    def of(cls, info: MetricInfo, value: float | None, n: int, *, stderr: float | None = None, reason: str | None = None) -> MetricValue:
+        """Value under `info`'s unit and direction; a value that is not finite becomes null with a reason."""
+        if value is not None and not math.isfinite(value):
+            value, stderr, reason = None, None, reason or f"the computation gave {value}"
+        if value is None:
+            return cls(None, info.unit, info.direction, n, None, reason or "not defined here")
+        if stderr is not None and not math.isfinite(stderr):
+            stderr = None
+        return cls(float(value), info.unit, info.direction, n, stderr, None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain mapping with all six keys."""
+        return {"value": self.value, "unit": self.unit, "direction": self.direction, "n": self.n, "stderr": self.stderr, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """Everything one metric spec gives for one pass.
+
+    Attributes:
+        values: `MetricValue` by metric id; every id the spec provides, null ones included.
+        details: JSON-ready extras a page draws (histograms in fixed bins, threshold sweeps), by name.
+        arrays: Per-latent arrays `[d_sae]`, kept beside the record, by name.
+    """
+
+    values: Mapping[str, MetricValue]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)

@@ -1,0 +1,36 @@
+"""What stands on disk: canonical JSON and digests, atomic writes, the run folder, checkpoints, records."""
+
+from __future__ import annotations
+
+from saebench.artifacts.atomic import (
+    atomic_folder,
+    atomic_path,
+    machine_errors,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from saebench.artifacts.canonical import canonical_json, digest, file_digest, pretty_json
+from saebench.artifacts.checkpoints import (
+    has_checkpoint,
+    read_arrays,
+    read_checkpoint,
+    read_meta,
+    save_arrays,
+    save_checkpoint,
+)
+from saebench.artifacts.layout import RunFolder
+from saebench.artifacts.records import (
+    RECORD_SCHEMA_VERSION,
+    STATUSES,
+    iter_groups,
+    iter_records,
+    read_record,
+    write_record,
+)
+
+__all__ = [
+    "RECORD_SCHEMA_VERSION", "STATUSES", "RunFolder", "atomic_folder", "atomic_path", "canonical_json", "digest", "file_digest",
+    "has_checkpoint", "iter_groups", "iter_records", "machine_errors", "pretty_json", "read_arrays", "read_checkpoint", "read_meta",
+    "read_record", "save_arrays", "save_checkpoint", "write_bytes", "write_json", "write_record", "write_text",
+]  # fmt: skip

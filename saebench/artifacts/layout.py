@@ -1,0 +1,56 @@
+"""Where things stand in a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside one run folder. Asking for a path creates nothing."""
+
+    root: Path
+
+    @property
+    def plan(self) -> Path:
+        """The frozen plan."""
+        return self.root / "plan.json"
+
+    @property
+    def leaderboard(self) -> Path:
+        """Folder of the generated leaderboard."""
+        return self.root / "leaderboard"
+
+    def record(self, suite: str, entry: str, name: str) -> Path:
+        """A cell's record; `name` is `Cell.record_name`."""
+        return self.root / "records" / suite / entry / name
+
+    def group_record(self, suite: str, entry: str, name: str) -> Path:
+        """A group's record; `name` is `Group.name`."""
+        return self.root / "groups" / suite / entry / f"{name}.json"
+
+    def checkpoint(self, cell_id: str) -> Path:
+        """Folder with sae.safetensors and sae.json."""
+        return self.root / "checkpoints" / cell_id[:16]
+
+    def arrays(self, cell_id: str) -> Path:
+        """Per-latent arrays of one cell."""
+        return self.root / "arrays" / f"{cell_id[:16]}.safetensors"
+
+    def activations(self, digest: str) -> Path:
+        """Activation store of one cohort or evaluation set."""
+        return self.root / "activations" / digest[:16]
+
+    def cache(self, digest: str) -> Path:
+        """A dataset plugin's own folder, by recipe digest."""
+        return self.root / "cache" / digest[:16]
+
+    def record_paths(self) -> Iterator[Path]:
+        """All cell records, in path order."""
+        return iter(sorted((self.root / "records").rglob("*.json")))
+
+    def group_paths(self) -> Iterator[Path]:
+        """All group records, in path order."""
+        return iter(sorted((self.root / "groups").rglob("*.json")))

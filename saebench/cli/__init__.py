@@ -1,0 +1,71 @@
+"""The command line. One file a command, loaded when it is called; importing this never imports torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from saebench import __version__
+from saebench.cli.common import debug_wanted, fail
+
+_COMMANDS = {
+    "run": "plan, train, score, write records, build the leaderboard",
+    "init": "print a suite for your own model and text",
+    "plan": "show what a suite would do; train nothing",
+    "leaderboard": "rebuild the leaderboard from records alone",
+    "diff": "compare the facts of two folders",
+    "plugins": "list architectures, datasets and metrics, and problems",
+    "status": "show what is done, running, failed and left",
+    "schema": "print the JSON schema of the suite file",
+}
+
+
+class _Commands(click.Group):
+    """Commands by name, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(f"saebench.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):  # from the table above: no command module is imported for --help
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(__version__, prog_name="saebench")
+def cli() -> None:
+    """Benchmark sparse autoencoders under equal budgets.
+
+    Start with `saebench run`: the built-in suite needs no network and no
+    accelerator. `saebench init` writes a suite for your own model and text.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and ends the process with the documented exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = cli.main(args=arguments, prog_name="saebench", standalone_mode=False)
+    except click.exceptions.Abort:
+        status = fail(KeyboardInterrupt())
+    except click.ClickException as error:
+        error.show()
+        status = 2
+    except BaseException as error:
+        if isinstance(error, SystemExit | GeneratorExit):
+            raise
+        if debug_wanted(arguments):
+            import traceback
+
+            traceback.print_exception(error)
+        status = fail(error)
+    sys.exit(status if isinstance(status, int) else 0)

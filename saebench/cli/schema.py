@@ -1,0 +1,19 @@
+"""`saebench schema`: for editors that check YAML while it is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from saebench.cli.common import common
+
+
+@click.command("schema")
+@common
+def command(plugins: tuple[Path, ...], debug: bool) -> None:
+    """Print the JSON schema of the suite file."""
+    from saebench.config import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, sort_keys=True))

@@ -1,0 +1,8 @@
+"""The pluggy host: discovery one plugin at a time, a catalog of names, calls to observers that cannot hurt."""
+
+from __future__ import annotations
+
+from saebench.host.catalog import Catalog, Offer, load_catalog
+from saebench.host.discovery import Origin, PluginProblem
+
+__all__ = ["Catalog", "Offer", "Origin", "PluginProblem", "load_catalog"]

@@ -1,0 +1,162 @@
+"""Every architecture, dataset and metric by name, with the package it came from."""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import pluggy
+
+from saebench.api.errors import PluginError, SuiteError
+from saebench.api.specs import ArchitectureSpec, CellMetricSpec, DatasetSpec, GroupMetricSpec
+from saebench.host.discovery import Origin, PluginProblem, _describe, new_manager, register_all
+
+SpecT = TypeVar("SpecT", ArchitectureSpec, DatasetSpec, CellMetricSpec, GroupMetricSpec, covariant=True)
+
+
+@dataclass(frozen=True)
+class Offer(Generic[SpecT]):
+    """One spec and where it came from."""
+
+    spec: SpecT
+    distribution: str
+    version: str
+    module: str
+
+    def provenance(self) -> dict[str, str]:
+        """What the record says of it."""
+        return {"distribution": self.distribution, "version": self.version, "module": self.module}
+
+
+@dataclass
+class Catalog:
+    """What the installed plugins offer. Made by `load_catalog`; holds no global state."""
+
+    architectures: dict[str, Offer[ArchitectureSpec]] = field(default_factory=dict)
+    datasets: dict[str, Offer[DatasetSpec]] = field(default_factory=dict)
+    metrics: dict[str, Offer[CellMetricSpec] | Offer[GroupMetricSpec]] = field(default_factory=dict)
+    problems: list[PluginProblem] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)
+    manager: pluggy.PluginManager | None = None
+
+    def architecture(self, name: str) -> Offer[ArchitectureSpec]:
+        """The architecture of this name.
+
+        Raises:
+            SuiteError: No such name; the message has the nearest ones.
+            PluginError: No such name, and a broken plugin may be the reason.
+        """
+        return self._find(self.architectures, name, "architecture")
+
+    def dataset(self, name: str) -> Offer[DatasetSpec]:
+        """The dataset plugin of this name; raises like `architecture`."""
+        return self._find(self.datasets, name, "dataset plugin")
+
+    def cell_metrics(self) -> list[Offer[CellMetricSpec]]:
+        """All cell metric specs, by name."""
+        return [offer for _, offer in sorted(self.metrics.items()) if isinstance(offer.spec, CellMetricSpec)]  # type: ignore[misc]
+
+    def group_metrics(self) -> list[Offer[GroupMetricSpec]]:
+        """All group metric specs, by name."""
+        return [offer for _, offer in sorted(self.metrics.items()) if isinstance(offer.spec, GroupMetricSpec)]  # type: ignore[misc]
+
+    def cell_metric(self, name: str) -> Offer[CellMetricSpec]:
+        """The cell metric spec of this name; raises like `architecture`."""
+        return self._find({offer.spec.name: offer for offer in self.cell_metrics()}, name, "cell metric")
+
+    def group_metric(self, name: str) -> Offer[GroupMetricSpec]:
+        """The group metric spec of this name; raises like `architecture`."""
+        return self._find({offer.spec.name: offer for offer in self.group_metrics()}, name, "group metric")
+
+    def load_model(self, ref: Mapping[str, Any]) -> Any | None:
+        """The first plugin's answer to `saebench_load_model`, or None."""
+        return self.manager.hook.saebench_load_model(ref=ref) if self.manager else None
+
+    def observe(self, hook: str, **arguments: Any) -> list[str]:
+        """Calls an observer hook of every plugin. An exception becomes a line of the answer and hurts nobody else."""
+        if self.manager is None:
+            return []
+        errors = []
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            try:
+                implementation.function(*(arguments[name] for name in implementation.argnames))
+            except Exception as error:
+                errors.append(f"{implementation.plugin_name}: {hook} raised {_describe(error)}")
+        return errors
+
+    def _find(self, offers: Mapping[str, Offer[SpecT]], name: str, what: str) -> Offer[SpecT]:
+        if name in offers:
+            return offers[name]
+        near = difflib.get_close_matches(name, offers, n=1)
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        line = f"no {what} named '{name}'. {hint}Known: {', '.join(sorted(offers)) or 'none'}."
+        if self.problems and not near:
+            broken = "; ".join(f"{problem.origin.name} of {problem.origin.distribution}: {problem.message}" for problem in self.problems)
+            raise PluginError(f"{line} Broken plugins that may have offered it: {broken}. `saebench plugins` shows more.")
+        raise SuiteError(f"{line} `saebench plugins` lists them.")
+
+
+_KINDS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
+    ("saebench_architectures", "architectures", (ArchitectureSpec,)),
+    ("saebench_datasets", "datasets", (DatasetSpec,)),
+    ("saebench_metrics", "metrics", (CellMetricSpec, GroupMetricSpec)),
+)
+
+
+def _add(table: dict[str, Any], offer: Offer[Any], kind: str) -> None:
+    other = table.get(offer.spec.name)
+    if other is not None:
+        raise PluginError(
+            f"two plugins offer the {kind.rstrip('s')} '{offer.spec.name}': {other.distribution} {other.version} ({other.module}) and "
+            f"{offer.distribution} {offer.version} ({offer.module}). Uninstall one, or rename one of them."
+        )
+    table[offer.spec.name] = offer
+
+
+def _specs_of(function: Callable[[], Sequence[Any]], allowed: tuple[type, ...]) -> list[Any]:
+    specs = list(function())
+    for spec in specs:
+        if not isinstance(spec, allowed):
+            raise PluginError(f"{function.__name__} must return {' or '.join(kind.__name__ for kind in allowed)}, got {type(spec).__name__}")
+    return specs
+
+
+def _check_metric_ids(catalog: Catalog) -> None:
+    owners: dict[str, Offer[Any]] = {}
+    for offer in catalog.metrics.values():
+        for info in offer.spec.provides:
+            other = owners.setdefault(info.id, offer)
+            if other is not offer:
+                raise PluginError(f"two plugins compute the metric '{info.id}': {other.distribution} ({other.module}) and {offer.distribution} ({offer.module}). Uninstall one.")
+
+
+def load_catalog(files: Sequence[Path] = ()) -> Catalog:
+    """Asks every installed plugin, and every given file, for what it offers.
+
+    Raises:
+        PluginError: Two plugins offer one name; the message names both distributions.
+    """
+    manager = new_manager()
+    origins, problems = register_all(manager, files)
+    catalog = Catalog(problems=problems, manager=manager)
+    for plugin, origin in sorted(origins.items(), key=lambda item: (item[1].distribution, item[1].name)):
+        # a plugin's specs come in all together or not at all: half a plugin would be harder to understand than none
+        found: list[tuple[str, Offer[Any]]] = []
+        try:
+            for hook, table, allowed in _KINDS:
+                function = getattr(plugin, hook, None)
+                if function is not None:
+                    found += [(table, Offer(spec, origin.distribution, origin.version, origin.module)) for spec in _specs_of(function, allowed)]
+        except Exception as error:
+            catalog.problems.append(PluginProblem(origin, _describe(error), traceback.format_exc()))
+            manager.unregister(plugin)
+            continue
+        catalog.origins.append(origin)
+        for table, offer in found:
+            _add(getattr(catalog, table), offer, table)
+    _check_metric_ids(catalog)
+    return catalog

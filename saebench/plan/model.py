@@ -1,0 +1,228 @@
+"""The plan: a suite expanded into cells, cohorts and groups, frozen and written down before any work.
+
+Everything here is plain data, JSON in and out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+ENGINE_VERSION = "1"
+"""Goes up whenever the harness itself can change trained weights (loop, optimiser, order of tokens, normalisation)."""
+
+PLAN_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """An architecture with its full config (defaults filled in)."""
+
+    architecture: str
+    version: str
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelUse:
+    """A language model at one hookpoint.
+
+    Attributes:
+        id: As the suite writes it.
+        revision: Hub revision, or None.
+        digest: Digest of weights, config and tokenizer.
+        hookpoint: Dotted module path.
+        hookpoint_name: As the suite writes it (`layers.2`).
+        context: Tokens a sequence, BOS included.
+    """
+
+    id: str
+    revision: str | None
+    digest: str
+    hookpoint: str
+    hookpoint_name: str
+    context: int
+
+
+@dataclass(frozen=True)
+class DatasetUse:
+    """A dataset with its options resolved.
+
+    Attributes:
+        name: As the suite calls it.
+        plugin, version, kind: Of the spec.
+        options: With defaults filled in, JSON-ready.
+        recipe: Recipe digest, known before anything is built.
+    """
+
+    name: str
+    plugin: str
+    version: str
+    kind: str
+    options: Mapping[str, Any]
+    recipe: str
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a cell is trained, with nothing left `auto`."""
+
+    batch: int
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    clip: float | None
+    warmup: float
+    decay: float
+    normalise: str
+    """`rms`: inputs divided by one scalar so that their mean squared norm is d_in; `none`."""
+    dtype: str = "float32"
+    """Precision of stored activations."""
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What a cell is scored on; the first dataset gives the headline values."""
+
+    datasets: tuple[str, ...]
+    tokens: int
+    loss_tokens: int
+    density_tokens: int
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run and its scoring.
+
+    Attributes:
+        cell_id: Digest of all that decides the weights.
+        score_id: `cell_id` plus all that decides the score.
+        suite, entry, point: Names for people; `point` is a label such as `k16` (empty sweep: `default`).
+        sweep: The sweep values of this point.
+        where: File and line of the entry, for error messages.
+        part: The architecture; `base` the wrapped one, for wrappers.
+        d_in, d_out, d_sae: Sizes.
+        tags: The spec's tags (a wrapper's and its base's together).
+        model: None for cells on activations or synthetic data.
+        dataset: Training data.
+        evaluation: Settings; `evaluation_datasets` resolved in the same order.
+        init_seed, data_seed: Seeds.
+        parent: `cell_id` of the cell whose weights it starts from.
+        train: None for controls, which have no budget.
+        tokens: Allotment.
+        control: Floor or ceiling row, never ranked.
+        expected_l0: What the config aims at, or None.
+        cohort, group: Keys.
+        plugins: Distribution and version behind each spec used, for the record.
+    """
+
+    cell_id: str
+    score_id: str
+    suite: str
+    entry: str
+    point: str
+    sweep: Mapping[str, Any]
+    where: str
+    part: Part
+    base: Part | None
+    d_in: int
+    d_out: int
+    d_sae: int
+    tags: tuple[str, ...]
+    model: ModelUse | None
+    dataset: DatasetUse
+    evaluation: EvaluationSettings
+    evaluation_datasets: tuple[DatasetUse, ...]
+    init_seed: int
+    data_seed: int
+    parent: str | None
+    train: TrainSettings
+    tokens: int
+    control: bool
+    expected_l0: float | None
+    cohort: str
+    group: str
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Version by name of each cell metric spec that scores it."""
+    plugins: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """For people: `topk k16 s0`."""
+        return f"{self.entry} {self.point} s{self.init_seed}"
+
+    @property
+    def record_name(self) -> str:
+        """File name of its record: `<point>-s<seed>-<8 hex>.json`."""
+        return f"{self.point}-s{self.init_seed}-{self.score_id[:8]}.json"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Cells that read the same activations in the same batches. `key` is a digest; `cells` in training order."""
+
+    key: str
+    model: ModelUse | None
+    dataset: DatasetUse
+    data_seed: int
+    batch: int
+    tokens: int
+    """Longest allotment among its cells: what the activation store holds at most."""
+    dtype: str
+    cells: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    """Keys of cohorts that hold parents of these cells."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells equal but for `init_seed` (two or more seeds, or one: then null with a reason). `name` is its record's file stem."""
+
+    key: str
+    suite: str
+    entry: str
+    point: str
+    name: str
+    cells: tuple[str, ...]
+    metrics: Mapping[str, str]
+    vary: str = "init_seed"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the plan predicts, in tokens, FLOPs, seconds and bytes."""
+
+    train_tokens: int
+    train_flops: int
+    forward_flops: int
+    seconds: float
+    disk_bytes: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The suite, expanded. `cells` in an order in which every parent comes before its children."""
+
+    suite: str
+    source: str
+    suite_digest: str
+    budget: Mapping[str, Any]
+    cells: tuple[Cell, ...]
+    cohorts: tuple[Cohort, ...]
+    groups: tuple[Group, ...]
+    estimate: Estimate
+    warnings: tuple[str, ...] = ()
+    schema_version: int = PLAN_SCHEMA_VERSION
+    datasets: Mapping[str, DatasetUse] = field(default_factory=dict)
+    """Every dataset of the suite by name: a dataset plugin may ask for another one."""
+
+    def cell(self, cell_id: str) -> Cell:
+        """The cell with this id."""
+        return next(cell for cell in self.cells if cell.cell_id == cell_id)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready mapping."""
+        return asdict(self)
