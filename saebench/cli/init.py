@@ -1,0 +1,25 @@
+"""`saebench init`: the way in without writing YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from saebench.cli.common import common
+
+
+@click.command("init")
+@click.option("--model", required=True, metavar="M", help="docs-lm, a folder, or a hub id.")
+@click.option("--text", required=True, metavar="F", help="A file or folder: txt, jsonl, jsonl.gz, parquet.")
+@click.option("--hookpoint", metavar="H", help="Default: the middle block.")
+@common
+def command(model: str, text: str, hookpoint: str | None, plugins: tuple[Path, ...], debug: bool) -> None:
+    """Print a suite for your own model and text.
+
+    Save it and run it: saebench init --model M --text F > mine.yaml; saebench
+    run mine.yaml
+    """
+    from saebench.execute import starter
+
+    click.echo(starter(model, text, hookpoint=hookpoint, plugins=plugins), nl=False)

@@ -1,0 +1,34 @@
+"""`saebench run`: from a suite to a leaderboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from saebench.cli.common import common, say
+
+
+@click.command("run")
+@click.argument("suite", default="quickstart")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. Default: runs/<suite>.")
+@click.option("--device", default="cpu", show_default=True, metavar="D", help="cpu, cuda, cuda:1, ...")
+@click.option("--executor", type=click.Choice(["local"]), default="local", show_default=True, help="Where cells run.")
+@click.option("--only", metavar="ENTRY", help="Only this entry and what it starts from; shares stay as they are.")
+@click.option("--retry-failed", is_flag=True, help="Run cells again whose record is not ok.")
+@click.option("--fresh", is_flag=True, help="Move an older run folder aside and start anew.")
+@common
+def command(
+    suite: str, out: Path | None, device: str, executor: str, only: str | None, retry_failed: bool, fresh: bool, plugins: tuple[Path, ...], debug: bool
+) -> int:
+    """Plan, train, score, write records and build the leaderboard.
+
+    SUITE is a file or a built-in name (default: quickstart). Run the same
+    command again to go on where it stopped.
+    """
+    from saebench.execute import run_suite
+
+    result = run_suite(suite, out=out, device=device, only=only, retry_failed=retry_failed, fresh=fresh, plugins=plugins, say=say, debug=debug)
+    click.echo(result.table)
+    click.echo(f"leaderboard: {result.leaderboard / 'index.html'}")
+    return result.exit_status

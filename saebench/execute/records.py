@@ -1,0 +1,123 @@
+"""A record: what is known of one cell's training and scoring, facts and measured things apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from saebench.artifacts.canonical import digest
+from saebench.plan.model import Cell, Group, Plan
+
+
+def part_facts(cell: Cell) -> dict[str, Any]:
+    """What the plan knows of a cell, as every record of it says, whatever became of it."""
+    return {
+        "suite": cell.suite,
+        "entry": cell.entry,
+        "point": cell.point,
+        "sweep": dict(cell.sweep),
+        "architecture": cell.part.architecture,
+        "architecture_version": cell.part.version,
+        "config": dict(cell.part.config),
+        "base": asdict(cell.base) if cell.base else None,
+        "tags": sorted(cell.tags),
+        "control": cell.control,
+        "parent": cell.parent,
+        "init_seed": cell.init_seed,
+        "data_seed": cell.data_seed,
+        "d_in": cell.d_in,
+        "d_out": cell.d_out,
+        "d_sae": cell.d_sae,
+        "expected_l0": cell.expected_l0,
+        "model": asdict(cell.model) if cell.model else None,
+        "train": asdict(cell.train),
+        "metric_versions": dict(cell.metrics),
+    }
+
+
+@dataclass
+class CellOutcome:
+    """Everything the pipeline learnt of a cell. What never happened stays empty, and the record says null."""
+
+    status: str
+    error: dict[str, str] | None = None
+    dataset: dict[str, Any] = field(default_factory=dict)
+    token_policy: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
+    input_scale: float | None = None
+    spent: dict[str, dict[str, int]] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    metric_info: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    sae_facts: dict[str, Any] = field(default_factory=dict)
+    measured_metrics: dict[str, Any] = field(default_factory=dict)
+    times: dict[str, float] = field(default_factory=dict)
+    observer_errors: list[str] = field(default_factory=list)
+    deterministic: bool = True
+
+
+_CURRENCIES = ("train", "data", "parent", "forward", "scoring")
+
+
+def cell_record(cell: Cell, plan: Plan, outcome: CellOutcome, *, supersedes: str | None, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of one cell.
+
+    Args:
+        environment: `host`, `versions`, `threads`, `started`, `finished`: measured, part of no id.
+    """
+    dataset = {**asdict(cell.dataset), "content": None, "manifest": {}, "epochs": None, "n_tokens": None, **outcome.dataset}
+    facts = {
+        **part_facts(cell),
+        "status": outcome.status,
+        "error": outcome.error,
+        "suite_digest": plan.suite_digest,
+        "dataset": dataset,
+        "token_policy": outcome.token_policy,
+        "input_scale": outcome.input_scale,
+        "budget": {"primary": plan.budget.get("primary", "tokens"), "tokens": None if cell.control else cell.tokens, "counts": plan.budget.get("counts", "train")},
+        "spent": {currency: outcome.spent.get(currency, {"tokens": 0, "flops": 0}) for currency in _CURRENCIES},
+        "training": outcome.training,
+        "evaluation": outcome.evaluation,
+        "metrics": outcome.metrics,
+        "metric_info": outcome.metric_info,
+        "details": outcome.details,
+        "sae_facts": outcome.sae_facts,
+        "deterministic": outcome.deterministic,
+    }
+    measured = {
+        **environment,
+        "metrics": outcome.measured_metrics,
+        "times": outcome.times,
+        "plugins": dict(cell.plugins),
+        "observer_errors": outcome.observer_errors,
+    }
+    return {"kind": "cell", "cell_id": cell.cell_id, "score_id": cell.score_id, "supersedes": supersedes, "facts": facts, "measured": measured}
+
+
+def group_record(group: Group, cells: list[Cell], statuses: Mapping[str, str], outcome: Any, *, environment: Mapping[str, Any], plugins: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of one group: `outcome` has metrics, metric_info, metric_versions, details and status."""
+    first = cells[0]
+    members = [{"cell_id": cell.cell_id, "score_id": cell.score_id, "init_seed": cell.init_seed, "status": statuses[cell.cell_id]} for cell in cells]
+    facts = {
+        "status": outcome.status,
+        "suite": group.suite,
+        "entry": group.entry,
+        "point": group.point,
+        "vary": group.vary,
+        "architecture": first.part.architecture,
+        "control": first.control,
+        "model": asdict(first.model) if first.model else None,
+        "dataset": first.dataset.name,
+        "d_in": first.d_in,
+        "d_sae": first.d_sae,
+        "members": members,
+        "metrics": outcome.metrics,
+        "metric_info": outcome.metric_info,
+        "metric_versions": outcome.metric_versions,
+        "details": outcome.details,
+    }
+    group_id = digest({"members": [member["score_id"] for member in members], "metrics": outcome.metric_versions})
+    measured = {**environment, "times": outcome.times, "plugins": dict(plugins)}
+    return {"kind": "group", "group_id": group_id, "facts": facts, "measured": measured}

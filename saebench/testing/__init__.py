@@ -1,0 +1,8 @@
+"""For plugin authors: contract checks, example activations, tiny language models. Importing this imports no torch."""
+
+from __future__ import annotations
+
+from saebench.testing.contract import Check, check_architecture, example_activations
+from saebench.testing.models import make_model, make_tokenizer
+
+__all__ = ["Check", "check_architecture", "example_activations", "make_model", "make_tokenizer"]

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from saebench.api import MachineError, PluginError, SuiteError
+from saebench.cli import main
+from saebench.cli.common import fail
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (SuiteError("suite.yaml:3 k: got 9"), 2, "suite.yaml:3 k: got 9"),
+        (PluginError("broken"), 3, "broken"),
+        (MachineError("full"), 5, "full"),
+        (OSError(errno.ENOSPC, "No space left on device", "some/file"), 5, "some/file: no space is left"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ValueError("odd"), 1, "this is a bug: ValueError: odd"),
+    ],
+)
+def test_every_error_is_a_line_and_a_status(error: BaseException, status: int, words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert fail(error) == status
+    assert words in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["nonsense"], 2, "No such command"),
+        (["run", "--nonsense"], 2, "No such option"),
+        (["status", "nowhere"], 2, "nowhere: no plan.json here"),
+        (["plan", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["run", "nowhere.yaml", "--out", "x"], 2, "nowhere.yaml"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == status
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; from saebench.cli import main; main(['plugins', '--json'])"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["status", "nowhere", "--debug"])
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_plugins_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    with pytest.raises(SystemExit) as ended:
+        main(["plugins", "--json"])
+    assert ended.value.code == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown) == {"architectures", "datasets", "metrics", "problems"}
+    assert {"name", "version", "distribution", "distribution_version"} <= set(shown["architectures"][0])

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from saebench.api import PluginError, SuiteError
+from saebench.host import load_catalog
+
+ARCHITECTURE = """
+from dataclasses import dataclass
+from saebench.api import ArchitectureSpec, Cost, hookimpl
+@dataclass(frozen=True)
+class Config:
+    d_sae: int
+@hookimpl
+def saebench_architectures():
+    return [ArchitectureSpec("{name}", "1", Config, "nowhere:build", lambda config, site: Cost(1, 4, 1, 1, 1, 1, 1))]
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def test_built_ins_come_in_through_entry_points() -> None:
+    catalog = load_catalog()
+    assert catalog.problems == []
+    assert {"topk", "jumprelu", "expander", "ssae", "batch-topk", "relu-l1"} <= set(catalog.architectures)
+    assert {"control-random", "control-permuted", "control-pca", "control-identity"} <= set(catalog.architectures)
+    assert {"docs", "local", "hub", "faithful", "subdomain", "activations", "synthetic"} <= set(catalog.datasets)
+    assert {offer.distribution for offer in catalog.architectures.values()} == {"saebench-harness"}
+
+
+def test_loading_the_catalog_imports_no_torch() -> None:
+    code = "import sys, saebench.host as host; host.load_catalog(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_local_file_is_a_plugin(tmp_path: Path) -> None:
+    catalog = load_catalog([write(tmp_path / "mine.py", ARCHITECTURE.format(name="mine"))])
+    offer = catalog.architecture("mine")
+    assert offer.distribution == f"file {tmp_path / 'mine.py'}"
+    assert offer.version == "local"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("raise RuntimeError('boom')", "RuntimeError: boom"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("x = (", "SyntaxError"),
+        ("x = 1", "no hook implementation found"),
+        ("from saebench.api import hookimpl\n@hookimpl\ndef saebench_architectures(): return [1]", "must return ArchitectureSpec, got int"),
+        ("from saebench.api import hookimpl\n@hookimpl\ndef saebench_architectures(): return 1/0", "ZeroDivisionError"),
+        ("def saebench_architecures(): return []", "saebench_architecures is no hook"),
+        ("from saebench.api import hookimpl\n@hookimpl\ndef saebench_metrics(wrong): return []", "PluginValidationError"),
+    ],
+)
+def test_a_broken_plugin_is_listed_and_hurts_nobody(tmp_path: Path, text: str, words: str) -> None:
+    good = write(tmp_path / "good.py", ARCHITECTURE.format(name="good"))
+    catalog = load_catalog([write(tmp_path / "bad.py", text), good])
+    (problem,) = catalog.problems
+    assert problem.origin.name == "bad"
+    assert words in problem.message
+    assert "Traceback" in problem.details
+    assert "good" in catalog.architectures
+    assert "topk" in catalog.architectures
+    with pytest.raises(PluginError, match="Broken plugins that may have offered it: bad"):
+        catalog.architecture("something-else")
+
+
+def test_a_missing_file_is_a_problem_not_a_crash(tmp_path: Path) -> None:
+    (problem,) = load_catalog([tmp_path / "none.py"]).problems
+    assert "no such file" in problem.message
+
+
+def test_two_plugins_with_one_name_name_both(tmp_path: Path) -> None:
+    files = [write(tmp_path / name, ARCHITECTURE.format(name="same")) for name in ("a.py", "b.py")]
+    with pytest.raises(PluginError, match=r"two plugins offer the architecture 'same': file .*a\.py.* and file .*b\.py"):
+        load_catalog(files)
+
+
+def test_two_metrics_with_one_id_name_both(tmp_path: Path) -> None:
+    metric = """
+    from saebench.api import CellMetricSpec, MetricInfo, hookimpl
+    @hookimpl
+    def saebench_metrics():
+        return [CellMetricSpec("mine", "1", (MetricInfo("fvu", "fraction", "lower", "reconstruction", "x"),), "nowhere:make")]
+    """
+    with pytest.raises(PluginError, match="two plugins compute the metric 'fvu'"):
+        load_catalog([write(tmp_path / "m.py", metric)])
+
+
+def test_unknown_names_get_a_suggestion() -> None:
+    catalog = load_catalog()
+    with pytest.raises(SuiteError, match="Did you mean 'jumprelu'"):
+        catalog.architecture("jumpreul")
+    with pytest.raises(SuiteError, match="no dataset plugin named 'dcos'. Did you mean 'docs'"):
+        catalog.dataset("dcos")
+
+
+def test_observers_cannot_hurt(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    write(tmp_path / "loud.py", "from saebench.api import hookimpl\n@hookimpl\ndef saebench_cell_finished(record): raise RuntimeError('ouch')")
+    quiet = f"from pathlib import Path\nfrom saebench.api import hookimpl\n@hookimpl\ndef saebench_cell_finished(record): Path({str(seen)!r}).write_text(record['x'])"
+    write(tmp_path / "quiet.py", quiet)
+    catalog = load_catalog([tmp_path / "loud.py", tmp_path / "quiet.py"])
+    (line,) = catalog.observe("saebench_cell_finished", record={"x": "yes"})
+    assert "loud" in line
+    assert "RuntimeError: ouch" in line
+    assert seen.read_text() == "yes"
