@@ -10,7 +10,7 @@ DOC = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text("utf-8")
 
 
 def documented() -> dict[str, list[str]]:
-    rows = re.findall(r"^\| `(saebench_\w+)` \| (.*?) \|", DOC, re.MULTILINE)
+    rows = re.findall(r"^\| `(saebench_\w+)` \|([^|]*)\|", DOC, re.MULTILINE)
     return {name: re.findall(r"`(\w+)`", arguments) for name, arguments in rows}
 
 

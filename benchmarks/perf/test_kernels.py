@@ -1,0 +1,86 @@
+"""How long the kernels take. `make perf`; compare two commits with pytest-benchmark's --benchmark-compare.
+
+Read ratios, not single times: machines differ, and share their cores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from saebench.api import ActivationBatch, Site, StepInfo, resolve
+from saebench.host import load_catalog
+from saebench.matching import match
+from saebench.metrics.reconstruction import FvuAccumulator
+from saebench.testing import example_activations
+
+D_IN, D_SAE, K, BATCH = 192, 2048, 16, 1024
+CONFIGS: dict[str, dict[str, Any]] = {
+    "topk": {"d_sae": D_SAE, "k": K},
+    "jumprelu": {"d_sae": D_SAE, "target_l0": K},
+    "expander": {"d_sae": D_SAE, "k": K, "degree": 7},
+    "batch-topk": {"d_sae": D_SAE, "k": K},
+    "relu-l1": {"d_sae": D_SAE},
+}
+
+
+def _sae(name: str) -> tuple[Any, torch.Tensor]:
+    spec = load_catalog().architecture(name).spec
+    generator = torch.Generator().manual_seed(0)
+    x = example_activations(BATCH, D_IN)
+    sae = resolve(spec.build)(spec.config(**CONFIGS[name]), site=Site(D_IN, D_IN), generator=generator)
+    if hasattr(sae, "init_from_data"):
+        sae.init_from_data(x, generator)
+    return sae, x
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_training_step(benchmark: Any, name: str) -> None:
+    """Loss, gradients and Adam on one batch."""
+    sae, x = _sae(name)
+    optimiser = torch.optim.Adam(sae.parameters(), lr=1e-4, fused=True)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        terms = sae.training_loss(ActivationBatch(x, x), StepInfo(0, 0.5, 0, 1_000_000))
+        (terms.reconstruction.mean() + sum(terms.penalties.values(), torch.zeros(()))).backward()
+        optimiser.step()
+
+    benchmark(step)
+
+
+@pytest.mark.parametrize("name", ["topk", "jumprelu", "expander"])
+def test_encode(benchmark: Any, name: str) -> None:
+    """Codes of one batch, no gradient."""
+    sae, x = _sae(name)
+    with torch.no_grad():
+        benchmark(lambda: sae.encode(x))
+
+
+def test_dense_encoder_product(benchmark: Any) -> None:
+    """torch's float32 product of the same size: the yardstick for the steps above."""
+    x, weight = torch.randn(BATCH, D_IN), torch.randn(D_SAE, D_IN)
+    benchmark(lambda: x @ weight.T)
+
+
+def test_fvu_accumulator(benchmark: Any) -> None:
+    """65k tokens in batches of 1024, clustered by sequence."""
+    x = example_activations(BATCH, D_IN)
+    ids = torch.arange(BATCH) // 128
+
+    def score() -> None:
+        fvu = FvuAccumulator(D_IN)
+        for index in range(64):
+            fvu.update(x, 0.9 * x, ids + 8 * index)
+        fvu.compute()
+
+    benchmark(score)
+
+
+def test_match_2048(benchmark: Any) -> None:
+    """Exact one-to-one matching of two dictionaries of 2,048."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(D_SAE, D_IN, generator=generator), torch.randn(D_SAE, D_IN, generator=generator)
+    benchmark.pedantic(lambda: match(a, b), rounds=3)
