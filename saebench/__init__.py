@@ -1,6 +1,6 @@
 """saebench: a plugin-based benchmarking harness for sparse autoencoders.
 
-Importing this package loads neither torch nor any plugin; the names below are resolved on first use.
+Importing this package loads neither torch nor any plugin; `run` and `load_sae` are resolved on first use.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from saebench.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from saebench.execute import load_sae as load_sae
-    from saebench.execute import run as run
+    from saebench.jobs import load_sae as load_sae
+    from saebench.jobs import run as run
 
-_LAZY = {"run": "saebench.execute", "load_sae": "saebench.execute"}
+_LAZY = ("run", "load_sae")
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        return getattr(import_module("saebench.jobs"), name)
     raise AttributeError(f"module 'saebench' has no attribute {name!r}")
 
 

@@ -58,16 +58,12 @@ def load(material: Path, cache_dir: Path | None = None) -> LmCorpus:
     """
     docs = build_docs(cache_dir)
     rows = {name: list(_rows(material / "corpora" / name, files)) for name, files in CORPORA.items()}
-    books = {
-        book: [row["text"] for row in rows["gutenberg"] if row["book"] == book] for book in HELD_OUT_BOOKS
-    }
+    books = {book: [row["text"] for row in rows["gutenberg"] if row["book"] == book] for book in HELD_OUT_BOOKS}
     if not all(books.values()):
         raise SystemExit(f"{material}: the gutenberg corpus lacks one of {', '.join(HELD_OUT_BOOKS)}")
     held = {run for texts in books.values() for text in texts for run in _runs(text)}
     candidates = {"docs": docs.train, **{name: [row["text"] for row in found] for name, found in rows.items()}}
-    train = {
-        source: [text for text in texts if held.isdisjoint(_runs(text))] for source, texts in candidates.items()
-    }
+    train = {source: [text for text in texts if held.isdisjoint(_runs(text))] for source, texts in candidates.items()}
     facts = {
         "docs": docs.manifest,
         "held_out_books": {book: sum(len(text.encode()) for text in texts) for book, texts in books.items()},

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from corpus import LmCorpus, load
+from corpus import DOCS_COPIES, LmCorpus, load
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch.nn import functional
 from tqdm import tqdm
@@ -38,7 +38,8 @@ CONFIG: dict[str, Any] = {
     "tokens": 40_000_000,
     "warmup_steps": 100,
     "decay_share": 0.35,  # of all steps, at the end, linearly to zero
-    "lr": 3e-3,
+    "lr_matrices": 3e-3,  # Muon, update scaled to AdamW's size
+    "lr_rest": 3e-3,  # AdamW: embedding and gains
     "betas": (0.9, 0.95),
     "weight_decay": 0.1,
     "grad_clip": 1.0,
@@ -46,7 +47,7 @@ CONFIG: dict[str, Any] = {
 CHECKPOINT_STEPS = 200
 
 
-def train_tokenizer(corpus: LmCorpus, vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(corpus: LmCorpus, vocab_size: int) -> Tokenizer:
     """A byte-level BPE: `<s>` is 0 and is put before each text, `</s>` is 1; decoding gives back every text exactly."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -61,6 +62,11 @@ def train_tokenizer(corpus: LmCorpus, vocab_size: int) -> PreTrainedTokenizerFas
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 0)]
     )
+    return tokenizer
+
+
+def for_transformers(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """The tokenizer in transformers' class."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
@@ -71,17 +77,17 @@ def train_tokenizer(corpus: LmCorpus, vocab_size: int) -> PreTrainedTokenizerFas
     )
 
 
-def tokenize(tokenizer: PreTrainedTokenizerFast, documents: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def tokenize(tokenizer: Tokenizer, documents: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """All documents as `<s> ... </s>` in one array of ids, and where each begins (with the end as last entry)."""
     ids: list[np.ndarray] = []
     for start in range(0, len(documents), 1000):
-        encodings = tokenizer.backend_tokenizer.encode_batch(documents[start : start + 1000])
+        encodings = tokenizer.encode_batch(documents[start : start + 1000])
         ids += [np.array([*encoding.ids, 1], dtype=np.uint16) for encoding in encodings]
     return np.concatenate(ids), np.cumsum([0, *(len(one) for one in ids)])
 
 
 def epoch_windows(tokens: np.ndarray, starts: np.ndarray, length: int, seed: int, epoch: int) -> np.ndarray:
-    """One epoch as `[n_windows, length + 1]`: documents in a new order, packed, cut at a new place, windows shuffled."""
+    """One epoch as `[n_windows, length + 1]`: documents in a new order, packed, cut anew, windows shuffled."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(starts) - 1)
     stream = np.concatenate([tokens[starts[i] : starts[i + 1]] for i in order])
@@ -117,10 +123,24 @@ def new_model(config: dict[str, Any]) -> LlamaForCausalLM:
     return model
 
 
-def learning_rate(step: int, steps: int, config: dict[str, Any]) -> float:
-    """Warm-up, constant, linear decay to zero: the constant part does not depend on how long the run will be."""
-    decay = config["decay_share"] * steps
-    return float(config["lr"] * min(1.0, (step + 1) / config["warmup_steps"], (steps - step) / decay))
+def rate_share(step: int, steps: int, config: dict[str, Any]) -> float:
+    """Share of the full rate: warm-up, constant (whatever the length of the run will be), linear decay to zero."""
+    return float(min(1.0, (step + 1) / config["warmup_steps"], (steps - step) / (config["decay_share"] * steps)))
+
+
+def optimizers(model: LlamaForCausalLM, config: dict[str, Any]) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al., 2024) for the matrices of the blocks, AdamW for the embedding and the gains."""
+    blocks = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    embedding = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" in name]
+    gains = [p for p in model.parameters() if p.ndim != 2]
+    decay = config["weight_decay"]
+    muon = torch.optim.Muon(blocks, lr=config["lr_matrices"], weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(
+        [{"params": embedding, "weight_decay": decay}, {"params": gains, "weight_decay": 0.0}],
+        lr=config["lr_rest"],
+        betas=config["betas"],
+    )
+    return [muon, adamw]
 
 
 def loss_on(model: torch.nn.Module, windows: torch.Tensor) -> torch.Tensor:
@@ -142,30 +162,32 @@ def save_atomically(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
-def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+def export(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Writes bf16 safetensors, configs and tokenizer; `model` keeps its own precision."""
     copy = LlamaForCausalLM(model.config).to(torch.bfloat16)
     copy.load_state_dict({name: value.to(torch.bfloat16) for name, value in model.state_dict().items()})
     copy.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    for_transformers(tokenizer).save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors leaves its file to the owner alone
 
 
-def prepared(work: Path, material: Path) -> tuple[PreTrainedTokenizerFast, np.ndarray, np.ndarray, dict[str, Any]]:
+def prepared(work: Path, material: Path) -> tuple[Tokenizer, np.ndarray, np.ndarray, dict[str, Any]]:
     """Tokenizer, tokens, document starts and facts of the data: from the work folder if they are there."""
     if not (work / "facts.json").exists():
         corpus = load(material, work / "cache")
         tokenizer = train_tokenizer(corpus, CONFIG["vocab_size"])
-        tokenizer.save_pretrained(work / "tokenizer")
+        tokenizer.save(str(work / "tokenizer.json"))
         tokens, starts = tokenize(tokenizer, corpus.train_documents())
         np.save(work / "tokens.npy", tokens)
         np.save(work / "starts.npy", starts)
         digest = hashlib.sha256(tokens.tobytes()).hexdigest()
-        facts = {**corpus.facts, "epoch_tokens": len(tokens), "tokens_sha256": digest}
+        facts = {**corpus.facts, "copies": {"docs": DOCS_COPIES}, "epoch_tokens": len(tokens), "tokens_sha256": digest}
         (work / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     facts = json.loads((work / "facts.json").read_text(encoding="utf-8"))
     return tokenizer, np.load(work / "tokens.npy"), np.load(work / "starts.npy"), facts
 
@@ -175,7 +197,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for tokens, checkpoints and the result")
     parser.add_argument("--material", type=Path, default=os.environ.get("SAEBENCH_MATERIAL"), help="holds corpora/")
     parser.add_argument("--tokens", type=int, default=CONFIG["tokens"], help="length of the run")
-    parser.add_argument("--lr", type=float, default=CONFIG["lr"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="torch.compile (faster, needs a C++ compiler)")
     parser.add_argument("--stop-after", type=int, help="stop after this many steps, as if interrupted (for trials)")
@@ -186,35 +207,30 @@ def main() -> None:
     work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(arguments.threads)
-    config = {**CONFIG, "tokens": arguments.tokens, "lr": arguments.lr}
+    config = {**CONFIG, "tokens": arguments.tokens}
     steps = config["tokens"] // config["batch_tokens"]
 
     tokenizer, tokens, starts, facts = prepared(work, Path(arguments.material))
     model = new_model(config)
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    gains = [p for p in model.parameters() if p.ndim != 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": config["weight_decay"]}, {"params": gains, "weight_decay": 0.0}],
-        lr=config["lr"],
-        betas=config["betas"],
-    )
+    optims = optimizers(model, config)
+    full_rates = [[group["lr"] for group in optim.param_groups] for optim in optims]
     first, seconds, curve = 0, 0.0, []
     if (work / "checkpoint.pt").exists():
         state = torch.load(work / "checkpoint.pt", weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optim, saved in zip(optims, state["optimizers"], strict=True):
+            optim.load_state_dict(saved)
         first, seconds, curve = state["step"], state["seconds"], state["curve"]
     if arguments.export_only:
         export(model, tokenizer, work / "model")
         return
 
     per_step = config["batch_tokens"] // config["context"]
-    run = torch.compile(model) if arguments.compile else model
+    loss_of = torch.compile(loss_on, dynamic=False) if arguments.compile else loss_on
     epoch, windows, offset = -1, np.empty((0, 0)), 0
     recent: list[float] = []
     began = time.perf_counter()
-    position = 0
-    with tqdm(total=steps, unit="step", mininterval=10) as bar:
+    with tqdm(total=steps, initial=first, unit="step", mininterval=10) as bar:
         for step in range(min(steps, arguments.stop_after or steps)):
             if epoch < 0 or offset + per_step > len(windows):
                 epoch, offset = epoch + 1, 0
@@ -223,15 +239,16 @@ def main() -> None:
             offset += per_step
             if step < first:
                 continue
-            position = position or bar.update(first) or 1
             ids = torch.from_numpy(batch.astype(np.int64))
-            loss = loss_on(run, halves(ids) if step % 2 else ids)
-            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(model, halves(ids) if step % 2 else ids)
+            model.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config["grad_clip"])
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, config)
-            optimizer.step()
+            share = rate_share(step, steps, config)
+            for optim, rates in zip(optims, full_rates, strict=True):
+                for group, rate in zip(optim.param_groups, rates, strict=True):
+                    group["lr"] = rate * share
+                optim.step()
             recent.append(loss.item())
             bar.update()
             bar.set_postfix(loss=f"{np.mean(recent[-50:]):.3f}", refresh=False)
@@ -243,7 +260,7 @@ def main() -> None:
                     work / "checkpoint.pt",
                     {
                         "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
+                        "optimizers": [optim.state_dict() for optim in optims],
                         "step": step + 1,
                         "seconds": total,
                         "curve": curve,

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import click
 
-from saebench import __version__
+from saebench.version import __version__
 from saebench.cli.common import debug_wanted, fail
 
 _COMMANDS = {

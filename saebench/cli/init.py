@@ -20,6 +20,6 @@ def command(model: str, text: str, hookpoint: str | None, plugins: tuple[Path, .
     Save it and run it: saebench init --model M --text F > mine.yaml; saebench
     run mine.yaml
     """
-    from saebench.execute import starter
+    from saebench.jobs import starter
 
     click.echo(starter(model, text, hookpoint=hookpoint, plugins=plugins), nl=False)

@@ -16,7 +16,7 @@ from saebench.cli.common import common
 @common
 def command(suite: str, as_json: bool, plugins: tuple[Path, ...], debug: bool) -> None:
     """Show cells, cohorts, order, shares and predicted cost; train nothing."""
-    from saebench.execute import plan_suite
+    from saebench.jobs import plan_suite
     from saebench.plan import print_plan
 
     plan = plan_suite(suite, plugins=plugins)

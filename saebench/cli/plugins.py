@@ -45,7 +45,7 @@ def command(as_json: bool, plugins: tuple[Path, ...], debug: bool) -> None:
         for row in rows[kind]:
             text = row.get("description") or ", ".join(row.get("ids", ()))
             head = f"  {row['name']:<20} {row['version']:<4}"
-            click.echo(textwrap.fill(text, width, initial_indent=head, subsequent_indent=" " * 27))
+            click.echo(textwrap.fill(text, width, initial_indent=head, subsequent_indent=" " * 27, break_on_hyphens=False))
             click.echo(f"{'':<27}{row['distribution']} {row['distribution_version']}")
         click.echo()
     if rows["problems"]:

@@ -26,7 +26,7 @@ def command(
     SUITE is a file or a built-in name (default: quickstart). Run the same
     command again to go on where it stopped.
     """
-    from saebench.execute import run_suite
+    from saebench.jobs import run_suite
 
     result = run_suite(suite, out=out, device=device, only=only, retry_failed=retry_failed, fresh=fresh, plugins=plugins, say=say, debug=debug)
     click.echo(result.table)

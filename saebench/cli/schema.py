@@ -15,5 +15,6 @@ from saebench.cli.common import common
 def command(plugins: tuple[Path, ...], debug: bool) -> None:
     """Print the JSON schema of the suite file."""
     from saebench.config import json_schema
+    from saebench.host import load_catalog
 
-    click.echo(json.dumps(json_schema(), indent=2, sort_keys=True))
+    click.echo(json.dumps(json_schema(load_catalog(plugins)), indent=2, sort_keys=True))

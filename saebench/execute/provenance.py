@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from saebench import __version__
+from saebench.version import __version__
 
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "scipy", "safetensors", "pluggy", "pydantic")
 

@@ -19,7 +19,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of one whole run of it."""
-    from saebench.execute import run_suite
+    from saebench.jobs import run_suite
 
     folder = tmp_path_factory.mktemp("runs") / "whole"
     result = run_suite(suite, out=folder)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from saebench.artifacts import iter_groups, iter_records
-from saebench.execute import load_sae, run_suite
+from saebench.jobs import load_sae, run_suite
 from saebench.execute.status import read_status
 from saebench.leaderboard import build, diff
 

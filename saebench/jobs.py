@@ -1,4 +1,4 @@
-"""What a person calls: plan, run, load, starter suite."""
+"""The main jobs, as the command line and Python call them: plan, run, load an SAE, write a starter suite."""
 
 from __future__ import annotations
 

@@ -1,0 +1,107 @@
+"""What can be wrong with a suite beyond single values, and needs no plugin to see: names that must be known, or told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from saebench.config.near import hint
+from saebench.config.problems import Path, Problems, show
+from saebench.config.schema import EntryConfig, SuiteConfig
+
+CONTROL_PREFIX = "control-"
+
+
+def check_suite(config: SuiteConfig, problems: Problems) -> None:
+    """Adds every cross-reference problem of `config`."""
+    _references(config, problems)
+    _repeats(config, problems)
+    _budget(config, problems)
+    for i, entry in enumerate(config.entries):
+        _entry(i, entry, config, problems)
+    for at, train in [
+        (("train",), config.train),
+        *((("entries", i, "train"), entry.train) for i, entry in enumerate(config.entries)),
+    ]:
+        if train.warmup != "auto" and train.decay != "auto" and train.warmup + train.decay > 1:
+            problems.add(
+                at,
+                f"warmup {train.warmup:g} and decay {train.decay:g} are fractions of the allotment and give more than 1.",
+            )
+
+
+def _references(config: SuiteConfig, problems: Problems) -> None:
+    for i, name in enumerate(config.evaluation.datasets or ()):
+        if name not in config.datasets:
+            problems.add(("evaluation", "datasets", i), f"no dataset named {name!r}. {hint(name, config.datasets)}")
+    for i, entry in enumerate(config.entries):
+        if entry.dataset not in config.datasets:
+            problems.add(
+                ("entries", i, "dataset"), f"no dataset named {entry.dataset!r}. {hint(entry.dataset, config.datasets)}"
+            )
+
+
+def _repeats(config: SuiteConfig, problems: Problems) -> None:
+    _twice([entry.name for entry in config.entries], lambda i: ("entries", i, "name"), "entry name", problems)
+    _twice([(model.id, model.revision) for model in config.models], lambda i: ("models", i), "model", problems)
+    for i, model in enumerate(config.models):
+        _twice(model.hookpoints, lambda j, i=i: ("models", i, "hookpoints", j), "hookpoint", problems)
+    _twice(config.evaluation.datasets or (), lambda i: ("evaluation", "datasets", i), "dataset", problems)
+    for key in ("init", "data", "evaluation"):
+        _twice(getattr(config.seeds, key), lambda i, key=key: ("seeds", key, i), "seed", problems)
+    if not isinstance(config.metrics, str):
+        _twice(config.metrics, lambda i: ("metrics", i), "metric", problems)
+
+
+def _twice(values: Sequence[Any], path: Any, what: str, problems: Problems) -> None:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            shown = value[0] if isinstance(value, tuple) else value
+            problems.add(
+                path(i),
+                f"{what} {show(shown)} stands twice. Keep one"
+                + (", or give this one another name." if what == "entry name" else "."),
+            )
+
+
+def _budget(config: SuiteConfig, problems: Problems) -> None:
+    budget = config.budget
+    if getattr(budget, budget.primary) is None:
+        problems.add(
+            ("budget",),
+            f"primary is {budget.primary} but `{budget.primary}:` is not given. Add it, in {budget.primary.replace('_', ' ')} a cell.",
+        )
+
+
+def _entry(i: int, entry: EntryConfig, config: SuiteConfig, problems: Problems) -> None:
+    if entry.name.startswith(CONTROL_PREFIX):
+        problems.add(
+            ("entries", i, "name"),
+            f"got {entry.name!r}; names that begin with {CONTROL_PREFIX!r} belong to the controls. Take another name.",
+        )
+    for key, values in entry.sweep.items():
+        if key in entry.config:
+            problems.add(("entries", i, "sweep", key), "stands in config too. Keep it in one of the two.")
+        _twice(values, lambda j, key=key: ("entries", i, "sweep", key, j), "value", problems)
+    if entry.init_from is None:
+        return
+    names = [other.name for other in config.entries if other.name != entry.name]
+    at: Path = ("entries", i, "init_from")
+    if entry.init_from.entry == entry.name:
+        problems.add(at, "an entry cannot start from itself.")
+    elif entry.init_from.entry not in names:
+        problems.add(at, f"no entry named {entry.init_from.entry!r}. {hint(entry.init_from.entry, names)}")
+    else:
+        _circle(i, entry, config, problems)
+
+
+def _circle(i: int, entry: EntryConfig, config: SuiteConfig, problems: Problems) -> None:
+    parents = {other.name: other.init_from.entry for other in config.entries if other.init_from}
+    chain = [entry.name]
+    while chain[-1] in parents and len(chain) <= len(parents) + 1:
+        chain.append(parents[chain[-1]])
+        if chain[-1] == entry.name:
+            problems.add(
+                ("entries", i, "init_from"), f"goes in a circle: {' <- '.join(chain)}. Let one of them start fresh."
+            )
+            return

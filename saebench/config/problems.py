@@ -1,0 +1,93 @@
+"""Everything wrong with a suite, collected and reported at once, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from saebench.api.errors import SuiteError
+
+Path = tuple[str | int, ...]
+"""Where something stands in a suite: `("entries", 2, "config", "k")`."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """A line of a file, counted from 1."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+Marks = Mapping[Path, Position]
+
+
+def format_path(path: Sequence[str | int]) -> str:
+    """`entries[2].config.k`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def position(marks: Marks, path: Sequence[str | int]) -> Position:
+    """Position of `path`, or of the nearest thing around it that stands in the file."""
+    for end in range(len(path), -1, -1):
+        found = marks.get(tuple(path[:end]))
+        if found is not None:
+            return found
+    return Position("suite", 1)
+
+
+def show(value: Any) -> str:
+    """A value as a reader of the file knows it, cut to one short piece."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        text = repr(value)
+    elif isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
+    elif isinstance(value, list | tuple):
+        text = "[" + ", ".join(show(item) for item in value) + "]"
+    else:
+        text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class Problems:
+    """Collects problem lines; `stop` raises them as one `SuiteError`. Equal lines are kept once."""
+
+    def __init__(self, where: Callable[..., str]) -> None:
+        self._where = where
+        self._lines: dict[str, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    def add(self, path: Sequence[str | int], message: str) -> None:
+        """A problem at `path`: `file:line entries[2].config.k: message`."""
+        label = format_path(path)
+        self.line(f"{self._where(*path)}{' ' + label if label else ''}: {message}")
+
+    def line(self, text: str) -> None:
+        """A line that already says where."""
+        self._lines[text] = None
+
+    def take(self, error: SuiteError, path: Sequence[str | int] | None = None) -> None:
+        """The lines of another error; with `path`, prefixed by where that stands."""
+        for text in str(error).splitlines():
+            if path is None:
+                self.line(text)
+            else:
+                self.add(path, text)
+
+    def stop(self) -> None:
+        """Raises `SuiteError` when there is any problem."""
+        if self._lines:
+            raise SuiteError("\n".join(self._lines))

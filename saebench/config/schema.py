@@ -1,0 +1,242 @@
+"""The suite file as pydantic models: names, types, ranges, defaults. What needs plugins is checked by `saebench.plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from saebench.config.problems import show
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Names become file names."""
+ANY_METRICS = ("core", "extended")
+
+
+def _wrong(value: Any, expected: str) -> PydanticCustomError:
+    return PydanticCustomError("saebench", "{message}", {"message": f"got {show(value)} but {expected} is expected."})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _whole(low: int) -> BeforeValidator:
+    """Whole numbers; `1e6` is one."""
+
+    def check(value: Any) -> Any:
+        if not _is_number(value) or not float(value).is_integer() or value < low:
+            raise _wrong(value, f"a whole number of at least {low}")
+        return int(value)
+
+    return BeforeValidator(check, json_schema_input_type=int)
+
+
+def _number(
+    expected: str, fits: Callable[[float], bool], *, auto: bool = False, whole: bool = False, null: bool = False
+) -> BeforeValidator:
+    """Numbers that fit; with `auto` the word too, with `null` nothing too."""
+
+    def check(value: Any) -> Any:
+        if (auto and value == "auto") or (null and value is None):
+            return value
+        if not _is_number(value) or not fits(value) or (whole and not float(value).is_integer()):
+            raise _wrong(value, expected + (" or auto" if auto else ""))
+        return int(value) if whole else float(value)
+
+    return BeforeValidator(check)
+
+
+def _betas(value: Any) -> Any:
+    pair = isinstance(value, list | tuple) and len(value) == 2 and all(_is_number(x) and 0 <= x < 1 for x in value)
+    if value != "auto" and not pair:
+        raise _wrong(value, "a list of 2 numbers in [0, 1), or auto,")
+    return value
+
+
+Auto = Literal["auto"]
+Name = Annotated[StrictStr, Field(pattern=NAME_PATTERN)]
+Text = Annotated[StrictStr, Field(min_length=1)]
+Count = Annotated[int, _whole(1)]
+Seed = Annotated[int, _whole(0)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
+
+
+class Block(BaseModel):
+    """One mapping of the suite file: unknown keys are errors, and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
+
+
+class ModelConfig(Block):
+    """A language model and where it is read.
+
+    Attributes:
+        id: Built-in (`docs-lm`), a folder, or a hub id.
+        revision: Of a hub id.
+        hookpoints: `layers.N` (output of the N-th block) or dotted module paths.
+        context: Tokens a sequence, BOS included.
+    """
+
+    id: Text
+    revision: Text | None = None
+    hookpoints: Annotated[tuple[Text, ...], Field(min_length=1)]
+    context: Annotated[int, _whole(2)] = 128
+
+
+class DatasetConfig(BaseModel):
+    """A dataset plugin; every other key is one of its options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    plugin: Text
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The keys beside `plugin`."""
+        return MappingProxyType(self.__pydantic_extra__ or {})
+
+
+class TrainConfig(Block):
+    """Training settings; a key that is not set falls through from entry to suite to the architecture's default (`auto`).
+
+    Attributes:
+        batch: Tokens a step; auto: 1024.
+        lr: Peak learning rate; auto: the architecture's, scaled by the inverse root of the width.
+        betas, eps: Adam's.
+        clip: Largest gradient norm; null: no clipping.
+        warmup, decay: Fractions of the allotment.
+        normalise: `rms` (auto): inputs divided by one scalar so that their mean squared norm is d_in; or `none`.
+        dtype: Precision of stored activations; auto: float32.
+    """
+
+    batch: Annotated[int | Auto, _number("a whole number of at least 1", lambda x: x >= 1, auto=True, whole=True)] = (
+        "auto"
+    )
+    lr: Annotated[float | Auto, _number("a number over 0", lambda x: x > 0, auto=True)] = "auto"
+    betas: Annotated[tuple[float, float] | Auto, BeforeValidator(_betas)] = "auto"
+    eps: Annotated[float | Auto, _number("a number over 0", lambda x: x > 0, auto=True)] = "auto"
+    clip: Annotated[float | Auto | None, _number("a number over 0, null", lambda x: x > 0, auto=True, null=True)] = (
+        "auto"
+    )
+    warmup: Annotated[float | Auto, _number("a fraction in [0, 1]", lambda x: 0 <= x <= 1, auto=True)] = "auto"
+    decay: Annotated[float | Auto, _number("a fraction in [0, 1]", lambda x: 0 <= x <= 1, auto=True)] = "auto"
+    normalise: Literal["auto", "rms", "none"] = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_auto(cls, value: Any) -> Any:
+        return {} if value == "auto" else value
+
+
+class InitFrom(Block):
+    """The entry whose finished weights a child starts from.
+
+    Attributes:
+        entry: Its name.
+        at: Narrows the parent's sweep: `{k: 16}`.
+        keep: Latents to pick from a parent of another d_sae.
+    """
+
+    entry: Name
+    at: dict[StrictStr, Any] = Field(default_factory=dict)
+    keep: Count | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"entry": value} if isinstance(value, str) else value
+
+
+class EntryConfig(Block):
+    """A contender: an architecture with its config on a dataset, at one or more operating points."""
+
+    name: Name
+    architecture: Text
+    dataset: Text
+    config: dict[StrictStr, Any] = Field(default_factory=dict)
+    sweep: dict[StrictStr, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    tune: Any = None
+    init_from: InitFrom | None = None
+    train: TrainConfig = TrainConfig()
+
+
+class EvaluationConfig(Block):
+    """What every cell is scored on. The first dataset gives the headline values; default: the first entry's dataset."""
+
+    datasets: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    tokens: Count = 65_536
+    loss_tokens: Count = 16_384
+    density_tokens: Count = 65_536
+
+
+class BudgetConfig(Block):
+    """What each cell may spend.
+
+    Attributes:
+        primary: What stops a cell.
+        tokens, flops, device_seconds: The share; the primary one is required.
+        memory_gb: Hard limit, in 10^9 bytes.
+        pool: The figure is one allotment for all entries together, shared equally.
+        counts: `train`: what a cell itself trains; `all`: making its data and its parent's cost too.
+    """
+
+    primary: Literal["tokens", "flops", "device_seconds"] = "tokens"
+    tokens: Count | None = None
+    flops: Annotated[int | None, _number("a whole number over 0", lambda x: x > 0, whole=True, null=True)] = None
+    device_seconds: Annotated[float | None, _number("a number over 0", lambda x: x > 0, null=True)] = None
+    memory_gb: Annotated[float | None, _number("a number over 0", lambda x: x > 0, null=True)] = None
+    pool: StrictBool = False
+    counts: Literal["train", "all"] = "train"
+
+
+class SeedsConfig(Block):
+    """Seeds of initialisation, of the order of data, and of evaluation."""
+
+    init: Seeds = (0,)
+    data: Seeds = (0,)
+    evaluation: Seeds = (0,)
+
+
+def _metrics(value: Any) -> Any:
+    if value in ANY_METRICS or (
+        isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value)
+    ):
+        return value if isinstance(value, str) else tuple(value)
+    raise _wrong(value, "core, extended or a list of metric ids")
+
+
+class SuiteConfig(Block):
+    """A whole suite file, `extends` resolved."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    name: Name
+    extends: StrictStr | None = None
+    models: tuple[ModelConfig, ...] = ()
+    datasets: dict[Name, DatasetConfig]
+    entries: Annotated[tuple[EntryConfig, ...], Field(min_length=1)]
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    budget: BudgetConfig
+    seeds: SeedsConfig = SeedsConfig()
+    controls: StrictBool = False
+    metrics: Annotated[
+        str | tuple[str, ...],
+        BeforeValidator(_metrics),
+        WithJsonSchema(
+            {"anyOf": [{"enum": list(ANY_METRICS)}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+        ),
+    ] = "core"

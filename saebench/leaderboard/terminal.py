@@ -1,0 +1,64 @@
+"""The headline table for a terminal of 80 columns: what a run prints when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from saebench.leaderboard.board import make_board
+from saebench.leaderboard.columns import COLUMNS, Column
+from saebench.leaderboard.evidence import read_evidence
+from saebench.leaderboard.formats import with_interval
+from saebench.leaderboard.words import EN_DASH, decimals_of, rank_text
+
+SHORT = {
+    "l0": "L0",
+    "variance-explained": "var. expl.",
+    "ce-recovered-mean": "CE rec. mean",
+    "truth-mcc": "MCC",
+    "truth-f1": "F1",
+    "sfr": "SFR",
+}
+"""Metrics that fit in 80 columns, with their short headings."""
+
+
+def summary(folders: Sequence[Path]) -> str:
+    """One table a site, contenders first, then controls; the pages hold the rest.
+
+    Raises:
+        SuiteError: As `build`.
+    """
+    board = make_board(read_evidence([Path(folder) for folder in folders]))
+    parts = []
+    for suite in board["suites"]:
+        parts += [_site(site) for site in suite["sites"]]
+        if suite["not_ok"]:
+            parts.append("\n".join(f"{item['cell']}: {item['status']}: {item['reason']}" for item in suite["not_ok"]))
+    return "\n\n".join(parts)
+
+
+def _site(site: Mapping[str, Any]) -> str:
+    columns = [column for column in COLUMNS if column.id in SHORT and column.id in site["columns"]]
+    rows = [
+        [row["label"], rank_text(row["standing"]), *(_cell(row, column) for column in columns)] for row in site["rows"]
+    ]
+    rows += [[row["label"], "", *(_cell(row, column) for column in columns)] for row in site["controls"]]
+    headers = ["", "rank", *(SHORT[column.id] for column in columns)]
+    table = tabulate(
+        rows,
+        headers=headers,
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=["left"] + ["right"] * (len(headers) - 1),
+    )
+    return f"{site['title']}\n{table}"
+
+
+def _cell(row: Mapping[str, Any], column: Column) -> str:
+    shown = row["columns"][column.id]
+    if shown["value"] is None:
+        return EN_DASH
+    return with_interval(shown["value"], shown["half"], decimals_of(column, shown["value"]))

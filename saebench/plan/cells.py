@@ -1,0 +1,200 @@
+"""Arms crossed with seeds: cells with their ids.
+
+`cell_id` digests exactly what decides the weights; `score_id` adds what decides the score. Names, package versions, device and
+host are recorded elsewhere and stand in neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from saebench.artifacts.canonical import digest
+from saebench.config import Problems, Suite
+from saebench.host import Offer
+from saebench.plan.arms import Arm
+from saebench.plan.datasets import DatasetBook
+from saebench.plan.metrics import MetricChoice
+from saebench.plan.model import ENGINE_VERSION, Cell, DatasetUse, EvaluationSettings, ModelUse, Part, TrainSettings
+
+PARAMETER_DTYPE = "float32"
+INFERENCE: Mapping[str, Any] = {}
+"""Inference options: none yet; a checkpoint has one inference form."""
+
+
+def cell_identity(
+    *,
+    part: Part,
+    base: Part | None,
+    tokens: int,
+    train: TrainSettings,
+    model: ModelUse | None,
+    recipe: str,
+    parent: str | None,
+    init_seed: int | None,
+    data_seed: int,
+) -> dict[str, Any]:
+    """All that decides the weights, as JSON. `init_seed=None` (and a parent's group key) gives the identity of a group."""
+    return {
+        "engine": ENGINE_VERSION,
+        "architecture": asdict(part),
+        "base": asdict(base) if base is not None else None,
+        "tokens": tokens,
+        "train": asdict(train),
+        "parameter_dtype": PARAMETER_DTYPE,
+        "model": {"digest": model.digest, "hookpoint": model.hookpoint, "context": model.context}
+        if model is not None
+        else None,
+        "dataset": recipe,
+        "parent": parent,
+        "init_seed": init_seed,
+        "data_seed": data_seed,
+    }
+
+
+def score_identity(
+    cell_id: str, evaluation: EvaluationSettings, recipes: Sequence[str], metrics: Mapping[str, str]
+) -> dict[str, Any]:
+    """All that decides a score, as JSON: names of datasets do not matter, their recipes do."""
+    return {
+        "cell": cell_id,
+        "tokens": evaluation.tokens,
+        "loss_tokens": evaluation.loss_tokens,
+        "density_tokens": evaluation.density_tokens,
+        "seeds": list(evaluation.seeds),
+        "datasets": list(recipes),
+        "metrics": dict(metrics),
+        "inference": dict(INFERENCE),
+    }
+
+
+def cohort_key(model: ModelUse | None, recipe: str, data_seed: int, train: TrainSettings) -> str:
+    """Digest of all that decides which activations come in which batches."""
+    return digest(
+        {
+            "model": {"digest": model.digest, "hookpoint": model.hookpoint, "context": model.context}
+            if model is not None
+            else None,
+            "dataset": recipe,
+            "data_seed": data_seed,
+            "batch": train.batch,
+            "dtype": train.dtype,
+            "normalise": train.normalise,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class CellMaker:
+    """Makes cells of arms that come parents first."""
+
+    suite: Suite
+    book: DatasetBook
+    metrics: MetricChoice
+    problems: Problems
+
+    def make(
+        self, arms: Sequence[Arm], tokens: Mapping[Arm, int], evaluation: Mapping[Arm, tuple[str, ...]]
+    ) -> list[tuple[Arm, Cell]]:
+        """Every arm at every seed; controls at the first. Equal cells under two names are a problem."""
+        made: dict[tuple[Arm, int, int], Cell] = {}
+        seen: dict[str, Cell] = {}
+        seeds = self.suite.config.seeds
+        for arm in arms:
+            for data_seed in seeds.data[:1] if arm.control else seeds.data:
+                for init_seed in seeds.init[:1] if arm.control else seeds.init:
+                    parent = made[arm.parent, data_seed, init_seed] if arm.parent is not None else None
+                    cell = self._cell(arm, tokens[arm], evaluation[arm], init_seed, data_seed, parent)
+                    twin = seen.setdefault(cell.cell_id, cell)
+                    if twin is not cell:
+                        names = f"{twin.label} and {cell.label}"
+                        self.problems.line(
+                            f"{cell.where} {names}: both are the same training run (equal architecture, config, data, seed). Keep one of them."
+                        )
+                    made[arm, data_seed, init_seed] = cell
+        return [(arm, cell) for (arm, _, _), cell in made.items()]
+
+    def _cell(
+        self, arm: Arm, tokens: int, datasets: tuple[str, ...], init_seed: int, data_seed: int, parent: Cell | None
+    ) -> Cell:
+        config = self.suite.config
+        facts, model = arm.site.facts, arm.site.model
+        dataset = self.book.use(arm.dataset.name, facts, arm.site.context)
+        uses = tuple(self.book.use(name, facts, arm.site.context) for name in datasets)
+        settings = EvaluationSettings(
+            datasets,
+            config.evaluation.tokens,
+            config.evaluation.loss_tokens,
+            config.evaluation.density_tokens,
+            config.seeds.evaluation,
+        )
+        same: dict[str, Any] = {
+            "part": arm.part,
+            "base": arm.base,
+            "tokens": tokens,
+            "train": arm.train,
+            "model": model,
+            "recipe": dataset.recipe,
+        }
+        cell_id = digest(
+            cell_identity(
+                **same, data_seed=data_seed, init_seed=init_seed, parent=parent.cell_id if parent is not None else None
+            )
+        )
+        group = digest(
+            cell_identity(
+                **same, data_seed=data_seed, init_seed=None, parent=parent.group if parent is not None else None
+            )
+        )
+        return Cell(
+            cell_id=cell_id,
+            score_id=digest(
+                score_identity(cell_id, settings, [use.recipe for use in uses], self.metrics.cell_versions)
+            ),
+            suite=config.name,
+            entry=arm.entry,
+            point=arm.point,
+            sweep=dict(arm.sweep),
+            where=arm.where,
+            part=arm.part,
+            base=arm.base,
+            d_in=arm.site.site.d_in,
+            d_out=arm.site.site.d_out,
+            d_sae=arm.d_sae,
+            tags=arm.tags,
+            model=model,
+            dataset=dataset,
+            evaluation=settings,
+            evaluation_datasets=uses,
+            init_seed=init_seed,
+            data_seed=data_seed,
+            parent=parent.cell_id if parent is not None else None,
+            train=arm.train,
+            tokens=tokens,
+            control=arm.control,
+            expected_l0=arm.cost.expected_l0,
+            cohort=cohort_key(model, dataset.recipe, data_seed, arm.train),
+            group=group,
+            metrics=self.metrics.cell_versions,
+            plugins=self._plugins(arm, uses),
+        )
+
+    def _plugins(self, arm: Arm, uses: Sequence[DatasetUse]) -> dict[str, dict[str, str]]:
+        offers: dict[str, Offer[Any]] = {f"architecture/{arm.offer.spec.name}": arm.offer}
+        if arm.base_offer is not None:
+            offers[f"architecture/{arm.base_offer.spec.name}"] = arm.base_offer
+        for name in (arm.dataset.name, *(use.name for use in uses)):
+            self._dataset_offers(name, offers)
+        offers |= {f"metric/{offer.spec.name}": offer for offer in self.metrics.cell}
+        return {
+            name: {"distribution": offer.distribution, "version": offer.version}
+            for name, offer in sorted(offers.items())
+        }
+
+    def _dataset_offers(self, name: str, offers: dict[str, Offer[Any]]) -> None:
+        plan = self.book.get(name)
+        if plan is not None:
+            offers[f"dataset/{plan.offer.spec.name}"] = plan.offer
+            for base in self.book.bases(name):
+                self._dataset_offers(base, offers)

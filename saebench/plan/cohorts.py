@@ -1,0 +1,102 @@
+"""Cohorts (cells that read the same activations in the same batches) and groups (cells equal but for the init seed), in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
+
+from saebench.artifacts.canonical import digest
+from saebench.plan.metrics import MetricChoice
+from saebench.plan.model import Cell, Cohort, Group
+
+
+def order_cells(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cohort]]:
+    """Cells cohort by cohort, parents before children.
+
+    A suite may go back and forth (A on docs, its child on samples, a grandchild on docs again), so that two cohorts would each
+    wait for the other. Then a cohort is cut into stages by the depth of its cells, each with a key of its own.
+    """
+    try:
+        ordered = _cohort_order(cells)
+    except CycleError:
+        cells = _staged(cells)
+        ordered = _cohort_order(cells)
+    by_key: dict[str, list[Cell]] = {key: [] for key in ordered}
+    for cell in cells:
+        by_key[cell.cohort].append(cell)
+    after = _after(cells)
+    cohorts = [
+        Cohort(
+            key=key,
+            model=members[0].model,
+            dataset=members[0].dataset,
+            data_seed=members[0].data_seed,
+            batch=members[0].train.batch,
+            tokens=max(cell.tokens for cell in members),
+            dtype=members[0].train.dtype,
+            cells=tuple(cell.cell_id for cell in members),
+            after=tuple(sorted(after[key], key=ordered.index)),
+        )
+        for key, members in by_key.items()
+    ]
+    return [cell for members in by_key.values() for cell in members], cohorts
+
+
+def _after(cells: Sequence[Cell]) -> dict[str, set[str]]:
+    cohort_of = {cell.cell_id: cell.cohort for cell in cells}
+    after: dict[str, set[str]] = {cell.cohort: set() for cell in cells}
+    for cell in cells:
+        if cell.parent is not None and cohort_of[cell.parent] != cell.cohort:
+            after[cell.cohort].add(cohort_of[cell.parent])
+    return after
+
+
+def _cohort_order(cells: Sequence[Cell]) -> list[str]:
+    """Cohort keys, each after those it waits for, otherwise as they first appear; raises CycleError."""
+    after = _after(cells)
+    TopologicalSorter(after).prepare()
+    order: dict[str, None] = {}
+
+    def visit(key: str) -> None:
+        if key not in order:
+            for earlier in after:
+                if earlier in after[key]:
+                    visit(earlier)
+            order[key] = None
+
+    for key in after:
+        visit(key)
+    return list(order)
+
+
+def _staged(cells: Sequence[Cell]) -> list[Cell]:
+    """The same cells with keys that name their depth: how many parents stand above."""
+    depth: dict[str, int] = {}
+    staged = []
+    for cell in cells:
+        depth[cell.cell_id] = depth[cell.parent] + 1 if cell.parent is not None else 0
+        stage = depth[cell.cell_id]
+        staged.append(replace(cell, cohort=digest({"cohort": cell.cohort, "stage": stage})) if stage else cell)
+    return staged
+
+
+def form_groups(cells: Sequence[Cell], metrics: MetricChoice) -> list[Group]:
+    """One group for each set of cells equal but for `init_seed`; controls form none."""
+    members: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if not cell.control:
+            members.setdefault(cell.group, []).append(cell)
+    versions: Mapping[str, str] = metrics.group_versions
+    return [
+        Group(
+            key=key,
+            suite=group[0].suite,
+            entry=group[0].entry,
+            point=group[0].point,
+            name=f"{group[0].point}-{key[:8]}",
+            cells=tuple(cell.cell_id for cell in group),
+            metrics=versions,
+        )
+        for key, group in members.items()
+    ]

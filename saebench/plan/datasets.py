@@ -1,0 +1,162 @@
+"""The suite's datasets: options parsed and checked, recipes digested before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from saebench.api.errors import PluginError, SuiteError
+from saebench.api.specs import DatasetSpec, Site
+from saebench.artifacts.canonical import digest
+from saebench.config import Problems, Suite, as_json, parse_options
+from saebench.config.near import hint
+from saebench.host import Catalog, Offer
+from saebench.plan.facts import ModelFacts
+from saebench.plan.guard import ask
+from saebench.plan.model import DatasetUse
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetPlan:
+    """A dataset of the suite with its options as the plugin reads them."""
+
+    name: str
+    offer: Offer[DatasetSpec]
+    options: Any
+
+    @property
+    def kind(self) -> str:
+        """text, generated, activations or synthetic."""
+        return self.offer.spec.kind
+
+    @property
+    def on_model(self) -> bool:
+        """True when its activations come from a language model."""
+        return self.kind in ("text", "generated")
+
+    @property
+    def made_tokens(self) -> int:
+        """Tokens that making it costs, known before it is made: the `tokens` option of a generated dataset."""
+        return int(getattr(self.options, "tokens", 0) or 0) if self.kind == "generated" else 0
+
+    def site(self) -> Site:
+        """Where an entry on it reads and writes; for activations and synthetic data."""
+        if self.offer.spec.site is None:
+            raise PluginError(
+                f"dataset plugin '{self.offer.spec.name}' of {self.offer.distribution}: kind {self.kind} needs `site`."
+            )
+        return ask(self.offer, "site", self.offer.spec.site, self.options)
+
+
+class DatasetBook:
+    """All datasets of a suite. One whose options have problems is left out, after its problems were added."""
+
+    def __init__(self, suite: Suite, catalog: Catalog, problems: Problems) -> None:
+        self._suite, self._problems = suite, problems
+        self._plans: dict[str, DatasetPlan] = {}
+        self._facts: dict[str, Mapping[str, Any]] = {}
+        self._uses: dict[tuple[str, str | None, int | None], DatasetUse] = {}
+        for name, config in suite.config.datasets.items():
+            self._read(name, config.plugin, config.options, catalog)
+        for name, plan in list(self._plans.items()):
+            self._check_bases(name, plan, (name,))
+
+    def get(self, name: str) -> DatasetPlan | None:
+        """The dataset, or None where its options have problems."""
+        return self._plans.get(name)
+
+    def bases(self, name: str) -> tuple[str, ...]:
+        """Names of the datasets that it reads."""
+        plan = self._plans[name]
+        return tuple(ask(plan.offer, "bases", plan.offer.spec.bases, plan.options))
+
+    def made_tokens(self, name: str) -> int:
+        """Tokens that making it and all it reads costs."""
+        return self._plans[name].made_tokens + sum(self.made_tokens(base) for base in self.bases(name))
+
+    def use(self, name: str, model: ModelFacts | None, context: int | None) -> DatasetUse:
+        """The dataset as cells use it, with its recipe digest.
+
+        The recipe is what decides the content: plugin and version, options, what the plugin adds (file manifest, source
+        revision), recipes of the datasets it reads, and, where it depends on them, the language model and the context length.
+        The data seed is the cell's.
+        """
+        plan = self._plans[name]
+        spec = plan.offer.spec
+        on_model = model is not None and (spec.uses_model or spec.kind == "generated")
+        key = (name, model.digest if model is not None else None, context)
+        if key in self._uses:
+            return self._uses[key]
+        if name not in self._facts:
+            self._facts[name] = ask(plan.offer, "recipe", spec.recipe, plan.options)
+        options = as_json(plan.options)
+        recipe = {
+            "plugin": spec.name,
+            "version": spec.version,
+            "options": options,
+            "recipe": self._facts[name],
+            "bases": [self.use(base, model, context).recipe for base in self.bases(name)],
+            "model": model.digest if on_model and model is not None else None,
+            "context": context if on_model and spec.kind == "generated" else None,
+        }
+        try:
+            code = digest(recipe)
+        except (TypeError, ValueError) as error:
+            raise PluginError(
+                f"dataset plugin '{spec.name}' of {plan.offer.distribution}: options and recipe must be plain JSON ({error})."
+            ) from error
+        use = DatasetUse(name, spec.name, spec.version, spec.kind, options, code)
+        self._uses[key] = use
+        return use
+
+    def _read(self, name: str, plugin: str, values: Mapping[str, Any], catalog: Catalog) -> None:
+        path = ("datasets", name)
+        try:
+            offer = catalog.dataset(plugin)
+        except SuiteError as error:
+            self._problems.take(error, (*path, "plugin"))
+            return
+        except PluginError as error:
+            raise PluginError(f"{self._suite.where(*path, 'plugin')} datasets.{name}.plugin: {error}") from error
+        try:
+            options: Any = parse_options(
+                offer.spec.options, values, lambda key: self._suite.where(*path, key), f"datasets.{name}"
+            )
+        except SuiteError as error:
+            self._problems.take(error)
+            return
+        try:
+            found = list(ask(offer, "check", offer.spec.check, options))
+        except SuiteError as error:
+            self._problems.take(error, path)
+            return
+        for problem in found:
+            self._problems.add((*path, *problem.key.split(".")) if problem.key else path, problem.message)
+        if not found:
+            self._plans[name] = DatasetPlan(name, offer, options)
+
+    def _check_bases(self, name: str, plan: DatasetPlan, chain: tuple[str, ...]) -> None:
+        for base in ask(plan.offer, "bases", plan.offer.spec.bases, plan.options):
+            path = ("datasets", name, "base")
+            if base not in self._suite.config.datasets:
+                self._problems.add(
+                    path,
+                    f"no dataset named {base!r}. {hint(base, [other for other in self._suite.config.datasets if other != name])}",
+                )
+                self._plans.pop(name, None)
+            elif base in chain:
+                self._problems.add(
+                    path, f"goes in a circle: {' <- '.join((*chain, base))}. Let one of them read nothing."
+                )
+                self._plans.pop(name, None)
+            elif base not in self._plans:
+                self._plans.pop(name, None)  # the base's own problems are told already
+            elif self._plans[base].kind != "text":
+                self._problems.add(
+                    path,
+                    f"{base!r} is of kind {self._plans[base].kind}; only text can be read from. Name a text dataset.",
+                )
+                self._plans.pop(name, None)
+            else:
+                self._check_bases(base, self._plans[base], (*chain, base))

@@ -1,0 +1,127 @@
+"""A plan as a page of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from textwrap import wrap
+from typing import Any
+
+from tabulate import tabulate
+
+from saebench.plan.estimate import ASSUMED_FLOPS_PER_S
+from saebench.plan.model import Cell, Plan
+
+WIDTH = 80
+
+
+def print_plan(plan: Plan) -> str:
+    """The plan for a reader: entries, cohorts in order, shares, predicted totals, remarks."""
+    n_controls = sum(cell.control for cell in plan.cells)
+    number = {cohort.key: i + 1 for i, cohort in enumerate(plan.cohorts)}
+    lines = [
+        f"{plan.suite}: {len(plan.cells)} cells ({n_controls} of them controls), {len(plan.cohorts)} cohorts, {len(plan.groups)} groups",
+        "",
+    ]
+    rows = [
+        _entry_row(name, [cell for cell in plan.cells if cell.entry == name], number)
+        for name in dict.fromkeys(cell.entry for cell in sorted(plan.cells, key=lambda cell: cell.control))
+    ]
+    lines += [
+        _table(rows, ["entry", "architecture", "points", "cells", "tokens", "cohort"], [16, 14, 14, 7, 11, 8]),
+        "",
+    ]
+    lines.append("Cohorts, in order (cells that read the same activations in the same batches)")
+    rows = [
+        [
+            number[cohort.key],
+            f"{cohort.model.id} {cohort.model.hookpoint_name}" if cohort.model else "-",
+            cohort.dataset.name,
+            cohort.data_seed,
+            cohort.batch,
+            len(cohort.cells),
+            ", ".join(str(number[key]) for key in cohort.after) or "-",
+        ]
+        for cohort in plan.cohorts
+    ]
+    lines += [
+        _table(
+            rows, ["cohort", "model, hookpoint", "dataset", "seed", "batch", "cells", "after"], [8, 18, 14, 6, 7, 7, 7]
+        ),
+        "",
+    ]
+    lines += [*_budget(plan), "", *_totals(plan)]
+    if plan.warnings:
+        lines += ["", "Please note"]
+        for warning in plan.warnings:
+            lines += wrap(warning, WIDTH, initial_indent="  ! ", subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def _entry_row(name: str, cells: list[Cell], number: dict[str, int]) -> list[Any]:
+    first = cells[0]
+    architecture = first.part.architecture + (f" over {first.base.architecture}" if first.base else "")
+    points = ", ".join(dict.fromkeys(cell.point for cell in cells))
+    tokens = "-" if first.control else ", ".join(_short(tokens) for tokens in sorted({cell.tokens for cell in cells}))
+    return [name, architecture, points, len(cells), tokens, _ranges(number[cell.cohort] for cell in cells)]
+
+
+def _budget(plan: Plan) -> list[str]:
+    budget = plan.budget
+    unit = str(budget["primary"]).replace("_", " ")
+    kind = (
+        f"one pool of {_short(budget['total'])} {unit} shared by {budget['entries']} entries: "
+        if budget["pool"]
+        else ""
+    )
+    counts = "data and parents count" if budget["counts"] == "all" else "what a cell itself trains counts"
+    text = f"Budget: {kind}{_short(budget['share'])} {unit} a cell, the same for every entry, point and seed; {counts}."
+    if budget["memory_gb"] is not None:
+        text += f" Memory: at most {budget['memory_gb']:g} GB a cell."
+    return wrap(text, WIDTH)
+
+
+def _totals(plan: Plan) -> list[str]:
+    predicted = plan.estimate
+    rows = [
+        ["training tokens", f"{predicted.train_tokens:,}"],
+        ["training FLOPs", f"{predicted.train_flops:.3g}"],
+        ["language model FLOPs", f"{predicted.forward_flops:.3g}"],
+        ["time", f"about {_time(predicted.seconds)} (assuming {ASSUMED_FLOPS_PER_S:.0e} FLOP/s sustained)"],
+        ["disk", _bytes(predicted.disk_bytes)],
+        ["memory", f"about {_bytes(predicted.memory_bytes)}"],
+    ]
+    return ["Predicted", tabulate(rows, tablefmt="plain", disable_numparse=True)]
+
+
+def _table(rows: list[list[Any]], headers: list[str], widths: list[int]) -> str:
+    # wrapped here, not by tabulate's maxcolwidths: that takes "1,000" for a number and stumbles over its comma
+    cells = [["\n".join(wrap(str(cell), width)) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return tabulate(cells, headers, tablefmt="simple", disable_numparse=True)
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """`1-3, 5`."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _short(value: float) -> str:
+    return f"{value:,}" if value < 1e9 else f"{value:.4g}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB"

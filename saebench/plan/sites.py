@@ -1,0 +1,78 @@
+"""Where SAEs of a suite read: hookpoints of its models, or a dataset of activations itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from saebench.api.errors import SuiteError
+from saebench.api.specs import Site
+from saebench.config import Problems, Suite
+from saebench.plan.datasets import DatasetPlan
+from saebench.plan.facts import ModelFacts, ModelFactsSource
+from saebench.plan.model import ModelUse
+
+
+@dataclass(frozen=True, eq=False)
+class SiteUse:
+    """One place where cells read and write.
+
+    Attributes:
+        site: Sizes and names, as plugins see it.
+        model: None for a dataset of activations.
+        facts: Of the model.
+        key: What makes it this place.
+    """
+
+    site: Site
+    model: ModelUse | None
+    facts: ModelFacts | None
+    key: tuple[str, ...]
+
+    @property
+    def context(self) -> int | None:
+        """Tokens a sequence, or None without a model."""
+        return self.model.context if self.model is not None else None
+
+
+def model_sites(suite: Suite, source: ModelFactsSource, problems: Problems) -> list[SiteUse]:
+    """Every hookpoint of every model; problems (no such model, hookpoint or context) are added with file and line."""
+    sites = []
+    for i, model in enumerate(suite.config.models):
+        try:
+            facts = source.model(model.id, model.revision)
+        except SuiteError as error:
+            problems.take(error, ("models", i, "id"))
+            continue
+        limit = facts.context_limit
+        if limit is not None and model.context > limit:
+            problems.add(
+                ("models", i, "context"),
+                f"got {model.context} but {model.id} reads at most {limit} tokens. Use context <= {limit}.",
+            )
+        seen: dict[str, str] = {}
+        for j, name in enumerate(model.hookpoints):
+            path = ("models", i, "hookpoints", j)
+            try:
+                hook = facts.hookpoint(name)
+            except SuiteError as error:
+                problems.take(error, path)
+                continue
+            if hook.path in seen:
+                problems.add(path, f"{name!r} is the same place as {seen[hook.path]!r} ({hook.path}). Keep one.")
+                continue
+            seen[hook.path] = name
+            use = ModelUse(model.id, model.revision, facts.digest, hook.path, name, model.context)
+            sites.append(
+                SiteUse(
+                    Site(hook.d, hook.d, hook.path, hook.path),
+                    use,
+                    facts,
+                    ("model", facts.digest, hook.path, str(model.context)),
+                )
+            )
+    return sites
+
+
+def dataset_site(dataset: DatasetPlan) -> SiteUse:
+    """The site of an activations or synthetic dataset: the dataset itself."""
+    return SiteUse(dataset.site(), None, None, ("dataset", dataset.name))

@@ -1,0 +1,72 @@
+"""The suite that `saebench init` prints: the way in without writing YAML."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import PurePath
+
+_TEMPLATE = """\
+# Sparse autoencoders on your own model and text.
+# Look first: saebench plan {file}        then: saebench run {file}
+schema: 1
+name: {name}
+
+models:
+  - id: {model}
+    hookpoints: [{hookpoint}]      # layers.N = output of the N-th block, from 0; or a dotted module path
+    context: {context}                   # tokens a sequence
+
+datasets:
+  text: {{plugin: local, path: {text}}}   # one document in five is held out for scoring, by its hash
+  own:  {{plugin: faithful, tokens: {tokens:_}}}   # samples of the model itself
+
+entries:                           # the contenders; every point of a sweep gets the full budget
+  - {{name: topk,     architecture: topk,     dataset: text, config: {{d_sae: {d_sae}}}, sweep: {{k: [{low}, {high}]}}}}
+  - {{name: jumprelu, architecture: jumprelu, dataset: text, config: {{d_sae: {d_sae}}}, sweep: {{target_l0: [{low}, {high}]}}}}
+  - {{name: faithful, architecture: topk,     dataset: own,  config: {{d_sae: {d_sae}}}, sweep: {{k: [{low}, {high}]}}}}
+
+evaluation: {{datasets: [text], tokens: 65_536, loss_tokens: 16_384, density_tokens: 65_536}}
+budget: {{primary: tokens, tokens: {tokens:_}}}   # the same for every contender: raise it for results to trust
+seeds: {{init: [0, 1, 2]}}           # several seeds give intervals and stability scores
+controls: true                     # floor and ceiling rows: random, permuted, PCA, identity
+"""
+
+
+def starter_suite(
+    model: str, text: str, *, hookpoint: str, d_in: int, context: int = 128, tokens: int = 300_000
+) -> str:
+    """YAML text of a suite for somebody's own model and text.
+
+    Args:
+        model: Folder or hub id.
+        text: File or folder of text.
+        hookpoint: `layers.N` or a dotted module path.
+        d_in: Width at the hookpoint. The dictionary is four times as wide, a power of two from 512 to 16384; the two sparsity
+            levels are about a sixteenth and an eighth of the width, powers of two from 8 to 64.
+        context: Tokens a sequence.
+        tokens: Budget of a cell.
+    """
+    d_sae = _power_of_two(4 * d_in, 512, 16384)
+    low = _power_of_two(d_in // 16, 8, 32)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", PurePath(text).name.split(".")[0]).strip("-._").lower() or "mine"
+    return _TEMPLATE.format(
+        file=f"{name}.yaml",
+        name=json.dumps(name),
+        model=json.dumps(model, ensure_ascii=False),
+        text=json.dumps(text, ensure_ascii=False),
+        hookpoint=json.dumps(hookpoint),
+        context=context,
+        d_sae=d_sae,
+        low=low,
+        high=2 * low,
+        tokens=tokens,
+    )
+
+
+def _power_of_two(wanted: int, low: int, high: int) -> int:
+    """The smallest power-of-two multiple of `low` that is at least `wanted`, at most `high`."""
+    value = low
+    while value < min(wanted, high):
+        value *= 2
+    return value
