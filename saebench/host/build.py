@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from saebench.api.codes import SparseCodes
 from saebench.api.errors import PluginError, SaebenchError, SuiteError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from saebench.api.sae import SparseAutoencoder
     from saebench.host.catalog import Catalog
 
 REQUIRED = ("encode", "decode", "training_loss")
@@ -73,7 +72,9 @@ def parse_config(spec: ArchitectureSpec, config: Mapping[str, Any]) -> Any:
     try:
         return spec.config(**{name: _tupled(value) for name, value in config.items()})
     except (TypeError, ValueError) as error:
-        raise PluginError(f"architecture '{spec.name}' {spec.version}: its config class refuses {dict(config)}: {error}") from error
+        raise PluginError(
+            f"architecture '{spec.name}' {spec.version}: its config class refuses {dict(config)}: {error}"
+        ) from error
 
 
 def part_cost(part: PartLike, base: PartLike | None, site: Site, catalog: Catalog) -> Cost:
@@ -92,9 +93,13 @@ def part_cost(part: PartLike, base: PartLike | None, site: Site, catalog: Catalo
     except SaebenchError:
         raise
     except Exception as error:
-        raise PluginError(f"architecture '{spec.name}' {spec.version}: cost raised {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"architecture '{spec.name}' {spec.version}: cost raised {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(cost, Cost):
-        raise PluginError(f"architecture '{spec.name}' {spec.version}: cost must return saebench.api.Cost, got {type(cost).__name__}")
+        raise PluginError(
+            f"architecture '{spec.name}' {spec.version}: cost must return saebench.api.Cost, got {type(cost).__name__}"
+        )
     return cost
 
 
@@ -127,14 +132,26 @@ def build_module(
     if not spec.wraps:
         return _call_build(spec, config, site, generator, init_from=parent, base=None)
     if base is None:
-        raise PluginError(f"architecture '{spec.name}' wraps another architecture, and none was given. Give the entry an `init_from`.")
+        raise PluginError(
+            f"architecture '{spec.name}' wraps another architecture, and none was given. Give the entry an `init_from`."
+        )
     inner = build_module(base, None, site=site, generator=generator, catalog=catalog)
     if parent is not None:
-        _load_state(inner, parent.state_dict(), f"base '{base.architecture}' of '{spec.name}', from its parent's weights")
+        _load_state(
+            inner, parent.state_dict(), f"base '{base.architecture}' of '{spec.name}', from its parent's weights"
+        )
     return _call_build(spec, config, site, generator, init_from=None, base=inner)
 
 
-def _call_build(spec: ArchitectureSpec, config: Any, site: Site, generator: torch.Generator, *, init_from: torch.nn.Module | None, base: torch.nn.Module | None) -> torch.nn.Module:
+def _call_build(
+    spec: ArchitectureSpec,
+    config: Any,
+    site: Site,
+    generator: torch.Generator,
+    *,
+    init_from: torch.nn.Module | None,
+    base: torch.nn.Module | None,
+) -> torch.nn.Module:
     import torch
 
     who = f"architecture '{spec.name}' {spec.version}"
@@ -148,14 +165,22 @@ def _call_build(spec: ArchitectureSpec, config: Any, site: Site, generator: torc
         raise PluginError(f"{who}: build must return a torch.nn.Module, got {type(module).__name__}")
     missing = [name for name in REQUIRED if not callable(getattr(module, name, None))]
     if missing:
-        raise PluginError(f"{who}: build returned {type(module).__name__} without {', '.join(missing)}. See saebench.api.SparseAutoencoder.")
+        raise PluginError(
+            f"{who}: build returned {type(module).__name__} without {', '.join(missing)}. See saebench.api.SparseAutoencoder."
+        )
     if getattr(module, "d_in", None) != site.d_in:
-        raise PluginError(f"{who}: the module's d_in is {getattr(module, 'd_in', 'missing')}, but the site has d_in {site.d_in}")
+        raise PluginError(
+            f"{who}: the module's d_in is {getattr(module, 'd_in', 'missing')}, but the site has d_in {site.d_in}"
+        )
     if not isinstance(getattr(module, "d_sae", None), int):
-        raise PluginError(f"{who}: the module's d_sae must be an int, got {type(getattr(module, 'd_sae', None)).__name__}")
+        raise PluginError(
+            f"{who}: the module's d_sae must be an int, got {type(getattr(module, 'd_sae', None)).__name__}"
+        )
     for name, parameter in module.named_parameters():
         if not bool(torch.isfinite(parameter.detach()).all()):
-            raise PluginError(f"{who}: build returned parameter '{name}' {list(parameter.shape)} with values that are not finite")
+            raise PluginError(
+                f"{who}: build returned parameter '{name}' {list(parameter.shape)} with values that are not finite"
+            )
     return module
 
 
@@ -164,7 +189,9 @@ def _load_state(module: torch.nn.Module, state: Mapping[str, Tensor], what: str)
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
         lines = " ".join(line.strip() for line in str(error).splitlines()[1:])
-        raise PluginError(f"{what}: the stored tensors do not fit the module: {lines} Install the plugin version that wrote them.") from error
+        raise PluginError(
+            f"{what}: the stored tensors do not fit the module: {lines} Install the plugin version that wrote them."
+        ) from error
 
 
 def load_module(folder: Path, catalog: Catalog) -> tuple[torch.nn.Module, dict[str, Any]]:
@@ -181,18 +208,25 @@ def load_module(folder: Path, catalog: Catalog) -> tuple[torch.nn.Module, dict[s
     tensors, meta = read_checkpoint(folder)
     try:
         part = _Part(meta["architecture"], meta["version"], meta["config"])
-        base = _Part(**{key: meta["base"][key] for key in ("architecture", "version", "config")}) if meta.get("base") else None
+        base = (
+            _Part(**{key: meta["base"][key] for key in ("architecture", "version", "config")})
+            if meta.get("base")
+            else None
+        )
         site = Site(**meta["site"])
+        float(meta["input_scale"])
     except (KeyError, TypeError) as error:
-        raise SuiteError(f"{folder}: sae.json lacks {error}. Delete the folder and run again to train this cell anew.") from error
+        raise SuiteError(
+            f"{folder}: sae.json lacks {error}. Delete the folder and run again to train this cell anew."
+        ) from error
     # the seed is of no consequence: every tensor is overwritten, strictly
     module = build_module(part, base, site=site, generator=torch.Generator().manual_seed(0), catalog=catalog)
     _load_state(module, tensors, f"{folder}: architecture '{part.architecture}' {part.version}")
     return module.requires_grad_(False).eval(), meta
 
 
-def load_sae(folder: Path, catalog: Catalog, device: str | torch.device = "cpu") -> SparseAutoencoder:
-    """A trained SAE from its checkpoint, in inference form and in the units of the activations.
+def load_sae(folder: Path, catalog: Catalog) -> torch.nn.Module:
+    """A trained SAE (see `saebench.api.SparseAutoencoder`) on the CPU, in inference form and in the units of the activations.
 
     Raises:
         SuiteError: No checkpoint, or a damaged one.
@@ -201,10 +235,8 @@ def load_sae(folder: Path, catalog: Catalog, device: str | torch.device = "cpu")
     from saebench.nn import Rescaled
 
     module, meta = load_module(folder, catalog)
-    module = module.to(device)
-    scale = float(meta.get("input_scale", 1.0))
-    sae = cast("SparseAutoencoder", module)
-    return sae if scale == 1.0 else cast("SparseAutoencoder", Rescaled(sae, scale).eval())
+    scale = float(meta["input_scale"])
+    return module if scale == 1.0 else Rescaled(module, scale).eval()
 
 
 def normalise_codes(answer: object, d_sae: int, *, n_rows: int | None = None, plugin: str = "the SAE") -> SparseCodes:
@@ -222,7 +254,9 @@ def normalise_codes(answer: object, d_sae: int, *, n_rows: int | None = None, pl
     import torch
 
     def breach(found: str) -> PluginError:
-        return PluginError(f"{plugin}: encode must return SparseCodes or a float tensor [{n_rows or 'B'}, {d_sae}], got {found}")
+        return PluginError(
+            f"{plugin}: encode must return SparseCodes or a float tensor [{n_rows or 'B'}, {d_sae}], got {found}"
+        )
 
     if isinstance(answer, torch.Tensor):
         if answer.ndim != 2 or answer.shape[1] != d_sae or not answer.is_floating_point():
@@ -233,12 +267,21 @@ def normalise_codes(answer: object, d_sae: int, *, n_rows: int | None = None, pl
     else:
         raise breach(type(answer).__name__)
     n_values = codes.values.numel()
-    if codes.d_sae != d_sae or codes.values.ndim != 1 or codes.latents.shape != codes.values.shape or codes.offsets.ndim != 1:
-        raise breach(f"codes with d_sae {codes.d_sae}, values {list(codes.values.shape)}, latents {list(codes.latents.shape)}, offsets {list(codes.offsets.shape)}")
+    if (
+        codes.d_sae != d_sae
+        or codes.values.ndim != 1
+        or codes.latents.shape != codes.values.shape
+        or codes.offsets.ndim != 1
+    ):
+        raise breach(
+            f"codes with d_sae {codes.d_sae}, values {list(codes.values.shape)}, latents {list(codes.latents.shape)}, offsets {list(codes.offsets.shape)}"
+        )
     if n_rows is not None and codes.n_rows != n_rows:
         raise breach(f"{codes.n_rows} rows")
     if not codes.values.is_floating_point() or codes.latents.dtype != torch.int64 or codes.offsets.dtype != torch.int64:
-        raise breach(f"codes of types {codes.values.dtype}, {codes.latents.dtype}, {codes.offsets.dtype} (float, int64, int64 wanted)")
+        raise breach(
+            f"codes of types {codes.values.dtype}, {codes.latents.dtype}, {codes.offsets.dtype} (float, int64, int64 wanted)"
+        )
     if int(codes.offsets[0]) != 0 or int(codes.offsets[-1]) != n_values or bool((codes.offsets.diff() < 0).any()):
         raise breach(f"offsets that do not run from 0 to {n_values} without falling")
     if n_values:

@@ -58,11 +58,11 @@ class Catalog:
 
     def cell_metrics(self) -> list[Offer[CellMetricSpec]]:
         """All cell metric specs, by name."""
-        return [offer for _, offer in sorted(self.metrics.items()) if isinstance(offer.spec, CellMetricSpec)]  # type: ignore[misc]
+        return [offer for _, offer in sorted(self.metrics.items()) if isinstance(offer.spec, CellMetricSpec)]
 
     def group_metrics(self) -> list[Offer[GroupMetricSpec]]:
         """All group metric specs, by name."""
-        return [offer for _, offer in sorted(self.metrics.items()) if isinstance(offer.spec, GroupMetricSpec)]  # type: ignore[misc]
+        return [offer for _, offer in sorted(self.metrics.items()) if isinstance(offer.spec, GroupMetricSpec)]
 
     def cell_metric(self, name: str) -> Offer[CellMetricSpec]:
         """The cell metric spec of this name; raises like `architecture`."""
@@ -95,8 +95,13 @@ class Catalog:
         hint = f"Did you mean '{near[0]}'? " if near else ""
         line = f"no {what} named '{name}'. {hint}Known: {', '.join(sorted(offers)) or 'none'}."
         if self.problems and not near:
-            broken = "; ".join(f"{problem.origin.name} of {problem.origin.distribution}: {problem.message}" for problem in self.problems)
-            raise PluginError(f"{line} Broken plugins that may have offered it: {broken}. `saebench plugins` shows more.")
+            broken = "; ".join(
+                f"{problem.origin.name} of {problem.origin.distribution}: {problem.message}"
+                for problem in self.problems
+            )
+            raise PluginError(
+                f"{line} Broken plugins that may have offered it: {broken}. `saebench plugins` shows more."
+            )
         raise SuiteError(f"{line} `saebench plugins` lists them.")
 
 
@@ -121,7 +126,9 @@ def _specs_of(function: Callable[[], Sequence[Any]], allowed: tuple[type, ...]) 
     specs = list(function())
     for spec in specs:
         if not isinstance(spec, allowed):
-            raise PluginError(f"{function.__name__} must return {' or '.join(kind.__name__ for kind in allowed)}, got {type(spec).__name__}")
+            raise PluginError(
+                f"{function.__name__} must return {' or '.join(kind.__name__ for kind in allowed)}, got {type(spec).__name__}"
+            )
     return specs
 
 
@@ -131,7 +138,9 @@ def _check_metric_ids(catalog: Catalog) -> None:
         for info in offer.spec.provides:
             other = owners.setdefault(info.id, offer)
             if other is not offer:
-                raise PluginError(f"two plugins compute the metric '{info.id}': {other.distribution} ({other.module}) and {offer.distribution} ({offer.module}). Uninstall one.")
+                raise PluginError(
+                    f"two plugins compute the metric '{info.id}': {other.distribution} ({other.module}) and {offer.distribution} ({offer.module}). Uninstall one."
+                )
 
 
 def load_catalog(files: Sequence[Path] = ()) -> Catalog:
@@ -150,7 +159,10 @@ def load_catalog(files: Sequence[Path] = ()) -> Catalog:
             for hook, table, allowed in _KINDS:
                 function = getattr(plugin, hook, None)
                 if function is not None:
-                    found += [(table, Offer(spec, origin.distribution, origin.version, origin.module)) for spec in _specs_of(function, allowed)]
+                    found += [
+                        (table, Offer(spec, origin.distribution, origin.version, origin.module))
+                        for spec in _specs_of(function, allowed)
+                    ]
         except Exception as error:
             catalog.problems.append(PluginProblem(origin, _describe(error), traceback.format_exc()))
             manager.unregister(plugin)

@@ -59,7 +59,9 @@ def _origin_of(point: EntryPoint) -> Origin:
 def _installed() -> Iterator[tuple[Origin, EntryPoint]]:
     # one environment can show a distribution twice (an editable install beside a folder on the path): the first one counts, as for import
     seen: set[tuple[str, str]] = set()
-    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (point.dist.name if point.dist else "", point.name)):
+    for point in sorted(
+        entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (point.dist.name if point.dist else "", point.name)
+    ):
         origin = _origin_of(point)
         if (origin.distribution, origin.name) not in seen:
             seen.add((origin.distribution, origin.name))
@@ -68,7 +70,9 @@ def _installed() -> Iterator[tuple[Origin, EntryPoint]]:
 
 def _load_file(path: Path) -> Any:
     if not path.is_file():
-        raise PluginError(f"--plugin {path}: no such file. Give a Python file with hook implementations (see docs/hooks.md).")
+        raise PluginError(
+            f"--plugin {path}: no such file. Give a Python file with hook implementations (see docs/hooks.md)."
+        )
     name = f"saebench_local_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -86,10 +90,14 @@ def _check_hook_names(manager: pluggy.PluginManager, plugin: object) -> None:
         if name.startswith(_HOOK_PREFIX) and name not in known and callable(getattr(plugin, name)):
             raise PluginError(f"{name} is no hook of saebench. Hooks are: {', '.join(sorted(known))}.")
     if not manager.get_hookcallers(plugin):
-        raise PluginError(f"no hook implementation found. Write @saebench.api.hookimpl above one of: {', '.join(sorted(known))}.")
+        raise PluginError(
+            f"no hook implementation found. Write @saebench.api.hookimpl above one of: {', '.join(sorted(known))}."
+        )
 
 
-def register_all(manager: pluggy.PluginManager, files: Sequence[Path] = ()) -> tuple[dict[Any, Origin], list[PluginProblem]]:
+def register_all(
+    manager: pluggy.PluginManager, files: Sequence[Path] = ()
+) -> tuple[dict[Any, Origin], list[PluginProblem]]:
     """Registers every installed plugin and every given file.
 
     Returns:

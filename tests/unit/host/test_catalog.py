@@ -55,10 +55,16 @@ def test_a_local_file_is_a_plugin(tmp_path: Path) -> None:
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         ("x = (", "SyntaxError"),
         ("x = 1", "no hook implementation found"),
-        ("from saebench.api import hookimpl\n@hookimpl\ndef saebench_architectures(): return [1]", "must return ArchitectureSpec, got int"),
+        (
+            "from saebench.api import hookimpl\n@hookimpl\ndef saebench_architectures(): return [1]",
+            "must return ArchitectureSpec, got int",
+        ),
         ("from saebench.api import hookimpl\n@hookimpl\ndef saebench_architectures(): return 1/0", "ZeroDivisionError"),
         ("def saebench_architecures(): return []", "saebench_architecures is no hook"),
-        ("from saebench.api import hookimpl\n@hookimpl\ndef saebench_metrics(wrong): return []", "PluginValidationError"),
+        (
+            "from saebench.api import hookimpl\n@hookimpl\ndef saebench_metrics(wrong): return []",
+            "PluginValidationError",
+        ),
     ],
 )
 def test_a_broken_plugin_is_listed_and_hurts_nobody(tmp_path: Path, text: str, words: str) -> None:
@@ -81,7 +87,9 @@ def test_a_missing_file_is_a_problem_not_a_crash(tmp_path: Path) -> None:
 
 def test_two_plugins_with_one_name_name_both(tmp_path: Path) -> None:
     files = [write(tmp_path / name, ARCHITECTURE.format(name="same")) for name in ("a.py", "b.py")]
-    with pytest.raises(PluginError, match=r"two plugins offer the architecture 'same': file .*a\.py.* and file .*b\.py"):
+    with pytest.raises(
+        PluginError, match=r"two plugins offer the architecture 'same': file .*a\.py.* and file .*b\.py"
+    ):
         load_catalog(files)
 
 
@@ -100,13 +108,16 @@ def test_unknown_names_get_a_suggestion() -> None:
     catalog = load_catalog()
     with pytest.raises(SuiteError, match="Did you mean 'jumprelu'"):
         catalog.architecture("jumpreul")
-    with pytest.raises(SuiteError, match="no dataset plugin named 'dcos'. Did you mean 'docs'"):
+    with pytest.raises(SuiteError, match=r"no dataset plugin named 'dcos'\. Did you mean 'docs'"):
         catalog.dataset("dcos")
 
 
 def test_observers_cannot_hurt(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
-    write(tmp_path / "loud.py", "from saebench.api import hookimpl\n@hookimpl\ndef saebench_cell_finished(record): raise RuntimeError('ouch')")
+    write(
+        tmp_path / "loud.py",
+        "from saebench.api import hookimpl\n@hookimpl\ndef saebench_cell_finished(record): raise RuntimeError('ouch')",
+    )
     quiet = f"from pathlib import Path\nfrom saebench.api import hookimpl\n@hookimpl\ndef saebench_cell_finished(record): Path({str(seen)!r}).write_text(record['x'])"
     write(tmp_path / "quiet.py", quiet)
     catalog = load_catalog([tmp_path / "loud.py", tmp_path / "quiet.py"])

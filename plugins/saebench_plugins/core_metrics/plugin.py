@@ -1,0 +1,73 @@
+"""Specs of the core metrics. Loads no torch: what computes stands behind the `make` strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saebench.api import CellMetricSpec, GroupMetricSpec, MetricSpec, hookimpl
+from saebench.metrics.infos import COST, DENSITY, LOSSES, RECONSTRUCTION, SPARSITY, STABILITY, TRUTH
+
+_HERE = "saebench_plugins.core_metrics"
+
+METRICS: tuple[MetricSpec, ...] = (
+    CellMetricSpec(
+        name="reconstruction",
+        version="1",
+        provides=RECONSTRUCTION,
+        make=f"{_HERE}.reconstruction:make",
+        streams=("eval",),
+        fields=("reconstruction",),
+        core=True,
+    ),
+    CellMetricSpec(
+        name="losses",
+        version="1",
+        provides=LOSSES,
+        make=f"{_HERE}.losses:make",
+        streams=("loss",),
+        fields=("losses",),
+        core=True,
+    ),
+    CellMetricSpec(
+        name="sparsity",
+        version="1",
+        provides=SPARSITY,
+        make=f"{_HERE}.sparsity:make",
+        streams=("eval",),
+        fields=("codes",),
+        core=True,
+    ),
+    CellMetricSpec(
+        name="density",
+        version="1",
+        provides=DENSITY,
+        make=f"{_HERE}.density:make",
+        streams=("density", "eval"),
+        fields=("codes",),
+        core=True,
+    ),
+    CellMetricSpec(
+        name="truth",
+        version="1",
+        provides=TRUTH,
+        make=f"{_HERE}.truth:make",
+        streams=("eval",),
+        fields=("codes", "truth"),
+        core=True,
+    ),
+    CellMetricSpec(name="cost", version="1", provides=COST, make=f"{_HERE}.cost:make", core=True),
+    GroupMetricSpec(
+        name="stability",
+        version="1",
+        provides=STABILITY,
+        make=f"{_HERE}.stability:make",
+        vary=frozenset({"init_seed"}),
+        core=True,
+    ),
+)
+
+
+@hookimpl
+def saebench_metrics() -> Sequence[MetricSpec]:
+    """Reconstruction, losses, sparsity, density, truth, cost; stability over seeds."""
+    return METRICS

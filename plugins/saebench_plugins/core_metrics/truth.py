@@ -1,0 +1,59 @@
+"""Family `truth`: decoder directions and firings against the features that synthetic data was made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from saebench.api import CellMetric, MetricContext, MetricResult
+from saebench.matching import cosine_matrix, decoder_directions, match_cosines
+from saebench.metrics.infos import TRUTH, absence, metric_value, nulls
+from saebench.metrics.truth import FiringF1Accumulator, uniqueness
+
+if TYPE_CHECKING:
+    from saebench.api import ScoredBatch, Stream
+
+
+class Truth:
+    """Matches once on |cos|, then follows the matched pairs' firings on `eval`."""
+
+    def __init__(self, context: MetricContext) -> None:
+        directions = decoder_directions(context.sae)
+        self._absent: str | None = None
+        if context.dictionary is None:
+            self._absent = "the true features are not known: the dataset is not synthetic"
+        elif directions is None:
+            self._absent = "the decoder directions are not known"
+        if context.dictionary is None or directions is None:
+            return
+        self._absent_stream = absence(context, "eval")
+        cosines = cosine_matrix(directions, context.dictionary)
+        self._matching = match_cosines(cosines, signed=False)
+        self._uniqueness = uniqueness(cosines)
+        self._firing = FiringF1Accumulator(self._matching.rows, self._matching.columns, *cosines.shape)
+
+    def update(self, stream: Stream, scored: ScoredBatch) -> None:
+        """Take one batch of `eval`."""
+        if self._absent is None and stream == "eval" and scored.codes is not None and scored.batch.truth is not None:
+            self._firing.update(scored.codes, scored.batch.truth, scored.batch.sequence_ids)
+
+    def compute(self) -> MetricResult:
+        """All ids."""
+        if self._absent:
+            return MetricResult(nulls(TRUTH, self._absent))
+        n = len(self._matching.cosines)
+        firing = (
+            metric_value("truth-f1", None, 0, reason=self._absent_stream)
+            if self._absent_stream
+            else self._firing.compute()
+        )
+        values = {
+            "truth-mcc": metric_value("truth-mcc", self._matching.total / n, n),
+            "truth-f1": firing,
+            "truth-uniqueness": metric_value("truth-uniqueness", self._uniqueness, n),
+        }
+        return MetricResult(values)
+
+
+def make(context: MetricContext) -> CellMetric:
+    """See `CellMetricSpec.make`."""
+    return Truth(context)

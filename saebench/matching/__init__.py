@@ -1,0 +1,20 @@
+"""Exact one-to-one matching of the latents of two SAEs, its chance level, and the stability scores that come from it."""
+
+from __future__ import annotations
+
+from saebench.matching.assignment import Matching, cosine_matrix, match, match_cosines, match_saes
+from saebench.matching.directions import decoder_directions, encoder_directions
+from saebench.matching.null import null_cosine
+from saebench.matching.subspace import subspace_agreement
+
+__all__ = [
+    "Matching",
+    "cosine_matrix",
+    "decoder_directions",
+    "encoder_directions",
+    "match",
+    "match_cosines",
+    "match_saes",
+    "null_cosine",
+    "subspace_agreement",
+]

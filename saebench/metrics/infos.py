@@ -1,0 +1,154 @@
+"""What each core metric id means: one table, read by the plugin's specs and by the accumulators. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from saebench.api.values import Direction, MetricInfo, MetricValue, Unit
+
+if TYPE_CHECKING:
+    from saebench.api.metrics import MetricContext, Stream
+
+
+def _family(
+    family: str, *rows: tuple[str, Unit, Direction, str], measured: tuple[str, ...] = ()
+) -> tuple[MetricInfo, ...]:
+    return tuple(MetricInfo(id, unit, direction, family, text, id in measured) for id, unit, direction, text in rows)
+
+
+RECONSTRUCTION = _family(
+    "reconstruction",
+    ("fvu", "fraction", "lower", "Fraction of variance unexplained: sum ||x - x_hat||^2 / sum ||x - mean x||^2 over all tokens."),
+    ("variance-explained", "fraction", "higher", "1 - fvu: 1 is perfect, 0 is no better than predicting the mean."),
+    ("mse", "squared activation", "lower", "Mean over tokens of ||x - x_hat||^2 (summed over coordinates)."),
+    (
+        "fvu-median-token", "fraction", "lower",
+        "Median over tokens of ||x - x_hat||^2, over the mean of ||x - mean x||^2: fvu without the pull of extreme tokens.",
+    ),
+    ("cosine", "ratio", "higher", "Mean over tokens of cos(x, x_hat); a zero vector counts 0."),
+    ("l2-ratio", "ratio", "neutral", "Mean over tokens of ||x_hat|| / ||x||; under 1 is shrinkage."),
+    ("relative-bias", "ratio", "neutral", "sum ||x_hat||^2 / sum <x, x_hat>; under 1 is shrinkage (Gated SAE paper, eq. 10)."),
+)  # fmt: skip
+
+LOSSES = _family(
+    "reconstruction",
+    ("ce-clean", "nats", "neutral", "Next-token cross-entropy of the model as it is."),
+    ("ce-spliced", "nats", "lower", "Cross-entropy with the SAE's reconstruction in place of the activation."),
+    ("ce-zero", "nats", "neutral", "Cross-entropy with zeros in place of the activation."),
+    ("ce-mean", "nats", "neutral", "Cross-entropy with the training set's mean in place of the activation."),
+    ("ce-recovered-zero", "fraction", "higher", "(CE zero - CE spliced) / (CE zero - CE clean)."),
+    ("ce-recovered-mean", "fraction", "higher", "(CE mean - CE spliced) / (CE mean - CE clean)."),
+    ("kl", "nats", "lower", "Mean over tokens of KL(clean || spliced) between next-token distributions."),
+    ("kl-recovered", "fraction", "higher", "1 - KL spliced / KL zero."),
+)
+
+SPARSITY = _family(
+    "sparsity",
+    ("l0", "latents", "neutral", "Mean number of latents a token whose value is not zero."),
+    ("l0-p5", "latents", "neutral", "5th percentile over tokens of the number of active latents."),
+    ("l0-p95", "latents", "neutral", "95th percentile over tokens of the number of active latents."),
+    ("l1", "activation", "neutral", "Mean over tokens of sum |f_j| ||d_j||, decoder norms folded in."),
+)
+
+DENSITY = _family(
+    "density",
+    ("dead-fraction", "fraction", "lower", "Fraction of latents silent on all n tokens."),
+    ("ultralow-fraction", "fraction", "lower", "Fraction of latents with 0 < density < 1e-5; needs 1,000,000 tokens."),
+    ("dense-fraction-1pct", "fraction", "neutral", "Fraction of latents that fire on more than 1 % of tokens."),
+    ("dense-fraction-10pct", "fraction", "neutral", "Fraction of latents that fire on more than 10 % of tokens."),
+    (
+        "dense-mass-10pct",
+        "fraction",
+        "neutral",
+        "Share of all firings (of L0) carried by latents that fire on more than 10 % of tokens.",
+    ),
+)
+
+TRUTH = _family(
+    "truth",
+    (
+        "truth-mcc",
+        "fraction",
+        "higher",
+        "Mean |cos| of decoder rows with the true features, matched one to one, over the smaller count.",
+    ),
+    (
+        "truth-f1",
+        "fraction",
+        "higher",
+        "Mean F1 of firing: matched latent against its true feature, over features that occur.",
+    ),
+    (
+        "truth-uniqueness",
+        "fraction",
+        "higher",
+        "Distinct true features that are the nearest one of some latent, over the number of latents.",
+    ),
+)
+
+STABILITY = _family(
+    "stability",
+    ("sfr", "fraction", "higher", "Shared feature ratio: one-to-one matched decoder pairs with cosine > 0.7, over the smaller dictionary."),
+    ("sfr-alive", "fraction", "higher", "sfr with each SAE's own dead latents dropped before matching."),
+    (
+        "strict-shared", "fraction", "higher",
+        "Latents whose decoder and encoder matchings agree with both cosines >= 0.7, over the smaller dictionary.",
+    ),
+    ("matched-cosine", "ratio", "higher", "Mean cosine of decoder rows matched one to one."),
+    ("matched-cosine-null", "ratio", "neutral", "matched-cosine of random directions of the same counts and width: the chance level."),
+    ("mmcs", "ratio", "higher", "Mean over latents of the best cosine with any latent of the other SAE, both ways (many to one)."),
+    (
+        "subspace-agreement", "ratio", "higher",
+        "Mean squared cosine of principal angles between the spans of unmatched latents, 0 at chance, 1 when equal.",
+    ),
+)  # fmt: skip
+
+COST = _family(
+    "cost",
+    ("train-tokens", "tokens", "neutral", "Tokens this SAE was trained on."),
+    (
+        "train-flops",
+        "flops",
+        "lower",
+        "Floating-point operations that training this SAE needs (the model's forward stands apart).",
+    ),
+    ("train-device-s", "seconds", "lower", "Seconds of training on the device."),
+    ("peak-memory-bytes", "bytes", "lower", "Largest memory held while training."),
+    (
+        "data-cost-tokens",
+        "tokens",
+        "lower",
+        "Tokens spent on making the training data (samples of the model, retrieval).",
+    ),
+    ("stored-bytes", "bytes", "lower", "Bytes needed to store the SAE."),
+    ("learned-values", "values", "lower", "Number of learned values."),
+    ("encode-tokens-per-s", "tokens/s", "higher", "Tokens encoded a second while scoring."),
+    measured=("train-device-s", "peak-memory-bytes", "encode-tokens-per-s"),
+)
+
+INFO: dict[str, MetricInfo] = {
+    info.id: info for info in (*RECONSTRUCTION, *LOSSES, *SPARSITY, *DENSITY, *TRUTH, *STABILITY, *COST)
+}
+"""Every core metric by id (those of faithfulness stand with their plugin)."""
+
+NO_TOKENS = "no tokens were seen"
+
+
+def metric_value(
+    id: str, value: float | None, n: int, *, stderr: float | None = None, reason: str | None = None
+) -> MetricValue:
+    """`MetricValue` of a core metric, under its unit and direction."""
+    return MetricValue.of(INFO[id], value, n, stderr=stderr, reason=reason)
+
+
+def nulls(infos: Iterable[MetricInfo], reason: str, n: int = 0) -> dict[str, MetricValue]:
+    """Null for every id, with one reason."""
+    return {info.id: MetricValue.of(info, None, n, reason=reason) for info in infos}
+
+
+def absence(context: MetricContext, stream: Stream) -> str | None:
+    """Why `stream` does not exist for this SAE; None where it does."""
+    if stream in context.streams:
+        return None
+    return context.absent.get(stream, f"there is no stream {stream} here")

@@ -1,0 +1,114 @@
+"""Metric plugins behind a wall: what one of them raises empties its own ids and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from saebench.api import (
+    CellMetric,
+    CellMetricSpec,
+    GroupMember,
+    GroupMetricSpec,
+    MetricContext,
+    MetricResult,
+    MetricValue,
+    ScoredBatch,
+    Stream,
+    resolve,
+)
+
+
+def describe(error: BaseException) -> str:
+    """`TypeError: what it said`, on one line."""
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
+
+
+def null_result(spec: CellMetricSpec | GroupMetricSpec, reason: str) -> MetricResult:
+    """Null for every id of a spec, with one reason."""
+    return MetricResult({info.id: MetricValue.of(info, None, 0, reason=reason) for info in spec.provides})
+
+
+def checked(spec: CellMetricSpec | GroupMetricSpec, answer: object) -> MetricResult:
+    """What a metric returned, with every id it promised; what is missing or of a wrong kind is null with a reason that says so."""
+    if not isinstance(answer, MetricResult):
+        return null_result(
+            spec,
+            f"PluginError: metric '{spec.name}' must return saebench.api.MetricResult, got {type(answer).__name__}",
+        )
+    values = {}
+    for info in spec.provides:
+        value = answer.values.get(info.id)
+        if isinstance(value, MetricValue):
+            values[info.id] = value
+        else:
+            found = (
+                "returned nothing for it"
+                if value is None
+                else f"returned {type(value).__name__} for it, not saebench.api.MetricValue"
+            )
+            values[info.id] = MetricValue.of(info, None, 0, reason=f"PluginError: metric '{spec.name}' {found}")
+    return MetricResult(values, answer.details, answer.arrays)
+
+
+def guarded(spec: CellMetricSpec | GroupMetricSpec, call: Callable[[], object]) -> MetricResult:
+    """`checked(call())`, or nulls that quote the exception."""
+    try:
+        return checked(spec, call())
+    except MemoryError:
+        raise
+    except Exception as error:
+        return null_result(spec, describe(error))
+
+
+class Accumulator:
+    """One cell metric on one dataset under one evaluation seed."""
+
+    def __init__(self, spec: CellMetricSpec, context: MetricContext) -> None:
+        self.spec = spec
+        self._metric: CellMetric | None = None
+        self._error: str | None = None
+        self._attempt(lambda: self._make(context))
+
+    def wants(self, stream: Stream) -> bool:
+        """True when this metric still reads that stream."""
+        return self._error is None and stream in self.spec.streams
+
+    def update(self, stream: Stream, scored: ScoredBatch) -> None:
+        """Hands one batch on; after an exception no more are."""
+        if self._metric is not None and self.wants(stream):
+            metric = self._metric
+            self._attempt(lambda: metric.update(stream, scored))
+
+    def compute(self) -> MetricResult:
+        """Its values, or nulls that quote what it raised."""
+        if self._error is not None or self._metric is None:
+            return null_result(self.spec, self._error or "not made")
+        return guarded(self.spec, self._metric.compute)
+
+    def _make(self, context: MetricContext) -> None:
+        self._metric = resolve(self.spec.make)(context)
+
+    def _attempt(self, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except MemoryError:
+            raise
+        except Exception as error:
+            self._error = describe(error)
+
+
+def measure_group(spec: GroupMetricSpec, members: Sequence[GroupMember]) -> MetricResult:
+    """One group metric over its members."""
+    return guarded(spec, lambda: resolve(spec.make)().measure(members))
+
+
+def decode_tokens(details: Any, texts: Callable[[list[int]], list[str]]) -> Any:
+    """Details with every `token_ids` list replaced by `text_tokens`, so that a record can be read without the tokenizer."""
+    if isinstance(details, Mapping):
+        plain = {key: decode_tokens(value, texts) for key, value in details.items() if key != "token_ids"}
+        return {**plain, "text_tokens": texts(list(details["token_ids"]))} if "token_ids" in details else plain
+    if isinstance(details, list | tuple):
+        return [decode_tokens(item, texts) for item in details]
+    return details

@@ -1,0 +1,204 @@
+"""Scoring one cell: every cell metric, on every evaluation dataset, under every evaluation seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saebench.api import CellMetricSpec, Cost, MetricContext, MetricResult, ScoringFacts, Site, TrainingFacts
+from saebench.artifacts import canonical_json
+from saebench.host import Catalog
+from saebench.host.build import part_cost
+from saebench.plan.model import Cell, DatasetUse
+from saebench.score.accumulators import Accumulator, decode_tokens, describe
+from saebench.score.combine import Part, combine, info_json
+from saebench.score.passes import EvaluationSource, Firing, Runner, run_pass
+
+
+@dataclass
+class ScoreOutcome:
+    """What a record needs of one scoring.
+
+    Attributes:
+        metrics, measured_metrics: `metrics[id]` of the record; those that differ between equal runs stand apart.
+        metric_info, metric_versions: What each id is; version by spec.
+        details: JSON-ready extras of the first dataset under the first seed.
+        arrays: Per-latent arrays of that same pass; `density` is there wherever stream `density` is.
+        evaluation: The record's `evaluation`.
+        sae_facts: What the SAE says of itself.
+        spent: Tokens and FLOPs of scoring at its stand-alone cost: encoding, and the model's forwards behind the streams.
+        seconds: Measured, all of it.
+    """
+
+    metrics: dict[str, Any]
+    measured_metrics: dict[str, Any]
+    metric_info: dict[str, Any]
+    metric_versions: dict[str, str]
+    details: dict[str, Any]
+    arrays: dict[str, Tensor]
+    evaluation: dict[str, Any]
+    sae_facts: dict[str, Any]
+    spent: dict[str, int]
+    seconds: float = 0.0
+
+
+def score_cell(
+    cell: Cell,
+    sae: Any,
+    sources: Sequence[tuple[DatasetUse, int, EvaluationSource]],
+    catalog: Catalog,
+    training: TrainingFacts,
+) -> ScoreOutcome:
+    """One held-out pass a source, feeding all metrics that the cell is scored by.
+
+    Args:
+        cell: Its `metrics` name the specs.
+        sae: A `saebench.api.SparseAutoencoder` in inference form, in the units of the activations.
+        sources: (dataset, evaluation seed, streams); the first one's dataset gives the headline values.
+        catalog: Installed plugins.
+        training: What training cost, for the cost metrics.
+
+    Raises:
+        PluginError: The SAE itself breaks its contract. A metric that raises only empties its own ids.
+    """
+    started = time.perf_counter()
+    label = f"{cell.label} ({cell.part.architecture})"
+    specs = [catalog.cell_metric(name).spec for name in sorted(cell.metrics)]
+    facts = ScoringFacts()
+    runner = Runner(sae, cell.d_out, facts, label)
+    parts: dict[str, list[Part]] = {}
+    details: dict[str, Any] = {}
+    arrays: dict[str, Tensor] = {}
+    thresholds: dict[str, Any] = {}
+    forward_flops = 0
+
+    def take(result: MetricResult, dataset: str | None, seed: int | None) -> None:
+        for id, value in result.values.items():
+            parts.setdefault(id, []).append(Part(dataset, seed, value))
+
+    def keep(result: MetricResult, texts: Any) -> None:
+        found = _plain(decode_tokens(dict(result.details), texts))
+        # a metric with a threshold names it under this detail; it belongs to what was evaluated
+        thresholds.update(found.pop("thresholds", {}))
+        details.update(found)
+        arrays.update({name: array.detach().cpu() for name, array in result.arrays.items()})
+
+    with torch.no_grad():
+        for index, (use, seed, source) in enumerate(sources):
+            context = _context(cell, sae, source, training, facts)
+            metrics = [Accumulator(spec, context) for spec in specs if spec.streams]
+            firing = Firing(runner.d_sae) if index == 0 else None
+            read = run_pass(runner, source, metrics, firing=firing)
+            forward_flops += source.cost(read)["flops"]
+            for metric in metrics:
+                result = metric.compute()
+                take(result, use.name, seed)
+                if index == 0:
+                    keep(result, source.token_texts)
+            if firing is not None and (density := firing.density()) is not None:
+                arrays.setdefault("density", density.cpu())
+        if sources:
+            # last, so that what scoring cost is complete; once, for it is no matter of datasets and seeds
+            context = _context(cell, sae, sources[0][2], training, facts)
+            for spec in specs:
+                if not spec.streams:
+                    result = Accumulator(spec, context).compute()
+                    take(result, None, None)
+                    keep(result, sources[0][2].token_texts)
+
+    infos = [info for spec in specs for info in spec.provides if info.id in parts]
+    entries = {info.id: combine(info, parts[info.id]) for info in infos}
+    measured = {info.id for info in infos if info.measured}
+    return ScoreOutcome(
+        metrics={id: entry for id, entry in entries.items() if id not in measured},
+        measured_metrics={id: entry for id, entry in entries.items() if id in measured},
+        metric_info=info_json(infos),
+        metric_versions=_versions(specs),
+        details=details,
+        arrays=arrays,
+        evaluation={**_evaluation(cell, sources), "thresholds": thresholds},
+        sae_facts=_sae_facts(sae),
+        spent={
+            "tokens": facts.encoded_tokens,
+            "flops": facts.encoded_tokens * _cost(cell, catalog).encode_flops_per_token + forward_flops,
+        },
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _context(
+    cell: Cell, sae: Any, source: EvaluationSource, training: TrainingFacts, facts: ScoringFacts
+) -> MetricContext:
+    return MetricContext(
+        sae,
+        cell.d_in,
+        int(sae.d_sae),
+        frozenset(cell.tags),
+        source.streams,
+        source.absent,
+        training,
+        facts,
+        source.dictionary,
+    )
+
+
+def _versions(specs: Sequence[CellMetricSpec]) -> dict[str, str]:
+    return {spec.name: spec.version for spec in specs}
+
+
+def _plain(details: dict[str, Any]) -> dict[str, Any]:
+    """Details that can be written; one that cannot is replaced by a line that says why."""
+    plain = {}
+    for name, value in details.items():
+        try:
+            canonical_json(value)
+            plain[name] = value
+        except (TypeError, ValueError) as error:
+            plain[name] = {"error": f"not written: {describe(error)}"}
+    return plain
+
+
+def _evaluation(cell: Cell, sources: Sequence[tuple[DatasetUse, int, EvaluationSource]]) -> dict[str, Any]:
+    settings = cell.evaluation
+    datasets: dict[str, dict[str, Any]] = {}
+    for use, _, source in sources:
+        # all seeds of a dataset read the same number of tokens; the first one's content stands for the headline
+        datasets.setdefault(
+            use.name,
+            {
+                "name": use.name,
+                "recipe": use.recipe,
+                "content": source.content,
+                "n_tokens": source.n_tokens,
+                "n_loss_tokens": source.n_loss_tokens,
+                "n_density_tokens": source.n_density_tokens,
+            },
+        )
+    return {
+        "datasets": list(datasets.values()),
+        "seeds": list(settings.seeds),
+        "tokens": settings.tokens,
+        "loss_tokens": settings.loss_tokens,
+        "density_tokens": settings.density_tokens,
+    }
+
+
+def _sae_facts(sae: Any) -> dict[str, Any]:
+    tell = getattr(sae, "facts", None)
+    if not callable(tell):
+        return {}
+    try:
+        facts: Mapping[str, Any] = tell()
+        return _plain(dict(facts))
+    except Exception as error:
+        return {"error": describe(error)}
+
+
+def _cost(cell: Cell, catalog: Catalog) -> Cost:
+    place = cell.model.hookpoint if cell.model else cell.dataset.name
+    return part_cost(cell.part, cell.base, Site(cell.d_in, cell.d_out, place, place), catalog)

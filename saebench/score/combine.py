@@ -1,0 +1,74 @@
+"""From one value per (dataset, evaluation seed) to the entry of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from saebench.api import MetricInfo, MetricValue
+
+
+@dataclass(frozen=True)
+class Part:
+    """One value of one metric. `dataset` and `seed` are None for what is no matter of data (stored bytes)."""
+
+    dataset: str | None
+    seed: int | None
+    value: MetricValue
+
+    def to_json(self) -> dict[str, Any]:
+        """One row of `parts`."""
+        value = self.value
+        return {
+            "dataset": self.dataset,
+            "seed": self.seed,
+            "slice": None,
+            "value": value.value,
+            "stderr": value.stderr,
+            "n": value.n,
+            "reason": value.reason,
+        }
+
+
+def combine(info: MetricInfo, parts: Sequence[Part]) -> dict[str, Any]:
+    """`{value, unit, direction, n, stderr, reason, on, parts}` of one metric.
+
+    `value` is the mean over evaluation seeds on the dataset of the first part, `n` the sum. One null among them makes it null: a mean over
+    fewer seeds would be another quantity. Evaluation seeds read overlapping text, so that their errors are not independent; the
+    mean of their standard errors bounds that of the mean from above, whatever the correlation (exact for one seed).
+    """
+    on = parts[0].dataset
+    head = [part for part in parts if part.dataset == on]
+    values = [part.value.value for part in head]
+    errors = [part.value.stderr for part in head]
+    empty = next((part for part in head if part.value.value is None), None)
+    known = [value for value in values if value is not None]
+    known_errors = [error for error in errors if error is not None]
+    reason = None
+    if empty is not None:
+        reason = empty.value.reason if len(head) == 1 else f"evaluation seed {empty.seed}: {empty.value.reason}"
+    return {
+        "value": sum(known) / len(known) if reason is None else None,
+        "unit": info.unit,
+        "direction": info.direction,
+        "n": sum(part.value.n for part in head),
+        "stderr": sum(known_errors) / len(head) if reason is None and len(known_errors) == len(head) else None,
+        "reason": reason,
+        "on": on,
+        "parts": [part.to_json() for part in parts],
+    }
+
+
+def info_json(infos: Iterable[MetricInfo]) -> dict[str, dict[str, Any]]:
+    """`metric_info` of a record."""
+    return {
+        info.id: {
+            "family": info.family,
+            "description": info.description,
+            "unit": info.unit,
+            "direction": info.direction,
+            "measured": info.measured,
+        }
+        for info in infos
+    }

@@ -1,0 +1,74 @@
+"""Scoring a group: metrics over the checkpoints of cells that differ in one thing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from saebench.api import GroupMember
+from saebench.host import Catalog
+from saebench.plan.model import Group
+from saebench.score.accumulators import measure_group, null_result
+from saebench.score.combine import Part, combine, info_json
+
+
+@dataclass
+class GroupOutcome:
+    """What a group record needs.
+
+    Attributes:
+        status: ok, or skipped where fewer than two members are ok.
+        metrics, metric_info, metric_versions, details: As in a cell's record; `on` is null and `parts` is empty.
+        measured_metrics: Those that differ between equal runs.
+        times: Seconds.
+    """
+
+    status: str
+    metrics: dict[str, Any]
+    measured_metrics: dict[str, Any]
+    metric_info: dict[str, Any]
+    metric_versions: dict[str, str]
+    details: dict[str, Any]
+    times: dict[str, float]
+
+
+def score_group(
+    group: Group, members: Sequence[GroupMember], catalog: Catalog, *, missing: Sequence[str] = ()
+) -> GroupOutcome:
+    """Every group metric over the members that are ok.
+
+    Args:
+        group: Its `metrics` name the specs.
+        members: Those that are ok, each in inference form.
+        catalog: Installed plugins.
+        missing: Label and status of the others (`s1 (diverged)`); named where two are needed and are not there.
+    """
+    started = time.perf_counter()
+    specs = [catalog.group_metric(name).spec for name in sorted(group.metrics)]
+    enough = len(members) >= 2
+    others = f"; without {', '.join(missing)}" if missing else ""
+    names = ", ".join(member.label for member in members) or "none"
+    reason = f"needs two or more SAEs that differ in {group.vary}, there {'is' if len(members) == 1 else 'are'} {len(members)} ({names}){others}"
+    entries: dict[str, Any] = {}
+    details: dict[str, Any] = {}
+    infos = [info for spec in specs for info in spec.provides]
+    with torch.no_grad():
+        for spec in specs:
+            result = measure_group(spec, members) if enough else null_result(spec, reason)
+            details.update(result.details)
+            for info in spec.provides:
+                entries[info.id] = {**combine(info, [Part(None, None, result.values[info.id])]), "parts": []}
+    measured = {info.id for info in infos if info.measured}
+    return GroupOutcome(
+        status="ok" if enough else "skipped",
+        metrics={id: entry for id, entry in entries.items() if id not in measured},
+        measured_metrics={id: entry for id, entry in entries.items() if id in measured},
+        metric_info=info_json(infos),
+        metric_versions={spec.name: spec.version for spec in specs},
+        details=details,
+        times={"score_s": time.perf_counter() - started},
+    )

@@ -1,0 +1,110 @@
+"""The meter that stops a cell, and the memory gauge."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from saebench.api import Cost, OverBudget, SparseCodes
+
+
+class Meter:
+    """Counts a cell's own training, at its stand-alone cost, and says when its share is used up.
+
+    A step's FLOPs are `B * train_flops_per_token + nnz * train_flops_per_active + step_flops`, with the nnz of this very batch.
+
+    Args:
+        allotted: Tokens of the cell's share.
+        cost: From the architecture's spec.
+        d_sae: Latents; what a batch's L0 is taken for when neither the module nor the config tells (an upper bound).
+    """
+
+    def __init__(self, allotted: int, cost: Cost, d_sae: int) -> None:
+        self.allotted = allotted
+        self.cost = cost
+        self.tokens = 0
+        self._whole_flops = 0
+        self._active = 0
+        self._active_on_device: torch.Tensor | None = None
+        self._assumed_l0 = cost.expected_l0 if cost.expected_l0 is not None else float(d_sae)
+
+    @property
+    def exhausted(self) -> bool:
+        """True once the share is used up: the step that crosses it is the last, so at most one batch is over-spent."""
+        return self.tokens >= self.allotted
+
+    @property
+    def progress(self) -> float:
+        """Spent over allotted."""
+        return self.tokens / self.allotted
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations so far, a multiply-add counted as two."""
+        active = self._active + (int(self._active_on_device) if self._active_on_device is not None else 0)
+        return self._whole_flops + active * self.cost.train_flops_per_active
+
+    def charge_step(self, n_tokens: int, codes: SparseCodes | None) -> None:
+        """Counts one training step."""
+        self.tokens += n_tokens
+        self._whole_flops += n_tokens * self.cost.train_flops_per_token + self.cost.step_flops
+        if codes is None:
+            self._active += round(self._assumed_l0 * n_tokens)
+            return
+        # a running sum on the device: asking a GPU for a number each step would stall it
+        active = torch.count_nonzero(codes.values.detach())
+        self._active_on_device = active if self._active_on_device is None else self._active_on_device + active
+
+    def charge_encode(self, n_tokens: int) -> None:
+        """Counts a pass that only encodes tokens already paid for (making the inference form)."""
+        self._whole_flops += n_tokens * self.cost.encode_flops_per_token
+
+    def charge_fit(self, n_tokens: int) -> None:
+        """Counts tokens that a `fit` read."""
+        self.tokens += n_tokens
+        self._whole_flops += n_tokens * self.cost.train_flops_per_token
+
+
+def refuse_if_too_big(cost: Cost, batch: int, share_bytes: int | None, label: str) -> None:
+    """Raises OverBudget when parameters, gradients, moments and workspace would not fit the cell's memory share."""
+    needed = cost.training_memory_bytes(batch)
+    if share_bytes is not None and needed > share_bytes:
+        raise OverBudget(
+            f"{label}: training needs {needed:,} bytes ({cost.n_parameters:,} learned values with gradients and moments, and the workspace of a batch of {batch:,}), "
+            f"but its memory share is {share_bytes:,} bytes. Use a smaller d_sae or batch, or raise budget.memory_gb."
+        )
+
+
+class PeakMemory:
+    """Largest memory in use since it was made. `scope` says of what.
+
+    On CUDA: what tensors held on the device. On the CPU: the resident set of the whole process (the language model and the data
+    included), since the cell began where Linux lets the mark be reset, else since the process began.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.scope = "tensors on the device, since the cell began"
+            return
+        self.scope = "the whole process, since it began"
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark of the resident set
+            self.scope = "the whole process, since the cell began"
+
+    def read(self) -> int:
+        """Bytes."""
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._device))
+        with suppress(OSError, StopIteration):
+            line = next(
+                line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")
+            )
+            return int(line.split()[1]) * 1024
+        high = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return high if sys.platform == "darwin" else high * 1024

@@ -1,0 +1,164 @@
+"""What training a cell came to, and its checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from saebench.api import TrainingFacts
+from saebench.artifacts import read_meta, save_checkpoint
+
+if TYPE_CHECKING:
+    from saebench.plan.model import Cell, Part
+
+_FACTS = ("status", "steps", "epochs", "trajectory", "dead_fraction", "facts", "input_scale", "fitted")
+_MEASURED = ("device_s", "peak_memory_bytes", "peak_memory_scope")
+
+
+@dataclass
+class TrainOutcome:
+    """One cell's training, finished or not.
+
+    Attributes:
+        cell_id: Which cell.
+        status: ok, failed, diverged, over_budget or skipped.
+        error: `{type, message}` where the status is not ok.
+        steps: Optimiser steps taken.
+        tokens, flops: Spent by the cell itself, at its stand-alone cost; the last step may over-spend by less than a batch.
+        ancestors: Tokens and FLOPs that its parent, and its parent's parents, spent on training.
+        forward_flops: What the language model's forward of those tokens costs alone.
+        epochs: Tokens over the distinct tokens of the source.
+        trajectory: `{tokens, flops, fvu, l0}` at up to 12 log-spaced points, on the training batch of that step.
+        dead_fraction: Latents silent in the last fifth of the allotment; None where not observed.
+        input_scale: Inputs were divided by it.
+        facts: Summaries of the numbers that the steps reported.
+        fitted: True when `fit` stood in place of gradient steps.
+        device_s, peak_memory_bytes, peak_memory_scope: Measured; None where training did not begin.
+        module: The trained module in its own units, in inference form; None unless ok.
+        traceback: For `--debug`; stands in no record.
+    """
+
+    cell_id: str
+    status: str = "ok"
+    error: dict[str, str] | None = None
+    steps: int = 0
+    tokens: int = 0
+    flops: int = 0
+    ancestors: dict[str, int] = field(default_factory=lambda: {"tokens": 0, "flops": 0})
+    forward_flops: int = 0
+    epochs: float = 0.0
+    trajectory: list[dict[str, Any]] = field(default_factory=list)
+    dead_fraction: float | None = None
+    input_scale: float | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    fitted: bool = False
+    device_s: float | None = None
+    peak_memory_bytes: int | None = None
+    peak_memory_scope: str | None = None
+    module: torch.nn.Module | None = None
+    traceback: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True when there is a module to score."""
+        return self.status == "ok"
+
+    @property
+    def spent(self) -> dict[str, int]:
+        """`spent.train` of the record."""
+        return {"tokens": self.tokens, "flops": self.flops}
+
+    @property
+    def total_spent(self) -> dict[str, int]:
+        """Own and all ancestors' training."""
+        return {name: value + self.ancestors[name] for name, value in self.spent.items()}
+
+    @property
+    def forward(self) -> dict[str, int]:
+        """`spent.forward` of the record."""
+        return {"tokens": self.tokens, "flops": self.forward_flops}
+
+    def training(self) -> dict[str, Any] | None:
+        """`training` of the record; None when nothing was trained."""
+        if not self.steps and not self.fitted:
+            return None
+        return {
+            "steps": self.steps,
+            "trajectory": self.trajectory,
+            "dead_fraction": self.dead_fraction,
+            "facts": self.facts,
+        }
+
+    def training_facts(self, data_tokens: int = 0) -> TrainingFacts:
+        """What the cost metrics see."""
+        return TrainingFacts(self.tokens, self.flops, data_tokens, self.device_s, self.peak_memory_bytes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Facts, for the checkpoint and the record: a resumed run reads them back."""
+        return {
+            **{name: getattr(self, name) for name in _FACTS},
+            "spent": self.spent,
+            "total_spent": self.total_spent,
+            "forward": self.forward,
+        }
+
+    def measured(self) -> dict[str, Any]:
+        """Seconds and bytes, which differ between equal runs."""
+        return {"train_s": self.device_s, **{name: getattr(self, name) for name in _MEASURED}}
+
+    @classmethod
+    def from_json(cls, cell_id: str, facts: Mapping[str, Any], measured: Mapping[str, Any]) -> TrainOutcome:
+        """The outcome stored in a checkpoint, without its module."""
+        spent, total = facts["spent"], facts["total_spent"]
+        return cls(
+            cell_id,
+            tokens=spent["tokens"],
+            flops=spent["flops"],
+            ancestors={name: total[name] - spent[name] for name in spent},
+            forward_flops=facts["forward"]["flops"],
+            **{name: facts[name] for name in _FACTS},
+            **{name: measured[name] for name in _MEASURED},
+        )
+
+
+def _part_json(part: Part) -> dict[str, Any]:
+    return {"architecture": part.architecture, "version": part.version, "config": dict(part.config)}
+
+
+def save_outcome(outcome: TrainOutcome, cell: Cell, folder: Path) -> None:
+    """Writes an ok outcome's checkpoint: tensors, and all that `load_sae` and a resumed run need.
+
+    Raises:
+        ValueError: The outcome has no module.
+        MachineError: The disk is full or the folder cannot be written.
+    """
+    if outcome.module is None:
+        raise ValueError(f"{cell.label}: status {outcome.status} has no weights to save")
+    place = cell.model.hookpoint if cell.model else cell.dataset.name
+    meta = {
+        **_part_json(cell.part),
+        "cell_id": cell.cell_id,
+        "base": _part_json(cell.base) if cell.base else None,
+        "site": {"d_in": cell.d_in, "d_out": cell.d_out, "reads": place, "writes": place},
+        "d_sae": outcome.module.d_sae,
+        "input_scale": outcome.input_scale,
+        "tags": list(cell.tags),
+        "plugin": dict(cell.plugins),
+        "training": outcome.to_json(),
+        "measured": outcome.measured(),
+    }
+    save_checkpoint(folder, outcome.module.state_dict(), meta)
+
+
+def read_outcome(folder: Path) -> TrainOutcome:
+    """The outcome that `save_outcome` stored, without its module.
+
+    Raises:
+        SuiteError: No checkpoint stands there.
+    """
+    meta = read_meta(folder)
+    return TrainOutcome.from_json(meta["cell_id"], meta["training"], meta["measured"])

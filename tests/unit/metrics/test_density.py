@@ -1,0 +1,78 @@
+"""Density metrics and the histogram."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from saebench.api import SparseCodes
+from saebench.metrics.density import DensityAccumulator, over
+
+
+def firing(n: int, rates: torch.Tensor, seed: int = 0) -> SparseCodes:
+    rng = torch.Generator().manual_seed(seed)
+    return SparseCodes.from_dense((torch.rand(n, len(rates), generator=rng) < rates).float())
+
+
+def test_batching_and_order_do_not_matter() -> None:
+    z = firing(500, torch.linspace(0, 0.5, 40)).to_dense()
+    ids = torch.arange(500) // 10
+    one, many = DensityAccumulator(40), DensityAccumulator(40)
+    one.update(SparseCodes.from_dense(z), ids)
+    for piece in torch.randperm(500, generator=torch.Generator().manual_seed(2)).split(23):
+        many.update(SparseCodes.from_dense(z[piece]), ids[piece])
+    assert one.compute() == many.compute()
+    assert one.histogram() == many.histogram()
+    assert np.array_equal(one.density(), (z != 0).double().mean(0).numpy())
+
+
+def test_histogram_is_complete() -> None:
+    sums = DensityAccumulator(300)
+    sums.update(firing(2000, torch.logspace(-6, 0, 300)))
+    histogram = sums.histogram()
+    assert sum(histogram["counts"]) + histogram["zero"] == 300
+    edges = np.array(histogram["edges_log10"])
+    assert (edges[0], edges[-1], len(edges)) == (-8.0, 0.0, 81)
+    low = 10 ** edges[:-1] * (1 - 1e-9)
+    density = sums.density()
+    slow = [int(((density >= a) & (density < b)).sum()) for a, b in zip(low, [*low[1:], 2.0], strict=True)]
+    assert histogram["counts"] == slow
+
+
+def test_stored_zeros_do_not_fire_and_negative_values_do() -> None:
+    codes = SparseCodes(torch.tensor([0.0, -1.0]), torch.tensor([0, 1]), torch.tensor([0, 1, 2]), 2)
+    sums = DensityAccumulator(2)
+    sums.update(codes)
+    assert sums.density().tolist() == [0.0, 0.5]
+
+
+def test_ultralow_needs_and_uses_a_million_tokens() -> None:
+    sums = DensityAccumulator(3)
+    latents = torch.zeros(1_000_000, dtype=torch.int64)
+    latents[:9] = 1  # density 9e-6
+    sums.update(SparseCodes.from_topk(torch.ones(1_000_000, 1), latents[:, None], 3))
+    assert sums.compute()["ultralow-fraction"].value == pytest.approx(1 / 3)
+
+
+def test_jackknife_error_is_about_the_spread_over_samples() -> None:
+    rates = torch.cat([torch.full((200,), 0.1), torch.full((200,), 0.02)])
+    statistics, errors = [], []
+    for seed in range(20):
+        sums = DensityAccumulator(400)
+        sums.update(firing(1000, rates, seed), torch.arange(1000) // 5)
+        value, error = sums.statistic(over(0.1))
+        statistics.append(value)
+        errors.append(error)
+    assert 0.6 < np.mean(errors) / np.std(statistics) < 2.0
+
+
+def test_degenerate() -> None:
+    assert all(value.reason == "no tokens were seen" for value in DensityAccumulator(3).compute().values())
+    silent = DensityAccumulator(3)
+    silent.update(SparseCodes.from_dense(torch.zeros(6, 3)))
+    values = silent.compute()
+    assert values["dead-fraction"].value == 1
+    assert values["dense-mass-10pct"].reason == "no latent ever fires"
+    with pytest.raises(ValueError, match="codes have 4 latents, expected 3"):
+        silent.update(SparseCodes.from_dense(torch.zeros(6, 4)))

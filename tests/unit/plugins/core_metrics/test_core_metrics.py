@@ -1,0 +1,208 @@
+"""The core metrics as the harness drives them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from saebench.api import (
+    ActivationBatch,
+    CellMetricSpec,
+    GroupMember,
+    GroupMetricSpec,
+    MetricContext,
+    MetricResult,
+    ScoredBatch,
+    ScoringFacts,
+    SparseCodes,
+    SplicedLosses,
+    TrainingFacts,
+    resolve,
+)
+from saebench.metrics.infos import INFO
+from saebench_plugins.core_metrics.plugin import METRICS, saebench_metrics
+
+D_IN, D_SAE, N_TRUE = 16, 24, 20
+
+
+class Sae(torch.nn.Module):
+    """Reads and writes random directions, keeps the 4 largest."""
+
+    def __init__(self, seed: int = 0, support: str | None = None) -> None:
+        super().__init__()
+        self.d_in, self.d_sae = D_IN, D_SAE
+        rows = torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(seed))
+        self.W_dec = torch.nn.Parameter(rows / rows.norm(dim=1, keepdim=True))
+        self.W_enc = torch.nn.Parameter(self.W_dec.detach().clone())
+        if support is not None:
+            self.support_digest = lambda: support
+
+    def encode(self, x: torch.Tensor) -> SparseCodes:
+        values, latents = (x @ self.W_enc.T).topk(4)
+        return SparseCodes.from_topk(values, latents, D_SAE)
+
+    def decode(self, codes: SparseCodes) -> torch.Tensor:
+        return codes.to_dense() @ self.W_dec
+
+
+def context(sae: Sae, **changes: object) -> MetricContext:
+    base = MetricContext(
+        sae=sae,  # type: ignore[arg-type]
+        d_in=D_IN,
+        d_sae=D_SAE,
+        tags=frozenset(),
+        streams=frozenset({"eval", "density", "loss"}),
+        absent={"random-tokens": "the data has no tokens", "self-sampled": "the data has no tokens"},
+        training=TrainingFacts(1000, 10_000, 0, 1.0, 1 << 20),
+        scoring=ScoringFacts(100, 0.1),
+    )
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def scored(sae: Sae, n: int = 256, seed: int = 0, dictionary: torch.Tensor | None = None) -> ScoredBatch:
+    rng = torch.Generator().manual_seed(seed)
+    truth = None
+    x = torch.randn(n, D_IN, generator=rng)
+    if dictionary is not None:
+        present = torch.where(torch.rand(n, N_TRUE, generator=rng) < 0.1, torch.rand(n, N_TRUE, generator=rng), 0.0)
+        x, truth = present @ dictionary, SparseCodes.from_dense(present)
+    ids = torch.arange(n)
+    batch = ActivationBatch(x, x, ids + 5, ids % 32, ids // 32 + 1000 * seed, truth)
+    with torch.no_grad():
+        codes = sae.encode(x)
+        x_hat = sae.decode(codes)
+    ones = torch.ones(n)
+    return ScoredBatch(
+        batch, codes, x_hat, SplicedLosses(2 * ones, 2.5 * ones, 8 * ones, 7 * ones, 0.5 * ones, 6 * ones)
+    )
+
+
+def run(name: str, ctx: MetricContext, batches: list[ScoredBatch]) -> MetricResult:
+    spec = next(spec for spec in METRICS if spec.name == name)
+    assert isinstance(spec, CellMetricSpec)
+    metric = resolve(spec.make)(ctx)
+    for stream in spec.streams:
+        if stream in ctx.streams:
+            for batch in batches:
+                metric.update(stream, batch)
+    result: MetricResult = metric.compute()
+    assert list(result.values) == [info.id for info in spec.provides]
+    json.dumps([value.to_json() for value in result.values.values()], allow_nan=False)
+    json.dumps(dict(result.details), allow_nan=False)
+    return result
+
+
+CELL_SPECS = [spec.name for spec in METRICS if isinstance(spec, CellMetricSpec)]
+
+
+def test_specs_cover_every_core_id_once() -> None:
+    specs = saebench_metrics()
+    assert sorted(info.id for spec in specs for info in spec.provides) == sorted(INFO)
+    assert all(spec.core and spec.version == "1" for spec in specs)
+
+
+def test_plugin_loads_no_torch() -> None:
+    check = "import sys, saebench_plugins.core_metrics.plugin; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", CELL_SPECS)
+def test_values_for_a_plain_sae(name: str) -> None:
+    sae = Sae()
+    result = run(name, context(sae), [scored(sae, seed=seed) for seed in range(3)])
+    for id, value in result.values.items():
+        if name == "truth" or id == "ultralow-fraction":
+            assert value.value is None
+        else:
+            assert value.value is not None, (id, value.reason)
+
+
+@pytest.mark.parametrize("name", CELL_SPECS)
+def test_absent_and_empty_streams_give_null_with_the_reason(name: str) -> None:
+    sae = Sae()
+    absent = run(
+        name, context(sae, streams=frozenset(), absent=dict.fromkeys(("eval", "density", "loss"), "nothing here")), []
+    )
+    empty = run(name, context(sae), [])
+    if name != "cost":
+        reasons = {value.reason for value in absent.values.values()}
+        assert reasons == (
+            {"the true features are not known: the dataset is not synthetic"} if name == "truth" else {"nothing here"}
+        )
+        assert all(value.value is None and value.reason for value in empty.values.values())
+
+
+def test_density_gives_histogram_contexts_and_array() -> None:
+    sae = Sae()
+    result = run("density", context(sae), [scored(sae, seed=seed) for seed in range(3)])
+    assert result.arrays["density"].shape == (D_SAE,)
+    assert result.arrays["density"].mean().item() == pytest.approx(4 / D_SAE)
+    histogram = result.details["density-histogram"]
+    assert sum(histogram["counts"]) + histogram["zero"] == D_SAE
+    contexts = result.details["strongest-contexts"]
+    assert len(contexts) == 20
+    assert all(row["contexts"][0]["peak"] == max(c["peak"] for c in row["contexts"]) for row in contexts)
+
+
+def test_truth_is_perfect_for_the_true_dictionary() -> None:
+    dictionary = torch.linalg.qr(torch.randn(D_IN, D_IN, generator=torch.Generator().manual_seed(0))).Q
+    dictionary = torch.cat([dictionary, dictionary[: N_TRUE - D_IN] + dictionary[1 : 1 + N_TRUE - D_IN]])
+    dictionary /= dictionary.norm(dim=1, keepdim=True)
+    sae = Sae()
+    with torch.no_grad():
+        sae.W_dec[:N_TRUE] = -dictionary  # the published form does not look at the sign
+    result = run("truth", context(sae, dictionary=dictionary), [scored(sae, dictionary=dictionary)])
+    assert result.values["truth-mcc"].value == pytest.approx(1)
+    assert result.values["truth-uniqueness"].value == pytest.approx(N_TRUE / D_SAE)
+    assert 0 < (result.values["truth-f1"].value or 0) < 1
+
+
+def test_stability_over_three_seeds() -> None:
+    spec = next(spec for spec in METRICS if isinstance(spec, GroupMetricSpec))
+    dead = torch.zeros(D_SAE, dtype=torch.bool)
+    members = [GroupMember(f"s{seed}", Sae(seed), dead=dead) for seed in range(3)]  # type: ignore[arg-type]
+    result = resolve(spec.make)().measure(members)
+    assert list(result.values) == [info.id for info in spec.provides]
+    assert result.values["matched-cosine"].n == 3
+    assert result.values["matched-cosine"].stderr is not None
+    assert result.values["matched-cosine-null"].stderr is None
+    assert len(result.details["stability-pairs"]) == 3
+    assert len(result.details["sfr-curve"]["sfr"]) == len(result.details["sfr-curve"]["thresholds"])
+    json.dumps(dict(result.details), allow_nan=False)
+
+    same = resolve(spec.make)().measure([GroupMember("s0", Sae(1), dead=dead), GroupMember("s1", Sae(1), dead=dead)])  # type: ignore[arg-type]
+    for id in ("sfr", "sfr-alive", "strict-shared", "matched-cosine", "mmcs"):
+        assert same.values[id].value == pytest.approx(1)
+        assert same.values[id].stderr is None
+    assert "unmatched latents" in (same.values["subspace-agreement"].reason or "")
+
+
+def test_stability_is_null_where_it_cannot_be_compared() -> None:
+    spec = next(spec for spec in METRICS if isinstance(spec, GroupMetricSpec))
+    measure = resolve(spec.make)().measure
+    lone = measure([GroupMember("s0", Sae())])  # type: ignore[arg-type]
+    assert all("there is 1" in (value.reason or "") for value in lone.values.values())
+    masks = measure([GroupMember("s0", Sae(0, "a")), GroupMember("s1", Sae(1, "b"))])  # type: ignore[arg-type]
+    assert all("frozen supports" in (value.reason or "") for value in masks.values.values())
+    one_mask = measure([GroupMember("s0", Sae(0, "a")), GroupMember("s1", Sae(1, "a"))])  # type: ignore[arg-type]
+    assert one_mask.values["sfr"].value is not None
+    assert one_mask.values["sfr-alive"].reason == "it is not known which latents are dead"
+
+
+def test_signed_latents_are_matched_on_the_absolute_cosine() -> None:
+    spec = next(spec for spec in METRICS if isinstance(spec, GroupMetricSpec))
+    flipped = Sae()
+    with torch.no_grad():
+        flipped.W_dec *= -1
+    members = [
+        GroupMember("a", Sae(), frozenset({"signed_latents"})),
+        GroupMember("b", flipped, frozenset({"signed_latents"})),
+    ]  # type: ignore[arg-type]
+    assert resolve(spec.make)().measure(members).values["sfr"].value == 1
+    plain = [dataclasses.replace(member, tags=frozenset()) for member in members]
+    assert resolve(spec.make)().measure(plain).values["sfr"].value < 1
