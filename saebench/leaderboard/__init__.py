@@ -1,6 +1,7 @@
 """The leaderboard: a pure function of records. No torch, no training code, no network, no clock.
 
-Equal records and versions give equal bytes. `load` gives a pandas frame, `build` the pages, `diff` the differences of two folders.
+Equal records and versions give equal bytes. `load` and `load_groups` give pandas frames, `build` writes the pages, `summary` gives the headline table for a terminal, `diff` compares
+the facts of two folders. All are resolved on first use: pandas and altair are slow to import, and `saebench --help` needs neither.
 """
 
 from __future__ import annotations
@@ -9,22 +10,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saebench.leaderboard.build import build as build
-    from saebench.leaderboard.diff import Difference as Difference
-    from saebench.leaderboard.diff import diff as diff
+    from saebench.leaderboard.compare import Difference as Difference
+    from saebench.leaderboard.compare import diff as diff
     from saebench.leaderboard.frame import load as load
     from saebench.leaderboard.frame import load_groups as load_groups
+    from saebench.leaderboard.terminal import summary as summary
+    from saebench.leaderboard.write import build as build
 
-# Resolved on first use: pandas and altair are slow to import and `saebench --help` needs neither. The functions of modules
-# `build` and `diff` carry their modules' names, so these imports must not happen by attribute access on the package.
-_LAZY = {"build": "build", "diff": "diff", "Difference": "diff", "load": "frame", "load_groups": "frame"}
+# No module here is called `build` or `diff`: a submodule of that name would hide the function.
+_LAZY = {
+    "build": "write",
+    "diff": "compare",
+    "Difference": "compare",
+    "load": "frame",
+    "load_groups": "frame",
+    "summary": "terminal",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        value = getattr(import_module(f"saebench.leaderboard.{_LAZY[name]}"), name)
-        globals()[name] = value
-        return value
+        return getattr(import_module(f"saebench.leaderboard.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'saebench.leaderboard' has no attribute {name!r}")
 
 

@@ -1,0 +1,197 @@
+"""The board: all that the pages show, as one JSON object made from evidence alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from saebench.artifacts import STATUSES, digest
+from saebench.leaderboard.columns import COLUMNS
+from saebench.leaderboard.evidence import CellRecord, Evidence, cell_name
+from saebench.leaderboard.formats import rounded
+from saebench.leaderboard.frame import mixed_versions
+from saebench.leaderboard.levels import PRIMARY, l0_of, rank_levels
+from saebench.leaderboard.names import model_name, natural
+from saebench.leaderboard.rows import evaluation_key, make_row, row_key
+from saebench.leaderboard.statistics import CONFIDENCE, L0_TOLERANCE, LEVEL_TOLERANCE
+from saebench.version import __version__
+
+BOARD_SCHEMA_VERSION = 1
+
+
+def make_board(evidence: Evidence) -> dict[str, Any]:
+    """The whole board. Floats are rounded to 10 significant digits; equal evidence gives an equal object."""
+    suites: dict[str, list[CellRecord]] = defaultdict(list)
+    for cell in evidence.cells:
+        suites[cell.facts["suite"]].append(cell)
+    board = {
+        "schema_version": BOARD_SCHEMA_VERSION,
+        "saebench": __version__,
+        "statistics": {
+            "confidence": CONFIDENCE,
+            "interval": "Student t over init seeds",
+            "comparison": "paired by init seed where both have the same seeds, else Welch; 95 % a pair, not corrected for the number of pairs",
+            "primary": PRIMARY,
+            "l0_tolerance": L0_TOLERANCE,
+            "level_tolerance": LEVEL_TOLERANCE,
+        },
+        "columns": [asdict(column) for column in COLUMNS],
+        "suites": [_suite(name, suites[name], evidence) for name in sorted(suites)],
+        "left_out": [asdict(item) for item in evidence.left_out],
+        "counts": {
+            status: number
+            for status in STATUSES
+            if (number := sum(cell.facts["status"] == status for cell in evidence.cells))
+        },
+    }
+    result: dict[str, Any] = rounded(board)
+    return result
+
+
+def _suite(name: str, cells: Sequence[CellRecord], evidence: Evidence) -> dict[str, Any]:
+    tables: dict[tuple[Any, ...], list[CellRecord]] = defaultdict(list)
+    for cell in cells:
+        if cell.ok:
+            tables[(cell.place, evaluation_key(cell))].append(cell)
+    # Tables on language models first, then those on data alone; the largest first among equals, then by name.
+    order = sorted(tables, key=lambda key: (key[0][0] != "model", -len(tables[key]), repr(key)))
+    sites = [_site(tables[key], cells, evidence) for key in order]
+    titles = [site["title"] for site in sites]
+    for site in sites:
+        if titles.count(site["title"]) > 1:
+            site["title"] += f", evaluation {site['evaluation_digest']}"
+    return {
+        "name": name,
+        "digests": sorted({str(cell.facts.get("suite_digest")) for cell in cells if cell.facts.get("suite_digest")}),
+        "sites": sites,
+        "not_ok": [_not_ok(cell) for cell in cells if not cell.ok],
+        "cells": len(cells),
+        "finished": max((str(cell.measured.get("finished") or "") for cell in cells), default="") or None,
+    }
+
+
+def _not_ok(cell: CellRecord) -> dict[str, Any]:
+    error = cell.facts["error"] or {}
+    model = cell.facts["model"] or {}
+    return {
+        "cell": cell_name(cell.facts),
+        "place": f"{model_name(model['id'])} {model.get('hookpoint_name') or model['hookpoint']}"
+        if model
+        else str(cell.facts["dataset"].get("name")),
+        "status": cell.facts["status"],
+        "error": error.get("type"),
+        "reason": error.get("message") or "no reason recorded",
+        "cell_id": cell.cell_id,
+        "path": cell.path,
+    }
+
+
+def _site(cells: Sequence[CellRecord], suite_cells: Sequence[CellRecord], evidence: Evidence) -> dict[str, Any]:
+    facts = cells[0].facts
+    model, evaluation = facts["model"], facts["evaluation"] or {}
+    rows = _rows(cells, suite_cells, evidence)
+    contenders = [row for row in rows if not row["control"]]
+    controls = [row for row in rows if row["control"]]
+    mixed = mixed_versions(cells)
+    levels = rank_levels(contenders, mixed)
+    for entry in {row["entry"] for row in contenders}:
+        # Contexts of one row an entry: the sparser ones would say the same again.
+        for row in sorted((row for row in contenders if row["entry"] == entry), key=l0_of)[:-1]:
+            row["contexts"] = []
+    for row in controls:
+        row["contexts"] = []
+    contenders.sort(key=_place_in_table)
+    title = (
+        f"{model_name(model['id'])}, {model.get('hookpoint_name') or model['hookpoint']}"
+        if model
+        else f"{facts['dataset']['name']} (activations without a model)"
+    )
+    if not model and facts["dataset"].get("kind") == "synthetic":
+        title = f"{facts['dataset']['name']} (synthetic, known features)"
+    return {
+        "id": "site-" + digest(list(map(str, (facts["suite"], cells[0].place, evaluation_key(cells[0])))), 8),
+        "title": title,
+        "model": model,
+        "kind": "model" if model else str(facts["dataset"].get("kind")),
+        "d_in": facts.get("d_in"),
+        "training_datasets": _training_datasets(cells),
+        "token_policy": facts.get("token_policy"),
+        "evaluation": evaluation,
+        "evaluation_digest": digest(list(map(str, evaluation_key(cells[0]))), 8),
+        "budgets": sorted({_budget(cell.facts) for cell in cells if not cell.facts["control"]}),
+        "seeds": sorted({cell.facts["init_seed"] for cell in cells}),
+        "metric_info": _metric_info(cells),
+        "metric_versions": {
+            name: version
+            for cell in cells
+            for name, version in sorted((cell.facts.get("metric_versions") or {}).items())
+        },
+        "mixed_versions": mixed,
+        "columns": [
+            column.id for column in COLUMNS if any(row["columns"][column.id]["value"] is not None for row in rows)
+        ],
+        "rows": contenders,
+        "controls": controls,
+        "levels": levels,
+        "plugins": sorted({text for row in rows for values in row["versions"]["plugins"].values() for text in values}),
+    }
+
+
+def _budget(facts: Mapping[str, Any]) -> str:
+    budget = facts["budget"] or {}
+    tokens = budget.get("tokens")
+    given = f"{tokens:,} tokens" if isinstance(tokens, int) else "no token allotment recorded"
+    return f"{given} a cell, primary {budget.get('primary')}, counting {budget.get('counts')}"
+
+
+def _training_datasets(cells: Sequence[CellRecord]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        dataset = cell.facts["dataset"]
+        kept = {
+            key: dataset.get(key)
+            for key in ("name", "plugin", "version", "kind", "options", "recipe", "content", "n_tokens")
+        }
+        found.setdefault(repr((dataset.get("name"), dataset.get("recipe"), dataset.get("content"))), kept)
+    return [found[key] for key in sorted(found)]
+
+
+def _metric_info(cells: Sequence[CellRecord]) -> dict[str, Any]:
+    info: dict[str, Any] = {}
+    for cell in cells:
+        info.update(cell.facts.get("metric_info") or {})
+    return dict(sorted(info.items()))
+
+
+def _rows(cells: Sequence[CellRecord], suite_cells: Sequence[CellRecord], evidence: Evidence) -> list[dict[str, Any]]:
+    by_row: dict[tuple[Any, ...], list[CellRecord]] = defaultdict(list)
+    for cell in cells:
+        by_row[row_key(cell)].append(cell)
+    labels = {
+        key: key[2] + (f" {key[3]}" if key[3] != "default" else "") + (f" d{key[4]}" if key[4] else "")
+        for key in by_row
+    }
+    rows = []
+    for key, members in by_row.items():
+        label = labels[key]
+        if list(labels.values()).count(label) > 1:
+            # Two configs under one name (a suite was changed between runs): told apart by the digest of what decides the weights.
+            label += f" [{members[0].variant[:4]}]"
+        planned = [cell for cell in suite_cells if row_key(cell) == key]
+        members.sort(key=lambda cell: int(cell.facts["init_seed"]))
+        rows.append(make_row(members, planned, evidence.groups, label))
+    return sorted(rows, key=lambda row: (natural(row["entry"]), l0_of(row), natural(row["label"])))
+
+
+def _place_in_table(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """By sparsity level, then rank, then fidelity: the order in which the table reads before anybody sorts it."""
+    standing = row["standing"]
+    explained = row["columns"][PRIMARY]["value"]
+    return (
+        standing["level"] or 1e9,
+        standing["rank"] or 10**5,
+        1e9 if explained is None else -explained,
+        natural(row["label"]),
+    )

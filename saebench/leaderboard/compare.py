@@ -1,0 +1,122 @@
+"""`diff`: do two folders hold the same facts? Times, memory, host and versions are measured, not facts, and are not compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saebench.leaderboard.evidence import CellRecord, compare_values, read_cells, read_groups
+
+_CORPUS = "corpus differs"
+_ORDER = {_CORPUS: 0, "only in a": 1, "only in b": 2, "differs": 3}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One difference.
+
+    Attributes:
+        kind: `corpus differs`, `only in a`, `only in b` or `differs`.
+        where: The record (`topk/k16-s0`), the group, or the dataset.
+        key: Dotted key inside the facts; empty for a record that stands on one side only.
+        a, b: What each side holds.
+    """
+
+    kind: str
+    where: str
+    key: str
+    a: Any
+    b: Any
+
+    def __str__(self) -> str:
+        if self.kind == _CORPUS:
+            return f"corpus differs: {self.where}: {_short(self.a)} against {_short(self.b)}. Scores on it cannot be equal; the facts below follow from it."
+        if self.kind != "differs":
+            return f"{self.where}: {self.kind}"
+        return f"{self.where}: {self.key}: {_short(self.a)} against {_short(self.b)}"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def diff(a: Path, b: Path) -> list[Difference]:
+    """Differences between the facts of two folders that hold records/ (and groups/); empty when equal.
+
+    Cells are matched by what a suite calls them (suite, model, hookpoint, entry, point, seeds), so that a changed config shows as
+    the key that changed. Datasets whose content digest differs come first, once each.
+
+    Raises:
+        SuiteError: A folder does not exist or holds no records, or a record is damaged.
+    """
+    left, right = _identified(read_cells(Path(a))), _identified(read_cells(Path(b)))
+    found: list[Difference] = list(_corpora(list(left.values()), list(right.values())))
+    found += _compare(
+        {key: cell.record for key, cell in left.items()}, {key: cell.record for key, cell in right.items()}
+    )
+    groups_a = {_group_name(group.path, group.facts): group.record for group in read_groups(Path(a))}
+    groups_b = {_group_name(group.path, group.facts): group.record for group in read_groups(Path(b))}
+    found += _compare(groups_a, groups_b)
+    return sorted(found, key=lambda item: (_ORDER[item.kind], item.where, item.key))
+
+
+def _group_name(path: str, facts: Mapping[str, Any]) -> str:
+    return f"group {path.removeprefix('groups/').removesuffix('.json')} ({facts['entry']} {facts['point']})"
+
+
+def _identified(cells: Sequence[CellRecord]) -> dict[str, CellRecord]:
+    """Records by a name that does not change with a config; several scores of one cell are told apart by score_id."""
+    named: dict[str, list[CellRecord]] = {}
+    for cell in cells:
+        facts = cell.facts
+        model = facts["model"]
+        place = (
+            f"{model.get('id')} {model.get('hookpoint_name') or model.get('hookpoint')}"
+            if model
+            else str(facts["dataset"].get("name"))
+        )
+        data_seed = f" d{facts['data_seed']}" if facts["data_seed"] else ""
+        named.setdefault(
+            f"{facts['suite']}: {facts['entry']} {facts['point']} s{facts['init_seed']}{data_seed} ({place})", []
+        ).append(cell)
+    unique: dict[str, CellRecord] = {}
+    for name, same in named.items():
+        for cell in same:
+            unique[name if len(same) == 1 else f"{name} score {cell.score_id[:8]}"] = cell
+    return unique
+
+
+def _compare(a: Mapping[str, Mapping[str, Any]], b: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
+    for where in sorted({*a, *b}):
+        if where not in b:
+            yield Difference("only in a", where, "", a[where]["facts"]["status"], None)
+        elif where not in a:
+            yield Difference("only in b", where, "", None, b[where]["facts"]["status"])
+        else:
+            for name in ("cell_id", "score_id", "group_id"):
+                if a[where].get(name) != b[where].get(name):
+                    yield Difference("differs", where, name, a[where].get(name), b[where].get(name))
+            for key, left, right in compare_values(a[where]["facts"], b[where]["facts"]):
+                yield Difference("differs", where, key, left, right)
+
+
+def _contents(cells: Sequence[CellRecord]) -> dict[tuple[str, str], str]:
+    """Content digest by (dataset name, recipe): what the datasets turned out to hold."""
+    contents = {}
+    for cell in cells:
+        datasets = [cell.facts["dataset"], *((cell.facts["evaluation"] or {}).get("datasets") or [])]
+        for index, dataset in enumerate(datasets):
+            if dataset.get("content"):
+                part = "training part" if index == 0 else "held-out part"
+                contents[(f"{dataset.get('name')} ({part})", str(dataset.get("recipe")))] = str(dataset["content"])
+    return contents
+
+
+def _corpora(a: Sequence[CellRecord], b: Sequence[CellRecord]) -> Iterator[Difference]:
+    left, right = _contents(a), _contents(b)
+    for name, recipe in sorted(left.keys() & right.keys()):
+        if left[name, recipe] != right[name, recipe]:
+            yield Difference(_CORPUS, name, "content", left[name, recipe], right[name, recipe])

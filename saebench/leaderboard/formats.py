@@ -1,0 +1,66 @@
+"""Numbers as text: fixed decimals by column, so that tables line up and equal numbers have equal bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+SIGNIFICANT = 10
+
+
+def fixed(value: float, decimals: int) -> str:
+    """`value` with fixed decimals; never `-0.000`; a true minus sign."""
+    text = f"{value:.{decimals}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def half_width(half: float, decimals: int) -> str:
+    """Half-width of an interval; `<0.001` where it would round to zero, `0` where all seeds are equal."""
+    if half == 0:
+        return "0"
+    smallest = 10.0**-decimals
+    return f"<{smallest:.{decimals}f}" if half < smallest / 2 else f"{half:.{decimals}f}"
+
+
+def with_interval(value: float | None, half: float | None, decimals: int) -> str:
+    """`0.912 ± 0.004`; the value alone where there is no interval; a dash where there is no value."""
+    if value is None:
+        return "\N{EN DASH}"
+    return fixed(value, decimals) if half is None else f"{fixed(value, decimals)} ± {half_width(half, decimals)}"
+
+
+def count(number: float | None) -> str:
+    """Counts of tokens and the like: 512, 4,096, 150k, 1.23M, 2B."""
+    if number is None:
+        return "\N{EN DASH}"
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if abs(number) >= size * 0.99995:
+            return f"{_three(number / size)}{unit}"
+    if abs(number) >= 10_000:
+        return f"{_three(number / 1e3)}k"
+    return f"{number:,.0f}" if float(number).is_integer() or abs(number) >= 100 else f"{number:.3g}"
+
+
+def _three(number: float) -> str:
+    decimals = max(0, 2 - math.floor(math.log10(abs(number))))
+    text = f"{number:.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def scientific(number: float | None) -> str:
+    """FLOPs: 1.23e+12."""
+    return "\N{EN DASH}" if number is None else "0" if number == 0 else f"{number:.2e}"
+
+
+def rounded(value: Any) -> Any:
+    """A JSON value with floats at 10 significant digits, so that a last-bit difference between builds of a library changes no byte."""
+    if isinstance(value, float):
+        return float(f"{value:.{SIGNIFICANT}g}")
+    if isinstance(value, Mapping):
+        return {str(key): rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    return value

@@ -1,0 +1,18 @@
+"""Names as people read them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import Any
+
+
+def natural(text: str) -> tuple[Any, ...]:
+    """Sort key in which k8 stands before k16."""
+    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text))
+
+
+def model_name(id: str) -> str:
+    """A model id as a title: a folder by its last part, a hub id or a built-in name as it is."""
+    path = PurePath(id.replace("\\", "/"))
+    return path.name if path.is_absolute() or id.startswith((".", "~")) or re.match(r"[A-Za-z]:", id) else id

@@ -1,0 +1,120 @@
+"""index.html of a leaderboard: one file that makes no outside request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from saebench.leaderboard.charts import site_charts
+from saebench.leaderboard.columns import COLUMNS
+from saebench.leaderboard.formats import count, fixed, half_width, scientific
+from saebench.leaderboard.look import theme
+from saebench.leaderboard.words import LEAD, METHOD, decimals_of, rank_reason, rank_text, short, site_facts
+
+_SHADES = 9
+_RANK_LABELS = {
+    "variance-explained": "variance explained",
+    "ce-recovered-mean": "CE recovered (mean)",
+    "kl": "KL (nats)",
+    "truth-mcc": "MCC",
+    "truth-f1": "F1",
+}
+
+
+def script_json(value: Any) -> Markup:
+    """JSON that can stand inside a script element whatever text it holds."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _asset(name: str) -> Markup:
+    return Markup((files("saebench.leaderboard") / "templates" / name).read_text("utf-8"))
+
+
+@cache
+def chart_library() -> Markup:
+    """Vega, Vega-Lite and Vega-Embed as one script, from the installed vl-convert."""
+    bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    return Markup(bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
+
+
+def shade(activation: float, peak: float) -> int:
+    """Step 0 to 9 of an activation's size between nothing and its context's peak (signed latents shade by size)."""
+    if activation == 0 or peak == 0:
+        return 0
+    return max(1, min(_SHADES, round(_SHADES * abs(activation / peak))))
+
+
+def number(metric: Mapping[str, Any], digits: int = 4) -> str:
+    """A metric of any size for the details: fixed digits for small numbers, counts for large ones."""
+    value = metric["value"]
+    if value is None:
+        return "\N{EN DASH}"
+    if value != 0 and (abs(value) >= 10_000 or abs(value) < 10.0**-digits):
+        return f"{value:.3e}" if abs(value) < 1 or abs(value) >= 1e9 else count(value)
+    half = metric.get("half")
+    decimals = digits if abs(value) < 100 else 1
+    return fixed(value, decimals) + (f" ± {half_width(half, decimals)}" if half is not None else "")
+
+
+def _by_family(row: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Mapping[str, Any]]]]]:
+    order = ("reconstruction", "sparsity", "density", "faithfulness", "stability", "ground truth", "truth", "cost")
+    families: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
+    for name, metric in (*row["metrics"].items(), *row["group"].items()):
+        families.setdefault(metric["family"] or "other", []).append((name, metric))
+    known = sorted(families, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return [(name, families[name]) for name in known]
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("saebench.leaderboard", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(count=count, scientific=scientific, short=short, number=number, script_json=script_json)
+    environment.globals.update(
+        columns=COLUMNS,
+        rank_text=rank_text,
+        rank_reason=rank_reason,
+        decimals_of=decimals_of,
+        fixed=fixed,
+        half_width=half_width,
+        site_facts=site_facts,
+        shade=shade,
+        families=_by_family,
+        rank_labels=_RANK_LABELS,
+        lead=LEAD,
+        method=METHOD,
+    )
+    return environment
+
+
+def page_html(board: Mapping[str, Any]) -> str:
+    """The whole page as one string."""
+    charts = {site["id"]: site_charts(site) for suite in board["suites"] for site in suite["sites"]}
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            board=board,
+            charts=charts,
+            specs={chart["id"]: chart["spec"] for found in charts.values() for chart in found},
+            themes={"light": {**theme(dark=False), "background": "transparent"}, "dark": theme(dark=True)},
+            library=chart_library() if any(charts.values()) else Markup(""),
+            style=_asset("page.css"),
+            script=_asset("page.js"),
+        )
+    )

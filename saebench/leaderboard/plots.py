@@ -1,0 +1,313 @@
+"""Each chart as a Vega-Lite specification, from one site of the board."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from saebench.leaderboard.look import PALETTE, SHAPES
+from saebench.leaderboard.names import natural
+
+STREAMS = {"ffr-random": "random tokens", "ffr-text": "held-out text", "ffr-self": "own samples"}
+HEIGHT = 260
+_ROW = 20
+
+
+def threshold(site: Mapping[str, Any]) -> str:
+    """The FFR threshold of a site's records."""
+    found = (site["evaluation"].get("thresholds") or {}).get("ffr")
+    return f"{found:g}" if isinstance(found, int | float) else "the threshold"
+
+
+def fidelity_metrics(site: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Metrics of a site that are drawn against L0, with their titles."""
+    titles = (
+        ("variance-explained", "Variance explained"),
+        ("ce-recovered-mean", "Loss recovered (mean ablation)"),
+        ("truth-mcc", "MCC with the true features"),
+    )
+    for metric, title in titles:
+        # One point is a number, not a curve: it stands in the table.
+        if sum((row["metrics"].get(metric) or {}).get("value") is not None for row in site["rows"]) > 1:
+            yield metric, title
+
+
+def _entries(site: Mapping[str, Any]) -> list[str]:
+    return sorted({row["entry"] for row in site["rows"]}, key=natural)
+
+
+def _by_name(site: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return sorted(site["rows"], key=lambda row: natural(row["label"]))
+
+
+def _colour(site: Mapping[str, Any], **settings: Any) -> alt.Color:
+    entries = _entries(site)
+    return alt.Color(
+        "entry:N",
+        scale=alt.Scale(domain=entries, range=[PALETTE[i % len(PALETTE)] for i in range(len(entries))]),
+        **settings,
+    )
+
+
+def _pick(name: str = "pick") -> alt.Parameter:
+    return alt.selection_point(name=name, fields=["entry"], bind="legend")
+
+
+def fidelity_chart(site: Mapping[str, Any], metric: str, title: str) -> alt.LayerChart:
+    """Metric against measured L0 (log), a line an entry, t-intervals over seeds as bars."""
+    values = []
+    for row in site["rows"]:
+        y, x = row["metrics"].get(metric), row["metrics"].get("l0")
+        if y and x and y["value"] is not None and x["value"]:
+            half, l0_half = y["half"] or 0.0, x["half"] or 0.0
+            values.append(
+                {
+                    "entry": row["entry"],
+                    "label": row["label"],
+                    "l0": x["value"],
+                    "l0_low": max(x["value"] - l0_half, x["value"] / 2),
+                    "l0_high": x["value"] + l0_half,
+                    "value": y["value"],
+                    "low": y["value"] - half,
+                    "high": y["value"] + half,
+                    "seeds": y["n"],
+                    "shown": f"{y['value']:.4f}" + (f" ± {half:.4f}" if y["half"] is not None else " (one seed)"),
+                }
+            )
+    entries = _entries(site)
+    lows, highs = [value["l0_low"] for value in values], [value["l0_high"] for value in values]
+    x = alt.X(
+        "l0:Q",
+        title="L0 (active latents a token)",
+        scale=alt.Scale(type="log", nice=False, domain=[min(lows) * 0.85, max(highs) * 1.18]),
+        axis=alt.Axis(values=_log_ticks(min(lows), max(highs)), format="~g"),
+    )
+    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, nice=True))
+    pick = "pick_" + metric.replace("-", "_")
+    faded = alt.condition(pick, alt.value(1), alt.value(0.12))
+    base = alt.Chart(alt.Data(values=values)).encode(color=_colour(site), opacity=faded)
+    tooltip = [
+        alt.Tooltip("label:N", title="contender"),
+        alt.Tooltip("shown:N", title=metric),
+        alt.Tooltip("l0:Q", title="L0", format=".2f"),
+        alt.Tooltip("seeds:Q", title="seeds"),
+    ]
+    shape = alt.Shape(
+        "entry:N", scale=alt.Scale(domain=entries, range=[SHAPES[i % len(SHAPES)] for i in range(len(entries))])
+    )
+    layers = (
+        base.mark_line(strokeWidth=1.6).encode(x=x, y=y),
+        base.mark_rule(strokeWidth=1.4).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q"),
+        base.mark_rule(strokeWidth=1.4).encode(
+            x=alt.X("l0_low:Q", title="L0 (active latents a token)"), x2="l0_high:Q", y=y
+        ),
+        base.mark_point(filled=True, size=64, opacity=1)
+        .encode(x=x, y=y, shape=shape, tooltip=tooltip)
+        .add_params(_pick(pick)),
+    )
+    return alt.layer(*layers).properties(height=HEIGHT)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    ticks = [factor * 10.0**power for power in range(-1, 6) for factor in (1, 2, 5)]
+    ticks += [2.0**power for power in range(12)] if high / low < 40 else []
+    inside = sorted({tick for tick in ticks if low * 0.85 <= tick <= high * 1.18})
+    powers = [tick for tick in inside if tick in {2.0**power for power in range(12)}]
+    return powers if 2 <= len(powers) <= 8 else inside
+
+
+def density_points(site: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One histogram an entry: of the row at its largest L0."""
+    for entry in reversed(_entries(site)):
+        rows = [row for row in site["rows"] if row["entry"] == entry and row["density"]]
+        if rows:
+            row = max(rows, key=lambda row: (row["columns"]["l0"]["value"] or 0.0, row["label"]))
+            yield {"entry": entry, "label": row["label"], **row["density"]}
+
+
+def density_chart(histograms: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
+    """Ridges of equal area, one an entry; never-firing latents as a number at the right."""
+    used = [
+        edge
+        for item in histograms
+        for edge, share in zip(item["edges_log10"], item["shares"], strict=False)
+        if share > 0
+    ]
+    low, high = min(used, default=-4.0) - 0.1, 0.05
+    tallest = max((share for item in histograms for share in item["shares"]), default=1.0) or 1.0
+    areas, notes = [], []
+    for index, item in enumerate(histograms):
+        edges = item["edges_log10"]
+        for left, right, share in zip(edges, edges[1:], item["shares"], strict=False):
+            if right > low:
+                common = {
+                    "entry": item["entry"],
+                    "label": item["label"],
+                    "y0": index,
+                    "y1": index + 0.9 * share / tallest,
+                    "share": share,
+                }
+                areas.append({**common, "x": left, "range": f"{10**left:.2g} to {10**right:.2g}"})
+        areas.append(
+            {
+                "entry": item["entry"],
+                "label": item["label"],
+                "y0": index,
+                "y1": index,
+                "share": 0.0,
+                "x": edges[-1],
+                "range": "1",
+            }
+        )
+        notes.append({"entry": item["entry"], "x": high, "y": index + 0.55, "text": f"{item['zero']:.1%} silent"})
+    labels = json.dumps([item["label"] for item in histograms])
+    axis = alt.Axis(
+        values=list(range(len(histograms))),
+        labelExpr=f"{labels}[datum.value]",
+        title=None,
+        domain=False,
+        ticks=False,
+        labelBaseline="bottom",
+        labelLimit=150,
+        grid=True,
+    )
+    y = alt.Y("y0:Q", scale=alt.Scale(domain=[0, len(histograms)], nice=False), axis=axis)
+    x = alt.X(
+        "x:Q",
+        title="log10 density",
+        scale=alt.Scale(domain=[low, high], nice=False, clamp=True),
+        axis=alt.Axis(values=[tick for tick in range(-8, 1) if tick >= low], format="d", grid=False),
+    )
+    order = list(dict.fromkeys(item["entry"] for item in reversed(histograms)))
+    colour = alt.Color(
+        "entry:N",
+        legend=None,
+        scale=alt.Scale(domain=order, range=[PALETTE[i % len(PALETTE)] for i in range(len(order))]),
+    )
+    tooltip = [
+        alt.Tooltip("label:N", title="contender"),
+        alt.Tooltip("range:N", title="density"),
+        alt.Tooltip("share:Q", title="latents", format=".2%"),
+    ]
+    ridges = (
+        alt.Chart(alt.Data(values=areas))
+        .mark_area(interpolate="step-after", fillOpacity=0.45, line=alt.OverlayMarkDef(strokeWidth=1.2))
+        .encode(x=x, y=y, y2="y1:Q", color=colour, tooltip=tooltip)
+    )
+    text = (
+        alt.Chart(alt.Data(values=notes))
+        .mark_text(align="right", fontSize=11)
+        .encode(x=x, y=alt.Y("y:Q", axis=axis), text="text:N")
+    )
+    return alt.layer(ridges, text).properties(height=52 * max(2, len(histograms)))
+
+
+def _dots(
+    values: list[dict[str, Any]], labels: list[str], kinds: Mapping[str, tuple[str, str]], title: str, percent: bool
+) -> alt.LayerChart:
+    """Rows of dots: one row a label, one mark a kind (its colour and shape)."""
+    domain = [kind for kind in kinds if any(value["kind"] == kind for value in values)]
+    y = alt.Y("label:N", sort=labels, title=None, axis=alt.Axis(domain=False, ticks=False, grid=True, labelLimit=150))
+    x = alt.X(
+        "value:Q",
+        title=title,
+        axis=alt.Axis(format="~%" if percent else "~g", tickCount=6, labelOverlap=True),
+        scale=alt.Scale(zero=True, nice=True),
+    )
+    colour = alt.Color(
+        "kind:N",
+        scale=alt.Scale(domain=domain, range=[kinds[kind][0] for kind in domain]),
+        legend=alt.Legend(columns=2),
+    )
+    shape = alt.Shape("kind:N", scale=alt.Scale(domain=domain, range=[kinds[kind][1] for kind in domain]))
+    tooltip = [
+        alt.Tooltip("label:N", title="contender"),
+        alt.Tooltip("kind:N", title="what"),
+        alt.Tooltip("shown:N", title="value"),
+    ]
+    base = alt.Chart(alt.Data(values=values))
+    spread = [value for value in values if value["high"] > value["low"]]
+    bars = (
+        alt.Chart(alt.Data(values=spread))
+        .mark_rule(strokeWidth=1.4)
+        .encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=colour)
+    )
+    points = base.mark_point(size=62, strokeWidth=2).encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip)
+    return alt.layer(*([bars] if spread else []), points).properties(height=_ROW * len(labels) + 10)
+
+
+def _dot(row: Mapping[str, Any], column: str, kind: str, percent: bool) -> Iterator[dict[str, Any]]:
+    shown = row["columns"][column]
+    if shown["value"] is not None:
+        scale = 100.0 if percent else 1.0
+        value, half = shown["value"] / scale, (shown["half"] or 0.0) / scale
+        text = f"{shown['value']:.2f} %" if percent else f"{shown['value']:.4f}"
+        yield {
+            "label": row["label"],
+            "kind": kind,
+            "value": value,
+            "low": max(0.0, value - half),
+            "high": min(1.0, value + half),
+            "shown": text,
+        }
+
+
+def ffr_chart(site: Mapping[str, Any]) -> alt.LayerChart:
+    """FFR by stream, a row a contender."""
+    values = [
+        dot for row in _by_name(site) for column, kind in STREAMS.items() for dot in _dot(row, column, kind, True)
+    ]
+    kinds = {
+        "random tokens": (PALETTE[1], "triangle-up"),
+        "held-out text": (PALETTE[0], "circle"),
+        "own samples": (PALETTE[2], "square"),
+    }
+    return _dots(values, [row["label"] for row in _by_name(site)], kinds, "latents above the threshold", True)
+
+
+def stability_chart(site: Mapping[str, Any]) -> alt.LayerChart:
+    """Matched cosine against its null, and SFR among alive latents, a row a contender."""
+    kinds = {
+        "matched cosine": (PALETTE[0], "circle"),
+        "chance": (PALETTE[7], "stroke"),
+        "SFR, alive latents": (PALETTE[1], "diamond"),
+    }
+    columns = {"matched-cosine": "matched cosine", "matched-cosine-null": "chance", "sfr-alive": "SFR, alive latents"}
+    values = [
+        dot for row in _by_name(site) for column, kind in columns.items() for dot in _dot(row, column, kind, False)
+    ]
+    return _dots(values, [row["label"] for row in _by_name(site)], kinds, "cosine · fraction of pairs", False)
+
+
+def trajectory_chart(site: Mapping[str, Any]) -> alt.LayerChart:
+    """FVU during training, a line a row."""
+    values = [
+        {"entry": row["entry"], "label": row["label"], **step}
+        for row in site["rows"]
+        for step in row["trajectory"]
+        if step["tokens"] > 0
+    ]
+    x = alt.X(
+        "tokens:Q",
+        title="training tokens",
+        scale=alt.Scale(type="log", nice=False),
+        axis=alt.Axis(format="~s", tickCount=5, grid=False),
+    )
+    y = alt.Y("fvu:Q", title="FVU", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~g", tickCount=5))
+    tooltip = [
+        alt.Tooltip("label:N", title="contender"),
+        alt.Tooltip("tokens:Q", format=",.0f"),
+        alt.Tooltip("fvu:Q", title="FVU", format=".4f"),
+        alt.Tooltip("l0:Q", title="L0", format=".1f"),
+    ]
+    base = alt.Chart(alt.Data(values=values)).encode(
+        x=x, y=y, color=_colour(site), detail="label:N", opacity=alt.condition("pick", alt.value(1), alt.value(0.12))
+    )
+    layers = (
+        base.mark_line(strokeWidth=1.5),
+        base.mark_point(filled=True, size=22).encode(tooltip=tooltip).add_params(_pick()),
+    )
+    return alt.layer(*layers).properties(height=HEIGHT)

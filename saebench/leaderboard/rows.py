@@ -1,0 +1,325 @@
+"""Rows of the leaderboard: the seeds of one (entry, point) taken together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from saebench.api.errors import SuiteError
+from saebench.artifacts import digest
+from saebench.leaderboard.columns import COLUMNS, Column
+from saebench.leaderboard.evidence import CellRecord, GroupRecord
+from saebench.leaderboard.statistics import mean, over_seeds
+
+LATENTS_SHOWN = 4
+CONTEXTS_SHOWN = 3
+TOKENS_AROUND_PEAK = 16
+_WHOLE = (None, "", "all")
+
+
+def row_key(cell: CellRecord) -> tuple[Any, ...]:
+    """Cells with equal keys differ in `init_seed` alone."""
+    return (*cell.slot[:5], cell.variant)
+
+
+def evaluation_key(cell: CellRecord) -> tuple[Any, ...]:
+    """What the scores were taken on: cells with different keys cannot share a table."""
+    evaluation = cell.facts["evaluation"] or {}
+    datasets = [(data.get("recipe"), data.get("content")) for data in evaluation.get("datasets") or []]
+    settings = [evaluation.get(name) for name in ("seeds", "tokens", "loss_tokens", "density_tokens", "thresholds")]
+    return (tuple(datasets), repr(settings))
+
+
+def make_row(
+    cells: Sequence[CellRecord], planned: Sequence[CellRecord], groups: Sequence[GroupRecord], label: str
+) -> dict[str, Any]:
+    """One row from the scored cells of an (entry, point); `planned` also holds those that failed."""
+    first = cells[0]
+    facts = first.facts
+    group = _group_of(cells, groups)
+    metrics = {name: _metric(cells, name) for name in sorted({name for cell in cells for name in cell.metrics})}
+    cost = _cost(cells)
+    row: dict[str, Any] = {
+        "id": "row-" + digest(list(map(str, row_key(first))), 8),
+        "label": label,
+        "entry": facts["entry"],
+        "point": facts["point"],
+        "sweep": facts.get("sweep") or {},
+        "architecture": facts["architecture"],
+        "architecture_version": facts.get("architecture_version"),
+        "base": facts.get("base"),
+        "config": facts["config"],
+        "tags": facts.get("tags") or [],
+        "control": facts["control"],
+        "training_dataset": facts["dataset"].get("name"),
+        "training_contents": sorted(
+            {str(cell.facts["dataset"].get("content")) for cell in cells if cell.facts["dataset"].get("content")}
+        ),
+        "epochs": facts["dataset"].get("epochs"),
+        "train": facts.get("train"),
+        "d_in": facts.get("d_in"),
+        "d_sae": facts.get("d_sae"),
+        "expected_l0": facts.get("expected_l0"),
+        "data_seed": facts["data_seed"],
+        "budget": facts["budget"] or {},
+        "seeds": [cell.facts["init_seed"] for cell in cells],
+        "planned_seeds": sorted({cell.facts["init_seed"] for cell in planned}),
+        "cost": cost,
+        "metrics": metrics,
+        "group": _group_metrics(group),
+        "other_datasets": _other_datasets(cells),
+        "density": _drawn(_density, cells),
+        "ffr_sweep": _drawn(_ffr_sweep, cells),
+        "trajectory": _drawn(_trajectory, cells),
+        "contexts": _drawn(_contexts, cells[:1]),
+        "standing": None,
+        "deterministic": all(bool(cell.facts.get("deterministic", True)) for cell in cells),
+        "versions": _versions(cells),
+        "cells": [
+            {"seed": cell.facts["init_seed"], "cell_id": cell.cell_id, "score_id": cell.score_id, "path": cell.path}
+            for cell in cells
+        ],
+    }
+    row["columns"] = {column.id: _shown(row, column) for column in COLUMNS}
+    return row
+
+
+def _metric(cells: Sequence[CellRecord], name: str) -> dict[str, Any]:
+    values, stderrs, reasons, tokens, found = {}, [], [], [], {}
+    for cell in cells:
+        metric = cell.metrics.get(name)
+        if metric is None:
+            reasons.append("not among the metrics of this record")
+            continue
+        found = dict(metric)
+        tokens.append(metric["n"])
+        if metric["value"] is None:
+            reasons.append(str(metric["reason"] or "no reason recorded"))
+            continue
+        values[int(cell.facts["init_seed"])] = float(metric["value"])
+        if metric["stderr"] is not None:
+            stderrs.append(float(metric["stderr"]))
+    estimate = asdict(over_seeds(values, stderrs=stderrs, reason="; ".join(sorted(set(reasons))) or None))
+    info: Mapping[str, Any] = next(
+        (cell.facts["metric_info"][name] for cell in cells if name in (cell.facts.get("metric_info") or {})), {}
+    )
+    return {
+        **estimate,
+        "samples": tokens[0] if tokens else 0,
+        "unit": found.get("unit") or info.get("unit"),
+        "direction": found.get("direction") or info.get("direction"),
+        "on": found.get("on"),
+        "family": info.get("family") or "other",
+        "description": info.get("description") or "",
+    }
+
+
+def _group_of(cells: Sequence[CellRecord], groups: Sequence[GroupRecord]) -> GroupRecord | None:
+    """The group record over exactly these scores (in the newest wording, where the same group was written twice)."""
+    facts = cells[0].facts
+    own = {cell.score_id for cell in cells}
+    for group in groups:
+        vary = group.facts.get("vary", "init_seed")
+        named = (group.facts["suite"], group.facts["entry"], group.facts["point"]) == (
+            facts["suite"],
+            facts["entry"],
+            facts["point"],
+        )
+        members = {str(member.get("score_id")) for member in group.facts["members"] if member.get("status") == "ok"}
+        if named and vary in ("init_seed", ["init_seed"]) and members == own:
+            return group
+    return None
+
+
+def _group_metrics(group: GroupRecord | None) -> dict[str, dict[str, Any]]:
+    if group is None:
+        return {}
+    info = group.facts.get("metric_info") or {}
+    kept = ("value", "stderr", "n", "reason", "unit", "direction")
+    return {
+        name: {
+            **{key: metric.get(key) for key in kept},
+            **{key: (info.get(name) or {}).get(key) for key in ("family", "description")},
+        }
+        for name, metric in sorted(group.facts["metrics"].items())
+    }
+
+
+def _tokens(cell: CellRecord, kind: str, unit: str = "tokens") -> float:
+    part = (cell.facts["spent"] or {}).get(kind) or {}
+    return float(part.get(unit) or 0)
+
+
+def _cost(cells: Sequence[CellRecord]) -> dict[str, float]:
+    """Mean over seeds of tokens and FLOPs, by what they were spent on; `all` adds data making and parent to training."""
+    cost = {}
+    for unit in ("tokens", "flops"):
+        for kind in ("train", "data", "parent", "forward", "scoring"):
+            cost[f"{kind}_{unit}"] = mean([_tokens(cell, kind, unit) for cell in cells])
+        cost[f"all_{unit}"] = cost[f"train_{unit}"] + cost[f"data_{unit}"] + cost[f"parent_{unit}"]
+    return cost
+
+
+def _shown(row: Mapping[str, Any], column: Column) -> dict[str, Any]:
+    """What stands in one cell of the table: value, half-width, count of seeds, reason; fractions already in percent."""
+    if column.id.startswith("cost:"):
+        return {
+            "value": row["cost"][f"{column.id.removeprefix('cost:')}_tokens"],
+            "half": None,
+            "n": len(row["seeds"]),
+            "reason": None,
+        }
+    metric = row["metrics"].get(column.id)
+    if metric is None:
+        metric = row["group"].get(column.id)
+        half = None
+    else:
+        half = metric["half"]
+    if metric is None:
+        return {"value": None, "half": None, "n": 0, "reason": "not measured"}
+    scale = 100.0 if column.percent else 1.0
+    value = None if metric["value"] is None else metric["value"] * scale
+    return {
+        "value": value,
+        "half": None if half is None else half * scale,
+        "n": metric["n"],
+        "reason": metric["reason"],
+    }
+
+
+def _other_datasets(cells: Sequence[CellRecord]) -> dict[str, dict[str, Any]]:
+    """Fidelity on every evaluation dataset, where there are several: dataset -> metric -> estimate over init seeds."""
+    found: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for cell in cells:
+        for name in ("variance-explained", "ce-recovered-zero", "ce-recovered-mean", "l0"):
+            for part in (cell.metrics.get(name) or {}).get("parts") or []:
+                if part.get("slice") in _WHOLE and part.get("value") is not None and part.get("dataset"):
+                    found[part["dataset"]][name][int(cell.facts["init_seed"])].append(float(part["value"]))
+    if len(found) < 2:
+        return {}
+    return {
+        dataset: {
+            name: asdict(over_seeds({seed: mean(values) for seed, values in seeds.items()}))
+            for name, seeds in metrics.items()
+        }
+        for dataset, metrics in found.items()
+    }
+
+
+_T = TypeVar("_T")
+
+
+def _drawn(make: Callable[[Sequence[CellRecord]], _T], cells: Sequence[CellRecord]) -> _T:
+    """What a page draws beyond numbers has no fixed schema: a shape that cannot be read is a damaged record, named as such."""
+    try:
+        return make(cells)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        what = make.__name__.strip("_").replace("_", " ")
+        repair = "Delete the file and run again, or restore it."
+        raise SuiteError(f"{cells[0].path}: damaged record: cannot read its {what} ({error!r}). {repair}") from error
+
+
+def _details(cells: Sequence[CellRecord], name: str) -> list[Any]:
+    return [cell.facts["details"][name] for cell in cells if (cell.facts.get("details") or {}).get(name)]
+
+
+def _density(cells: Sequence[CellRecord]) -> dict[str, Any] | None:
+    """Share of latents by log10 density, mean over seeds, and the share that never fired."""
+    histograms = _details(cells, "density-histogram")
+    histograms = [item for item in histograms if item["edges_log10"] == histograms[0]["edges_log10"]]
+    if not histograms:
+        return None
+    totals = [sum(item["counts"]) + item["zero"] for item in histograms]
+    shares = [
+        [number / total for number in item["counts"]] for item, total in zip(histograms, totals, strict=True) if total
+    ]
+    if not shares:
+        return None
+    zero = [item["zero"] / total for item, total in zip(histograms, totals, strict=True) if total]
+    return {
+        "edges_log10": histograms[0]["edges_log10"],
+        "shares": [mean(column) for column in zip(*shares, strict=True)],
+        "zero": mean(zero),
+    }
+
+
+def _ffr_sweep(cells: Sequence[CellRecord]) -> dict[str, dict[str, float]]:
+    """FFR by stream and threshold, mean over seeds."""
+    sums: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for sweep in _details(cells, "ffr-sweep"):
+        for stream, values in sweep.items():
+            for threshold, value in (values or {}).items() if isinstance(values, Mapping) else ():
+                if value is not None:
+                    sums[stream][threshold].append(float(value))
+    return {
+        stream: {key: mean(values) for key, values in sorted(found.items())} for stream, found in sorted(sums.items())
+    }
+
+
+def _trajectory(cells: Sequence[CellRecord]) -> list[dict[str, float]]:
+    """Training tokens, FVU and L0, mean over seeds; empty where seeds stopped at different points."""
+    paths = [(cell.facts.get("training") or {}).get("trajectory") or [] for cell in cells]
+    if not paths[0] or any(
+        [step["tokens"] for step in path] != [step["tokens"] for step in paths[0]] for path in paths
+    ):
+        return []
+    points = []
+    for steps in zip(*paths, strict=True):
+        if all(step.get("fvu") is not None for step in steps):
+            points.append(
+                {
+                    "tokens": steps[0]["tokens"],
+                    "fvu": mean([step["fvu"] for step in steps]),
+                    "l0": mean([step.get("l0") or 0.0 for step in steps]),
+                }
+            )
+    return points
+
+
+def _contexts(cells: Sequence[CellRecord]) -> list[dict[str, Any]]:
+    """The strongest contexts of a few latents of the first seed, at evenly spaced ranks of density, cut to the tokens around the peak."""
+    latents = (cells[0].facts.get("details") or {}).get("strongest-contexts") or []
+    n = min(LATENTS_SHOWN, len(latents))
+    shown = []
+    for latent in [latents[(2 * index + 1) * len(latents) // (2 * n)] for index in range(n)]:
+        contexts = []
+        for context in (latent.get("contexts") or [])[:CONTEXTS_SHOWN]:
+            tokens, activations = context["text_tokens"], context["activations"]
+            if not tokens or len(tokens) != len(activations):
+                continue
+            peak = max(range(len(activations)), key=lambda index: abs(activations[index]))
+            start, end = max(0, peak - TOKENS_AROUND_PEAK), peak + TOKENS_AROUND_PEAK // 2
+            contexts.append(
+                {
+                    "tokens": tokens[start:end],
+                    "activations": activations[start:end],
+                    "peak": activations[peak],
+                    "cut": start > 0,
+                }
+            )
+        if contexts:
+            shown.append({"latent": latent["latent"], "density": latent.get("density"), "contexts": contexts})
+    return shown
+
+
+def _versions(cells: Sequence[CellRecord]) -> dict[str, Any]:
+    """Packages, plugins, metric specs and machines behind a row; a name with several values lists them all."""
+    packages: dict[str, set[str]] = defaultdict(set)
+    plugins: dict[str, set[str]] = defaultdict(set)
+    metrics: dict[str, set[str]] = defaultdict(set)
+    hosts: dict[str, set[str]] = defaultdict(set)
+    for cell in cells:
+        for name, version in (cell.measured.get("versions") or {}).items():
+            packages[name].add(str(version))
+        for name, origin in (cell.measured.get("plugins") or {}).items():
+            plugins[name].add(f"{origin.get('distribution')} {origin.get('version')}")
+        for name, version in (cell.facts.get("metric_versions") or {}).items():
+            metrics[name].add(str(version))
+        for name, value in (cell.measured.get("host") or {}).items():
+            hosts[name].add(str(value))
+        if cell.measured.get("threads") is not None:
+            hosts["threads"].add(str(cell.measured["threads"]))
+    kinds = {"packages": packages, "plugins": plugins, "metrics": metrics, "host": hosts}
+    return {kind: {name: sorted(values) for name, values in sorted(found.items())} for kind, found in kinds.items()}

@@ -1,0 +1,49 @@
+"use strict";
+(() => {
+  // Sorting: press a heading; numbers by their full value, rows without a value last. Controls stay below.
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const body = table.tBodies[0];
+    const headings = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
+    headings.forEach((heading, index) => {
+      heading.querySelector("button").addEventListener("click", () => {
+        const ascending = heading.getAttribute("aria-sort") !== "ascending";
+        headings.forEach((other) => other.removeAttribute("aria-sort"));
+        heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+        const rows = [...body.rows].map((row) => ({ row, text: row.cells[index].dataset.v }));
+        const numeric = index > 0;
+        rows.sort((a, b) => {
+          if (a.text === "" || b.text === "") return (a.text === "") - (b.text === "");
+          const order = numeric ? Number(a.text) - Number(b.text) : a.text.localeCompare(b.text, "en", { numeric: true });
+          return ascending ? order : -order;
+        });
+        for (const { row } of rows) row.classList.remove("next-level");
+        body.append(...rows.map(({ row }) => row));
+      });
+    });
+  }
+
+  // A link to a row opens its details.
+  const openTarget = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (target instanceof HTMLDetailsElement) target.open = true;
+  };
+  addEventListener("hashchange", openTarget);
+  openTarget();
+
+  // Charts, drawn again when light turns to dark.
+  const { charts, themes } = JSON.parse(document.getElementById("specs").textContent);
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const draw = async () => {
+    const config = dark.matches ? themes.dark : themes.light;
+    for (const place of document.querySelectorAll(".chart")) {
+      const legend = { ...config.legend, columns: Math.max(2, Math.floor(place.clientWidth / 100)) };
+      const options = { actions: false, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" }, config: { ...config, legend } };
+      await vegaEmbed(place, charts[place.dataset.spec], options);
+    }
+    document.documentElement.dataset.drawn = dark.matches ? "dark" : "light";
+  };
+  if (Object.keys(charts).length) {
+    dark.addEventListener("change", draw);
+    draw();
+  }
+})();

@@ -1,0 +1,108 @@
+"""Sentences that both pages share: how to read a table, what a rank means, where a number comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from saebench.leaderboard.columns import Column
+from saebench.leaderboard.formats import count
+from saebench.leaderboard.names import model_name
+
+EN_DASH = "\N{EN DASH}"
+
+LEAD = (
+    "Sparse autoencoders trained under one shared, metered budget and scored the same way from the stored checkpoint. "
+    "Every number is a mean over training seeds with its 95 % t-interval; contenders are ranked only against others at the same sparsity, "
+    "and those that the intervals do not separate are ties."
+)
+
+METHOD = (
+    ("Intervals", "Mean ± half-width of the 95 % Student t-interval over init seeds (separate trainings). A value without ± rests on one seed and is not ranked. The standard error of a single score, over evaluation sequences, is another thing: it stands in each contender's details."),
+    ("Ranks", "1 + the number of contenders that are better beyond the 95 % interval of the difference. Differences are paired by init seed where both have the same seeds, else by Welch; the level holds for each pair and is not corrected for the number of pairs. “tie” marks a contender that at least one other at its level is not separated from."),
+    ("Matched sparsity", "A pair is compared at one L0: the level, or the nearest L0 that both have measured, at most 20 % from it. Between two measured points values are interpolated linearly in log L0, by seed; beyond the measured range nothing is extrapolated (a score within 10 % of the L0 stands as it is)."),
+    ("Ranking metric", "Variance explained at matched L0 gives the rank of the main table; the tables by level rank the other fidelity metrics beside it, and any column sorts."),
+    ("Stability", "SFR and matched cosine come from an exact one-to-one matching of decoder directions between seeds, over the smaller dictionary. “null” is what random directions of the same shape reach. SFR alive drops latents that are dead in their own SAE first."),
+    ("Cost", "“training” counts the tokens a contender itself was trained on, which is what the budget limits; “all-in” adds what it took to make its data and to train its parent."),
+    ("Controls", "Floor and ceiling without any training budget: random directions, a permuted decoder, PCA, the identity. Never ranked."),
+)  # fmt: skip
+
+STREAMS = {
+    "ffr-random": "random tokens (drawn uniformly from the vocabulary)",
+    "ffr-text": "held-out text",
+    "ffr-self": "samples of the model itself, never those trained on",
+}
+
+
+def rank_text(standing: Mapping[str, Any] | None) -> str:
+    """`1`, `2 tie` or a dash."""
+    if not standing or standing["rank"] is None:
+        return EN_DASH
+    return f"{standing['rank']} tie" if standing["ties"] else str(standing["rank"])
+
+
+def rank_reason(standing: Mapping[str, Any] | None) -> str:
+    """Why it has this rank, or none."""
+    if not standing:
+        return "controls are not ranked"
+    if standing["rank"] is None:
+        return str(standing["reason"])
+    tied = f"; not separated from {', '.join(standing['ties'])}" if standing["ties"] else ""
+    return f"compared with {standing['compared']} at matched L0{tied}"
+
+
+def decimals_of(column: Column, value: float | None) -> int:
+    """Digits after the point for one value of a column."""
+    return column.decimals if value is None or abs(value) < 1000 else 0
+
+
+def site_facts(site: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was measured, under which budget, on what: (term, text) in reading order."""
+    evaluation = site["evaluation"]
+    facts: list[tuple[str, str]] = []
+    if model := site["model"]:
+        facts.append(
+            (
+                "Model",
+                f"{model_name(model['id'])}{' at ' + model['revision'] if model.get('revision') else ''}, digest {short(model.get('digest'))}",
+            )
+        )
+        facts.append(
+            ("Hookpoint", f"{model['hookpoint']} ({site['d_in']} dimensions), context {model.get('context')} tokens")
+        )
+    facts.append(("Trained on", "; ".join(dataset_text(data) for data in site["training_datasets"])))
+    held_out = "; ".join(
+        f"{data['name']} (held-out part, {count(data.get('n_tokens'))} tokens, content {short(data.get('content'))})"
+        for data in evaluation.get("datasets") or []
+    )
+    facts.append(("Scored on", held_out or "not recorded"))
+    sizes = [
+        f"{count(evaluation.get(key))} for {what}"
+        for key, what in (("tokens", "fidelity"), ("loss_tokens", "losses"), ("density_tokens", "density"))
+        if evaluation.get(key)
+    ]
+    facts.append(("Tokens asked", ", ".join(sizes) or "not recorded"))
+    facts.append(("Budget", "; ".join(site["budgets"]) or "none"))
+    facts.append(
+        (
+            "Seeds",
+            f"init {', '.join(map(str, site['seeds']))}; evaluation {', '.join(map(str, evaluation.get('seeds') or [])) or 'not recorded'}",
+        )
+    )
+    threshold = (evaluation.get("thresholds") or {}).get("ffr")
+    streams = [text for key, text in STREAMS.items() if key in site["columns"]]
+    if streams:
+        over = "the threshold (not recorded)" if threshold is None else f"{threshold:g}"
+        facts.append(("FFR", f"share of latents with density above {over}, on {'; '.join(streams)}"))
+    return facts
+
+
+def dataset_text(data: Mapping[str, Any]) -> str:
+    """A training dataset with its plugin and digests."""
+    tokens = f", {count(data['n_tokens'])} tokens" if data.get("n_tokens") else ""
+    return f"{data['name']} ({data.get('plugin')} {data.get('version')}{tokens}, recipe {short(data.get('recipe'))}, content {short(data.get('content'))})"
+
+
+def short(digest: object) -> str:
+    """First 12 hex digits of a digest."""
+    return str(digest)[:12] if digest else "not recorded"

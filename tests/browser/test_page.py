@@ -1,0 +1,122 @@
+"""The page in a real browser: charts are drawn, the table sorts, nothing is logged and nothing is asked of any network."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saebench.leaderboard import build
+
+BROWSER = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))),
+    None,
+)
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-extensions", "--disable-default-apps", "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=20000",
+)  # fmt: skip
+
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no chromium or chrome on this machine: the page is not tried in a browser"
+)
+
+# Runs before anything of the page; keeps every complaint and, at the end, what the page became.
+PROBE = """<script>
+const problems = [];
+addEventListener("error", (event) => problems.push("error: " + event.message));
+addEventListener("unhandledrejection", (event) => problems.push("rejection: " + event.reason));
+addEventListener("securitypolicyviolation", (event) => problems.push("policy: " + event.violatedDirective + " " + event.blockedURI));
+for (const level of ["error", "warn"]) { console[level] = (...parts) => problems.push(level + ": " + parts.join(" ")); }
+const report = () => {
+  const table = document.querySelector("table.sortable");
+  const column = () => [...table.tBodies[0].rows].map((row) => row.cells[3].dataset.v);
+  const heading = table.tHead.rows[1].cells[3];
+  const before = column();
+  heading.querySelector("button").click();
+  const up = column();
+  heading.querySelector("button").click();
+  const found = {
+    problems, before, up, down: column(), sorted: heading.getAttribute("aria-sort"),
+    requests: performance.getEntriesByType("resource").map((entry) => entry.name).filter((name) => !name.startsWith("data:")),
+    charts: [...document.querySelectorAll(".chart")].map((place) => ({
+      id: place.dataset.spec, marks: place.querySelectorAll("svg path, svg line").length, width: place.clientWidth, drawn: place.querySelector("svg")?.clientWidth || 0,
+    })),
+    controls: table.tBodies[1].rows.length, wide: document.documentElement.scrollWidth, view: document.documentElement.clientWidth, theme: document.documentElement.dataset.drawn,
+  };
+  const note = document.createElement("pre");
+  note.id = "probe";
+  note.textContent = JSON.stringify(found);
+  document.body.append(note);
+};
+const watch = setInterval(() => { if (document.documentElement.dataset.drawn) { clearInterval(watch); setTimeout(report, 300); } }, 50);
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = Path(__file__).parents[1] / "unit" / "leaderboard" / "make_records.py"
+    spec = importlib.util.spec_from_file_location("browser_make_records", source)
+    assert spec is not None
+    assert spec.loader is not None
+    generator = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generator)
+    folder = tmp_path_factory.mktemp("page")
+    cells, groups = generator.make_records()
+    return build([generator.write_folder(folder / "run", cells, groups)], folder / "out") / "index.html"
+
+
+def opened(page: Path, tmp_path: Path, width: int) -> dict[str, Any]:
+    """What the probe found with the page in a frame of `width` pixels (a headless window cannot be as narrow as a phone)."""
+    probed = tmp_path / "probed.html"
+    probed.write_text(
+        page.read_text("utf-8").replace('<meta name="viewport"', PROBE + '<meta name="viewport"', 1), "utf-8"
+    )
+    frame = tmp_path / "frame.html"
+    script = (
+        "const watch = setInterval(() => { const note = frames[0].document.getElementById('probe');"
+        " if (note) { clearInterval(watch); document.body.append(note); } }, 50);"
+    )
+    frame.write_text(
+        f'<!doctype html><body><iframe src="probed.html" width="{width}" height="1500"></iframe><script>{script}</script>',
+        "utf-8",
+    )
+    command = [
+        str(BROWSER),
+        *FLAGS,
+        "--allow-file-access-from-files",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--window-size=1400,1600",
+        "--dump-dom",
+        frame.as_uri(),
+    ]
+    dom = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.S)
+    assert found, "the page never finished drawing its charts"
+    report: dict[str, Any] = json.loads(unescape(found.group(1)))
+    return report
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_page_draws_sorts_and_stays_at_home(page: Path, tmp_path: Path, width: int) -> None:
+    report = opened(page, tmp_path, width)
+    assert report["problems"] == []
+    assert report["requests"] == []
+    assert len(report["charts"]) == 8
+    for chart in report["charts"]:
+        assert chart["marks"] > 10, chart
+        assert 0 < chart["drawn"] <= chart["width"] + 1, chart
+    assert report["wide"] <= report["view"], "the page scrolls sideways"
+    values = [float(value) for value in report["before"]]
+    assert [float(value) for value in report["up"]] == sorted(values)
+    assert [float(value) for value in report["down"]] == sorted(values, reverse=True)
+    assert report["sorted"] == "descending"
+    assert report["controls"] == 5
+    assert report["theme"] == "light"

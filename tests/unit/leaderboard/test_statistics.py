@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from saebench.leaderboard.statistics import (
+    Curve,
+    compare_seeds,
+    matched_l0,
+    over_seeds,
+    rank_level,
+    sparsity_levels,
+)
+
+
+def curve(*seeds: list[tuple[float, float]]) -> Curve:
+    return Curve({seed: tuple(points) for seed, points in enumerate(seeds)})
+
+
+def test_interval_over_three_seeds_by_hand() -> None:
+    # mean 2, s = 1, t(2) = 4.302652730 at 95 %: half-width 4.302652730 / sqrt(3) = 2.484137
+    estimate = over_seeds({0: 1.0, 1: 2.0, 2: 3.0}, stderrs=[0.1, 0.3])
+    assert estimate.value == 2.0
+    assert estimate.half == pytest.approx(2.4841377)
+    assert (estimate.n, estimate.sd, estimate.stderr) == (3, 1.0, pytest.approx(0.2))
+
+
+def test_one_seed_has_a_value_and_no_interval() -> None:
+    estimate = over_seeds({4: 0.5})
+    assert (estimate.value, estimate.half, estimate.sd, estimate.n) == (0.5, None, None, 1)
+
+
+def test_no_seed_has_a_reason() -> None:
+    estimate = over_seeds({}, reason="no token fired")
+    assert (estimate.value, estimate.n, estimate.reason) == (None, 0, "no token fired")
+
+
+def test_paired_interval_is_scipys() -> None:
+    a, b = [0.90, 0.93, 0.91, 0.94], [0.88, 0.90, 0.90, 0.91]
+    ours = compare_seeds(dict(enumerate(a)), dict(enumerate(b)))
+    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert ours.method == "paired"
+    assert ours.half is not None
+    assert (ours.difference - ours.half, ours.difference + ours.half) == pytest.approx((low, high))
+
+
+def test_welch_interval_is_scipys_when_seeds_differ() -> None:
+    a, b = [0.90, 0.93, 0.91], [0.88, 0.90, 0.905, 0.91, 0.87]
+    ours = compare_seeds(dict(enumerate(a)), dict(enumerate(b)))
+    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert ours.method == "welch"
+    assert ours.half is not None
+    assert (ours.difference - ours.half, ours.difference + ours.half) == pytest.approx((low, high))
+
+
+def test_one_seed_never_separates() -> None:
+    interval = compare_seeds({0: 0.99}, {0: 0.01})
+    assert (interval.half, interval.separated, interval.method) == (None, False, "none")
+
+
+def test_constant_seeds_separate_by_any_difference() -> None:
+    assert compare_seeds({0: 1.0, 1: 1.0}, {0: 0.5, 1: 0.5}).separated
+    assert not compare_seeds({0: 1.0, 1: 1.0}, {2: 1.0, 3: 1.0}).separated
+
+
+def test_interpolation_is_linear_in_log_l0() -> None:
+    values, way = curve([(8.0, 0.8), (32.0, 0.9)]).at(16.0)
+    assert way == "interpolated"
+    assert values == {0: pytest.approx(0.85)}
+
+
+def test_nothing_is_extrapolated() -> None:
+    points = curve([(8.0, 0.8), (16.0, 0.9)])
+    assert points.at(17.0) == ({0: 0.9}, "near")
+    assert points.at(18.0) == ({}, "none")
+    assert points.at(7.0) == ({}, "none")
+
+
+def test_a_pair_is_compared_where_both_were_measured() -> None:
+    exact, off = curve([(8.0, 0.0), (16.0, 1.0)]), curve([(8.9, 0.0), (14.5, 1.0)])
+    assert matched_l0(exact, off, 16.0) == 14.5
+    assert matched_l0(exact, off, 8.0) == pytest.approx(8.9)
+    assert matched_l0(exact, off, 11.0) == 11.0
+    assert matched_l0(exact, curve([(100.0, 1.0)]), 16.0) == 16.0
+
+
+def test_seeds_of_one_point_each_are_compared_at_their_own_l0() -> None:
+    single = curve([(13.9, 0.5)], [(14.1, 0.5)])
+    assert matched_l0(single, curve([(8.0, 0.0), (16.0, 1.0)], [(8.0, 0.0), (16.0, 1.0)]), 16.0) == pytest.approx(
+        14.0, abs=0.01
+    )
+
+
+def test_a_seed_that_lost_a_point_does_not_narrow_the_range() -> None:
+    lost = curve([(8.0, 0.8), (16.0, 0.9)], [(8.0, 0.81), (16.0, 0.91)], [(16.0, 0.92)])
+    assert lost.span == (8.0, 16.0)
+    assert lost.at(8.0) == ({0: 0.8, 1: 0.81}, "measured")
+
+
+def flat(*values: float) -> Curve:
+    return curve(*[[(8.0, value), (16.0, value)] for value in values])
+
+
+def test_ranks_count_the_better_ones_and_ties_are_named() -> None:
+    curves = {"a": flat(0.90, 0.91, 0.92), "b": flat(0.901, 0.909, 0.921), "c": flat(0.70, 0.71, 0.72)}
+    standings, pairs = rank_level(curves, 8.0, higher_is_better=True)
+    assert [standings[name].rank for name in "abc"] == [1, 1, 3]
+    assert standings["a"].ties == ("b",)
+    assert standings["c"].ties == ()
+    assert len(pairs) == 3
+    lower, _ = rank_level(curves, 8.0, higher_is_better=False)
+    assert [lower[name].rank for name in "abc"] == [2, 2, 1]
+
+
+def test_one_seed_and_far_l0_are_not_ranked_and_say_why() -> None:
+    curves = {
+        "a": flat(0.9, 0.91),
+        "b": flat(0.8, 0.81),
+        "single": flat(0.99),
+        "far": curve([(90.0, 1.0)], [(91.0, 1.0)]),
+    }
+    standings, _ = rank_level(curves, 8.0, higher_is_better=True)
+    assert standings["single"].rank is None
+    assert standings["single"].reason == "one seed: no interval, no rank"
+    assert standings["far"].reason == "no L0 measured near 8"
+    assert (standings["a"].rank, standings["b"].rank) == (1, 2)
+
+
+def test_levels_are_distinct_targets() -> None:
+    assert sparsity_levels([16, 8, 8.4, 16, 0]) == [8, 16]
+    assert sparsity_levels([]) == []
+
+
+@given(st.lists(st.floats(-10, 10), min_size=2, max_size=6), st.floats(0.1, 10), st.floats(-5, 5))
+def test_intervals_scale_and_shift(values: list[float], scale: float, shift: float) -> None:
+    plain = over_seeds(dict(enumerate(values)))
+    moved = over_seeds({seed: scale * value + shift for seed, value in enumerate(values)})
+    assert plain.value is not None
+    assert plain.half is not None
+    assert moved.value == pytest.approx(scale * plain.value + shift, abs=1e-9)
+    assert moved.half == pytest.approx(scale * plain.half, rel=1e-6, abs=1e-9)
+
+
+def test_coverage_of_the_interval_is_near_95_percent() -> None:
+    generator = np.random.default_rng(0)
+    draws = generator.normal(size=(4000, 3))
+    inside = 0
+    for row in draws:
+        estimate = over_seeds({seed: float(value) for seed, value in enumerate(row)})
+        assert estimate.value is not None
+        assert estimate.half is not None
+        inside += abs(estimate.value) <= estimate.half
+    assert inside / 4000 == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 4000))

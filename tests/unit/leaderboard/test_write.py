@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from saebench.api.errors import SuiteError
+from saebench.leaderboard import build
+from saebench.leaderboard.page import script_json, shade
+
+Records = dict[str, dict[str, Any]]
+FILES = ("README.md", "chart.svg", "data.json", "index.html")
+
+
+@pytest.fixture(scope="module")
+def out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build([folder], tmp_path_factory.mktemp("out") / "leaderboard")
+
+
+class Page(HTMLParser):
+    """Every element with its attributes, and what a script could not have hidden."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+
+def test_exactly_four_files(out: Path) -> None:
+    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+
+
+def test_bytes_depend_on_records_alone(
+    out: Path, folder: Path, tmp_path: Path, generator: ModuleType, records: tuple[Records, Records]
+) -> None:
+    # Another place, the records cut into two folders, given in reverse order, and all measured times unread.
+    cells, groups = records
+    paths = sorted(cells)
+    left = generator.write_folder(tmp_path / "left", {path: cells[path] for path in paths[::2]}, groups)
+    right = generator.write_folder(tmp_path / "right", {path: cells[path] for path in paths[1::2]})
+    again = build([right, left], tmp_path / "again")
+    for name in FILES:
+        assert (again / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_a_folder_that_holds_the_records_keeps_them(folder: Path, out: Path, tmp_path: Path) -> None:
+    own = tmp_path / "leaderboard"
+    shutil.copytree(folder, own)
+    before = {path: path.read_bytes() for path in own.rglob("*.json")}
+    build([own], own)
+    assert {path: path.read_bytes() for path in before} == before
+    build([own], own)
+    for name in FILES:
+        assert (own / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_data_json_is_all_of_it(out: Path) -> None:
+    board = json.loads((out / "data.json").read_text("utf-8"))
+    assert board["schema_version"] == 1
+    site = board["suites"][0]["sites"][0]
+    assert site["evaluation"]["thresholds"] == {"ffr": 0.10}
+    assert site["rows"][0]["versions"]["packages"]["torch"] == ["2.11.0"]
+    assert "NaN" not in (out / "data.json").read_text("utf-8")
+
+
+def test_the_page_asks_nobody_for_anything(out: Path) -> None:
+    text = (out / "index.html").read_text("utf-8")
+    page = Page(text)
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "action", "data", "srcset", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("#", "data:")), (tag, name, value)
+    policy = next(
+        attributes["content"]
+        for tag, attributes in page.elements
+        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert "http" not in policy
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_the_page_shows_contenders_intervals_ties_failures_and_versions(out: Path) -> None:
+    text = (out / "index.html").read_text("utf-8")
+    for wanted in (
+        "1 tie",
+        "± 0.00",
+        "the loss was not finite at step 81",
+        "saebench-harness 0.1.0",
+        "synthetic, known features",
+        "Strongest contexts",
+        "control-pca",
+        "density above 0.1",
+    ):
+        assert wanted in text, wanted
+    specs = json.loads(re.findall(r'<script type="application/json" id="specs">(.*?)</script>', text, re.S)[0])
+    kinds = {name.split("-", 2)[2] for name in specs["charts"]}
+    assert kinds >= {
+        "fidelity-variance-explained",
+        "fidelity-ce-recovered-mean",
+        "density",
+        "ffr",
+        "stability",
+        "training",
+    }
+
+
+def test_hostile_text_stays_text(tmp_path: Path, generator: ModuleType, records: tuple[Records, Records]) -> None:
+    cells, groups = records
+    evil = "</script><img src=x onerror=alert(1)>|`*<!--"
+    for record in cells.values():
+        facts = record["facts"]
+        if facts["status"] != "ok":
+            facts["error"]["message"] = evil
+        elif facts["entry"] == "topk":
+            facts["dataset"]["name"] = evil
+            facts["details"]["strongest-contexts"][0]["contexts"][0]["text_tokens"][20] = evil
+            facts["config"][evil] = evil
+            facts["point"] += evil
+    text = (build([generator.write_folder(tmp_path / "in", cells, groups)], tmp_path / "out") / "index.html").read_text(
+        "utf-8"
+    )
+    page = Page(text)
+    assert not [attributes for tag, attributes in page.elements if tag == "img"]
+    assert [tag for tag, _ in page.elements].count("script") == 3
+    readme = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "<img" not in readme
+    rows = [line for line in readme.splitlines() if line.startswith("|")]
+    assert rows
+    for row in rows:
+        if "onerror" in row:
+            assert "\\|" in row
+
+
+def test_the_readme_has_tables_and_the_chart(out: Path) -> None:
+    text = (out / "README.md").read_text("utf-8")
+    assert "![Fidelity against L0" in text
+    assert "(chart.svg)" in text
+    tables = re.findall(r"^\|.*\n\|[-:| ]+\|$", text, re.M)
+    assert len(tables) == 4
+    assert "| ssae k8 (2 of 3 seeds)" in text
+
+
+def test_the_svg_is_whole_and_self_contained(out: Path) -> None:
+    text = (out / "chart.svg").read_text("utf-8")
+    assert text.startswith("<svg")
+    assert "Variance explained" in text
+    assert "xlink:href" not in text
+    assert "<script" not in text
+
+
+def test_records_that_all_failed_still_give_a_page(
+    tmp_path: Path, generator: ModuleType, records: tuple[Records, Records]
+) -> None:
+    failed = {path: record for path, record in records[0].items() if record["facts"]["status"] != "ok"}
+    made = build([generator.write_folder(tmp_path / "in", failed)], tmp_path / "out")
+    assert "the loss was not finite" in (made / "index.html").read_text("utf-8")
+    assert not (made / "chart.svg").exists()
+    assert "chart.svg" not in (made / "README.md").read_text("utf-8")
+
+
+def test_an_error_leaves_the_old_pages_whole(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("old", "utf-8")
+    with pytest.raises(SuiteError):
+        build([tmp_path], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_no_torch_and_no_training_code(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import saebench.leaderboard as board; light = 'pandas' not in sys.modules\n"
+        "board.build([Path(sys.argv[1])], Path(sys.argv[2])); board.load(sys.argv[1]); board.diff(Path(sys.argv[1]), Path(sys.argv[1]))\n"
+        "bad = [m for m in sys.modules if m.split('.')[0] in ('torch', 'transformers') or m.startswith(('saebench.train', 'saebench.score', 'saebench.execute'))]\n"
+        "print(light, bad)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder), str(tmp_path / "out")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "True []"
+
+
+def test_script_json_cannot_end_its_element() -> None:
+    text = str(script_json({"a": "</script><!--\u2028&"}))
+    assert "<" not in text
+    assert "&" not in text
+    assert json.loads(text) == {"a": "</script><!--\u2028&"}
+
+
+def test_shades() -> None:
+    assert [shade(value, 4.0) for value in (0.0, 0.01, 2.0, 4.0)] == [0, 1, 4, 9]
+    assert shade(1.0, 0.0) == 0
+    assert shade(-2.0, -4.0) == shade(2.0, -4.0) == 4
