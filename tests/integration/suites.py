@@ -7,7 +7,31 @@ from pathlib import Path
 
 from saebench.testing import make_model
 
-WORDS = "socket file tree path walk read write open close node edge graph list map key value token model layer code test run plan".split()
+WORDS = [
+    "socket",
+    "file",
+    "tree",
+    "path",
+    "walk",
+    "read",
+    "write",
+    "open",
+    "close",
+    "node",
+    "edge",
+    "graph",
+    "list",
+    "map",
+    "key",
+    "value",
+    "token",
+    "model",
+    "layer",
+    "code",
+    "test",
+    "run",
+    "plan",
+]
 
 SUITE = """
 schema: 1

@@ -21,23 +21,54 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("external")
     venv.create(folder / "venv", with_pip=False, symlinks=True)
     python = folder / "venv" / "bin" / "python"
-    where = subprocess.run([python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True, check=True).stdout.strip()
+    where = subprocess.run(
+        [python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     lines = [*site.getsitepackages(), str(ROOT), str(ROOT / "plugins")]
-    (Path(where) / "outer.pth").write_text("\n".join(f"import site; site.addsitedir({line!r})" for line in lines) + "\n")
+    (Path(where) / "outer.pth").write_text(
+        "\n".join(f"import site; site.addsitedir({line!r})" for line in lines) + "\n"
+    )
     example = folder / "example"
-    shutil.copytree(ROOT / "plugins" / "example-external", example, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+    shutil.copytree(
+        ROOT / "plugins" / "example-external",
+        example,
+        ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"),
+    )
     broken = folder / "broken"
     (broken / "src" / "saebench_broken").mkdir(parents=True)
-    (broken / "src" / "saebench_broken" / "__init__.py").write_text("raise ImportError('this package is broken on purpose')\n")
-    (broken / "pyproject.toml").write_text((example / "pyproject.toml").read_text().replace("saebench-example", "saebench-broken").replace("saebench_example", "saebench_broken").replace("example =", "broken ="))
+    (broken / "src" / "saebench_broken" / "__init__.py").write_text(
+        "raise ImportError('this package is broken on purpose')\n"
+    )
+    (broken / "pyproject.toml").write_text(
+        (example / "pyproject.toml")
+        .read_text()
+        .replace("saebench-example", "saebench-broken")
+        .replace("saebench_example", "saebench_broken")
+        .replace("example =", "broken =")
+    )
     for package in (example, broken):
-        command = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", str(package)]
+        command = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-deps",
+            "--no-build-isolation",
+            "--disable-pip-version-check",
+            str(package),
+        ]
         subprocess.run(command, check=True, capture_output=True, text=True)
     return python
 
 
 def test_it_is_listed_with_its_version_and_the_broken_one_with_its_problem(fresh: Path) -> None:
-    shown = json.loads(subprocess.run([fresh, "-m", "saebench", "plugins", "--json"], capture_output=True, text=True, check=True).stdout)
+    shown = json.loads(
+        subprocess.run(
+            [fresh, "-m", "saebench", "plugins", "--json"], capture_output=True, text=True, check=True
+        ).stdout
+    )
     (example,) = [row for row in shown["architectures"] if row["name"] == "example-relu"]
     assert (example["distribution"], example["distribution_version"]) == ("saebench-example", "0.1.0")
     (problem,) = shown["problems"]
@@ -57,7 +88,12 @@ def test_it_is_trained_and_ranked(fresh: Path, suite: Path, tmp_path: Path) -> N
         "seeds: {init: [0, 1]}\n"
     )
     (tmp_path / "s.yaml").write_text(text)
-    result = subprocess.run([fresh, "-m", "saebench", "run", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "run")], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [fresh, "-m", "saebench", "run", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     assert "theirs" in result.stdout
     data = (tmp_path / "run" / "leaderboard" / "data.json").read_text()

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from saebench.artifacts import iter_groups, iter_records
-from saebench.jobs import load_sae, run_suite
 from saebench.execute.status import read_status
+from saebench.jobs import load_sae, run_suite
 from saebench.leaderboard import build, diff
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
-    return {f"{r['facts']['entry']} {r['facts']['point']} s{r['facts']['init_seed']}": r for _, r in iter_records(folder)}
+    return {
+        f"{r['facts']['entry']} {r['facts']['point']} s{r['facts']['init_seed']}": r for _, r in iter_records(folder)
+    }
 
 
 def test_every_cell_has_a_record_and_every_metric_a_value_or_a_reason(finished: Path) -> None:
@@ -48,20 +50,37 @@ def test_equal_budgets_and_who_paid(finished: Path) -> None:
         if facts["control"]:
             assert facts["budget"]["tokens"] is None, name
             continue
-        assert facts["budget"]["tokens"] <= facts["spent"]["train"]["tokens"] < facts["budget"]["tokens"] + facts["train"]["batch"], name
+        assert (
+            facts["budget"]["tokens"]
+            <= facts["spent"]["train"]["tokens"]
+            < facts["budget"]["tokens"] + facts["train"]["batch"]
+        ), name
         assert len(facts["training"]["trajectory"]) <= 12
-    assert found["ssae k4 s0"]["facts"]["spent"]["parent"]["tokens"] == found["topk k4 s0"]["facts"]["spent"]["train"]["tokens"]
+    assert (
+        found["ssae k4 s0"]["facts"]["spent"]["parent"]["tokens"]
+        == found["topk k4 s0"]["facts"]["spent"]["train"]["tokens"]
+    )
     assert found["faithful default s0"]["facts"]["spent"]["data"]["tokens"] > 0
 
 
 def test_controls_are_floor_and_ceiling(finished: Path) -> None:
     found = records(finished)
-    identity = next(record["facts"]["metrics"] for name, record in found.items() if name.startswith("control-identity") and record["facts"]["model"])
+    identity = next(
+        record["facts"]["metrics"]
+        for name, record in found.items()
+        if name.startswith("control-identity") and record["facts"]["model"]
+    )
     assert identity["fvu"]["value"] == pytest.approx(0, abs=1e-9)
     assert identity["variance-explained"]["value"] == pytest.approx(1)
     assert identity["kl"]["value"] == pytest.approx(0, abs=1e-5)
-    assert identity["ce-recovered-zero"]["value"] is None or identity["ce-recovered-zero"]["value"] == pytest.approx(1, abs=1e-3)
-    random = next(record["facts"]["metrics"] for name, record in found.items() if name.startswith("control-random") and record["facts"]["model"])
+    assert identity["ce-recovered-zero"]["value"] is None or identity["ce-recovered-zero"]["value"] == pytest.approx(
+        1, abs=1e-3
+    )
+    random = next(
+        record["facts"]["metrics"]
+        for name, record in found.items()
+        if name.startswith("control-random") and record["facts"]["model"]
+    )
     assert random["fvu"]["value"] > found["topk k4 s0"]["facts"]["metrics"]["fvu"]["value"]
 
 
@@ -124,7 +143,7 @@ def test_interrupt_is_130_and_leaves_nothing_half_written(suite: Path, tmp_path:
     assert process.returncode == 130, stderr
     assert "interrupted. Run the same command again" in stderr
     assert "Traceback" not in stderr
-    assert not [path for path in folder.rglob(".*.tmp")]
+    assert not list(folder.rglob(".*.tmp"))
     for path in folder.glob("records/**/*.json"):
         json.loads(path.read_text())
 
@@ -136,7 +155,9 @@ def test_the_leaderboard_from_records_alone_is_byte_identical(finished: Path, tm
     build([copy], tmp_path / "board")
     for path in sorted((finished / "leaderboard").rglob("*")):
         if path.is_file():
-            assert path.read_bytes() == (tmp_path / "board" / path.relative_to(finished / "leaderboard")).read_bytes(), path.name
+            assert (
+                path.read_bytes() == (tmp_path / "board" / path.relative_to(finished / "leaderboard")).read_bytes()
+            ), path.name
 
 
 def test_only_runs_an_entry_and_its_parents(suite: Path, finished: Path, tmp_path: Path) -> None:
@@ -162,7 +183,13 @@ def test_a_failing_architecture_is_a_record_and_the_others_go_on(suite: Path, tm
         "def saebench_architectures():\n"
         "    return [ArchitectureSpec('faulty', '1', Config, build, lambda c, s: Cost(1, 4, 1, 1, 1, 1, 1, 4.0))]\n"
     )
-    text = suite.read_text().replace("entries:\n", "entries:\n  - {name: faulty, architecture: faulty, dataset: mine, config: {d_sae: 64}}\n").replace("controls: true", "controls: false")
+    text = (
+        suite.read_text()
+        .replace(
+            "entries:\n", "entries:\n  - {name: faulty, architecture: faulty, dataset: mine, config: {d_sae: 64}}\n"
+        )
+        .replace("controls: true", "controls: false")
+    )
     (tmp_path / "s.yaml").write_text(text)
     result = run_suite(tmp_path / "s.yaml", out=tmp_path / "run", plugins=[plugin])
     assert result.exit_status == 4
@@ -188,6 +215,11 @@ def test_a_full_disk_is_status_5_and_nothing_is_half_written(suite: Path, tmp_pa
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 5, result.stderr
     assert "Traceback" not in result.stderr
-    assert not [path for path in folder.rglob(".*.tmp")]
-    finished = subprocess.run([sys.executable, "-m", "saebench", "run", str(suite), "--out", str(folder)], capture_output=True, text=True, check=False)
+    assert not list(folder.rglob(".*.tmp"))
+    finished = subprocess.run(
+        [sys.executable, "-m", "saebench", "run", str(suite), "--out", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert finished.returncode == 0, finished.stderr

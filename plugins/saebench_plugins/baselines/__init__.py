@@ -1,0 +1,1 @@
+"""Baselines that every comparison carries: ReLU with L1, and BatchTopK."""

@@ -1,0 +1,1 @@
+"""Floors and ceilings: random directions, permuted decoder, PCA, identity."""

@@ -1,0 +1,1 @@
+"""Expander SAE (Mendoza-Smith 2026)."""

@@ -1,0 +1,1 @@
+"""JumpReLU SAE (Rajamanoharan et al. 2024)."""

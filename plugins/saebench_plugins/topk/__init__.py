@@ -1,0 +1,1 @@
+"""TopK SAE (Gao et al. 2024)."""

@@ -1,0 +1,108 @@
+"""Cost formulas and config checks for `plugin.py` files. Loads no torch.
+
+FLOPs count a multiply-add as two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from saebench.api.specs import Cost, Problem, Site
+
+ADAM_FLOPS = 12
+"""Per parameter: two moments, bias corrections folded, square root, division, update."""
+CLIP_FLOPS = 3
+"""Per parameter: square, add, scale."""
+UNIT_ROW_FLOPS = 9
+"""Per value under `UnitRows`: project the gradient (4), norm (2), scale (1), and the norm of the projection (2)."""
+
+
+def linear_cost(
+    d_in: int,
+    d_sae: int,
+    *,
+    expected_l0: float | None,
+    n_parameters: int | None = None,
+    buffer_bytes: int = 4,
+    encoder_width: int | None = None,
+    unit_rows: bool = True,
+) -> Cost:
+    """Cost of an SAE with a linear encoder and decoder whose backward pass touches active latents alone.
+
+    Forward: the encoder product, `2 d_in` for each latent of each token. For each active latent: decode, its value and
+    weight gradient, and the encoder's weight and input gradient, `2 d_in` each.
+
+    Args:
+        n_parameters: Default: two matrices and two biases.
+        buffer_bytes: State beyond the parameters.
+        encoder_width: Inputs that a latent reads; default `d_in`.
+        unit_rows: Whether `[d_sae, d_in]` decoder rows are constrained.
+    """
+    width = d_in if encoder_width is None else encoder_width
+    parameters = 2 * d_in * d_sae + d_in + d_sae if n_parameters is None else n_parameters
+    encode = 2 * width * d_sae + d_sae + d_in
+    return Cost(
+        n_parameters=parameters,
+        stored_bytes=4 * parameters + buffer_bytes,
+        train_flops_per_token=encode + 8 * d_in,
+        train_flops_per_active=5 * 2 * width,
+        step_flops=(ADAM_FLOPS + CLIP_FLOPS) * parameters + (UNIT_ROW_FLOPS * d_in * d_sae if unit_rows else 0),
+        encode_flops_per_token=encode,
+        # Pre-activations and the selector's scratch; input, centred input, reconstruction, residual and their gradients;
+        # value, latent, row and gradient of each active entry, twice for the transposed order.
+        workspace_bytes_per_token=8 * d_sae
+        + 24 * d_in
+        + 64 * int(expected_l0 if expected_l0 is not None else d_sae / 4),
+        expected_l0=expected_l0,
+    )
+
+
+def one_place(site: Site) -> Iterator[Problem]:
+    """An SAE reads and writes one place."""
+    if site.d_in != site.d_out:
+        yield Problem(
+            "architecture",
+            f"reads {site.d_in} and writes {site.d_out} values. An SAE needs one place; use a hookpoint that is read and written.",
+        )
+
+
+def at_least(config: Any, minimum: int, *keys: str) -> Iterator[Problem]:
+    """Integers that must not lie below `minimum`."""
+    for key in keys:
+        value = getattr(config, key)
+        if value is not None and value < minimum:
+            yield Problem(key, f"got {value}. Use {minimum} or more.")
+
+
+def positive(config: Any, *keys: str) -> Iterator[Problem]:
+    """Numbers that must be above zero (None passes)."""
+    for key in keys:
+        value = getattr(config, key)
+        if value is not None and not value > 0:
+            yield Problem(key, f"got {value}. Use a number above 0.")
+
+
+def not_negative(config: Any, *keys: str) -> Iterator[Problem]:
+    """Numbers that must not be below zero (None passes)."""
+    for key in keys:
+        value = getattr(config, key)
+        if value is not None and not value >= 0:
+            yield Problem(key, f"got {value}. Use 0 or more.")
+
+
+def fraction(config: Any, *keys: str) -> Iterator[Problem]:
+    """Numbers in (0, 1] (None passes)."""
+    for key in keys:
+        value = getattr(config, key)
+        if value is not None and not 0 < value <= 1:
+            yield Problem(key, f"got {value}. Use a fraction above 0, at most 1.")
+
+
+def k_fits(config: Any, key: str = "k") -> Iterator[Problem]:
+    """1 <= k <= d_sae."""
+    k, d_sae = getattr(config, key), config.d_sae
+    if k < 1:
+        yield Problem(key, f"got {k}. Use 1 or more.")
+    elif d_sae >= 1 and k > d_sae:
+        yield Problem(key, f"got {k} but d_sae is {d_sae}. Use {key} <= d_sae.")

@@ -1,0 +1,136 @@
+"""A bench for architecture plugins: synthetic activations, a plain training loop, and the promises every SAE makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from saebench.api import ActivationBatch, AfterStep, ArchitectureSpec, Site, StepInfo, UnitRows, resolve
+from saebench.nn import total_variance
+
+D_IN, D_SAE, BATCH = 16, 32, 128
+
+
+class Bench:
+    """What the tests of architectures share."""
+
+    d_in, d_sae, batch = D_IN, D_SAE, BATCH
+    site = Site(D_IN, D_IN)
+
+    @staticmethod
+    def generator(seed: int = 0) -> torch.Generator:
+        return torch.Generator().manual_seed(seed)
+
+    def data(self, n: int = 4096, seed: int = 0) -> Tensor:
+        """Sparse non-negative combinations of 32 fixed directions, shifted; mean square about 1 a coordinate."""
+        directions = torch.randn(D_SAE, D_IN, generator=self.generator(77))
+        generator = self.generator(seed)
+        on = torch.rand(n, D_SAE, generator=generator) < 3 / D_SAE
+        x = (on * torch.rand(n, D_SAE, generator=generator)) @ directions + 0.5
+        return x / x.pow(2).mean().sqrt()
+
+    def build(self, spec: ArchitectureSpec, config: Mapping[str, Any], seed: int = 0, **more: Any) -> Any:
+        chosen = spec.config(**config)
+        assert not spec.check(chosen, self.site)
+        return resolve(spec.build)(chosen, site=self.site, generator=self.generator(seed), **more)
+
+    def start(self, sae: Any, x: Tensor) -> Any:
+        if hasattr(sae, "init_from_data"):
+            sae.init_from_data(x[:2048], self.generator(1))
+        return sae
+
+    def train(self, sae: Any, x: Tensor, lr: float = 1e-2, epochs: int = 2) -> Any:
+        """Adam with constraints as the harness applies them; ends with `finalize`."""
+        groups = (
+            sae.param_groups(lr) if hasattr(sae, "param_groups") else [{"params": list(sae.parameters()), "lr": lr}]
+        )
+        optimiser = torch.optim.Adam(groups, lr=lr)
+        named = dict(sae.named_parameters())
+        constraints = sae.constraints() if hasattr(sae, "constraints") else {}
+        total, seen, generator = epochs * len(x), 0, self.generator(5)
+
+        def reset_moments(parameter: Tensor, rows: Tensor) -> None:
+            for name in ("exp_avg", "exp_avg_sq"):
+                optimiser.state[parameter][name][rows] = 0
+
+        for epoch in range(epochs):
+            for rows in torch.randperm(len(x), generator=self.generator(epoch)).split(BATCH):
+                batch = ActivationBatch(x[rows], x[rows])
+                step = StepInfo(seen // BATCH, seen / total, seen, total)
+                terms = sae.training_loss(batch, step)
+                weights = (
+                    sae.token_weights(terms.reconstruction.detach(), step) if hasattr(sae, "token_weights") else None
+                )
+                loss = terms.reconstruction.mean() if weights is None else (weights * terms.reconstruction).sum()
+                optimiser.zero_grad()
+                (loss + sum(terms.penalties.values())).backward()
+                with torch.no_grad():
+                    for name, constraint in constraints.items():
+                        if isinstance(constraint, UnitRows):
+                            grad = named[name].grad
+                            grad -= named[name] * (grad * named[name]).sum(1, keepdim=True)
+                    optimiser.step()
+                    for name, constraint in constraints.items():
+                        if isinstance(constraint, UnitRows):
+                            named[name] /= named[name].norm(dim=1, keepdim=True)
+                        else:
+                            named[name].clamp_(min=constraint.floor)
+                    if hasattr(sae, "after_step"):
+                        sae.after_step(AfterStep(batch, terms, step, generator, reset_moments))
+                seen += len(rows)
+        if hasattr(sae, "finalize"):
+            sae.finalize(x.split(BATCH))
+        return sae
+
+    @torch.no_grad()
+    def score(self, sae: Any, x: Tensor) -> tuple[float, float]:
+        """FVU and L0."""
+        codes = sae.encode(x)
+        return float((sae.decode(codes) - x).pow(2).sum(1).mean()) / total_variance(x), float(
+            codes.l0().double().mean()
+        )
+
+    def keeps_promises(self, spec: ArchitectureSpec, config: Mapping[str, Any]) -> Any:
+        """Same seed, same bits; training lowers FVU on unseen data; the state dict is the whole inference form."""
+        x, held_out = self.data(), self.data(1024, seed=1)
+        before = self.score(self.start(self.build(spec, config), x), held_out)[0]
+        sae = self.train(self.start(self.build(spec, config), x), x)
+        again = self.train(self.start(self.build(spec, config), x), x)
+        assert sae.state_dict().keys() == again.state_dict().keys()
+        for name, tensor in sae.state_dict().items():
+            assert torch.equal(tensor, again.state_dict()[name]), name
+            assert tensor.isfinite().all(), name
+        after = self.score(sae, held_out)[0]
+        assert after < 0.7 * before, (before, after)
+
+        fresh = self.build(spec, config, seed=9)
+        fresh.load_state_dict(sae.state_dict(), strict=True)
+        with torch.no_grad():
+            codes, other = sae.encode(held_out), fresh.encode(held_out)
+            assert torch.equal(codes.values, other.values)
+            assert torch.equal(codes.latents, other.latents)
+            assert torch.equal(sae.decode(codes), fresh.decode(other))
+
+        started = self.build(spec, config, seed=9, init_from=sae)
+        self.start(started, x + 3)
+        for name, tensor in sae.state_dict().items():
+            assert torch.equal(tensor, started.state_dict()[name]), name
+        assert sum(p.numel() for p in sae.parameters()) == spec.cost(spec.config(**config), self.site).n_parameters
+        stored = sum(t.numel() * t.element_size() for t in sae.state_dict().values())
+        assert stored == spec.cost(spec.config(**config), self.site).stored_bytes
+        return sae
+
+    def gradients(self, loss: Tensor, module: nn.Module) -> dict[str, Tensor]:
+        """Gradient by parameter name; zeros where the loss does not depend on it."""
+        names, parameters = zip(*module.named_parameters(), strict=True)
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return {n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, found, strict=True)}
+
+
+@pytest.fixture(scope="session")
+def bench() -> Bench:
+    return Bench()
