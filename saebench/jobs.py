@@ -82,7 +82,9 @@ def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Seq
     catalog = load_catalog(plugins)
     facts = describe_model(model, None, catalog=catalog)
     if not Path(text).exists():
-        raise SuiteError(f"--text {text}: no such file or folder. Give a txt, jsonl, jsonl.gz or parquet file, or a folder of them.")
+        raise SuiteError(
+            f"--text {text}: no such file or folder. Give a txt, jsonl, jsonl.gz or parquet file, or a folder of them."
+        )
     name = hookpoint or f"layers.{facts.n_layers // 2}"
     point = facts.hookpoint(name)
     return starter_suite(model, text, hookpoint=name, d_in=point.d, context=min(128, facts.context_limit or 128))
@@ -93,7 +95,11 @@ def _numerics() -> Iterator[None]:
     """Threads and deterministic operators for the time of a run; the caller's settings come back afterwards."""
     import torch
 
-    threads, deterministic, warn = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    threads, deterministic, warn = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     torch.set_num_threads(provenance.n_threads())
     torch.use_deterministic_algorithms(True)
     try:
@@ -200,7 +206,9 @@ def _wanted(plan: Plan, only: str | None) -> list[Cell]:
     return [cell for cell in plan.cells if cell.cell_id in keep]
 
 
-def run(suite: str | Path = "quickstart", *, out: str | Path | None = None, device: str = "cpu", **options: Any) -> list[dict[str, Any]]:
+def run(
+    suite: str | Path = "quickstart", *, out: str | Path | None = None, device: str = "cpu", **options: Any
+) -> list[dict[str, Any]]:
     """Runs a suite and gives its records.
 
     Args:

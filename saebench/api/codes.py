@@ -41,7 +41,11 @@ class SparseCodes:
         import torch
 
         n_rows, k = values.shape
-        offsets = torch.arange(0, n_rows * k + 1, k, device=values.device) if k else torch.zeros(n_rows + 1, dtype=torch.long, device=values.device)
+        offsets = (
+            torch.arange(0, n_rows * k + 1, k, device=values.device)
+            if k
+            else torch.zeros(n_rows + 1, dtype=torch.long, device=values.device)
+        )
         return cls(values.reshape(-1), latents.reshape(-1), offsets, d_sae)
 
     @classmethod
@@ -78,7 +82,12 @@ class SparseCodes:
         if bool(keep.all()):
             return self
         rows = self.rows()[keep]
-        return replace(self, values=self.values[keep], latents=self.latents[keep], offsets=self.offsets_from_rows(rows, self.n_rows))
+        return replace(
+            self,
+            values=self.values[keep],
+            latents=self.latents[keep],
+            offsets=self.offsets_from_rows(rows, self.n_rows),
+        )
 
     def l0(self) -> Tensor:
         """`[B]` int64: entries that are not zero, in each row."""

@@ -100,7 +100,9 @@ class TextModel(Protocol):
         """Text of token ids, special tokens left out."""
         ...
 
-    def sample(self, n_sequences: int, length: int, *, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:
+    def sample(
+        self, n_sequences: int, length: int, *, temperature: float, top_p: float, generator: torch.Generator
+    ) -> Tensor:
         """`[n_sequences, length]` int64 from BOS: position 0 is BOS; after an EOS the rest is EOS (padding)."""
         ...
 
@@ -139,5 +141,11 @@ def file_manifest(paths: Sequence[Path], root: Path) -> list[dict[str, Any]]:
     rows = []
     for path in paths:
         with path.open("rb") as file:
-            rows.append({"name": path.relative_to(root).as_posix() if path != root else path.name, "bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()})
+            rows.append(
+                {
+                    "name": path.relative_to(root).as_posix() if path != root else path.name,
+                    "bytes": path.stat().st_size,
+                    "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+                }
+            )
     return rows

@@ -11,7 +11,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Direction = Literal["lower", "higher", "neutral"]
-Unit = Literal["fraction", "ratio", "nats", "latents", "tokens", "flops", "seconds", "bytes", "values", "tokens/s", "activation", "squared activation"]
+Unit = Literal[
+    "fraction",
+    "ratio",
+    "nats",
+    "latents",
+    "tokens",
+    "flops",
+    "seconds",
+    "bytes",
+    "values",
+    "tokens/s",
+    "activation",
+    "squared activation",
+]
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,9 @@ class MetricValue:
             raise ValueError(f"a standard error must be finite and not negative, got {self.stderr}")
 
     @classmethod
-    def of(cls, info: MetricInfo, value: float | None, n: int, *, stderr: float | None = None, reason: str | None = None) -> MetricValue:
+    def of(
+        cls, info: MetricInfo, value: float | None, n: int, *, stderr: float | None = None, reason: str | None = None
+    ) -> MetricValue:
         """Value under `info`'s unit and direction; a value that is not finite becomes null with a reason."""
         if value is not None and not math.isfinite(value):
             value, stderr, reason = None, None, reason or f"the computation gave {value}"
@@ -81,7 +96,14 @@ class MetricValue:
 
     def to_json(self) -> dict[str, Any]:
         """Plain mapping with all six keys."""
-        return {"value": self.value, "unit": self.unit, "direction": self.direction, "n": self.n, "stderr": self.stderr, "reason": self.reason}
+        return {
+            "value": self.value,
+            "unit": self.unit,
+            "direction": self.direction,
+            "n": self.n,
+            "stderr": self.stderr,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,10 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], meta: Mapping[s
 
     with atomic_folder(folder) as temporary:
         save_file(_ready(tensors), temporary / TENSORS)
-        write_json(temporary / META, {**meta, "schema_version": CHECKPOINT_SCHEMA_VERSION, "sha256": file_digest(temporary / TENSORS)})
+        write_json(
+            temporary / META,
+            {**meta, "schema_version": CHECKPOINT_SCHEMA_VERSION, "sha256": file_digest(temporary / TENSORS)},
+        )
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -45,13 +48,19 @@ def read_meta(folder: Path) -> dict[str, Any]:
     """
     path = folder / META
     if not path.is_file():
-        raise SuiteError(f"{folder}: no checkpoint stands here ({META} is missing). Give a folder that `saebench run` wrote under checkpoints/.")
+        raise SuiteError(
+            f"{folder}: no checkpoint stands here ({META} is missing). Give a folder that `saebench run` wrote under checkpoints/."
+        )
     try:
         meta: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path}: not readable as JSON ({error}). Delete the folder and run again to train this cell anew.") from error
+        raise SuiteError(
+            f"{path}: not readable as JSON ({error}). Delete the folder and run again to train this cell anew."
+        ) from error
     if meta.get("schema_version") != CHECKPOINT_SCHEMA_VERSION:
-        raise SuiteError(f"{path}: schema_version is {meta.get('schema_version')!r}; this saebench reads {CHECKPOINT_SCHEMA_VERSION}. Use the saebench that wrote it.")
+        raise SuiteError(
+            f"{path}: schema_version is {meta.get('schema_version')!r}; this saebench reads {CHECKPOINT_SCHEMA_VERSION}. Use the saebench that wrote it."
+        )
     return meta
 
 
@@ -66,7 +75,9 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     meta = read_meta(folder)
     path = folder / TENSORS
     if not path.is_file() or file_digest(path) != meta.get("sha256"):
-        raise SuiteError(f"{path}: missing or damaged (its digest is not the one in {META}). Delete the folder and run again to train this cell anew.")
+        raise SuiteError(
+            f"{path}: missing or damaged (its digest is not the one in {META}). Delete the folder and run again to train this cell anew."
+        )
     return load_file(path), meta
 
 

@@ -28,14 +28,22 @@ def read_record(path: Path, kind: str = "cell") -> dict[str, Any]:
     try:
         record = json.loads(path.read_text("utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path}: not readable as JSON ({error}). Delete the file and run again, or restore it.") from error
+        raise SuiteError(
+            f"{path}: not readable as JSON ({error}). Delete the file and run again, or restore it."
+        ) from error
     if not isinstance(record, dict) or record.get("kind") != kind:
-        raise SuiteError(f"{path}: not a {kind} record of saebench. Keep only saebench records below records/ and groups/.")
+        raise SuiteError(
+            f"{path}: not a {kind} record of saebench. Keep only saebench records below records/ and groups/."
+        )
     if record.get("schema_version") != RECORD_SCHEMA_VERSION:
-        raise SuiteError(f"{path}: schema_version is {record.get('schema_version')!r}; this saebench reads {RECORD_SCHEMA_VERSION}. Use the saebench that wrote it.")
+        raise SuiteError(
+            f"{path}: schema_version is {record.get('schema_version')!r}; this saebench reads {RECORD_SCHEMA_VERSION}. Use the saebench that wrote it."
+        )
     missing = [key for key in _KEYS[kind] if key not in record]
     if missing or record["facts"].get("status") not in STATUSES:
-        raise SuiteError(f"{path}: damaged record (missing {', '.join(missing) or 'a known status'}). Delete the file and run again, or restore it.")
+        raise SuiteError(
+            f"{path}: damaged record (missing {', '.join(missing) or 'a known status'}). Delete the file and run again, or restore it."
+        )
     return record
 
 

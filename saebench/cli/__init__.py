@@ -8,8 +8,8 @@ from importlib import import_module
 
 import click
 
-from saebench.version import __version__
 from saebench.cli.common import debug_wanted, fail
+from saebench.version import __version__
 
 _COMMANDS = {
     "run": "plan, train, score, write records, build the leaderboard",

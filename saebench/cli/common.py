@@ -20,7 +20,12 @@ def common(command: Command) -> Command:
     """Adds `--debug` and `--plugin FILE`."""
     command = click.option("--debug", is_flag=True, help="Show tracebacks.")(command)
     return click.option(
-        "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="A local Python file as plugin. May be given several times."
+        "--plugin",
+        "plugins",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="A local Python file as plugin. May be given several times.",
     )(command)
 
 

@@ -11,7 +11,11 @@ from saebench.cli.common import common
 
 @click.command("leaderboard")
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for index.html, README.md and data.json. Default: DIR/leaderboard for a run folder.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for index.html, README.md and data.json. Default: DIR/leaderboard for a run folder.",
+)
 @common
 def command(folders: tuple[Path, ...], out: Path | None, plugins: tuple[Path, ...], debug: bool) -> None:
     """Rebuild the leaderboard from records, offline; equal records give equal bytes."""

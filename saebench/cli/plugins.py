@@ -15,14 +15,35 @@ from saebench.cli.common import common
 
 def _rows(catalog: Any) -> dict[str, list[dict[str, Any]]]:
     def row(name: str, offer: Any, **more: Any) -> dict[str, Any]:
-        return {"name": name, "version": offer.spec.version, "distribution": offer.distribution, "distribution_version": offer.version, "module": offer.module, **more}
+        return {
+            "name": name,
+            "version": offer.spec.version,
+            "distribution": offer.distribution,
+            "distribution_version": offer.version,
+            "module": offer.module,
+            **more,
+        }
 
     return {
-        "architectures": [row(n, o, description=o.spec.description, tags=sorted(o.spec.tags)) for n, o in sorted(catalog.architectures.items())],
-        "datasets": [row(n, o, description=o.spec.description, kind=o.spec.kind) for n, o in sorted(catalog.datasets.items())],
-        "metrics": [row(n, o, ids=[info.id for info in o.spec.provides], core=o.spec.core) for n, o in sorted(catalog.metrics.items())],
+        "architectures": [
+            row(n, o, description=o.spec.description, tags=sorted(o.spec.tags))
+            for n, o in sorted(catalog.architectures.items())
+        ],
+        "datasets": [
+            row(n, o, description=o.spec.description, kind=o.spec.kind) for n, o in sorted(catalog.datasets.items())
+        ],
+        "metrics": [
+            row(n, o, ids=[info.id for info in o.spec.provides], core=o.spec.core)
+            for n, o in sorted(catalog.metrics.items())
+        ],
         "problems": [
-            {"name": p.origin.name, "distribution": p.origin.distribution, "module": p.origin.module, "message": p.message, "details": p.details}
+            {
+                "name": p.origin.name,
+                "distribution": p.origin.distribution,
+                "module": p.origin.module,
+                "message": p.message,
+                "details": p.details,
+            }
             for p in catalog.problems
         ],
     }
@@ -45,13 +66,22 @@ def command(as_json: bool, plugins: tuple[Path, ...], debug: bool) -> None:
         for row in rows[kind]:
             text = row.get("description") or ", ".join(row.get("ids", ()))
             head = f"  {row['name']:<20} {row['version']:<4}"
-            click.echo(textwrap.fill(text, width, initial_indent=head, subsequent_indent=" " * 27, break_on_hyphens=False))
+            click.echo(
+                textwrap.fill(text, width, initial_indent=head, subsequent_indent=" " * 27, break_on_hyphens=False)
+            )
             click.echo(f"{'':<27}{row['distribution']} {row['distribution_version']}")
         click.echo()
     if rows["problems"]:
         click.echo(click.style("problems", bold=True))
         for problem in rows["problems"]:
-            click.echo(textwrap.fill(f"{problem['name']} ({problem['distribution']}): {problem['message']}", width, initial_indent="  ", subsequent_indent="    "))
+            click.echo(
+                textwrap.fill(
+                    f"{problem['name']} ({problem['distribution']}): {problem['message']}",
+                    width,
+                    initial_indent="  ",
+                    subsequent_indent="    ",
+                )
+            )
             if debug:
                 click.echo(textwrap.indent(problem["details"], "      "))
     else:

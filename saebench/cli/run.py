@@ -19,7 +19,15 @@ from saebench.cli.common import common, say
 @click.option("--fresh", is_flag=True, help="Move an older run folder aside and start anew.")
 @common
 def command(
-    suite: str, out: Path | None, device: str, executor: str, only: str | None, retry_failed: bool, fresh: bool, plugins: tuple[Path, ...], debug: bool
+    suite: str,
+    out: Path | None,
+    device: str,
+    executor: str,
+    only: str | None,
+    retry_failed: bool,
+    fresh: bool,
+    plugins: tuple[Path, ...],
+    debug: bool,
 ) -> int:
     """Plan, train, score, write records and build the leaderboard.
 
@@ -28,7 +36,17 @@ def command(
     """
     from saebench.jobs import run_suite
 
-    result = run_suite(suite, out=out, device=device, only=only, retry_failed=retry_failed, fresh=fresh, plugins=plugins, say=say, debug=debug)
+    result = run_suite(
+        suite,
+        out=out,
+        device=device,
+        only=only,
+        retry_failed=retry_failed,
+        fresh=fresh,
+        plugins=plugins,
+        say=say,
+        debug=debug,
+    )
     click.echo(result.table)
     click.echo(f"leaderboard: {result.leaderboard / 'index.html'}")
     return result.exit_status

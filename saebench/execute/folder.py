@@ -51,7 +51,9 @@ def locked(root: Path) -> Iterator[RunFolder]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SuiteError(f"{root}: another saebench run works in this folder. Wait for it, or choose another folder with --out.") from None
+            raise SuiteError(
+                f"{root}: another saebench run works in this folder. Wait for it, or choose another folder with --out."
+            ) from None
         sweep(root)
         yield RunFolder(root)
     finally:

@@ -52,10 +52,28 @@ class Pipeline:
         bar: A progress bar over cells, with `update(n)` and `set_postfix_str`.
     """
 
-    def __init__(self, plan: Plan, run: RunFolder, catalog: Catalog, *, device: str, say: Callable[[str], None], bar: Any, debug: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        run: RunFolder,
+        catalog: Catalog,
+        *,
+        device: str,
+        say: Callable[[str], None],
+        bar: Any,
+        debug: bool = False,
+    ) -> None:
         from saebench.data import Sources
 
-        self.plan, self.run, self.catalog, self.device, self.say, self.bar, self.debug = plan, run, catalog, device, say, bar, debug
+        self.plan, self.run, self.catalog, self.device, self.say, self.bar, self.debug = (
+            plan,
+            run,
+            catalog,
+            device,
+            say,
+            bar,
+            debug,
+        )
         self.sources: Sources = Sources(plan.datasets, run=run, catalog=catalog, device=device, progress=True)
         self.threads = provenance.n_threads()
 
@@ -156,10 +174,20 @@ class Pipeline:
                 progress=self._progress(cell),
             )
             if trained.status != "ok":
-                return self._outcome_of(cell, source, parent, status=trained.status, error=trained.error, training=trained.to_json(), measured=trained.measured())
+                return self._outcome_of(
+                    cell,
+                    source,
+                    parent,
+                    status=trained.status,
+                    error=trained.error,
+                    training=trained.to_json(),
+                    measured=trained.measured(),
+                )
             save_outcome(trained, cell, folder)
         meta = read_meta(folder)
-        outcome = self._outcome_of(cell, source, parent, status="ok", error=None, training=meta["training"], measured=meta["measured"])
+        outcome = self._outcome_of(
+            cell, source, parent, status="ok", error=None, training=meta["training"], measured=meta["measured"]
+        )
         sae = load_sae(folder, self.catalog).to(self.device)
         spent = outcome.spent
         scored = score_cell(
@@ -176,7 +204,11 @@ class Pipeline:
             ),
         )
         outcome.metrics, outcome.metric_info, outcome.details = scored.metrics, scored.metric_info, scored.details
-        outcome.measured_metrics, outcome.evaluation, outcome.sae_facts = scored.measured_metrics, scored.evaluation, scored.sae_facts
+        outcome.measured_metrics, outcome.evaluation, outcome.sae_facts = (
+            scored.measured_metrics,
+            scored.evaluation,
+            scored.sae_facts,
+        )
         outcome.spent["scoring"] = scored.spent
         outcome.times["score_s"] = scored.seconds
         if scored.arrays:
@@ -189,7 +221,9 @@ class Pipeline:
         folder = self.run.checkpoint(cell.parent)
         if not has_checkpoint(folder, cell.parent):
             parent = self.plan.cell(cell.parent)
-            raise _Skipped(f"its parent {parent.label} has no checkpoint (status {self.status_of(parent) or 'not run'}). Mend the parent, then run with --retry-failed.")
+            raise _Skipped(
+                f"its parent {parent.label} has no checkpoint (status {self.status_of(parent) or 'not run'}). Mend the parent, then run with --retry-failed."
+            )
         return folder
 
     def _evaluation(self, cell: Cell, source: TrainingSource) -> list[tuple[Any, int, EvaluationSource]]:
@@ -201,12 +235,22 @@ class Pipeline:
 
     def _progress(self, cell: Cell) -> Callable[[int, int, float | None, float | None], None]:
         def report(tokens: int, allotted: int, fvu: float | None, l0: float | None) -> None:
-            self.catalog.observe("saebench_train_progress", cell_id=cell.cell_id, tokens=tokens, allotted=allotted, fvu=fvu, l0=l0)
+            self.catalog.observe(
+                "saebench_train_progress", cell_id=cell.cell_id, tokens=tokens, allotted=allotted, fvu=fvu, l0=l0
+            )
 
         return report
 
     def _outcome_of(
-        self, cell: Cell, source: TrainingSource, parent: Path | None, *, status: str, error: dict[str, str] | None, training: Mapping[str, Any], measured: Mapping[str, Any]
+        self,
+        cell: Cell,
+        source: TrainingSource,
+        parent: Path | None,
+        *,
+        status: str,
+        error: dict[str, str] | None,
+        training: Mapping[str, Any],
+        measured: Mapping[str, Any],
     ) -> CellOutcome:
         """What training left, in the record's words."""
         spent = dict(training["spent"])
@@ -222,7 +266,9 @@ class Pipeline:
                 "epochs": tokens / source.n_tokens if source.n_tokens else None,
             },
             token_policy=source.token_policy,
-            training=None if cell.control else {key: training[key] for key in ("steps", "trajectory", "dead_fraction", "facts")},
+            training=None
+            if cell.control
+            else {key: training[key] for key in ("steps", "trajectory", "dead_fraction", "facts")},
             input_scale=training["input_scale"],
             spent={
                 "train": spent,
@@ -235,7 +281,9 @@ class Pipeline:
 
     def _write(self, cell: Cell, outcome: CellOutcome, started: str | None = None) -> None:
         path = self.record_path(cell)
-        record = cell_record(cell, self.plan, outcome, supersedes=self._superseded(cell), environment=self._environment(started))
+        record = cell_record(
+            cell, self.plan, outcome, supersedes=self._superseded(cell), environment=self._environment(started)
+        )
         write_record(path, record)
         self.bar.update(1)
         if outcome.status != "ok":
@@ -277,7 +325,9 @@ class Pipeline:
         if path.is_file():
             try:
                 old = read_record(path, "group")["facts"]
-                if [(member["score_id"], member["status"]) for member in old["members"]] == members_now and old["metric_versions"] == dict(group.metrics):
+                if [(member["score_id"], member["status"]) for member in old["members"]] == members_now and old[
+                    "metric_versions"
+                ] == dict(group.metrics):
                     return
             except SuiteError as error:
                 self.say(f"{error} It is written anew now.")
@@ -298,7 +348,12 @@ class Pipeline:
         missing = [f"s{cell.init_seed} ({statuses[cell.cell_id]})" for cell in cells if statuses[cell.cell_id] != "ok"]
         outcome = score_group(group, members, self.catalog, missing=missing)
         plugins = {name: self.catalog.group_metric(name).provenance() for name in group.metrics}
-        write_record(path, group_record(group, list(cells), statuses, outcome, environment=self._environment(started), plugins=plugins))
+        write_record(
+            path,
+            group_record(
+                group, list(cells), statuses, outcome, environment=self._environment(started), plugins=plugins
+            ),
+        )
 
 
 class _Skipped(CellError):

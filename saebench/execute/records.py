@@ -61,13 +61,22 @@ class CellOutcome:
 _CURRENCIES = ("train", "data", "parent", "forward", "scoring")
 
 
-def cell_record(cell: Cell, plan: Plan, outcome: CellOutcome, *, supersedes: str | None, environment: Mapping[str, Any]) -> dict[str, Any]:
+def cell_record(
+    cell: Cell, plan: Plan, outcome: CellOutcome, *, supersedes: str | None, environment: Mapping[str, Any]
+) -> dict[str, Any]:
     """The record of one cell.
 
     Args:
         environment: `host`, `versions`, `threads`, `started`, `finished`: measured, part of no id.
     """
-    dataset = {**asdict(cell.dataset), "content": None, "manifest": {}, "epochs": None, "n_tokens": None, **outcome.dataset}
+    dataset = {
+        **asdict(cell.dataset),
+        "content": None,
+        "manifest": {},
+        "epochs": None,
+        "n_tokens": None,
+        **outcome.dataset,
+    }
     facts = {
         **part_facts(cell),
         "status": outcome.status,
@@ -76,7 +85,11 @@ def cell_record(cell: Cell, plan: Plan, outcome: CellOutcome, *, supersedes: str
         "dataset": dataset,
         "token_policy": outcome.token_policy,
         "input_scale": outcome.input_scale,
-        "budget": {"primary": plan.budget.get("primary", "tokens"), "tokens": None if cell.control else cell.tokens, "counts": plan.budget.get("counts", "train")},
+        "budget": {
+            "primary": plan.budget.get("primary", "tokens"),
+            "tokens": None if cell.control else cell.tokens,
+            "counts": plan.budget.get("counts", "train"),
+        },
         "spent": {currency: outcome.spent.get(currency, {"tokens": 0, "flops": 0}) for currency in _CURRENCIES},
         "training": outcome.training,
         "evaluation": outcome.evaluation,
@@ -93,13 +106,36 @@ def cell_record(cell: Cell, plan: Plan, outcome: CellOutcome, *, supersedes: str
         "plugins": dict(cell.plugins),
         "observer_errors": outcome.observer_errors,
     }
-    return {"kind": "cell", "cell_id": cell.cell_id, "score_id": cell.score_id, "supersedes": supersedes, "facts": facts, "measured": measured}
+    return {
+        "kind": "cell",
+        "cell_id": cell.cell_id,
+        "score_id": cell.score_id,
+        "supersedes": supersedes,
+        "facts": facts,
+        "measured": measured,
+    }
 
 
-def group_record(group: Group, cells: list[Cell], statuses: Mapping[str, str], outcome: Any, *, environment: Mapping[str, Any], plugins: Mapping[str, Any]) -> dict[str, Any]:
+def group_record(
+    group: Group,
+    cells: list[Cell],
+    statuses: Mapping[str, str],
+    outcome: Any,
+    *,
+    environment: Mapping[str, Any],
+    plugins: Mapping[str, Any],
+) -> dict[str, Any]:
     """The record of one group: `outcome` has metrics, metric_info, metric_versions, details and status."""
     first = cells[0]
-    members = [{"cell_id": cell.cell_id, "score_id": cell.score_id, "init_seed": cell.init_seed, "status": statuses[cell.cell_id]} for cell in cells]
+    members = [
+        {
+            "cell_id": cell.cell_id,
+            "score_id": cell.score_id,
+            "init_seed": cell.init_seed,
+            "status": statuses[cell.cell_id],
+        }
+        for cell in cells
+    ]
     facts = {
         "status": outcome.status,
         "suite": group.suite,

@@ -55,7 +55,13 @@ def _cell(run: RunFolder, cell: dict[str, Any]) -> CellStatus:
         times = record["measured"].get("times", {})
         error = record["facts"].get("error")
         return CellStatus(
-            cell["entry"], cell["point"], cell["init_seed"], record["facts"]["status"], error and error["message"], times.get("train_s"), times.get("score_s")
+            cell["entry"],
+            cell["point"],
+            cell["init_seed"],
+            record["facts"]["status"],
+            error and error["message"],
+            times.get("train_s"),
+            times.get("score_s"),
         )
     state = "trained" if (run.checkpoint(cell["cell_id"]) / "sae.json").is_file() else "left"
     return CellStatus(cell["entry"], cell["point"], cell["init_seed"], state, None, None, None)
@@ -69,10 +75,14 @@ def read_status(root: Path) -> RunStatus:
     """
     run = RunFolder(root)
     if not run.plan.is_file():
-        raise SuiteError(f"{root}: no plan.json here, so this is no run folder. Give the folder that `saebench run --out` wrote (default runs/<suite>).")
+        raise SuiteError(
+            f"{root}: no plan.json here, so this is no run folder. Give the folder that `saebench run --out` wrote (default runs/<suite>)."
+        )
     try:
         plan = json.loads(run.plan.read_text("utf-8"))
         cells = tuple(_cell(run, cell) for cell in plan["cells"])
     except (ValueError, KeyError, TypeError) as error:
-        raise SuiteError(f"{run.plan}: not readable as a plan ({type(error).__name__}: {error}). Run the suite again to write it anew.") from error
+        raise SuiteError(
+            f"{run.plan}: not readable as a plan ({type(error).__name__}: {error}). Run the suite again to write it anew."
+        ) from error
     return RunStatus(plan["suite"], is_running(root), cells)

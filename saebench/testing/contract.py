@@ -1,8 +1,8 @@
 """What every architecture must do, as checks that a plugin author runs in one line:
 
-    from saebench.testing import check_architecture
-    def test_contract():
-        assert not [check for check in check_architecture(SPEC, CONFIG) if check.failed]
+from saebench.testing import check_architecture
+def test_contract():
+    assert not [check for check in check_architecture(SPEC, CONFIG) if check.failed]
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def example_activations(n: int, d_in: int, seed: int = 0) -> Tensor:
 
     generator = torch.Generator().manual_seed(seed)
     features = torch.nn.functional.normalize(torch.randn(4 * d_in, d_in, generator=generator), dim=1)
-    active = (torch.rand(n, 4 * d_in, generator=generator) < 0.02).float() * torch.rand(n, 4 * d_in, generator=generator)
+    active = (torch.rand(n, 4 * d_in, generator=generator) < 0.02).float() * torch.rand(
+        n, 4 * d_in, generator=generator
+    )
     x = active @ features + 0.1 + 0.01 * torch.randn(n, d_in, generator=generator)
     return x / (x.square().sum(1).mean() / d_in).sqrt()
 
@@ -53,7 +55,9 @@ def example_activations(n: int, d_in: int, seed: int = 0) -> Tensor:
 class _Case:
     """One architecture with one config, built on demand."""
 
-    def __init__(self, spec: ArchitectureSpec, config: Any, d_in: int, base: Callable[[], torch.nn.Module] | None) -> None:
+    def __init__(
+        self, spec: ArchitectureSpec, config: Any, d_in: int, base: Callable[[], torch.nn.Module] | None
+    ) -> None:
         self.spec, self.config, self.d_in, self.base = spec, config, d_in, base
         self.site = Site(d_in, d_in, "example", "example")
         self.x = example_activations(1024, d_in)
@@ -62,7 +66,9 @@ class _Case:
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        sae: Any = resolve(self.spec.build)(self.config, site=self.site, generator=generator, init_from=None, base=self.base() if self.base else None)
+        sae: Any = resolve(self.spec.build)(
+            self.config, site=self.site, generator=generator, init_from=None, base=self.base() if self.base else None
+        )
         if prepared and hasattr(sae, "init_from_data"):
             sae.init_from_data(self.x, generator)
         if hasattr(sae, "fit"):
@@ -89,7 +95,9 @@ def _cost_counts(case: _Case) -> None:
     cost = case.spec.cost(*arguments)
     found = sum(p.numel() for p in case.build().parameters() if p.requires_grad)
     assert cost.n_parameters == found, f"cost says {cost.n_parameters} parameters, the module has {found}"
-    assert cost.train_flops_per_token >= 0 and cost.stored_bytes > 0, "FLOPs must not be negative, stored bytes must be positive"
+    assert cost.train_flops_per_token >= 0 and cost.stored_bytes > 0, (
+        "FLOPs must not be negative, stored bytes must be positive"
+    )
 
 
 def _same_seed_same_bits(case: _Case) -> None:
@@ -97,7 +105,9 @@ def _same_seed_same_bits(case: _Case) -> None:
 
     state = torch.random.get_rng_state()
     first, second = case.build(3).state_dict(), case.build(3).state_dict()
-    assert torch.equal(state, torch.random.get_rng_state()), "build used torch's global generator; use the one it is given"
+    assert torch.equal(state, torch.random.get_rng_state()), (
+        "build used torch's global generator; use the one it is given"
+    )
     for name in first:
         assert torch.equal(first[name], second[name]), f"{name} differs between two builds of one seed"
 
@@ -108,9 +118,11 @@ def _shapes(case: _Case) -> None:
     sae = case.build()
     x = case.x[:32]
     codes = case.codes(sae, x)
-    assert codes.n_rows == 32 and codes.d_sae == sae.d_sae, f"encode gave {codes.n_rows} rows of {codes.d_sae} latents, wanted 32 of {sae.d_sae}"
+    assert codes.n_rows == 32 and codes.d_sae == sae.d_sae, (
+        f"encode gave {codes.n_rows} rows of {codes.d_sae} latents, wanted 32 of {sae.d_sae}"
+    )
     if codes.latents.numel():
-        assert 0 <= int(codes.latents.min()) and int(codes.latents.max()) < sae.d_sae, "a latent id is out of range"
+        assert int(codes.latents.min()) >= 0 and int(codes.latents.max()) < sae.d_sae, "a latent id is out of range"
     x_hat = sae.decode(codes)
     assert x_hat.shape == x.shape, f"decode gave {tuple(x_hat.shape)}, wanted {tuple(x.shape)}"
     assert torch.isfinite(x_hat).all(), "the reconstruction is not finite"
@@ -135,11 +147,15 @@ def _loss_and_gradients(case: _Case) -> None:
         raise _Skip("nothing has a gradient")
     terms = sae.training_loss(case.batch(), STEP)
     assert isinstance(terms, LossTerms), f"training_loss must return LossTerms, got {type(terms).__name__}"
-    assert terms.reconstruction.shape == (64,), f"reconstruction must be one loss a token [64], got {tuple(terms.reconstruction.shape)}"
+    assert terms.reconstruction.shape == (64,), (
+        f"reconstruction must be one loss a token [64], got {tuple(terms.reconstruction.shape)}"
+    )
     loss = terms.reconstruction.mean() + sum(terms.penalties.values(), torch.zeros(()))
     assert torch.isfinite(loss), "the loss is not finite"
-    loss.backward()
-    assert any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in sae.parameters()), "no parameter received a gradient"
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert any(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in sae.parameters()), (
+        "no parameter received a gradient"
+    )
 
 
 def _learns(case: _Case) -> None:
@@ -163,7 +179,7 @@ def _learns(case: _Case) -> None:
     before = error()
     for index in range(60):
         optimiser.zero_grad()
-        loss_of(slice(256 * (index % 4), 256 * (index % 4) + 256), index).backward()
+        loss_of(slice(256 * (index % 4), 256 * (index % 4) + 256), index).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         for name, constraint in constraints.items():
             if isinstance(constraint, UnitRows):
@@ -173,7 +189,9 @@ def _learns(case: _Case) -> None:
     if hasattr(sae, "finalize"):
         sae.finalize([case.x])
     after = error()
-    assert after < before or after < 0.05 * case.d_in, f"60 steps of training did not lower the error: {before:.4g} before, {after:.4g} after"
+    assert after < before or after < 0.05 * case.d_in, (
+        f"60 steps of training did not lower the error: {before:.4g} before, {after:.4g} after"
+    )
 
 
 def _round_trip(case: _Case) -> None:
@@ -218,12 +236,18 @@ def _run(case: _Case) -> Iterator[Check]:
         except _Skip as reason:
             yield Check(name, "skip", str(reason))
         except Exception as error:
-            yield Check(name, "fail", f"{type(error).__name__}: {error}" if not isinstance(error, AssertionError) else str(error))
+            yield Check(
+                name,
+                "fail",
+                f"{type(error).__name__}: {error}" if not isinstance(error, AssertionError) else str(error),
+            )
         else:
             yield Check(name, "pass")
 
 
-def check_architecture(spec: ArchitectureSpec, config: Any, *, d_in: int = 16, base: Callable[[], torch.nn.Module] | None = None) -> Sequence[Check]:
+def check_architecture(
+    spec: ArchitectureSpec, config: Any, *, d_in: int = 16, base: Callable[[], torch.nn.Module] | None = None
+) -> Sequence[Check]:
     """Runs every check on one architecture.
 
     Args:

@@ -22,13 +22,18 @@ def make_tokenizer(vocab_size: int = 300) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator([_TEXT], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
-def make_model(folder: Path, family: Family = "llama", *, d_model: int = 32, n_layers: int = 3, context: int = 64, seed: int = 0) -> Path:
+def make_model(
+    folder: Path, family: Family = "llama", *, d_model: int = 32, n_layers: int = 3, context: int = 64, seed: int = 0
+) -> Path:
     """Writes a randomly initialised model with its tokenizer into `folder`, in transformers' own layout.
 
     Args:
@@ -47,9 +52,29 @@ def make_model(folder: Path, family: Family = "llama", *, d_model: int = 32, n_l
     common = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 1}
     shapes: dict[str, dict[str, Any]] = {
         "gpt2": {"n_embd": d_model, "n_layer": n_layers, "n_head": 4, "n_positions": context},
-        "gpt_neox": {"hidden_size": d_model, "num_hidden_layers": n_layers, "num_attention_heads": 4, "intermediate_size": 2 * d_model, "max_position_embeddings": context},
-        "llama": {"hidden_size": d_model, "num_hidden_layers": n_layers, "num_attention_heads": 4, "intermediate_size": 2 * d_model, "max_position_embeddings": context, "tie_word_embeddings": True},
-        "bert": {"hidden_size": d_model, "num_hidden_layers": n_layers, "num_attention_heads": 4, "intermediate_size": 2 * d_model, "max_position_embeddings": context, "pad_token_id": 1},
+        "gpt_neox": {
+            "hidden_size": d_model,
+            "num_hidden_layers": n_layers,
+            "num_attention_heads": 4,
+            "intermediate_size": 2 * d_model,
+            "max_position_embeddings": context,
+        },
+        "llama": {
+            "hidden_size": d_model,
+            "num_hidden_layers": n_layers,
+            "num_attention_heads": 4,
+            "intermediate_size": 2 * d_model,
+            "max_position_embeddings": context,
+            "tie_word_embeddings": True,
+        },
+        "bert": {
+            "hidden_size": d_model,
+            "num_hidden_layers": n_layers,
+            "num_attention_heads": 4,
+            "intermediate_size": 2 * d_model,
+            "max_position_embeddings": context,
+            "pad_token_id": 1,
+        },
     }
     config = AutoConfig.for_model(family, **common, **shapes[family])
     kind: Any = AutoModel if family == "bert" else AutoModelForCausalLM

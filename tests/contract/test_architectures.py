@@ -21,7 +21,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "control-random": {"d_sae": 32, "k": 4},
     "control-permuted": {"d_sae": 32, "k": 4},
     "control-pca": {"d_sae": 32, "k": 4},
-    "control-identity": {},
+    "control-identity": {"d_sae": 16, "k": 16},
 }
 CATALOG = load_catalog()
 

@@ -15,7 +15,11 @@ def documented() -> dict[str, list[str]]:
 
 
 def test_the_table_and_the_hookspecs_are_equal() -> None:
-    specs = {name: list(inspect.signature(f).parameters) for name, f in vars(hookspecs).items() if name.startswith("saebench_")}
+    specs = {
+        name: list(inspect.signature(f).parameters)
+        for name, f in vars(hookspecs).items()
+        if name.startswith("saebench_")
+    }
     assert documented() == specs
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-BUILT_IN = sorted(point.value for point in entry_points(group="saebench") if point.value.startswith("saebench_plugins."))
+BUILT_IN = sorted(
+    point.value for point in entry_points(group="saebench") if point.value.startswith("saebench_plugins.")
+)
 
 
 def test_all_built_ins_are_found() -> None:

@@ -8,7 +8,16 @@ import pytest
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["plugins"], ["plugins", "--json"], ["schema"], ["status", "nowhere"], ["leaderboard", "nowhere"], ["diff", "nowhere", "nowhere"]],
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["plugins"],
+        ["plugins", "--json"],
+        ["schema"],
+        ["status", "nowhere"],
+        ["leaderboard", "nowhere"],
+        ["diff", "nowhere", "nowhere"],
+    ],
     ids=" ".join,
 )
 def test_light_commands_import_no_torch(arguments: list[str]) -> None:

@@ -39,7 +39,9 @@ def test_nan_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "no space is left"), (errno.EROFS, "read-only"), (errno.EDQUOT, "quota")])
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.ENOSPC, "no space is left"), (errno.EROFS, "read-only"), (errno.EDQUOT, "quota")]
+)
 def test_a_full_disk_is_one_clear_line(tmp_path: Path, code: int, words: str) -> None:
     path = tmp_path / "x"
     with pytest.raises(MachineError, match=words) as caught, atomic_path(path):

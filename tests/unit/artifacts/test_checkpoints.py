@@ -40,7 +40,9 @@ def test_damage_is_found(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "c")
 
 
-@pytest.mark.parametrize(("text", "words"), [("{", "not readable as JSON"), ('{"schema_version": 99}', "schema_version is 99")])
+@pytest.mark.parametrize(
+    ("text", "words"), [("{", "not readable as JSON"), ('{"schema_version": 99}', "schema_version is 99")]
+)
 def test_meta_that_cannot_be_read(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "sae.json").write_text(text)
     with pytest.raises(SuiteError, match=words):

@@ -15,7 +15,10 @@ def test_round_trip_in_path_order(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     for entry, name in (("b", "x-s0-1.json"), ("a", "x-s1-1.json"), ("a", "x-s0-1.json")):
         write_record(run.record("suite", entry, name), {**RECORD, "cell_id": entry + name})
-    write_record(run.group_record("suite", "a", "x"), {"kind": "group", "group_id": "g", "facts": {"status": "ok"}, "measured": {}})
+    write_record(
+        run.group_record("suite", "a", "x"),
+        {"kind": "group", "group_id": "g", "facts": {"status": "ok"}, "measured": {}},
+    )
     found = [(path.relative_to(tmp_path).as_posix(), record["cell_id"]) for path, record in iter_records(tmp_path)]
     assert found == [
         ("records/suite/a/x-s0-1.json", "ax-s0-1.json"),

@@ -20,7 +20,9 @@ from saebench.cli.common import fail
         (ValueError("odd"), 1, "this is a bug: ValueError: odd"),
     ],
 )
-def test_every_error_is_a_line_and_a_status(error: BaseException, status: int, words: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_every_error_is_a_line_and_a_status(
+    error: BaseException, status: int, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert fail(error) == status
     assert words in capfd.readouterr().err
 

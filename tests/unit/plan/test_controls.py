@@ -14,8 +14,11 @@ def test_one_set_for_each_site_and_width_and_one_identity_for_each_site(planner)
     controls = [cell for cell in plan.cells if cell.control]
     rows = sorted((cell.entry, cell.dataset.name, cell.point) for cell in controls)
     sets = [("docs", "d_sae64-k4"), ("own", "d_sae128-k6"), ("truth", "d_sae64-k3")]
+    # PCA has no more components than dimensions
+    components = [("docs", "d_sae32-k4"), ("own", "d_sae32-k6"), ("truth", "d_sae16-k3")]
     assert rows == sorted(
-        [(name, *where) for where in sets for name in ("control-pca", "control-permuted", "control-random")]
+        [(name, *where) for where in sets for name in ("control-permuted", "control-random")]
+        + [("control-pca", *where) for where in components]
         + [("control-identity", "docs", "d_sae32"), ("control-identity", "truth", "d_sae16")]
     )
 
@@ -41,7 +44,8 @@ def test_controls_are_like_the_cell_they_stand_beside(planner):
             assert cell.base == reference.part
         else:
             assert cell.parent is None
-        assert cell.part.config == ({"d_sae": 32} if cell.entry == "control-identity" else {"d_sae": 64, "k": 4})
+        expected = {"control-identity": {"d_sae": 32}, "control-pca": {"d_sae": 32, "k": 4}}
+        assert cell.part.config == expected.get(cell.entry, {"d_sae": 64, "k": 4})
 
 
 def test_controls_form_no_groups_and_spend_no_budget(planner):

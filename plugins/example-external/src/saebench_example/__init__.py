@@ -23,4 +23,14 @@ def cost(config: Config, site: Site) -> Cost:
 
 @hookimpl
 def saebench_architectures() -> list[ArchitectureSpec]:
-    return [ArchitectureSpec("example-relu", "1", Config, "saebench_example.model:build", cost, check, description="ReLU with an L1 penalty")]
+    return [
+        ArchitectureSpec(
+            "example-relu",
+            "1",
+            Config,
+            "saebench_example.model:build",
+            cost,
+            check,
+            description="ReLU with an L1 penalty",
+        )
+    ]

@@ -1,0 +1,360 @@
+"""Training and evaluation sources on a tiny model with toy datasets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from saebench.api import ActivationBatch, DatasetSpec, Document, SparseCodes, SuiteError, document_digest, split_of
+from saebench.artifacts import RunFolder
+from saebench.data import Sources, describe_model
+from saebench.data.language_model import LanguageModel
+from saebench.data.losses import LossSet
+from saebench.data.seeds import generator
+from saebench.data.sources import TrainingSource
+from saebench.data.tokens import sequence_digest
+
+
+@dataclass(frozen=True)
+class Options:
+    n: int = 200
+    leak: bool = False
+
+
+WORDS = "the a cat dog sat ran on under mat tree and then it saw big red old new house river sun moon fish bird".split()
+
+
+class ToyText:
+    def __init__(self, options, context):
+        self.options, self.context = options, context
+
+    def documents(self, split):
+        draws = generator("toy")
+        for number in range(self.options.n):
+            chosen = torch.randint(len(WORDS), (12,), generator=draws).tolist()
+            text = " ".join(WORDS[index] for index in chosen)
+            if split_of(document_digest(text)) == split or (self.options.leak and number < 100):
+                yield Document(text, f"toy[{number}]")
+
+    def manifest(self):
+        return {"documents": self.options.n}
+
+
+class ToySamples:
+    def __init__(self, options, context):
+        self.options, self.context = options, context
+
+    def sequences(self, split, n_tokens):
+        model = self.context.model
+        ids = model.sample(self.options.n, self.context.length, temperature=1.0, top_p=1.0, generator=generator("toy", split))
+        self.context.meter.add(tokens=ids.numel(), flops=7)
+        yield from ids
+
+    def manifest(self):
+        return {}
+
+
+class ToyVectors:
+    d_in = 4
+
+    def __init__(self, options, context):
+        self.dictionary = torch.eye(4)
+
+    def n_tokens(self, split):
+        return None
+
+    def batches(self, split, n_tokens, batch, seed):
+        draws = generator(split, seed)
+        for start in range(0, n_tokens, batch):
+            z = torch.rand(min(batch, n_tokens - start), 4, generator=draws).gt(0.5).float()
+            yield ActivationBatch(z, z, truth=SparseCodes.from_dense(z))
+
+    def manifest(self):
+        return {"kind": "toy"}
+
+
+class Offers:
+    specs = {
+        "text": DatasetSpec("text", "1", Options, "text", ToyText),
+        "generated": DatasetSpec("generated", "1", Options, "generated", ToySamples, uses_model=True),
+        "synthetic": DatasetSpec("synthetic", "1", Options, "synthetic", ToyVectors),
+    }
+
+    def dataset(self, name):
+        return SimpleNamespace(spec=self.specs[name])
+
+    def load_model(self, ref):
+        return None
+
+
+@dataclass(frozen=True)
+class Use:
+    """Stands for the plan's DatasetUse."""
+
+    name: str
+    kind: str = "text"
+    options: Any = dataclasses.field(default_factory=dict)
+    version: str = "1"
+
+    @property
+    def plugin(self):
+        return self.kind
+
+    @property
+    def recipe(self):
+        return document_digest(f"{self.kind}{sorted(self.options.items())}")
+
+
+@dataclass(frozen=True)
+class Model:
+    id: str
+    digest: str
+    hookpoint: str
+    revision: str | None = None
+    context: int = 16
+
+
+@dataclass(frozen=True)
+class Cohort:
+    dataset: Use
+    model: Model | None
+    tokens: int = 900
+    data_seed: int = 0
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    tokens: int = 300
+    loss_tokens: int = 150
+    density_tokens: int = 200
+
+
+@pytest.fixture
+def model(neox: Path) -> Model:
+    facts = describe_model(str(neox))
+    return Model(str(neox), facts.digest, facts.hookpoint("layers.1").path)
+
+
+@pytest.fixture
+def encoder(bert: Path) -> Model:
+    facts = describe_model(str(bert))
+    return Model(str(bert), facts.digest, facts.hookpoint("layers.0").path)
+
+
+def sources(folder: Path, *uses: Use) -> Sources:
+    return Sources({use.name: use for use in uses}, run=RunFolder(folder), catalog=Offers(), progress=False)
+
+
+def test_training_activations_are_those_of_the_model(tmp_path, model):
+    source = sources(tmp_path).training(Cohort(Use("toy"), model))
+    assert (source.n_tokens, source.d_in) == (900, 16)
+    batch = next(source.batches(64, seed=3))
+    lm = LanguageModel.load(model.id)
+    assert not bool(lm.special_mask(batch.token_ids).any())
+    store = source._store
+    whole = store.slice(0, 900)
+    # the windows again, from the stored ids: packed windows hold an EOS between documents, so put ids back by position
+    ids = torch.full((int(whole.sequence_ids.max()) + 1, 16), lm.eos_id)
+    ids[:, 0] = lm.bos_id
+    ids[whole.sequence_ids, whole.positions] = whole.token_ids
+    again = lm.activations(ids, model.hookpoint)[whole.sequence_ids, whole.positions]
+    kept = whole.sequence_ids < whole.sequence_ids.max()  # the last window was cut
+    assert torch.allclose(again[kept], whole.x[kept], atol=1e-5)
+    assert torch.allclose(source.mean, whole.x.mean(0), atol=1e-5)
+    assert source.forward_flops_per_token == lm.facts.forward_flops_per_token(model.hookpoint)
+    assert source.token_policy["context"] == 16
+    assert source.data_cost == {"tokens": 0, "flops": 0}
+
+
+def test_every_epoch_is_a_permutation_and_batches_are_always_full(tmp_path, model):
+    source = sources(tmp_path).training(Cohort(Use("toy"), model, tokens=100))
+    batches = list(islice(source.batches(32, seed=1), 25))  # 800 rows: 8 epochs
+    assert {batch.n_tokens for batch in batches} == {32}
+    rows = [tuple(row.tolist()) for batch in batches for row in batch.x]
+    one_epoch = Counter(rows[:100])
+    for epoch in range(8):
+        assert Counter(rows[100 * epoch : 100 * epoch + 100]) == one_epoch
+    assert rows[:100] != rows[100:200]
+    again = list(islice(source.batches(32, seed=1), 25))
+    assert all(torch.equal(a.x, b.x) for a, b in zip(batches, again, strict=True))
+    assert not torch.equal(next(source.batches(32, seed=2)).x, batches[0].x)
+    assert source.init_sample(40).shape == (40, 16)
+    assert source.init_sample(1000).shape == (100, 16)
+    assert torch.equal(source.init_sample(40), source.init_sample(40))
+
+
+def test_a_batch_may_be_larger_than_the_corpus(tmp_path, model):
+    source = sources(tmp_path).training(Cohort(Use("toy"), model, tokens=20))
+    assert next(source.batches(50, seed=0)).n_tokens == 50
+
+
+def test_stores_are_reused_and_the_data_seed_decides(tmp_path, model, monkeypatch):
+    first = sources(tmp_path).training(Cohort(Use("toy"), model))
+    other = sources(tmp_path).training(Cohort(Use("toy"), model, data_seed=1))
+    assert first.content != other.content
+    monkeypatch.setattr(Sources, "_build_training", lambda *_: pytest.fail("built again"))
+    again = sources(tmp_path).training(Cohort(Use("toy"), model))
+    assert (again.content, again.data_cost, again.document_digests) == (first.content, first.data_cost, first.document_digests)
+    assert torch.equal(next(again.batches(8, 0)).x, next(first.batches(8, 0)).x)
+
+
+def test_a_corpus_that_fills_no_window_is_refused(tmp_path, model):
+    with pytest.raises(SuiteError, match="does not fill one window of 16 tokens"):
+        sources(tmp_path).training(Cohort(Use("toy", options={"n": 1}), model))
+    assert not (tmp_path / "activations").exists() or not list((tmp_path / "activations").iterdir())
+
+
+def test_a_changed_model_is_refused(tmp_path, model):
+    with pytest.raises(SuiteError, match="changed since the plan"):
+        sources(tmp_path).training(Cohort(Use("toy"), dataclasses.replace(model, digest="0" * 64)))
+
+
+def test_evaluation_streams(tmp_path, model):
+    room = sources(tmp_path)
+    training = room.training(Cohort(Use("toy"), model))
+    source = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)
+    assert source.streams == {"eval", "density", "loss", "random-tokens", "self-sampled"}
+    lm = room.model(model)
+    whole = torch.cat([batch.x for batch in source.stream("eval", 64)])
+    assert len(whole) == source.n_tokens == 300
+    assert torch.equal(torch.cat([batch.x for batch in source.stream("density", 64)]), whole[:200])
+    batch = next(source.stream("eval", 64))
+    window = source.sequence(int(batch.sequence_ids[40]))
+    assert int(window[batch.positions[40]]) == int(batch.token_ids[40])
+    assert source.token_texts(batch.token_ids[:2]) == lm.token_texts(batch.token_ids[:2].tolist())
+    ids = torch.cat([batch.token_ids for batch in source.stream("random-tokens", 64)])
+    assert len(ids) == 200
+    assert len(ids.unique()) > 20
+    assert not bool(lm.special_mask(ids).any())
+    assert sum(batch.n_tokens for batch in source.stream("self-sampled", 64)) == 200
+    assert source.content != room.evaluation(Use("toy"), model, Evaluation(), 1, training=training).content
+    cost = source.cost({"eval", "density"})
+    assert cost == {"tokens": 300, "flops": 300 * lm.facts.forward_flops_per_token(model.hookpoint)}
+    assert source.cost(source.streams)["tokens"] == 300 + 200 + 2 * 200 + 4 * source.n_loss_tokens
+    with pytest.raises(ValueError, match="loss_batches"):
+        next(source.stream("loss", 4))
+
+
+def test_losses_of_perfect_zero_and_mean_reconstructions(tmp_path, model):
+    room = sources(tmp_path)
+    training = room.training(Cohort(Use("toy"), model))
+    source = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)
+    total = 0
+    for batch in source.loss_batches():
+        total += batch.batch.n_tokens
+        assert torch.equal(batch.x[batch.rows], batch.batch.x)
+        perfect, zero = batch.splice(batch.x), batch.splice(torch.zeros_like(batch.x))
+        mean = batch.splice(training.mean.expand_as(batch.x))
+        assert torch.equal(perfect.ce_spliced, perfect.ce_clean)
+        assert float(perfect.kl_spliced.abs().max()) == 0
+        assert torch.equal(zero.ce_spliced, zero.ce_zero)
+        assert torch.equal(zero.kl_spliced, zero.kl_zero)
+        assert torch.equal(mean.ce_spliced, mean.ce_mean)
+        assert bool((zero.kl_zero > -1e-6).all())
+    assert total == source.n_loss_tokens == 150
+
+
+def test_losses_do_not_depend_on_what_is_kept_in_memory(tmp_path, model, monkeypatch):
+    import saebench.data.losses as losses_module
+
+    room = sources(tmp_path)
+    training = room.training(Cohort(Use("toy"), model))
+    splicer = room.model(model).splicer(model.hookpoint)
+    windows = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)._scored.store.extra("windows").long()
+    monkeypatch.setattr(LanguageModel, "rows_per_forward", lambda *_args, **_more: 3)
+
+    def run():
+        losses = LossSet(splicer, windows, 100)
+        list(losses.batches(training.mean))
+        return [batch.splice(0.5 * batch.x) for batch in losses.batches(training.mean)]
+
+    plenty = run()
+    monkeypatch.setattr(losses_module, "LOG_PROB_BYTES", 0)
+    slim = run()
+    monkeypatch.setattr(losses_module, "CLEAN_BYTES", 0)
+    nothing = run()
+    for other in (slim, nothing):
+        for a, b in zip(plenty, other, strict=True):
+            for field in dataclasses.fields(a):
+                assert torch.allclose(getattr(a, field.name), getattr(b, field.name), atol=1e-6)
+
+
+def test_held_out_documents_are_never_training_documents(tmp_path, model):
+    room = sources(tmp_path)
+    training = room.training(Cohort(Use("toy"), model))
+    fine = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)
+    assert not fine._scored.documents & training.document_digests
+    with pytest.raises(SuiteError, match="also stand in the training documents of 'toy'"):
+        room.evaluation(Use("leaky", options={"leak": True}), model, Evaluation(), 0, training=training)
+
+
+def test_self_samples_are_distinct_and_none_is_a_training_sample(tmp_path, model):
+    room = sources(tmp_path)
+    plain = room.training(Cohort(Use("toy"), model))
+    first = room.evaluation(Use("toy"), model, Evaluation(), 0, training=plain)
+    samples = first._scored.stream_store("self-sampled", plain).documents
+    assert len(samples) > 5
+
+    taken = sorted(samples)[:3]
+    trained = TrainingSource(plain._store, 0, torch.device("cpu"))
+    trained.document_digests = frozenset(taken)
+    second = room.evaluation(Use("toy"), model, Evaluation(), 0, training=trained)
+    others = second._scored.stream_store("self-sampled", trained).documents
+    assert not others & set(taken)
+    assert sum(batch.n_tokens for batch in second.stream("self-sampled", 64)) == 200
+
+
+def test_generated_data_is_masked_metered_and_known_by_sequence(tmp_path, model):
+    use = Use("own", "generated")
+    room = sources(tmp_path)
+    source = room.training(Cohort(use, model, tokens=10_000))
+    lm = room.model(model)
+    ids = lm.sample(200, 16, temperature=1.0, top_p=1.0, generator=generator("toy", "train"))
+    assert source.n_tokens == int((~lm.special_mask(ids)).sum())
+    assert source.data_cost == {"tokens": 200 * 16, "flops": 7}
+    assert sequence_digest(ids[0]) in source.document_digests
+    assert sources(tmp_path).training(Cohort(use, model, tokens=10_000)).data_cost == source.data_cost
+
+
+def test_an_encoder_says_why_streams_are_absent(tmp_path, encoder):
+    room = sources(tmp_path)
+    training = room.training(Cohort(Use("toy"), encoder))
+    source = room.evaluation(Use("toy"), encoder, Evaluation(), 0, training=training)
+    assert source.streams == {"eval", "density", "random-tokens"}
+    assert "encoder" in source.absent["loss"]
+    assert list(source.loss_batches()) == []
+    assert source.n_loss_tokens == 0
+
+
+def test_vectors_with_known_truth(tmp_path):
+    use = Use("truth", "synthetic")
+    room = sources(tmp_path)
+    training = room.training(Cohort(use, None, tokens=500))
+    assert (training.d_in, training.n_tokens, training.token_policy, training.forward_flops_per_token) == (4, 500, None, 0)
+    source = room.evaluation(use, None, Evaluation(), 0, training=training)
+    assert source.streams == {"eval", "density"}
+    assert torch.equal(source.dictionary, torch.eye(4))
+    for batch in source.stream("eval", 77):
+        assert torch.equal(batch.truth.to_dense(), batch.x)
+    assert source.cost({"eval"}) == {"tokens": 0, "flops": 0}
+    assert source.sequence(0) is None
+    again = sources(tmp_path).evaluation(use, None, Evaluation(), 0, training=training)
+    assert again.content == source.content
+
+
+def test_half_precision_stores_come_back_as_float32(tmp_path, model):
+    full = sources(tmp_path).training(Cohort(Use("toy"), model))
+    half = sources(tmp_path).training(Cohort(Use("toy"), model, dtype="bfloat16"))
+    assert full.content == half.content
+    a, b = full.init_sample(50), half.init_sample(50)
+    assert b.dtype == torch.float32
+    assert torch.equal(a.bfloat16().float(), b)

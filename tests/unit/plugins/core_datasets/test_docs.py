@@ -1,0 +1,33 @@
+"""Dataset `docs` wraps the embedded corpus."""
+
+from __future__ import annotations
+
+import pytest
+
+import saebench_plugins.core_datasets.docs as docs
+from saebench_plugins.core_datasets.docs_corpus import DocsCorpus
+from saebench_plugins.core_datasets.plugin import DocsOptions, recipe_docs
+
+
+def test_both_parts_and_the_manifest(context, monkeypatch):
+    asked = []
+
+    def build(folder):
+        asked.append(folder)
+        return DocsCorpus(["a", "b"], ["c"], {"digest": "d"})
+
+    monkeypatch.setattr(docs, "build_docs", build)
+    opened = docs.open_docs(DocsOptions(), context)
+    assert [document.text for document in opened.documents("train")] == ["a", "b"]
+    assert [document.text for document in opened.documents("held-out")] == ["c"]
+    assert opened.manifest() == {"digest": "d"}
+    assert asked == [context.cache]
+
+
+def test_the_recipe_names_versions(monkeypatch):
+    before = recipe_docs(DocsOptions())
+    assert before["distributions"]["torch"]
+    monkeypatch.setattr(docs.importlib.metadata, "version", lambda name: "0.0")
+    assert recipe_docs(DocsOptions()) != before
+    with pytest.raises(TypeError):
+        DocsOptions(text_column="text")

@@ -1,0 +1,145 @@
+"""Datasets `activations` and `synthetic`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from saebench.api import SuiteError
+from saebench_plugins.core_datasets.activations import open_activations
+from saebench_plugins.core_datasets.matrices import problems
+from saebench_plugins.core_datasets.plugin import ActivationsOptions, SyntheticOptions, recipe_activations, site_activations
+from saebench_plugins.core_datasets.synthetic import firing_probabilities, open_synthetic
+
+MATRIX = np.arange(2000 * 3, dtype=np.float32).reshape(2000, 3)
+
+
+@pytest.fixture(params=["npy", "safetensors", "bfloat16"])
+def options(request, tmp_path):
+    if request.param == "npy":
+        np.save(tmp_path / "m.npy", MATRIX)
+        return ActivationsOptions(str(tmp_path / "m.npy"))
+    tensor = torch.from_numpy(MATRIX.copy())
+    if request.param == "bfloat16":
+        tensor = tensor.bfloat16()
+    save_file({"acts": tensor, "other": torch.ones(2)}, tmp_path / "m.safetensors")
+    return ActivationsOptions(str(tmp_path / "m.safetensors"), key="acts")
+
+
+def test_rows_come_once_each_in_one_part(options, context):
+    opened = open_activations(options, context)
+    assert not problems(options)
+    assert site_activations(options).d_in == opened.d_in == 3
+    parts = {}
+    for split in ("train", "held-out"):
+        batches = list(opened.batches(split, 10_000, 128, 0))
+        parts[split] = torch.cat([batch.x for batch in batches])
+        assert len(parts[split]) == opened.n_tokens(split)
+        assert batches[0].x.dtype == torch.float32
+        blocks = torch.cat([batch.sequence_ids for batch in batches])
+        if "npy" in options.path:
+            assert torch.equal((parts[split][:, 0] / 3).long() // 40, blocks)
+    together = torch.cat(list(parts.values()))
+    expected = torch.from_numpy(MATRIX) if "npy" in options.path or together[:, 0].max() == 5997 else torch.from_numpy(MATRIX).bfloat16().float()
+    assert torch.equal(together[together[:, 0].argsort(stable=True), 0].sort().values, expected[:, 0].sort().values)
+    assert 0.1 < len(parts["held-out"]) / 2000 < 0.3
+    assert opened.manifest()["rows"] == 2000
+    assert len(recipe_activations(options)["files"]) == 1
+
+
+def test_order_depends_on_the_seed_alone(options, context):
+    opened = open_activations(options, context)
+
+    def read(n, batch, seed):
+        return torch.cat([part.x for part in opened.batches("train", n, batch, seed)])
+
+    assert torch.equal(read(500, 64, 1), read(500, 7, 1))
+    assert torch.equal(read(500, 64, 1)[:100], read(100, 64, 1))
+    assert not torch.equal(read(500, 64, 1), read(500, 64, 2))
+
+
+def test_tiny_matrices_hold_something_out(tmp_path, context):
+    np.save(tmp_path / "m.npy", MATRIX[:6])
+    opened = open_activations(ActivationsOptions(str(tmp_path / "m.npy")), context)
+    assert opened.n_tokens("held-out") >= 1
+    assert opened.n_tokens("train") >= 1
+
+
+@pytest.mark.parametrize(
+    ("write", "key", "words"),
+    [
+        (None, None, "no such file"),
+        (lambda p: np.save(p, MATRIX[:, 0]), None, r"found float32 \[2000\]"),
+        (lambda p: np.save(p, MATRIX.astype(int)), None, "found int64"),
+        (lambda p: p.write_bytes(b"nothing"), None, "cannot be read as npy"),
+    ],
+)
+def test_bad_npy(write, key, words, tmp_path, context):
+    path = tmp_path / "m.npy"
+    if write:
+        write(path)
+    with pytest.raises(SuiteError, match=words):
+        open_activations(ActivationsOptions(str(path), key), context)
+
+
+def test_bad_safetensors(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_file({"acts": torch.ones(3, 2), "other": torch.ones(3)}, path)
+    for key, words in ((None, "holds 2 tensors (acts, other). Say which"), ("act", "Did you mean 'acts'"), ("other", "found F32 [3]")):
+        (problem,) = problems(ActivationsOptions(str(path), key))
+        assert words in problem.message
+    path.write_bytes(b"nothing")
+    assert "cannot be read as safetensors" in problems(ActivationsOptions(str(path)))[0].message
+    assert "ending" in problems(ActivationsOptions(__file__))[0].message
+
+
+def synthetic(context, **changes):
+    return open_synthetic(SyntheticOptions(**{"d_in": 16, "n_features": 40, "active": 4.0, "noise": 0.0, **changes}), context)
+
+
+def test_firing_probabilities_sum_and_fall():
+    p = firing_probabilities(100, 7.0, 1.0)
+    assert float(p.sum()) == pytest.approx(7.0, abs=1e-9)
+    assert bool((p.diff() <= 0).all())
+    assert float(p.max()) <= 0.5
+    assert torch.allclose(firing_probabilities(10, 2.0, 0.0), torch.full((10,), 0.2, dtype=torch.float64))
+    assert float(firing_probabilities(10, 5.0, 3.0).sum()) == pytest.approx(5.0)  # every one at its ceiling
+
+
+def test_vectors_are_the_truth_times_the_dictionary(context):
+    opened = synthetic(context)
+    assert torch.allclose(opened.dictionary.norm(dim=1), torch.ones(40), atol=1e-6)
+    (batch,) = opened.batches("train", 500, 500, 0)
+    assert torch.allclose(batch.truth.to_dense() @ opened.dictionary, batch.x, atol=1e-5)
+    assert bool((batch.truth.values > 0).all())
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
+def test_features_fire_as_often_as_they_should(correlation, context):
+    opened = synthetic(context, correlation=correlation)
+    z = torch.cat([batch.truth.to_dense() for batch in opened.batches("train", 40_000, 8192, 0)]) > 0
+    assert torch.allclose(z.double().mean(0), opened.probabilities, atol=0.015)
+    joint = (z[:, 0] & z[:, 1]).double().mean() / (opened.probabilities[0] * opened.probabilities[1])
+    assert (float(joint) > 1.5) == (correlation > 0)
+
+
+def test_noise_has_the_norm_asked_for(context):
+    quiet, loud = (next(synthetic(context, noise=noise).batches("train", 4000, 4000, 0)) for noise in (0.0, 0.3))
+    assert float((loud.x - quiet.x).norm(dim=1).mean()) == pytest.approx(0.3, rel=0.05)
+
+
+def test_streams_do_not_depend_on_the_batch_and_never_meet(context):
+    opened = synthetic(context)
+
+    def read(split, batch, seed):
+        return torch.cat([part.x for part in opened.batches(split, 3000, batch, seed)])
+
+    whole = read("train", 512, 0)
+    assert len(whole) == 3000
+    assert torch.equal(whole, read("train", 77, 0))
+    assert not torch.equal(whole, read("held-out", 512, 0))
+    assert not torch.equal(whole, read("train", 512, 1))
+    assert torch.equal(opened.dictionary, synthetic(context).dictionary)
+    assert not torch.equal(opened.dictionary, synthetic(context, seed=1).dictionary)
