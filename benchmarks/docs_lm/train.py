@@ -35,7 +35,7 @@ CONFIG: dict[str, Any] = {
     "heads": 6,
     "context": 512,  # every second step is cut into windows of half this length
     "batch_tokens": 8192,
-    "tokens": 40_000_000,
+    "tokens": 30_000_000,
     "warmup_steps": 100,
     "decay_share": 0.35,  # of all steps, at the end, linearly to zero
     "lr_matrices": 3e-3,  # Muon, update scaled to AdamW's size

@@ -54,7 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with the documented exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = cli.main(args=arguments, prog_name="saebench", standalone_mode=False)
+        # not cli.main(): that would end a broken pipe with status 1, which means a bug here
+        with cli.make_context("saebench", arguments) as context:
+            status = cli.invoke(context)
+    except click.exceptions.Exit as ended:
+        status = ended.exit_code
     except click.exceptions.Abort:
         status = fail(KeyboardInterrupt())
     except click.ClickException as error:

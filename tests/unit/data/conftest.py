@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-WORDS = "the a cat dog sat ran on under mat tree and then it saw big red old new house river sun moon fish bird".split()
+WORDS = (
+    "the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "and", "then", "it", "saw", "big", "red", "old", "new", "house", "river", "sun", "moon", "fish", "bird",
+)  # fmt: skip
 
 
 def make_tokenizer(folder: Path, *, bos: str | None, eos: str | None) -> None:
@@ -19,7 +21,9 @@ def make_tokenizer(folder: Path, *, bos: str | None, eos: str | None) -> None:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     names = {"bos_token": bos, "eos_token": eos, "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{key: value for key, value in names.items() if value}).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **{key: value for key, value in names.items() if value}
+    ).save_pretrained(folder)
 
 
 def save_model(folder: Path, model_class: type, config) -> Path:
@@ -51,7 +55,14 @@ def neox(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("neox")
     make_tokenizer(folder, bos="<s>", eos="</s>")
     config = GPTNeoXConfig(
-        num_hidden_layers=3, num_attention_heads=2, hidden_size=16, intermediate_size=32, max_position_embeddings=64, vocab_size=32, bos_token_id=1, eos_token_id=0
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        hidden_size=16,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        vocab_size=32,
+        bos_token_id=1,
+        eos_token_id=0,
     )
     return save_model(folder, GPTNeoXForCausalLM, config)
 
@@ -62,5 +73,12 @@ def bert(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("bert")
     make_tokenizer(folder, bos="[CLS]", eos="[SEP]")
-    config = BertConfig(num_hidden_layers=2, num_attention_heads=2, hidden_size=16, intermediate_size=32, max_position_embeddings=64, vocab_size=32)
+    config = BertConfig(
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        hidden_size=16,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        vocab_size=32,
+    )
     return save_model(folder, BertForMaskedLM, config)

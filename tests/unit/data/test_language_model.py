@@ -119,7 +119,10 @@ def test_slim_passes_give_the_same_losses(lm):
 
 
 def test_sampling_with_a_cache_equals_whole_prefixes(lm):
-    ids = [sample(lm, 40, 20, temperature=1.0, top_p=0.95, generator=generator("s", 1), use_cache=use) for use in (True, False)]
+    ids = [
+        sample(lm, 40, 20, temperature=1.0, top_p=0.95, generator=generator("s", 1), use_cache=use)
+        for use in (True, False)
+    ]
     assert torch.equal(*ids)
     again = lm.sample(40, 20, temperature=1.0, top_p=0.95, generator=generator("s", 1))
     assert torch.equal(ids[0], again)
@@ -145,8 +148,12 @@ def test_sampling_refuses_what_it_cannot_do(lm):
 
 def test_next_probabilities_by_hand():
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
-    assert torch.allclose(next_probabilities(logits, temperature=1.0, top_p=1.0), torch.tensor([[0.5, 0.3, 0.2]]).double(), atol=1e-6)
-    assert torch.allclose(next_probabilities(logits, temperature=1.0, top_p=0.6), torch.tensor([[0.625, 0.375, 0.0]]).double(), atol=1e-6)
+    assert torch.allclose(
+        next_probabilities(logits, temperature=1.0, top_p=1.0), torch.tensor([[0.5, 0.3, 0.2]]).double(), atol=1e-6
+    )
+    assert torch.allclose(
+        next_probabilities(logits, temperature=1.0, top_p=0.6), torch.tensor([[0.625, 0.375, 0.0]]).double(), atol=1e-6
+    )
     sharper = torch.tensor([0.25, 0.09, 0.04]) / 0.38
     assert torch.allclose(next_probabilities(logits, temperature=0.5, top_p=1.0)[0], sharper.double(), atol=1e-6)
 
@@ -189,5 +196,8 @@ def test_real_models_predict_and_splice(name, material):
     assert torch.equal(losses.ce["same"], losses.ce["clean"])
     assert float(losses.kl["same"].abs().max()) == 0
     assert lm.splicer(path)._short
-    one, two = (sample(lm, 4, 24, temperature=1.0, top_p=1.0, generator=generator("real"), use_cache=use) for use in (True, False))
+    one, two = (
+        sample(lm, 4, 24, temperature=1.0, top_p=1.0, generator=generator("real"), use_cache=use)
+        for use in (True, False)
+    )
     assert torch.equal(one, two)

@@ -12,7 +12,10 @@ from saebench.data.language_model import LanguageModel
 from saebench.data.models import ModelBook, describe_model, model_folder
 
 
-@pytest.mark.parametrize(("name", "path", "n_layers"), [("gpt2", "transformer.h", 3), ("neox", "gpt_neox.layers", 3), ("bert", "encoder.layer", 2)])
+@pytest.mark.parametrize(
+    ("name", "path", "n_layers"),
+    [("gpt2", "transformer.h", 3), ("neox", "gpt_neox.layers", 3), ("bert", "encoder.layer", 2)],
+)
 def test_blocks_of_every_family_have_short_names(name, path, n_layers, request):
     facts = describe_model(str(request.getfixturevalue(name)))
     assert facts.n_layers == n_layers
@@ -156,4 +159,9 @@ def test_a_plugin_may_load_a_model_of_its_own(neox):
 @pytest.mark.parametrize(("name", "d", "n_layers"), [("stories260k", 64, 5), ("prose-6m", 256, 6)])
 def test_real_models(name, d, n_layers, material):
     facts = describe_model(str(material / "models" / name))
-    assert (facts.hookpoint("layers.2").d, facts.n_layers, facts.context_limit, facts.causal) == (d, n_layers, 512, True)
+    assert (facts.hookpoint("layers.2").d, facts.n_layers, facts.context_limit, facts.causal) == (
+        d,
+        n_layers,
+        512,
+        True,
+    )

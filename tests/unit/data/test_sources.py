@@ -29,7 +29,9 @@ class Options:
     leak: bool = False
 
 
-WORDS = "the a cat dog sat ran on under mat tree and then it saw big red old new house river sun moon fish bird".split()
+WORDS = (
+    "the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "and", "then", "it", "saw", "big", "red", "old", "new", "house", "river", "sun", "moon", "fish", "bird",
+)  # fmt: skip
 
 
 class ToyText:
@@ -54,7 +56,9 @@ class ToySamples:
 
     def sequences(self, split, n_tokens):
         model = self.context.model
-        ids = model.sample(self.options.n, self.context.length, temperature=1.0, top_p=1.0, generator=generator("toy", split))
+        ids = model.sample(
+            self.options.n, self.context.length, temperature=1.0, top_p=1.0, generator=generator("toy", split)
+        )
         self.context.meter.add(tokens=ids.numel(), flops=7)
         yield from ids
 
@@ -81,15 +85,16 @@ class ToyVectors:
         return {"kind": "toy"}
 
 
-class Offers:
-    specs = {
-        "text": DatasetSpec("text", "1", Options, "text", ToyText),
-        "generated": DatasetSpec("generated", "1", Options, "generated", ToySamples, uses_model=True),
-        "synthetic": DatasetSpec("synthetic", "1", Options, "synthetic", ToyVectors),
-    }
+SPECS = {
+    "text": DatasetSpec("text", "1", Options, "text", ToyText),
+    "generated": DatasetSpec("generated", "1", Options, "generated", ToySamples, uses_model=True),
+    "synthetic": DatasetSpec("synthetic", "1", Options, "synthetic", ToyVectors),
+}
 
+
+class Offers:
     def dataset(self, name):
-        return SimpleNamespace(spec=self.specs[name])
+        return SimpleNamespace(spec=SPECS[name])
 
     def load_model(self, ref):
         return None
@@ -203,7 +208,11 @@ def test_stores_are_reused_and_the_data_seed_decides(tmp_path, model, monkeypatc
     assert first.content != other.content
     monkeypatch.setattr(Sources, "_build_training", lambda *_: pytest.fail("built again"))
     again = sources(tmp_path).training(Cohort(Use("toy"), model))
-    assert (again.content, again.data_cost, again.document_digests) == (first.content, first.data_cost, first.document_digests)
+    assert (again.content, again.data_cost, again.document_digests) == (
+        first.content,
+        first.data_cost,
+        first.document_digests,
+    )
     assert torch.equal(next(again.batches(8, 0)).x, next(first.batches(8, 0)).x)
 
 
@@ -269,7 +278,9 @@ def test_losses_do_not_depend_on_what_is_kept_in_memory(tmp_path, model, monkeyp
     room = sources(tmp_path)
     training = room.training(Cohort(Use("toy"), model))
     splicer = room.model(model).splicer(model.hookpoint)
-    windows = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)._scored.store.extra("windows").long()
+    windows = (
+        room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)._scored.store.extra("windows").long()
+    )
     monkeypatch.setattr(LanguageModel, "rows_per_forward", lambda *_args, **_more: 3)
 
     def run():
@@ -339,7 +350,12 @@ def test_vectors_with_known_truth(tmp_path):
     use = Use("truth", "synthetic")
     room = sources(tmp_path)
     training = room.training(Cohort(use, None, tokens=500))
-    assert (training.d_in, training.n_tokens, training.token_policy, training.forward_flops_per_token) == (4, 500, None, 0)
+    assert (training.d_in, training.n_tokens, training.token_policy, training.forward_flops_per_token) == (
+        4,
+        500,
+        None,
+        0,
+    )
     source = room.evaluation(use, None, Evaluation(), 0, training=training)
     assert source.streams == {"eval", "density"}
     assert torch.equal(source.dictionary, torch.eye(4))

@@ -14,7 +14,9 @@ from saebench.data.store import ActivationStore
 
 
 def build(folder, key, x, dtype="float32", *, tokens=True, piece=7):
-    with ActivationStore.building(folder, key, d=x.shape[1], dtype=dtype, expected_rows=len(x), what="vectors") as writer:
+    with ActivationStore.building(
+        folder, key, d=x.shape[1], dtype=dtype, expected_rows=len(x), what="vectors"
+    ) as writer:
         for start in range(0, len(x), piece):
             part = x[start : start + piece]
             ids = torch.arange(start, start + len(part))
@@ -77,7 +79,10 @@ def test_reused_only_when_key_and_sizes_fit(tmp_path):
 
 
 def test_a_build_that_breaks_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), ActivationStore.building(tmp_path / "s", {}, d=2, dtype="float32", expected_rows=1, what="x") as writer:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        ActivationStore.building(tmp_path / "s", {}, d=2, dtype="float32", expected_rows=1, what="x") as writer,
+    ):
         writer.add(ActivationBatch(torch.ones(1, 2), torch.ones(1, 2)))
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

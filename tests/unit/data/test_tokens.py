@@ -26,7 +26,9 @@ def test_too_little_for_a_window_gives_none():
 
 def test_packing_does_not_depend_on_how_documents_come():
     documents = [[i] * (i % 7) for i in range(50)]
-    assert list(pack(iter(documents), context=8, bos_id=0, eos_id=99)) == list(pack(documents, context=8, bos_id=0, eos_id=99))
+    assert list(pack(iter(documents), context=8, bos_id=0, eos_id=99)) == list(
+        pack(documents, context=8, bos_id=0, eos_id=99)
+    )
 
 
 def test_shuffling_keeps_documents_and_depends_on_the_seed_alone():
@@ -61,4 +63,8 @@ def test_seeds_are_derived_from_what_they_are_for():
 
 
 def test_a_sequence_digest_knows_the_ids():
-    assert sequence_digest(torch.tensor([1, 2])) == sequence_digest(torch.tensor([1, 2])) != sequence_digest(torch.tensor([2, 1]))
+    assert (
+        sequence_digest(torch.tensor([1, 2]))
+        == sequence_digest(torch.tensor([1, 2]))
+        != sequence_digest(torch.tensor([2, 1]))
+    )

@@ -51,7 +51,12 @@ def test_every_format_holds_the_same_documents(tmp_path):
     (tmp_path / ".hidden.txt").write_text("passed over")
     (tmp_path / "folder").mkdir()
     assert texts_of(tmp_path) == TEXTS * 4
-    assert [row["name"] for row in recipe_local(LocalOptions(str(tmp_path)))["files"]] == ["a.txt", "b.jsonl", "c.jsonl.gz", "d.parquet"]
+    assert [row["name"] for row in recipe_local(LocalOptions(str(tmp_path)))["files"]] == [
+        "a.txt",
+        "b.jsonl",
+        "c.jsonl.gz",
+        "d.parquet",
+    ]
     assert not check_local(LocalOptions(str(tmp_path)))
 
 

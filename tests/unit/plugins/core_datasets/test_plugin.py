@@ -39,7 +39,13 @@ def test_subdomain_options_that_can_be():
 
 @pytest.mark.parametrize(
     ("changes", "key"),
-    [({"active": 20.0}, "active"), ({"correlation": 1.0}, "correlation"), ({"d_in": 0}, "d_in"), ({"noise": -1.0}, "noise"), ({"zipf": -0.5}, "zipf")],
+    [
+        ({"active": 20.0}, "active"),
+        ({"correlation": 1.0}, "correlation"),
+        ({"d_in": 0}, "d_in"),
+        ({"noise": -1.0}, "noise"),
+        ({"zipf": -0.5}, "zipf"),
+    ],
 )
 def test_synthetic_options_that_cannot_be(changes, key):
     options = plugin.SyntheticOptions(**{"d_in": 8, "n_features": 32, **changes})

@@ -61,7 +61,11 @@ def test_bm25_by_hand():
 
 
 def test_bm25_prefers_what_is_about_the_query():
-    texts = ["A socket is an endpoint of a network connection.", "Matrices are multiplied row by column.", "The network sends packets through a socket."]
+    texts = [
+        "A socket is an endpoint of a network connection.",
+        "Matrices are multiplied row by column.",
+        "The network sends packets through a socket.",
+    ]
     scores = bm25(texts, ["sockets and network protocols"])[:, 0]
     assert scores[1] < min(scores[0], scores[2])
     assert bm25([], ["x"]).shape == (0, 1)
@@ -79,7 +83,11 @@ TEXTS = [f"number {i} {'network socket' if i % 5 == 0 else 'garden flower'} text
 def chosen(options, make_context, **parts):
     context = make_context(datasets={"base": Base(TEXTS)}, **parts)
     opened = open_subdomain(options, context)
-    return opened, context, {split: [document.text for document in opened.documents(split)] for split in ("train", "held-out")}
+    return (
+        opened,
+        context,
+        {split: [document.text for document in opened.documents(split)] for split in ("train", "held-out")},
+    )
 
 
 def test_ranked_inside_each_part(make_context):

@@ -10,7 +10,12 @@ from safetensors.torch import save_file
 from saebench.api import SuiteError
 from saebench_plugins.core_datasets.activations import open_activations
 from saebench_plugins.core_datasets.matrices import problems
-from saebench_plugins.core_datasets.plugin import ActivationsOptions, SyntheticOptions, recipe_activations, site_activations
+from saebench_plugins.core_datasets.plugin import (
+    ActivationsOptions,
+    SyntheticOptions,
+    recipe_activations,
+    site_activations,
+)
 from saebench_plugins.core_datasets.synthetic import firing_probabilities, open_synthetic
 
 MATRIX = np.arange(2000 * 3, dtype=np.float32).reshape(2000, 3)
@@ -42,7 +47,11 @@ def test_rows_come_once_each_in_one_part(options, context):
         if "npy" in options.path:
             assert torch.equal((parts[split][:, 0] / 3).long() // 40, blocks)
     together = torch.cat(list(parts.values()))
-    expected = torch.from_numpy(MATRIX) if "npy" in options.path or together[:, 0].max() == 5997 else torch.from_numpy(MATRIX).bfloat16().float()
+    expected = (
+        torch.from_numpy(MATRIX)
+        if "npy" in options.path or together[:, 0].max() == 5997
+        else torch.from_numpy(MATRIX).bfloat16().float()
+    )
     assert torch.equal(together[together[:, 0].argsort(stable=True), 0].sort().values, expected[:, 0].sort().values)
     assert 0.1 < len(parts["held-out"]) / 2000 < 0.3
     assert opened.manifest()["rows"] == 2000
@@ -87,7 +96,11 @@ def test_bad_npy(write, key, words, tmp_path, context):
 def test_bad_safetensors(tmp_path):
     path = tmp_path / "m.safetensors"
     save_file({"acts": torch.ones(3, 2), "other": torch.ones(3)}, path)
-    for key, words in ((None, "holds 2 tensors (acts, other). Say which"), ("act", "Did you mean 'acts'"), ("other", "found F32 [3]")):
+    for key, words in (
+        (None, "holds 2 tensors (acts, other). Say which"),
+        ("act", "Did you mean 'acts'"),
+        ("other", "found F32 [3]"),
+    ):
         (problem,) = problems(ActivationsOptions(str(path), key))
         assert words in problem.message
     path.write_bytes(b"nothing")
@@ -96,7 +109,9 @@ def test_bad_safetensors(tmp_path):
 
 
 def synthetic(context, **changes):
-    return open_synthetic(SyntheticOptions(**{"d_in": 16, "n_features": 40, "active": 4.0, "noise": 0.0, **changes}), context)
+    return open_synthetic(
+        SyntheticOptions(**{"d_in": 16, "n_features": 40, "active": 4.0, "noise": 0.0, **changes}), context
+    )
 
 
 def test_firing_probabilities_sum_and_fall():

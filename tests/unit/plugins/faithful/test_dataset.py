@@ -124,7 +124,12 @@ def test_manifest_counts_by_part(make_context):
 
 @pytest.mark.parametrize(
     ("options", "key"),
-    [(FaithfulOptions(tokens=0), "tokens"), (FaithfulOptions(5, temperature=0.0), "temperature"), (FaithfulOptions(5, top_p=0.0), "top_p"), (FaithfulOptions(5, top_p=1.1), "top_p")],
+    [
+        (FaithfulOptions(tokens=0), "tokens"),
+        (FaithfulOptions(5, temperature=0.0), "temperature"),
+        (FaithfulOptions(5, top_p=0.0), "top_p"),
+        (FaithfulOptions(5, top_p=1.1), "top_p"),
+    ],
 )
 def test_options_that_cannot_be(options, key):
     assert [problem.key for problem in check(options)] == [key]

@@ -1,0 +1,235 @@
+"""The datasets that come with saebench: what they are called, their options, and what can be checked before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from saebench.api import DatasetSpec, Problem, Site, hookimpl
+
+_HERE = "saebench_plugins.core_datasets"
+
+
+@dataclass(frozen=True)
+class DocsOptions:
+    """The embedded corpus has no options."""
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """Somebody's own text.
+
+    Attributes:
+        path: A txt, jsonl, jsonl.gz or parquet file, or a folder of such files.
+        text_column: Key (jsonl) or column (parquet) that holds the text.
+    """
+
+    path: str
+    text_column: str = "text"
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """A text dataset in the hub's layout.
+
+    Attributes:
+        id: Hub id, or a local folder in the hub's layout. One of `id` and `preset`.
+        preset: A name that stands for id, config and text column.
+        config: The hub dataset's configuration.
+        split: The hub dataset's split; ours (one document in five held out) is made inside it.
+        revision: Commit, tag or branch. Give a commit for a run that can be repeated.
+        text_column: Column with the text, or with a conversation.
+        streaming: Read over the network as needed, or download everything first.
+        max_documents: Read no more than so many.
+    """
+
+    id: str | None = None
+    preset: str | None = None
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    text_column: str | None = None
+    streaming: bool = True
+    max_documents: int | None = None
+
+
+@dataclass(frozen=True)
+class SubdomainOptions:
+    """Documents of another dataset near query phrases.
+
+    Attributes:
+        base: Name of a text dataset of the suite.
+        queries: Phrases; a document is as near as the nearest phrase.
+        retriever: `bm25` (words) or `dense` (the language model's mean hidden state).
+        top: A whole number: so many training documents. A fraction (0 < top <= 1): that share.
+    """
+
+    base: str
+    queries: tuple[str, ...]
+    retriever: Literal["bm25", "dense"] = "bm25"
+    top: int | float = 0.1
+
+
+@dataclass(frozen=True)
+class ActivationsOptions:
+    """A matrix `[n, d]` of anybody's vectors.
+
+    Attributes:
+        path: A npy or safetensors file.
+        key: Tensor of a safetensors file; may be left out when there is one.
+    """
+
+    path: str
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """Sparse features in superposition.
+
+    Attributes:
+        d_in: Width.
+        n_features: Size of the true dictionary.
+        active: Mean number of features that fire.
+        zipf: Firing probability of the i-th feature falls as `i^-zipf`; 0 makes all equal.
+        correlation: Of the Gaussians behind the features of one group of 8; 0 makes features fire independently.
+        spread: Standard deviation of the logarithm of a firing feature's size; its median is 1.
+        noise: Expected norm of the Gaussian noise, about.
+        seed: Of the dictionary and of all draws.
+    """
+
+    d_in: int
+    n_features: int
+    active: float = 8.0
+    zipf: float = 0.5
+    correlation: float = 0.0
+    spread: float = 0.25
+    noise: float = 0.05
+    seed: int = 0
+
+
+def check_local(options: LocalOptions) -> Sequence[Problem]:
+    """The path, and the first record of each file."""
+    from saebench_plugins.core_datasets import files
+
+    return files.problems(options.path, options.text_column)
+
+
+def recipe_local(options: LocalOptions) -> Mapping[str, Any]:
+    """File manifest."""
+    from saebench_plugins.core_datasets import files
+
+    return {"files": files.manifest(options.path)}
+
+
+def recipe_docs(_options: DocsOptions) -> Mapping[str, Any]:
+    """Extractor and versions of the distributions read."""
+    from saebench_plugins.core_datasets.docs import versions
+
+    return versions()
+
+
+def check_hub(options: HubOptions) -> Sequence[Problem]:
+    """Exactly one of id and preset, and a preset that exists."""
+    from saebench_plugins.core_datasets.presets import problems
+
+    return problems(options)
+
+
+def recipe_hub(options: HubOptions) -> Mapping[str, Any]:
+    """What the options resolve to; a file manifest for a local folder."""
+    from saebench_plugins.core_datasets.presets import recipe
+
+    return recipe(options)
+
+
+def check_subdomain(options: SubdomainOptions) -> Sequence[Problem]:
+    """Some query, and a share that can be taken."""
+    problems = []
+    if not options.queries or not all(any(map(str.isalnum, query)) for query in options.queries):
+        problems.append(
+            Problem("queries", 'every query needs at least one word. Write queries: ["sockets and network protocols"].')
+        )
+    share = isinstance(options.top, float)
+    if options.top <= 0 or (share and options.top > 1):
+        problems.append(
+            Problem(
+                "top", f"got {options.top}. Use a fraction (0 < top <= 1, such as 0.1) or a whole number of documents."
+            )
+        )
+    return problems
+
+
+def check_activations(options: ActivationsOptions) -> Sequence[Problem]:
+    """A readable matrix."""
+    from saebench_plugins.core_datasets.matrices import problems
+
+    return problems(options)
+
+
+def recipe_activations(options: ActivationsOptions) -> Mapping[str, Any]:
+    """File manifest."""
+    from saebench_plugins.core_datasets.files import manifest
+
+    return {"files": manifest(options.path)}
+
+
+def site_activations(options: ActivationsOptions) -> Site:
+    """Width of the matrix."""
+    from saebench_plugins.core_datasets.matrices import shape_of
+
+    d = shape_of(options)[1]
+    return Site(d, d, "activations", "activations")
+
+
+def check_synthetic(options: SyntheticOptions) -> Sequence[Problem]:
+    """Sizes and ranges."""
+    rules = (
+        ("d_in", options.d_in >= 1, "Use at least 1."),
+        ("n_features", options.n_features >= 1, "Use at least 1."),
+        (
+            "active",
+            0 < options.active <= options.n_features / 2,
+            f"Use 0 < active <= n_features / 2 = {options.n_features / 2:g}.",
+        ),
+        ("zipf", options.zipf >= 0, "Use 0 or more."),
+        ("correlation", 0 <= options.correlation < 1, "Use 0 <= correlation < 1."),
+        ("spread", options.spread >= 0, "Use 0 or more."),
+        ("noise", options.noise >= 0, "Use 0 or more."),
+    )
+    return [Problem(key, f"got {getattr(options, key)}. {hint}") for key, good, hint in rules if not good]
+
+
+@hookimpl
+def saebench_datasets() -> Sequence[DatasetSpec]:
+    """docs, local, hub, subdomain, activations, synthetic."""
+    return (
+        DatasetSpec(
+            name="docs", version="1", options=DocsOptions, kind="text", open=f"{_HERE}.docs:open_docs", recipe=recipe_docs,
+            description="Docstrings of the standard library and the run-time dependencies, as prose; embedded, needs no network",
+        ),
+        DatasetSpec(
+            name="local", version="1", options=LocalOptions, kind="text", open=f"{_HERE}.local:open_local", check=check_local, recipe=recipe_local,
+            description="Your own text: txt, jsonl, jsonl.gz, parquet, or a folder of them",
+        ),
+        DatasetSpec(
+            name="hub", version="1", options=HubOptions, kind="text", open=f"{_HERE}.hub:open_hub", check=check_hub, recipe=recipe_hub,
+            description="A text dataset of the hub, streamed: TinyStories, OpenWebText, The Pile, FineWeb, LMSYS-Chat-1M or any id",
+        ),
+        DatasetSpec(
+            name="subdomain", version="1", options=SubdomainOptions, kind="text", open=f"{_HERE}.subdomain:open_subdomain", check=check_subdomain,
+            bases=lambda options: (options.base,), uses_model=True,
+            description="Documents of another dataset near query phrases (BM25 or dense), for specialised SAEs",
+        ),
+        DatasetSpec(
+            name="activations", version="1", options=ActivationsOptions, kind="activations", open=f"{_HERE}.activations:open_activations",
+            check=check_activations, recipe=recipe_activations, site=site_activations,
+            description="Your own matrix of vectors (npy or safetensors): any model, vision, neural recordings",
+        ),
+        DatasetSpec(
+            name="synthetic", version="1", options=SyntheticOptions, kind="synthetic", open=f"{_HERE}.synthetic:open_synthetic",
+            check=check_synthetic, site=lambda options: Site(options.d_in, options.d_in, "synthetic", "synthetic"),
+            description="Sparse features in superposition with a known dictionary",
+        ),
+    )  # fmt: skip

@@ -1,0 +1,16 @@
+"""Language models, their activations, and the token streams they come from."""
+
+from __future__ import annotations
+
+from saebench.data.evaluation import EvaluationSource
+from saebench.data.language_model import LanguageModel, PositionLosses
+from saebench.data.losses import LossBatch
+from saebench.data.models import Hookpoint, ModelBook, ModelFacts, describe_model
+from saebench.data.seeds import derive_seed, generator
+from saebench.data.sources import Sources, TrainingSource
+from saebench.data.store import ActivationStore
+
+__all__ = [
+    "ActivationStore", "EvaluationSource", "Hookpoint", "LanguageModel", "LossBatch", "ModelBook", "ModelFacts", "PositionLosses", "Sources",
+    "TrainingSource", "derive_seed", "describe_model", "generator",
+]  # fmt: skip

@@ -1,0 +1,291 @@
+"""A language model as the harness uses it: text to ids, activations at hookpoints, losses under edits, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from saebench.api.errors import SuiteError
+from saebench.data.models import (
+    ModelFacts,
+    describe_model,
+    facts_of,
+    load_weights,
+    model_folder,
+    plugin_model,
+    quiet,
+    read_config,
+    state_digest,
+)
+from saebench.data.sampling import sample
+from saebench.data.splicing import CleanPass, Splicer
+from saebench.data.trace import cache_argument, first_tensor
+
+if TYPE_CHECKING:
+    from saebench.host import Catalog
+
+FORWARD_TOKENS = 4096
+"""Tokens of one forward without logits. Fixed, so that results do not depend on the machine's memory."""
+LOGIT_VALUES = 1 << 25
+"""Logits of one forward at most."""
+
+Edit = Callable[[Tensor], Tensor] | None
+
+
+class _Stop(Exception):
+    """Raised by the deepest hook: nothing behind it needs to run."""
+
+
+@dataclass(frozen=True)
+class PositionLosses:
+    """Losses of one batch. `mask [S, T]` marks the B positions that count, row by row; `ce` and `kl` hold `[B]` by edit.
+
+    `ce` has the key `clean` as well.
+    """
+
+    mask: Tensor
+    ce: Mapping[str, Tensor]
+    kl: Mapping[str, Tensor]
+
+
+class LanguageModel:
+    """A transformers model with its tokenizer: `saebench.api.TextModel`, and more for the harness.
+
+    In eval mode, without gradients, in float32.
+
+    Attributes:
+        facts: What is known of it at plan time.
+        bos_id: First token of every sequence. A model without a BOS of its own starts with its EOS (as GPT-2 does) or CLS.
+        eos_id: Document end, or None.
+        special_ids: BOS, EOS, PAD and every other special token but UNK: left out of activations in training and scoring.
+        vocab_size: Ids that the tokenizer knows; the model's own table may be padded beyond.
+        context: Longest sequence it takes.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, tokenizer: Any, facts: ModelFacts, device: str | torch.device = "cpu"
+    ) -> None:
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.facts = facts
+        self.device = torch.device(device)
+        self.eos_id: int | None = _first(tokenizer.eos_token_id, getattr(tokenizer, "sep_token_id", None))
+        bos = _first(tokenizer.bos_token_id, getattr(tokenizer, "cls_token_id", None), self.eos_id)
+        if bos is None:
+            raise SuiteError(
+                f"model '{facts.id}': its tokenizer has neither a BOS nor an EOS nor a CLS token, so no sequence can begin. Name one in tokenizer_config.json."
+            )
+        self.bos_id: int = bos
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        ends = {token for token in (self.bos_id, self.eos_id, tokenizer.pad_token_id) if token is not None}
+        self.special_ids: frozenset[int] = frozenset((set(tokenizer.all_special_ids) - {unknown}) | ends)
+        self.vocab_size = min(len(tokenizer), facts.vocab_size)
+        self.context = facts.context_limit or 2048
+        self.pad_only_id: int | None = (
+            tokenizer.pad_token_id if tokenizer.pad_token_id not in (self.bos_id, self.eos_id) else None
+        )
+        size = max(facts.vocab_size, max(self.special_ids) + 1)
+        self._special = torch.zeros(size, dtype=torch.bool)
+        self._special[list(self.special_ids)] = True
+        self._special = self._special.to(self.device)
+        self._splicers: dict[str, Splicer] = {}
+
+    @classmethod
+    def load(
+        cls,
+        model_id: str,
+        revision: str | None = None,
+        device: str | torch.device = "cpu",
+        *,
+        catalog: Catalog | None = None,
+    ) -> LanguageModel:
+        """Loads weights and tokenizer of a built-in id, a folder, a hub id, or what a plugin makes of the id.
+
+        Raises:
+            SuiteError: It is no usable model.
+        """
+        own = plugin_model(model_id, revision, catalog)
+        if own is not None:
+            facts = facts_of(own, own.config, model_id=model_id, revision=revision, model_digest=state_digest(own))
+            return cls(own, own.tokenizer, facts, device)
+        folder = model_folder(model_id, revision)
+        facts = describe_model(model_id, revision)
+        from transformers import AutoTokenizer
+
+        try:
+            with quiet():
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:
+            raise SuiteError(
+                f"model '{model_id}': its tokenizer cannot be loaded ({type(error).__name__}: {str(error)[:160]})."
+            ) from error
+        return cls(load_weights(folder, read_config(folder, model_id), model_id), tokenizer, facts, device)
+
+    # --- text ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def causal(self) -> bool:
+        """Whether it predicts next tokens."""
+        return self.facts.causal
+
+    @property
+    def forward_flops_per_token(self) -> int:
+        """Work of a whole forward, a token."""
+        return self.facts.forward_flops_per_token()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of the text alone, without special tokens."""
+        return self.encode_many([text])[0]
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text. Words in the text that look like special tokens are text."""
+        with quiet():
+            ids: list[list[int]] = self.tokenizer(
+                list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+            )["input_ids"]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        text: str = self.tokenizer.decode(
+            [int(token) for token in ids if int(token) not in self.special_ids], clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """Each token as readable text of its own."""
+        return [self.tokenizer.decode([int(token)], clean_up_tokenization_spaces=False) for token in ids]
+
+    def special_mask(self, ids: Tensor) -> Tensor:
+        """True where a token is special; shape of `ids`."""
+        return self._special.to(ids.device)[ids]
+
+    def scored_mask(self, ids: Tensor) -> Tensor:
+        """`[S, T]` True where a next-token loss counts: the token is not special, and a next one that is not padding exists."""
+        mask = ~self.special_mask(ids)
+        mask[:, -1] = False
+        if self.pad_only_id is not None:
+            mask[:, :-1] &= ids[:, 1:] != self.pad_only_id
+        return mask
+
+    # --- forwards -----------------------------------------------------------------------------------------------------
+
+    def rows_per_forward(self, length: int, *, logits: bool = False) -> int:
+        """Sequences of `length` tokens that one forward takes."""
+        tokens = min(FORWARD_TOKENS, LOGIT_VALUES // max(1, self.facts.vocab_size)) if logits else FORWARD_TOKENS
+        return max(1, tokens // length)
+
+    def run(self, ids: Tensor, **arguments: Any) -> Any:
+        """One forward without a cache."""
+        with torch.no_grad():
+            return self.model(input_ids=ids.to(self.device), **cache_argument(self.model, False), **arguments)
+
+    def activations(self, ids: Tensor, hookpoint: str) -> Tensor:
+        """`[S, T, d]` float32 output of the module at `hookpoint` on `ids [S, T]`; nothing behind it runs."""
+        return self.activations_at(ids, [hookpoint])[hookpoint]
+
+    def activations_at(self, ids: Tensor, hookpoints: Sequence[str], **arguments: Any) -> dict[str, Tensor]:
+        """`activations` of several hookpoints in one forward, which stops at the deepest."""
+        found: dict[str, Tensor] = {}
+
+        def hook_for(path: str) -> Callable[..., None]:
+            def hook(_module: torch.nn.Module, _args: Any, output: Any) -> None:
+                tensor = first_tensor(output)
+                if tensor is None or tensor.ndim != 3:
+                    raise SuiteError(
+                        f"hookpoint '{path}' of model '{self.facts.id}' put out {'no tensor' if tensor is None else list(tensor.shape)}, not [sequences, tokens, width]."
+                    )
+                found.setdefault(path, tensor.detach().float())
+                if len(found) == len(set(hookpoints)):
+                    raise _Stop
+
+            return hook
+
+        with self.hooks({path: hook_for(path) for path in hookpoints}), suppress(_Stop):
+            self.run(ids, **arguments)
+        return found
+
+    @contextmanager
+    def hooks(self, hooks: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+        """Forward hooks by module path, removed at the end whatever happens."""
+        handles = []
+        try:
+            for path, hook in hooks.items():
+                handles.append(self.model.get_submodule(path).register_forward_hook(hook))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    # --- losses under edits -------------------------------------------------------------------------------------------
+
+    def splicer(self, hookpoint: str) -> Splicer:
+        """Clean and edited forwards at one hookpoint."""
+        if not self.causal:
+            raise SuiteError(f"model '{self.facts.id}' is an encoder: it predicts no next token, so it has no losses.")
+        if hookpoint not in self._splicers:
+            self._splicers[hookpoint] = Splicer(self, hookpoint)
+        return self._splicers[hookpoint]
+
+    def losses(self, ids: Tensor, hookpoint: str, edits: Mapping[str, Edit]) -> PositionLosses:
+        """Next-token cross-entropy and KL(clean || edited), in nats, of `ids [S, T]`.
+
+        An edit maps the hookpoint's output `[S, T, d]` to what stands there instead (None leaves it as it is). Positions of
+        special tokens keep their output under every edit, zeroing included: the floor and the SAE are spliced in alike.
+        """
+        splicer = self.splicer(hookpoint)
+        clean: CleanPass = splicer.clean(ids)
+        ce, kl = {"clean": clean.ce}, {}
+        for name, edit in edits.items():
+            ce[name], kl[name] = splicer.spliced(clean, edit(clean.x) if edit else clean.x)
+        return PositionLosses(clean.scored, ce, kl)
+
+    # --- for dataset plugins ------------------------------------------------------------------------------------------
+
+    def sample(
+        self, n_sequences: int, length: int, *, temperature: float, top_p: float, generator: torch.Generator
+    ) -> Tensor:
+        """`[n_sequences, length]` int64 from BOS; see `saebench.data.sampling`."""
+        return sample(self, n_sequences, length, temperature=temperature, top_p=top_p, generator=generator)
+
+    def hidden_mean(self, texts: Sequence[str]) -> Tensor:
+        """`[len(texts), d_model]` mean output of the last block over each text's tokens (cut to the context), BOS left out.
+
+        A text without tokens gives zeros.
+        """
+        blocks, n_layers = self.facts.trace.blocks, self.facts.n_layers
+        if blocks is None:
+            raise SuiteError(
+                f"model '{self.facts.id}' has no list of blocks, so it gives no dense embedding. Use retriever: bm25."
+            )
+        path = f"{blocks}.{n_layers - 1}"
+        length = min(self.context, 512)
+        rows = [ids[: length - 1] for ids in self.encode_many(texts)]
+        out = torch.zeros(len(rows), self.facts.d_model)
+        order = sorted(range(len(rows)), key=lambda index: (len(rows[index]), index))
+        step = self.rows_per_forward(length)
+        fill = self.eos_id if self.eos_id is not None else self.bos_id
+        for start in range(0, len(order), step):
+            chosen = order[start : start + step]
+            longest = 1 + max(len(rows[index]) for index in chosen)
+            ids = torch.full((len(chosen), longest), fill)
+            real = torch.zeros(len(chosen), longest, dtype=torch.bool)
+            for row, index in enumerate(chosen):
+                ids[row, : 1 + len(rows[index])] = torch.tensor([self.bos_id, *rows[index]])
+                real[row, 1 : 1 + len(rows[index])] = True
+            # Right padding is invisible to earlier tokens of a decoder; an encoder must be told.
+            seen = real.clone()
+            seen[:, 0] = True
+            masks = {} if self.causal else {"attention_mask": seen.long().to(self.device)}
+            x = self.activations_at(ids, [path], **masks)[path].cpu()
+            out[chosen] = (x * real[..., None]).sum(1) / real.sum(1).clamp_min(1)[:, None]
+        return out
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((token for token in ids if token is not None), None)

@@ -1,0 +1,130 @@
+"""Opening a dataset plugin: its options, and the context it lazily takes what it needs from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from saebench.api.errors import SuiteError
+from saebench.api.specs import resolve
+from saebench.config import parse_options
+
+if TYPE_CHECKING:
+    from saebench.api.datasets import TextDataset
+    from saebench.artifacts import RunFolder
+    from saebench.data.language_model import LanguageModel
+    from saebench.data.wants import DatasetWanted
+    from saebench.host import Catalog
+
+
+class Meter:
+    """Counts what making a dataset costs (`saebench.api.CostMeter`)."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.flops = 0
+
+    def add(self, *, tokens: int = 0, flops: int = 0) -> None:
+        """Adds tokens made or read and floating-point operations."""
+        self.tokens += int(tokens)
+        self.flops += int(flops)
+
+    def to_json(self) -> dict[str, int]:
+        """`{"tokens", "flops"}`."""
+        return {"tokens": self.tokens, "flops": self.flops}
+
+
+def progress_bar(total: int | None, label: str, *, shown: bool, unit: str = "tok") -> Any:
+    """A tqdm bar on standard error, gone when done."""
+    return tqdm(
+        total=total,
+        desc=label,
+        disable=not shown,
+        file=sys.stderr,
+        unit=unit,
+        unit_scale=True,
+        leave=False,
+        dynamic_ncols=True,
+    )
+
+
+class Opener:
+    """Opens datasets of a suite by name, each with a context of its own.
+
+    Args:
+        datasets: Every dataset of the suite, by name.
+        run: Where caches stand.
+        catalog: Where plugins are found.
+        progress: Whether bars are drawn.
+    """
+
+    def __init__(self, datasets: Mapping[str, DatasetWanted], run: RunFolder, catalog: Catalog, progress: bool) -> None:
+        self.datasets, self.run, self.catalog, self.progress = datasets, run, catalog, progress
+
+    def open(
+        self, use: DatasetWanted, *, model: Callable[[], LanguageModel] | None, seed: int, length: int, meter: Meter
+    ) -> Any:
+        """What the plugin's `open` returns.
+
+        Raises:
+            SuiteError: Options that do not fit, or material the plugin cannot use.
+        """
+        spec = self.catalog.dataset(use.plugin).spec
+        options: Any = parse_options(spec.options, use.options, lambda _key: "plan:", f"datasets.{use.name}")
+        return resolve(spec.open)(options, _Context(self, use, model, seed, length, meter))
+
+
+class _Context:
+    """`saebench.api.DatasetContext`."""
+
+    def __init__(
+        self,
+        opener: Opener,
+        use: DatasetWanted,
+        model: Callable[[], LanguageModel] | None,
+        seed: int,
+        length: int,
+        meter: Meter,
+    ) -> None:
+        self._opener, self._use, self._model = opener, use, model
+        self.seed, self.length, self.meter = seed, length, meter
+
+    @property
+    def cache(self) -> Path:
+        """The dataset's own folder, made when first asked for."""
+        folder = self._opener.run.cache(self._use.recipe)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def model(self) -> LanguageModel:
+        """The language model of the cohort."""
+        if self._model is None:
+            raise SuiteError(
+                f"dataset '{self._use.name}' (plugin {self._use.plugin}) needs a language model, but this entry has none. Add one under `models`."
+            )
+        return self._model()
+
+    def dataset(self, name: str) -> TextDataset:
+        """Another text dataset of the suite."""
+        use = self._opener.datasets.get(name)
+        if use is None:
+            raise SuiteError(
+                f"dataset '{self._use.name}' reads '{name}', which the suite does not have. Known: {', '.join(sorted(self._opener.datasets))}."
+            )
+        if use.kind != "text":
+            raise SuiteError(
+                f"dataset '{self._use.name}' reads '{name}', which is of kind {use.kind}; only text can be read from."
+            )
+        base: TextDataset = self._opener.open(
+            use, model=self._model, seed=self.seed, length=self.length, meter=self.meter
+        )
+        return base
+
+    def progress(self, total: int, label: str) -> Any:
+        """A bar on standard error."""
+        return progress_bar(total, label, shown=self._opener.progress, unit="it")

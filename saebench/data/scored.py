@@ -1,0 +1,299 @@
+"""Held-out data of one dataset and evaluation seed, computed once and shared by all cells."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from saebench.api.codes import SparseCodes
+from saebench.artifacts import digest
+from saebench.data.losses import LossSet
+from saebench.data.opening import Meter
+from saebench.data.seeds import generator
+from saebench.data.store import ActivationStore
+from saebench.data.tokens import sequence_digest
+
+if TYPE_CHECKING:
+    from saebench.api.metrics import Stream
+    from saebench.data.sources import Sources, TrainingSource
+    from saebench.data.wants import DatasetWanted, ModelWanted
+
+VECTOR_ROWS = 4096
+"""Rows asked of an activation dataset at a time."""
+SELF_SAMPLES = 256
+"""Sequences sampled at a time for stream `self-sampled`."""
+FRUITLESS = 8
+"""Rounds of samples that may bring nothing new before the stream uses what there is."""
+
+
+class Scored(ABC):
+    """Held-out data for one evaluation seed, shared by all cells.
+
+    Attributes:
+        dataset: What it is.
+        sizes: `tokens`, `density_tokens`, `loss_tokens` as asked for.
+        seed: Evaluation seed.
+        store: Activations behind streams `eval` and `density`.
+        documents: Digests of the documents read.
+        dictionary: True features, or None.
+    """
+
+    dictionary: Tensor | None = None
+    documents: frozenset[str] = frozenset()
+    store: ActivationStore
+
+    def __init__(self, dataset: DatasetWanted, sizes: Mapping[str, int], seed: int) -> None:
+        self.dataset, self.sizes, self.seed = dataset, sizes, seed
+        self.n_rows = max(sizes["tokens"], sizes["density_tokens"])
+
+    @abstractmethod
+    def absent(self) -> dict[str, str]:
+        """Streams that do not exist here, with reasons."""
+
+    def stream_store(self, name: Stream, training: TrainingSource) -> ActivationStore:
+        """The store behind a stream of activations."""
+        return self.store
+
+    def truth(self, start: int, stop: int) -> SparseCodes | None:
+        """True codes of rows of the store, where they are known."""
+        return None
+
+    def losses(self) -> LossSet | None:
+        """Windows with clean, zero and mean losses."""
+        return None
+
+    def cost(self, streams: Set[Stream]) -> dict[str, int]:
+        """Work of the language model for these streams."""
+        return {"tokens": 0, "flops": 0}
+
+    def sequence(self, sequence_id: int) -> Tensor | None:
+        """`[T]` ids of a window."""
+        return None
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """Each token as text."""
+        return []
+
+
+class ScoredTokens(Scored):
+    """Held-out tokens of a dataset through a language model."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        dataset: DatasetWanted,
+        model: ModelWanted,
+        sizes: Mapping[str, int],
+        seed: int,
+        key: Mapping[str, Any],
+    ) -> None:
+        super().__init__(dataset, sizes, seed)
+        self.sources, self.model = sources, model
+        self.lm = sources.model(model)
+        self.store = self._open_or_build(key)
+        self.documents = self.store.documents
+        self._stores: dict[str, ActivationStore] = {}
+        self._losses: LossSet | None = None
+
+    def _open_or_build(self, key: Mapping[str, Any]) -> ActivationStore:
+        folder = self.sources.run.activations(digest(dict(key)))
+        n_rows = self.n_rows
+        # A window's last token has no loss, so losses need a few windows more than as many activations would.
+        enough = max(
+            n_rows, self.sizes["loss_tokens"] * (self.model.context + 3) // self.model.context + self.model.context
+        )
+        if (store := ActivationStore.open(folder, key)) is None:
+            windows = self.sources.windows(self.dataset, self.model, "held-out", enough, self.seed, Meter())
+            ids = torch.stack(list(windows))
+            d = self.lm.facts.hookpoint(self.model.hookpoint).d
+            with ActivationStore.building(
+                folder,
+                key,
+                d=d,
+                dtype="float32",
+                expected_rows=n_rows,
+                what=f"held-out activations of '{self.dataset.name}'",
+            ) as writer:
+                self.sources.fill(
+                    writer, self.lm, self.model.hookpoint, ids, n_rows, f"{self.dataset.name}: held-out activations"
+                )
+                writer.documents = windows.documents
+                writer.extras["windows"] = ids.to(torch.int32)
+                writer.facts = {"content": windows.content, "manifest": windows.manifest}
+            store = ActivationStore.open(folder, key)
+            assert store is not None
+        return store
+
+    def absent(self) -> dict[str, str]:
+        """An encoder has neither losses nor samples."""
+        if self.lm.causal:
+            return {}
+        reason = f"model '{self.model.id}' is an encoder: it predicts no next token"
+        return {"loss": reason, "self-sampled": reason}
+
+    def stream_store(self, name: Stream, training: TrainingSource) -> ActivationStore:
+        """Built when a stream is first read. Samples that also stand in the training data are left out."""
+        if name in ("eval", "density"):
+            return self.store
+        found = self._side_store(name, ())
+        both = found.documents & training.document_digests if name == "self-sampled" else frozenset()
+        return self._side_store(name, tuple(sorted(both))) if both else found
+
+    def _side_store(self, name: str, without: Sequence[str]) -> ActivationStore:
+        """Streams that do not depend on the dataset: all datasets of a model share them."""
+        n_rows = self.sizes["density_tokens"]
+        key = {
+            "stream": name, "seed": self.seed, "tokens": n_rows, "model": self.model.digest, "hookpoint": self.model.hookpoint,
+            "context": self.model.context, "special_ids": sorted(self.lm.special_ids), "without": list(without), "data_version": 1,
+        }  # fmt: skip
+        code = digest(key)
+        if code not in self._stores:
+            folder = self.sources.run.activations(code)
+            if ActivationStore.open(folder, key) is None:
+                make = self._random_windows if name == "random-tokens" else self._sampled_windows
+                d = self.lm.facts.hookpoint(self.model.hookpoint).d
+                with ActivationStore.building(
+                    folder, key, d=d, dtype="float32", expected_rows=n_rows, what=f"stream {name}"
+                ) as writer:
+                    self.sources.fill(
+                        writer,
+                        self.lm,
+                        self.model.hookpoint,
+                        make(n_rows, set(without), writer.documents),
+                        n_rows,
+                        f"stream {name}",
+                    )
+            store = ActivationStore.open(folder, key)
+            assert store is not None
+            self._stores[code] = store
+        return self._stores[code]
+
+    def _random_windows(self, n_tokens: int, _without: set[str], _digests: set[str]) -> Iterator[Tensor]:
+        """BOS, then uniform ids that are not special."""
+        width = self.model.context - 1
+        allowed = torch.tensor([token for token in range(self.lm.vocab_size) if token not in self.lm.special_ids])
+        draws = generator(self.seed, "random-tokens")
+        for _ in range(-(-n_tokens // width)):
+            yield torch.cat(
+                [torch.tensor([self.lm.bos_id]), allowed[torch.randint(len(allowed), (width,), generator=draws)]]
+            )
+
+    def _sampled_windows(self, n_tokens: int, without: set[str], digests: set[str]) -> Iterator[Tensor]:
+        """The model's own samples at temperature 1: none twice, none of the training data."""
+        draws = generator(self.seed, "self-sampled")
+        count = fruitless = 0
+        while count < n_tokens and fruitless < FRUITLESS:
+            before = count
+            for window in self.lm.sample(SELF_SAMPLES, self.model.context, temperature=1.0, top_p=1.0, generator=draws):
+                code = sequence_digest(window)
+                n = int((~self.lm.special_mask(window)).sum())
+                if n and code not in digests and code not in without and count < n_tokens:
+                    digests.add(code)
+                    count += n
+                    yield window
+            fruitless = fruitless + 1 if count == before else 0
+
+    def losses(self) -> LossSet | None:
+        """Built when losses are first asked for."""
+        if not self.lm.causal:
+            return None
+        if self._losses is None:
+            self._losses = LossSet(
+                self.lm.splicer(self.model.hookpoint), self.store.extra("windows").long(), self.sizes["loss_tokens"]
+            )
+        return self._losses
+
+    def sequence(self, sequence_id: int) -> Tensor | None:
+        """`[T]` ids of a held-out window."""
+        return self.store.extra("windows")[sequence_id].long()
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """Each token as text."""
+        return self.lm.token_texts(ids)
+
+    def cost(self, streams: Set[Stream]) -> dict[str, int]:
+        """Activations take a forward to the hookpoint; samples a whole forward besides; losses four (clean, spliced, zero, mean)."""
+        near, whole = self.lm.facts.forward_flops_per_token(self.model.hookpoint), self.lm.forward_flops_per_token
+        held_out = [
+            min(self.sizes[size], self.store.n_rows)
+            for size, name in (("tokens", "eval"), ("density_tokens", "density"))
+            if name in streams
+        ]
+        side = self.sizes["density_tokens"]
+        work = [(max(held_out, default=0), near)]
+        work += [(side, near)] * ("random-tokens" in streams) + [(side, near), (side, whole)] * (
+            "self-sampled" in streams
+        )
+        losses = self.losses() if "loss" in streams else None
+        work += [(4 * losses.n_tokens, whole)] if losses is not None else []
+        return {"tokens": sum(tokens for tokens, _ in work), "flops": sum(tokens * flops for tokens, flops in work)}
+
+
+class ScoredVectors(Scored):
+    """Held-out vectors of an activations or synthetic dataset."""
+
+    def __init__(
+        self, sources: Sources, dataset: DatasetWanted, sizes: Mapping[str, int], seed: int, key: Mapping[str, Any]
+    ) -> None:
+        super().__init__(dataset, sizes, seed)
+        folder = sources.run.activations(digest(dict(key)))
+        vectors = sources.open(dataset, seed=seed)
+        self.dictionary = vectors.dictionary
+        n_rows = self.n_rows
+        if (store := ActivationStore.open(folder, key)) is None:
+            with ActivationStore.building(
+                folder,
+                key,
+                d=vectors.d_in,
+                dtype="float32",
+                expected_rows=n_rows,
+                what=f"held-out vectors of '{dataset.name}'",
+            ) as writer:
+                truths: list[SparseCodes] = []
+                for batch in vectors.batches("held-out", n_rows, VECTOR_ROWS, seed):
+                    writer.add(batch)
+                    if batch.truth is not None:
+                        truths.append(batch.truth)
+                writer.extras = _joined(truths)
+                content = writer.content()
+                writer.facts = {
+                    "content": content,
+                    "manifest": dict(vectors.manifest()),
+                    "n_features": truths[0].d_sae if truths else 0,
+                }
+            store = ActivationStore.open(folder, key)
+            assert store is not None
+        self.store = store
+
+    def absent(self) -> dict[str, str]:
+        """Without a language model there are activations and nothing else."""
+        reason = f"dataset '{self.dataset.name}' has no language model behind it"
+        return {"loss": reason, "random-tokens": reason, "self-sampled": reason}
+
+    def truth(self, start: int, stop: int) -> SparseCodes | None:
+        """True codes, where the dataset knows them."""
+        if not self.store.facts["n_features"]:
+            return None
+        offsets = self.store.extra("offsets")[start : stop + 1]
+        part = slice(int(offsets[0]), int(offsets[-1]))
+        return SparseCodes(
+            self.store.extra("values")[part],
+            self.store.extra("latents")[part].long(),
+            offsets - offsets[0],
+            self.store.facts["n_features"],
+        )
+
+
+def _joined(truths: Sequence[SparseCodes]) -> dict[str, Tensor]:
+    if not truths:
+        return {}
+    counts = torch.cat([truth.offsets.diff() for truth in truths])
+    return {
+        "values": torch.cat([truth.values for truth in truths]),
+        "latents": torch.cat([truth.latents for truth in truths]).to(torch.int32),
+        "offsets": torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+    }

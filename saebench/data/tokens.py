@@ -1,0 +1,100 @@
+"""From documents to windows of token ids, and what exactly was done on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saebench.api.datasets import Document
+
+TOKENISE_DOCUMENTS = 256
+"""Documents tokenised in one call."""
+SHUFFLE_CHARACTERS = 64_000_000
+"""Documents are shuffled within this many characters, so that a big corpus need not fit into memory."""
+
+PACKED_POLICY: dict[str, Any] = {
+    "bos": "first token of every window",
+    "separator": "eos between documents",
+    "packing": "documents joined, cut into windows of the context length; the last short window is dropped",
+    "order": "documents shuffled by the seed, within 64,000,000 characters",
+    "special_tokens": "left out of activations in training and scoring; they keep their own activation under splicing",
+}
+GENERATED_POLICY: dict[str, Any] = {
+    "bos": "first token of every sequence",
+    "separator": "none",
+    "packing": "one sample a sequence, from BOS to EOS or the context length",
+    "order": "as sampled",
+    "special_tokens": PACKED_POLICY["special_tokens"],
+}
+
+
+def token_policy(
+    kind: str, *, context: int, bos_id: int, eos_id: int | None, special_ids: Iterable[int]
+) -> dict[str, Any]:
+    """The policy for a dataset kind, for digests and the record."""
+    policy = GENERATED_POLICY if kind == "generated" else PACKED_POLICY
+    return {**policy, "context": context, "bos_id": bos_id, "eos_id": eos_id, "special_ids": sorted(special_ids)}
+
+
+def shuffled(documents: Iterable[Document], seed: int, *, characters: int = SHUFFLE_CHARACTERS) -> Iterator[Document]:
+    """Documents in an order by hash of seed and text, within blocks of about `characters` characters."""
+    block: list[tuple[bytes, Document]] = []
+    size = 0
+    for document in documents:
+        block.append((hashlib.sha256(f"{seed}:{document.digest}".encode()).digest(), document))
+        size += len(document.text)
+        if size >= characters:
+            yield from (document for _, document in sorted(block, key=lambda pair: pair[0]))
+            block, size = [], 0
+    yield from (document for _, document in sorted(block, key=lambda pair: pair[0]))
+
+
+def pack(sequences: Iterable[Sequence[int]], *, context: int, bos_id: int, eos_id: int | None) -> Iterator[list[int]]:
+    """Windows of `context` ids: BOS, then `context - 1` ids of the stream of all documents with EOS between two of them.
+
+    The last window is dropped when it is short. Empty documents leave no trace.
+    """
+    width = context - 1
+    buffer: list[int] = []
+    first = True
+    for ids in sequences:
+        if not ids:
+            continue
+        if not first and eos_id is not None:
+            buffer.append(eos_id)
+        first = False
+        buffer.extend(ids)
+        start = 0
+        while len(buffer) - start >= width:
+            yield [bos_id, *buffer[start : start + width]]
+            start += width
+        del buffer[:start]
+
+
+def tokenised(
+    documents: Iterable[Document], encode_many: Callable[[Sequence[str]], list[list[int]]], digests: set[str]
+) -> Iterator[list[int]]:
+    """Token ids of each document, in order; the digest of each document that is handed out goes into `digests`."""
+    block: list[Document] = []
+
+    def flush() -> Iterator[list[int]]:
+        for document, ids in zip(block, encode_many([document.text for document in block]), strict=True):
+            digests.add(document.digest)
+            yield ids
+
+    for document in documents:
+        block.append(document)
+        if len(block) == TOKENISE_DOCUMENTS:
+            yield from flush()
+            block = []
+    if block:
+        yield from flush()
+
+
+def sequence_digest(ids: Tensor) -> str:
+    """SHA-256 of a token sequence: the identity of a generated one."""
+    return hashlib.sha256(ids.to(torch.int32).numpy().tobytes()).hexdigest()

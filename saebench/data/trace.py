@@ -1,0 +1,128 @@
+"""One small forward that tells which modules run, what they put out and what it costs to get there.
+
+The model may hold real weights or stand on the meta device, where the forward costs nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one module did in the forward.
+
+    Attributes:
+        shape: Shape of its (first) output, or None where that is no tensor.
+        flops_per_token: Work of everything that had run when it returned: twice the weights used, embeddings left out.
+    """
+
+    shape: tuple[int, ...] | None
+    flops_per_token: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Modules that ran, by dotted path, and the path of the list of blocks (None where there is none)."""
+
+    ran: Mapping[str, Ran]
+    modules: frozenset[str]
+    blocks: str | None
+    n_layers: int
+    n_parameters: int
+    tokens: int
+
+    @property
+    def flops_per_token(self) -> int:
+        """Of the whole model."""
+        return self.ran[""].flops_per_token
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The tensor that a hook means: the output itself, or the first item of a tuple or of a transformers output."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        output = tuple(output.values())
+    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
+        return output[0]
+    return None
+
+
+def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList] | None:
+    """The decoder (or encoder) blocks: the longest `ModuleList` that lies in no other one; of equal ones the first."""
+    found: list[tuple[str, nn.ModuleList]] = []
+    for path, module in model.named_modules():
+        inside = any(path.startswith(f"{outer}.") for outer, _ in found)
+        if isinstance(module, nn.ModuleList) and len(module) and not inside:
+            found.append((path, module))
+    return max(found, key=lambda item: len(item[1]), default=None)
+
+
+def cache_argument(model: nn.Module, use: bool) -> dict[str, bool]:
+    """`{"use_cache": use}` for a model that knows the word."""
+    return {"use_cache": use} if "use_cache" in inspect.signature(model.forward).parameters else {}
+
+
+@contextmanager
+def _recording(model: nn.Module, ran: dict[str, Ran]) -> Iterator[None]:
+    flops = 0
+    handles = []
+
+    def hook_for(path: str) -> Any:
+        def hook(module: nn.Module, _args: Any, output: Any) -> None:
+            nonlocal flops
+            if not isinstance(module, nn.Embedding):
+                flops += 2 * sum(p.numel() for p in module.parameters(recurse=False) if p.ndim >= 2)
+            tensor = first_tensor(output)
+            ran.setdefault(path, Ran(tuple(tensor.shape) if tensor is not None else None, flops))
+
+        return hook
+
+    try:
+        for path, module in model.named_modules():
+            handles.append(module.register_forward_hook(hook_for(path)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def trace(model: nn.Module, *, causal: bool, tokens: int = 4) -> Trace:
+    """Runs `tokens` token ids through the model and says what ran.
+
+    Raises:
+        RuntimeError, ValueError, TypeError, ...: Whatever the model raises; on the meta device some models cannot run.
+    """
+    device = next(model.parameters()).device
+    ids = torch.zeros(1, tokens, dtype=torch.long, device=device)
+    # transformers looks at values when it makes a causal mask itself, which the meta device has none of.
+    masks: list[dict[str, Any]] = [{}]
+    if device.type == "meta" and causal:
+        masks = [{"attention_mask": torch.zeros(1, 1, tokens, tokens, device=device)}, {}]
+    errors: list[Exception] = []
+    for mask in masks:
+        ran: dict[str, Ran] = {}
+        try:
+            with torch.no_grad(), _recording(model, ran):
+                model(input_ids=ids, **mask, **cache_argument(model, False))
+        except Exception as error:
+            errors.append(error)
+            continue
+        blocks = find_blocks(model)
+        return Trace(
+            ran=ran,
+            modules=frozenset(path for path, _ in model.named_modules() if path),
+            blocks=blocks[0] if blocks else None,
+            n_layers=len(blocks[1]) if blocks else 0,
+            n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+            tokens=tokens,
+        )
+    raise errors[0]
