@@ -37,24 +37,12 @@ class RunResult:
         return 0 if all(status == "ok" for status in self.statuses.values()) else CELLS_FAILED
 
 
-class _Models:
-    """Model facts for the planner."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog = catalog
-
-    def model(self, id: str, revision: str | None = None) -> Any:
-        """Facts of one model."""
-        from saebench.data import describe_model
-
-        return describe_model(id, revision, catalog=self.catalog)
-
-
 def _plan(suite: str | Path, catalog: Catalog) -> Plan:
     from saebench.config import load_suite
+    from saebench.data import ModelBook
     from saebench.plan import make_plan
 
-    return make_plan(load_suite(suite), catalog, facts=_Models(catalog))
+    return make_plan(load_suite(suite), catalog, facts=ModelBook(catalog))
 
 
 def plan_suite(suite: str | Path, *, plugins: Sequence[Path] = ()) -> Plan:

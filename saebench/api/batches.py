@@ -42,7 +42,8 @@ class SplicedLosses:
     """Per-token losses in nats `[B]` (float32 or float64): next-token cross-entropy and KL(clean || modified).
 
     `spliced`: the hook's output replaced by the SAE's reconstruction at every position that is not special;
-    `zero` and `mean`: replaced there by zeros, by the mean activation of the training set.
+    `zero` and `mean`: replaced there by zeros, by the mean held-out activation
+    (the same for all contenders, and what FVU measures against).
     """
 
     ce_clean: Tensor

@@ -70,7 +70,7 @@ class EvaluationSource:
         """Windows with losses; nothing where stream `loss` is absent."""
         losses = self._scored.losses()
         if losses is not None:
-            yield from losses.batches(self._training.mean)
+            yield from losses.batches()
 
     def sequence(self, sequence_id: int) -> Tensor | None:
         """`[T]` ids of the window that `sequence_ids` of streams `eval`, `density` and `loss` name; None without tokens."""

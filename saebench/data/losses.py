@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -52,10 +51,18 @@ class LossBatch:
 
 
 class LossSet:
-    """The first windows that hold `n_tokens` scored positions, with clean and zero losses; mean losses by training mean."""
+    """The first windows that hold `n_tokens` scored positions, with clean, zero and mean losses, each computed once.
 
-    def __init__(self, splicer: Splicer, windows: Tensor, n_tokens: int) -> None:
-        self.splicer = splicer
+    Args:
+        splicer: At the hookpoint.
+        windows: `[S, T]` held-out token ids.
+        n_tokens: Scored positions wanted.
+        mean: `[d]` mean held-out activation. The same for all contenders, and what FVU measures against: a mean of each contender's
+            own training data would give each a floor of its own.
+    """
+
+    def __init__(self, splicer: Splicer, windows: Tensor, n_tokens: int, mean: Tensor) -> None:
+        self.splicer, self.mean = splicer, mean
         lm = splicer.lm
         counts = lm.scored_mask(windows).sum(1).cumsum(0)
         enough = int((counts < n_tokens).sum()) + 1
@@ -70,19 +77,17 @@ class LossSet:
         ]
         self._clean: list[CleanPass | None] = []
         self._zero: list[tuple[Tensor, Tensor]] = []
-        self._mean: dict[str, list[Tensor]] = {}
+        self._mean: list[Tensor] = []
 
-    def batches(self, mean: Tensor) -> Iterator[LossBatch]:
-        """All blocks, with the mean losses of one training mean `[d]`."""
-        code = hashlib.sha256(mean.cpu().numpy().tobytes()).hexdigest()
-        known = self._mean.setdefault(code, [])
+    def batches(self) -> Iterator[LossBatch]:
+        """All blocks, in order."""
         for number, (ids, limit, first) in enumerate(self._blocks):
             clean = self._pass(number, ids, limit)
             if len(self._zero) == number:
                 self._zero.append(self.splicer.spliced(clean, torch.zeros_like(clean.x)))
-            if len(known) == number:
-                known.append(self.splicer.spliced(clean, mean.to(clean.x).expand_as(clean.x))[0])
-            yield self._batch(clean, first, self._zero[number], known[number])
+            if len(self._mean) == number:
+                self._mean.append(self.splicer.spliced(clean, self.mean.to(clean.x).expand_as(clean.x))[0])
+            yield self._batch(clean, first, self._zero[number], self._mean[number])
 
     def _pass(self, number: int, ids: Tensor, limit: int) -> CleanPass:
         if number < len(self._clean):

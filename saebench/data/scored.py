@@ -203,7 +203,10 @@ class ScoredTokens(Scored):
             return None
         if self._losses is None:
             self._losses = LossSet(
-                self.lm.splicer(self.model.hookpoint), self.store.extra("windows").long(), self.sizes["loss_tokens"]
+                self.lm.splicer(self.model.hookpoint),
+                self.store.extra("windows").long(),
+                self.sizes["loss_tokens"],
+                self.store.mean,
             )
         return self._losses
 

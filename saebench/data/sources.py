@@ -41,7 +41,6 @@ class TrainingSource:
     Attributes:
         d_in: Width.
         n_tokens: Distinct tokens (vectors); a longer training repeats them, freshly shuffled each epoch.
-        mean: `[d_in]` float32, mean activation.
         content: Digest of what the dataset is: its token windows, or its vectors.
         manifest: The dataset's own facts.
         token_policy: How tokens were made and which are left out; None without a model.
@@ -54,7 +53,6 @@ class TrainingSource:
         self._store, self._seed, self._device = store, data_seed, device
         self.d_in = store.d
         self.n_tokens = store.n_rows
-        self.mean = store.mean.to(device)
         self.content: str = store.facts["content"]
         self.manifest: dict[str, Any] = store.facts["manifest"]
         self.token_policy: dict[str, Any] | None = store.facts["token_policy"]

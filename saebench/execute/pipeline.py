@@ -109,11 +109,15 @@ class Pipeline:
             The status of every one of these cells.
         """
         wanted = {cell.cell_id: cell for cell in cells}
+        model: str | None = None
         for cohort in self.plan.cohorts:
             members = [wanted[cell_id] for cell_id in cohort.cells if cell_id in wanted]
             todo = [cell for cell in members if not self.is_done(cell, retry_failed)]
             self.bar.update(len(members) - len(todo))
             if todo:
+                if cohort.model and model not in (None, cohort.model.digest):
+                    self.sources.release()  # one language model in memory at a time
+                model = cohort.model.digest if cohort.model else model
                 self._cohort(cohort, todo)
         statuses = {cell.cell_id: self.status_of(cell) or "failed" for cell in cells}
         for group in self.plan.groups:

@@ -36,7 +36,7 @@ LOSSES = _family(
     ("ce-clean", "nats", "neutral", "Next-token cross-entropy of the model as it is."),
     ("ce-spliced", "nats", "lower", "Cross-entropy with the SAE's reconstruction in place of the activation."),
     ("ce-zero", "nats", "neutral", "Cross-entropy with zeros in place of the activation."),
-    ("ce-mean", "nats", "neutral", "Cross-entropy with the training set's mean in place of the activation."),
+    ("ce-mean", "nats", "neutral", "Cross-entropy with the mean held-out activation in place of the activation."),
     ("ce-recovered-zero", "fraction", "higher", "(CE zero - CE spliced) / (CE zero - CE clean)."),
     ("ce-recovered-mean", "fraction", "higher", "(CE mean - CE spliced) / (CE mean - CE clean)."),
     ("kl", "nats", "lower", "Mean over tokens of KL(clean || spliced) between next-token distributions."),

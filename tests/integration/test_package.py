@@ -22,7 +22,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     source.mkdir()
     for part in PARTS:
         if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "build"))
+            shutil.copytree(
+                ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
+            )
         else:
             shutil.copy(ROOT / part, source / part)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)]  # fmt: skip
@@ -36,7 +38,9 @@ def test_every_source_file_is_in_it(wheel: list[str]) -> None:
         for path in root.rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 name = path.relative_to(root.parent).as_posix()
-                assert name in wheel, f"{name} is missing from the wheel: add its pattern to tool.setuptools.package-data"
+                assert name in wheel, (
+                    f"{name} is missing from the wheel: add its pattern to tool.setuptools.package-data"
+                )
 
 
 def test_nothing_else_is_in_it(wheel: list[str]) -> None:
