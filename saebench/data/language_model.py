@@ -86,9 +86,6 @@ class LanguageModel:
         self.special_ids: frozenset[int] = frozenset((set(tokenizer.all_special_ids) - {unknown}) | ends)
         self.vocab_size = min(len(tokenizer), facts.vocab_size)
         self.context = facts.context_limit or 2048
-        self.pad_only_id: int | None = (
-            tokenizer.pad_token_id if tokenizer.pad_token_id not in (self.bos_id, self.eos_id) else None
-        )
         size = max(facts.vocab_size, max(self.special_ids) + 1)
         self._special = torch.zeros(size, dtype=torch.bool)
         self._special[list(self.special_ids)] = True
@@ -166,11 +163,10 @@ class LanguageModel:
         return self._special.to(ids.device)[ids]
 
     def scored_mask(self, ids: Tensor) -> Tensor:
-        """`[S, T]` True where a next-token loss counts: the token is not special, and a next one that is not padding exists."""
-        mask = ~self.special_mask(ids)
-        mask[:, -1] = False
-        if self.pad_only_id is not None:
-            mask[:, :-1] &= ids[:, 1:] != self.pad_only_id
+        """`[S, T]` True where a next-token loss counts: neither the token nor the next one is special."""
+        ordinary = ~self.special_mask(ids)
+        mask = torch.zeros_like(ordinary)
+        mask[:, :-1] = ordinary[:, :-1] & ordinary[:, 1:]
         return mask
 
     # --- forwards -----------------------------------------------------------------------------------------------------

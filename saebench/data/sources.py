@@ -294,9 +294,7 @@ class Sources:
             windows = self._generated(opened, lm, split, n_tokens, model.context, documents)
         else:
             texts = tokenised(shuffled(opened.documents(split), seed), lm.encode_many, documents)
-            windows = (
-                torch.tensor(ids) for ids in pack(texts, context=model.context, bos_id=lm.bos_id, eos_id=lm.eos_id)
-            )
+            windows = (torch.tensor(ids) for ids in pack(texts, context=model.context, bos_id=lm.bos_id))
         empty = f"dataset '{use.name}' (plugin {use.plugin}): its {split} part does not fill one window of {model.context} tokens"
         return Windows(opened, windows, lm, n_tokens, documents, empty)
 

@@ -18,7 +18,7 @@ SHUFFLE_CHARACTERS = 64_000_000
 
 PACKED_POLICY: dict[str, Any] = {
     "bos": "first token of every window",
-    "separator": "eos between documents",
+    "separator": "bos between documents",
     "packing": "documents joined, cut into windows of the context length; the last short window is dropped",
     "order": "documents shuffled by the seed, within 64,000,000 characters",
     "special_tokens": "left out of activations in training and scoring; they keep their own activation under splicing",
@@ -53,9 +53,10 @@ def shuffled(documents: Iterable[Document], seed: int, *, characters: int = SHUF
     yield from (document for _, document in sorted(block, key=lambda pair: pair[0]))
 
 
-def pack(sequences: Iterable[Sequence[int]], *, context: int, bos_id: int, eos_id: int | None) -> Iterator[list[int]]:
-    """Windows of `context` ids: BOS, then `context - 1` ids of the stream of all documents with EOS between two of them.
+def pack(sequences: Iterable[Sequence[int]], *, context: int, bos_id: int) -> Iterator[list[int]]:
+    """Windows of `context` ids: BOS, then `context - 1` ids of the stream of all documents with BOS between two of them.
 
+    Every document begins with BOS, as a model met it in training; an EOS that a model never saw (llama2.c's) would disturb it.
     The last window is dropped when it is short. Empty documents leave no trace.
     """
     width = context - 1
@@ -64,8 +65,8 @@ def pack(sequences: Iterable[Sequence[int]], *, context: int, bos_id: int, eos_i
     for ids in sequences:
         if not ids:
             continue
-        if not first and eos_id is not None:
-            buffer.append(eos_id)
+        if not first:
+            buffer.append(bos_id)
         first = False
         buffer.extend(ids)
         start = 0

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import PurePath
 
 _TEMPLATE = """\
 # Sparse autoencoders on your own model and text.
-# Look first: saebench plan {file}        then: saebench run {file}
+# Save it (mine.yaml, say). Look first: saebench plan mine.yaml        then: saebench run mine.yaml, into runs/mine
 schema: 1
-name: {name}
 
 models:
   - id: {model}
@@ -24,6 +21,7 @@ datasets:
 entries:                           # the contenders; every point of a sweep gets the full budget
   - {{name: topk,     architecture: topk,     dataset: text, config: {{d_sae: {d_sae}}}, sweep: {{k: [{low}, {high}]}}}}
   - {{name: jumprelu, architecture: jumprelu, dataset: text, config: {{d_sae: {d_sae}}}, sweep: {{target_l0: [{low}, {high}]}}}}
+  - {{name: expander, architecture: expander, dataset: text, config: {{d_sae: {d_sae}, degree: 7}}, sweep: {{k: [{low}, {high}]}}}}
   - {{name: faithful, architecture: topk,     dataset: own,  config: {{d_sae: {d_sae}}}, sweep: {{k: [{low}, {high}]}}}}
 
 evaluation: {{datasets: [text], tokens: 65_536, loss_tokens: 16_384, density_tokens: 65_536}}
@@ -49,10 +47,7 @@ def starter_suite(
     """
     d_sae = _power_of_two(4 * d_in, 512, 16384)
     low = _power_of_two(d_in // 16, 8, 32)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", PurePath(text).name.split(".")[0]).strip("-._").lower() or "mine"
     return _TEMPLATE.format(
-        file=f"{name}.yaml",
-        name=json.dumps(name),
         model=json.dumps(model, ensure_ascii=False),
         text=json.dumps(text, ensure_ascii=False),
         hookpoint=json.dumps(hookpoint),

@@ -80,7 +80,8 @@ def test_losses_against_a_naive_reference(lm, name):
     mask = torch.zeros_like(ids, dtype=torch.bool)
     for row in range(len(ids)):
         for position in range(ids.shape[1] - 1):
-            mask[row, position] = int(ids[row, position]) not in lm.special_ids
+            pair = {int(ids[row, position]), int(ids[row, position + 1])}
+            mask[row, position] = not pair & lm.special_ids
     assert torch.equal(losses.mask, mask)
     clean = naive_losses(lm, ids, path, lambda x: x)
     targets = ids.roll(-1, 1)

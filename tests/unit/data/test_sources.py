@@ -167,9 +167,8 @@ def test_training_activations_are_those_of_the_model(tmp_path, model):
     assert not bool(lm.special_mask(batch.token_ids).any())
     store = source._store
     whole = store.slice(0, 900)
-    # the windows again, from the stored ids: packed windows hold an EOS between documents, so put ids back by position
-    ids = torch.full((int(whole.sequence_ids.max()) + 1, 16), lm.eos_id)
-    ids[:, 0] = lm.bos_id
+    # the windows again, from the stored ids: packed windows hold a BOS between documents, so put ids back by position
+    ids = torch.full((int(whole.sequence_ids.max()) + 1, 16), lm.bos_id)
     ids[whole.sequence_ids, whole.positions] = whole.token_ids
     again = lm.activations(ids, model.hookpoint)[whole.sequence_ids, whole.positions]
     kept = whole.sequence_ids < whole.sequence_ids.max()  # the last window was cut

@@ -11,24 +11,18 @@ from saebench.data.tokens import pack, sequence_digest, shuffled, token_policy, 
 
 def test_packing_by_hand():
     documents = [[11, 12, 13], [], [21, 22], [31, 32, 33, 34]]
-    windows = list(pack(documents, context=4, bos_id=1, eos_id=2))
-    # the stream is 11 12 13 2 21 22 2 31 32 33 34; what does not fill a window is dropped
-    assert windows == [[1, 11, 12, 13], [1, 2, 21, 22], [1, 2, 31, 32]]
-
-
-def test_packing_without_an_eos_only_joins():
-    assert list(pack([[5, 6], [7]], context=4, bos_id=0, eos_id=None)) == [[0, 5, 6, 7]]
+    windows = list(pack(documents, context=4, bos_id=1))
+    # the stream is 11 12 13 1 21 22 1 31 32 33 34; what does not fill a window is dropped
+    assert windows == [[1, 11, 12, 13], [1, 1, 21, 22], [1, 1, 31, 32]]
 
 
 def test_too_little_for_a_window_gives_none():
-    assert list(pack([[1, 2]], context=4, bos_id=0, eos_id=9)) == []
+    assert list(pack([[1, 2]], context=4, bos_id=0)) == []
 
 
 def test_packing_does_not_depend_on_how_documents_come():
     documents = [[i] * (i % 7) for i in range(50)]
-    assert list(pack(iter(documents), context=8, bos_id=0, eos_id=99)) == list(
-        pack(documents, context=8, bos_id=0, eos_id=99)
-    )
+    assert list(pack(iter(documents), context=8, bos_id=0)) == list(pack(documents, context=8, bos_id=0))
 
 
 def test_shuffling_keeps_documents_and_depends_on_the_seed_alone():

@@ -90,7 +90,7 @@ def test_the_starter_suite_loads_and_plans(tmp_path: Path, fakes):
     path = tmp_path / "mine.yaml"
     path.write_text(starter_suite("docs-lm", str(text), hookpoint="layers.2", d_in=200, context=64))
     config = load_suite(path).config
-    assert config.name == "my-corpus"
+    assert config.name == "mine"
     assert config.datasets["text"].options["path"] == str(text)
     assert config.models[0].context == 64
     assert config.entries[0].config == {"d_sae": 1024}
@@ -98,7 +98,7 @@ def test_the_starter_suite_loads_and_plans(tmp_path: Path, fakes):
     catalog = fakes.catalog()
     catalog.architectures["jumprelu"] = catalog.architectures["loose"]
     config_only_topk = path.read_text().splitlines()
-    path.write_text("\n".join(line for line in config_only_topk if "jumprelu" not in line))
+    path.write_text("\n".join(line for line in config_only_topk if "jumprelu" not in line and "expander" not in line))
     plan = make_plan(load_suite(path), catalog, facts=fakes.Facts())
     assert len(plan.groups) == 4
 
