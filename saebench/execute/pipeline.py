@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from saebench.data import EvaluationSource, Sources, TrainingSource
     from saebench.host import Catalog
 
-GIB = 1024**3
+GB = 1_000_000_000
 
 
 def _error(error: BaseException) -> dict[str, str]:
@@ -174,7 +174,7 @@ class Pipeline:
                 self.catalog,
                 parent_folder=parent,
                 device=self.device,
-                memory_share_bytes=int(memory * GIB) if memory else None,
+                memory_share_bytes=int(memory * GB) if memory else None,
                 progress=self._progress(cell),
             )
             if trained.status != "ok":

@@ -76,8 +76,8 @@ def share_out(suite: Suite, arms: Sequence[Arm], book: DatasetBook, problems: Pr
             warnings.append(
                 f"entries[{arm.index}] ({arm.entry}) aims at no L0: its FLOPs are counted at all {arm.d_sae} latents, the most there can be."
             )
-        if budget.memory_gb is not None and arm.cost.training_memory_bytes(arm.train.batch) > budget.memory_gb * 2**30:
-            need = arm.cost.training_memory_bytes(arm.train.batch) / 2**30
+        if budget.memory_gb is not None and arm.cost.training_memory_bytes(arm.train.batch) > budget.memory_gb * 1e9:
+            need = arm.cost.training_memory_bytes(arm.train.batch) / 1e9
             warnings.append(
                 f"entries[{arm.index}] ({arm.entry}) needs {need:.2f} GB to train, over memory_gb {budget.memory_gb:g}: its cells end as over_budget."
             )
