@@ -42,7 +42,7 @@ def check_space(folder: Path, n_bytes: int, what: str) -> None:
     free = shutil.disk_usage(there).free
     if n_bytes > free:
         raise MachineError(
-            f"{folder}: {what} takes {n_bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of the disk are free. "
+            f"{folder}: {what} takes {n_bytes / 1e6:,.1f} MB, but only {free / 1e6:,.1f} MB of the disk are free. "
             "Free some space, choose another folder with --out, or ask for fewer tokens."
         )
 

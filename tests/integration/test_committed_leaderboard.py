@@ -1,0 +1,79 @@
+"""The leaderboard in the repository: rebuilt from its own records, and sane."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saebench.artifacts import iter_groups, iter_records
+from saebench.leaderboard import build
+
+BOARD = Path(__file__).parents[2] / "leaderboard"
+
+
+@pytest.fixture(scope="module")
+def records() -> list[dict[str, Any]]:
+    return [record for _, record in iter_records(BOARD)]
+
+
+def test_it_is_what_its_records_give(tmp_path: Path) -> None:
+    build([BOARD], tmp_path)
+    # the page holds the chart library and the chart its renderer's fonts: those may change with their versions, the numbers may not
+    for name in ("data.json", "README.md"):
+        assert (tmp_path / name).read_bytes() == (BOARD / name).read_bytes(), (
+            f"run: saebench leaderboard leaderboard --out leaderboard ({name})"
+        )
+    assert (BOARD / "index.html").is_file()
+    assert (BOARD / "chart.svg").is_file()
+
+
+def test_every_contender_has_three_seeds_at_every_point_and_all_are_ok(records: list[dict[str, Any]]) -> None:
+    counts = Counter((r["facts"]["entry"], r["facts"]["point"]) for r in records if not r["facts"]["control"])
+    assert {entry for entry, _ in counts} >= {"topk", "jumprelu", "expander", "faithful", "ssae", "truth"}
+    assert set(counts.values()) == {3}
+    assert {r["facts"]["status"] for r in records} == {"ok"}
+    assert len(list(iter_groups(BOARD))) == len(counts)
+
+
+def test_jumprelu_lies_within_a_fifth_of_its_target(records: list[dict[str, Any]]) -> None:
+    found = [
+        (r["facts"]["expected_l0"], r["facts"]["metrics"]["l0"]["value"])
+        for r in records
+        if r["facts"]["architecture"] == "jumprelu"
+    ]
+    assert len(found) >= 6
+    assert all(abs(l0 / target - 1) <= 0.2 for target, l0 in found), found
+
+
+def test_budgets_are_equal_and_kept(records: list[dict[str, Any]]) -> None:
+    contenders = [r["facts"] for r in records if not r["facts"]["control"]]
+    assert len({facts["budget"]["tokens"] for facts in contenders}) == 1
+    for facts in contenders:
+        spent = facts["spent"]["train"]["tokens"]
+        assert facts["budget"]["tokens"] <= spent < facts["budget"]["tokens"] + facts["train"]["batch"]
+
+
+def test_controls_bound_the_contenders(records: list[dict[str, Any]]) -> None:
+    def value(entry: str, metric: str) -> list[float]:
+        return [
+            r["facts"]["metrics"][metric]["value"]
+            for r in records
+            if r["facts"]["entry"] == entry and r["facts"]["model"]
+        ]
+
+    assert value("control-identity", "variance-explained") == [1.0]
+    assert value("control-identity", "ce-recovered-mean") == pytest.approx([1.0], abs=1e-6)
+    for contender in ("topk", "jumprelu", "expander", "faithful", "ssae"):
+        assert min(value(contender, "variance-explained")) > value("control-permuted", "variance-explained")[0]
+        assert min(value(contender, "ce-recovered-mean")) > value("control-random", "ce-recovered-mean")[0]
+
+
+def test_no_record_tells_where_it_was_made() -> None:
+    for path in [*BOARD.rglob("*.json"), BOARD / "index.html"]:
+        text = path.read_text("utf-8")
+        assert "/home/" not in text
+        assert "/root/" not in text
+        assert "/tmp/" not in text
