@@ -11,7 +11,7 @@ from saebench.api.errors import SuiteError
 from saebench.artifacts import digest
 from saebench.leaderboard.columns import COLUMNS, Column
 from saebench.leaderboard.evidence import CellRecord, GroupRecord
-from saebench.leaderboard.statistics import mean, over_seeds
+from saebench.leaderboard.statistics import jackknife_half, mean, over_seeds
 
 LATENTS_SHOWN = 4
 CONTEXTS_SHOWN = 3
@@ -138,9 +138,11 @@ def _group_metrics(group: GroupRecord | None) -> dict[str, dict[str, Any]]:
         return {}
     info = group.facts.get("metric_info") or {}
     kept = ("value", "stderr", "n", "reason", "unit", "direction")
+    seeds = sum(member.get("status") == "ok" for member in group.facts["members"])
     return {
         name: {
             **{key: metric.get(key) for key in kept},
+            "half": jackknife_half(metric.get("stderr"), seeds),
             **{key: (info.get(name) or {}).get(key) for key in ("family", "description")},
         }
         for name, metric in sorted(group.facts["metrics"].items())
@@ -174,11 +176,9 @@ def _shown(row: Mapping[str, Any], column: Column) -> dict[str, Any]:
     metric = row["metrics"].get(column.id)
     if metric is None:
         metric = row["group"].get(column.id)
-        half = None
-    else:
-        half = metric["half"]
     if metric is None:
         return {"value": None, "half": None, "n": 0, "reason": "not measured"}
+    half = metric["half"]
     scale = 100.0 if column.percent else 1.0
     value = None if metric["value"] is None else metric["value"] * scale
     return {

@@ -36,6 +36,11 @@ def variance(values: Sequence[float]) -> float:
     return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
 
 
+def jackknife_half(stderr: float | None, seeds: int) -> float | None:
+    """Half-width of the 95 % t-interval from a jackknife standard error over `seeds` trainings; None without one."""
+    return None if stderr is None or seeds < 2 else t_quantile(seeds - 1) * stderr
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A metric over init seeds.

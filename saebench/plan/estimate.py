@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from saebench.plan.arms import Arm
 from saebench.plan.model import Cell, Cohort, Estimate
 
-ASSUMED_FLOPS_PER_S = 2e10
-"""Sustained rate of two cores of a common CPU on these shapes. An assumption, printed as one, until a machine is calibrated."""
-ASSUMED_STEP_S = 0.004
+ASSUMED_FLOPS_PER_S = 1e11
+"""Sustained rate of two cores of a server CPU with AVX-512 on these shapes. An assumption, printed as one, until a machine is calibrated."""
+ASSUMED_STEP_S = 0.006
 """Fixed time of one training step: a few dozen small operators."""
-BASE_MEMORY_BYTES = 600_000_000
-"""Interpreter, torch and a small language model."""
+BASE_MEMORY_BYTES = 1_500_000_000
+"""Interpreter, torch, transformers, a small language model and its log-probabilities, mapped stores: what the quickstart was seen to take."""
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 DENSITY_STREAMS = 3
 """Held-out text, random tokens, the model's own samples: each of `density_tokens`."""

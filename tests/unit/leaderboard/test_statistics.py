@@ -156,3 +156,11 @@ def test_coverage_of_the_interval_is_near_95_percent() -> None:
         assert estimate.half is not None
         inside += abs(estimate.value) <= estimate.half
     assert inside / 4000 == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 4000))
+
+
+def test_jackknife_intervals_by_hand() -> None:
+    from saebench.leaderboard.statistics import jackknife_half
+
+    assert jackknife_half(0.01, 3) == pytest.approx(0.01 * 4.302652729749464)
+    assert jackknife_half(0.01, 1) is None
+    assert jackknife_half(None, 3) is None
