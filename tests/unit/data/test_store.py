@@ -91,6 +91,6 @@ def test_a_build_that_breaks_leaves_nothing(tmp_path):
 def test_a_full_disk_is_told_before_anything_is_made(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _path: usage(10, 10, 10))
-    with pytest.raises(MachineError, match=r"vectors takes .* GB, but only .* free"):
+    with pytest.raises(MachineError, match=r"vectors takes .* MB, but only .* free"):
         build(tmp_path / "s", {}, torch.ones(5, 2))
     assert list(tmp_path.iterdir()) == []
