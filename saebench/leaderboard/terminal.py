@@ -17,9 +17,8 @@ from saebench.leaderboard.words import EN_DASH, decimals_of, rank_text
 SHORT = {
     "l0": "L0",
     "variance-explained": "var. expl.",
-    "ce-recovered-mean": "CE rec. mean",
+    "ce-recovered-mean": "CE rec.",
     "truth-mcc": "MCC",
-    "truth-f1": "F1",
     "sfr": "SFR",
 }
 """Metrics that fit in 80 columns, with their short headings."""
@@ -45,8 +44,8 @@ def _site(site: Mapping[str, Any]) -> str:
     rows = [
         [row["label"], rank_text(row["standing"]), *(_cell(row, column) for column in columns)] for row in site["rows"]
     ]
-    rows += [[row["label"], "", *(_cell(row, column) for column in columns)] for row in site["controls"]]
-    headers = ["", "rank", *(SHORT[column.id] for column in columns)]
+    rows += [[row["entry"], "", *(_cell(row, column) for column in columns)] for row in site["controls"]]
+    headers = ["", "#", *(SHORT[column.id] for column in columns)]
     table = tabulate(
         rows,
         headers=headers,
@@ -61,4 +60,4 @@ def _cell(row: Mapping[str, Any], column: Column) -> str:
     shown = row["columns"][column.id]
     if shown["value"] is None:
         return EN_DASH
-    return with_interval(shown["value"], shown["half"], decimals_of(column, shown["value"]))
+    return with_interval(shown["value"], shown["half"], decimals_of(column, shown["value"])).replace(" ± ", "±")
