@@ -75,7 +75,9 @@ def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Seq
         )
     name = hookpoint or f"layers.{facts.n_layers // 2}"
     point = facts.hookpoint(name)
-    return starter_suite(model, text, hookpoint=name, d_in=point.d, context=min(128, facts.context_limit or 128))
+    return starter_suite(
+        model, text, hookpoint=name, d_in=point.d, context=min(128, facts.context_limit or 128), causal=facts.causal
+    )
 
 
 @contextmanager

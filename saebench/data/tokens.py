@@ -10,34 +10,25 @@ import torch
 from torch import Tensor
 
 from saebench.api.datasets import Document
+from saebench.api.packing import POLICIES
 
 TOKENISE_DOCUMENTS = 256
 """Documents tokenised in one call."""
 SHUFFLE_CHARACTERS = 64_000_000
 """Documents are shuffled within this many characters, so that a big corpus need not fit into memory."""
 
-PACKED_POLICY: dict[str, Any] = {
-    "bos": "first token of every window",
-    "separator": "bos between documents",
-    "packing": "documents joined, cut into windows of the context length; the last short window is dropped",
-    "order": "documents shuffled by the seed, within 64,000,000 characters",
-    "special_tokens": "left out of activations in training and scoring; they keep their own activation under splicing",
-}
-GENERATED_POLICY: dict[str, Any] = {
-    "bos": "first token of every sequence",
-    "separator": "none",
-    "packing": "one sample a sequence, from BOS to EOS or the context length",
-    "order": "as sampled",
-    "special_tokens": PACKED_POLICY["special_tokens"],
-}
-
 
 def token_policy(
     kind: str, *, context: int, bos_id: int, eos_id: int | None, special_ids: Iterable[int]
 ) -> dict[str, Any]:
     """The policy for a dataset kind, for digests and the record."""
-    policy = GENERATED_POLICY if kind == "generated" else PACKED_POLICY
-    return {**policy, "context": context, "bos_id": bos_id, "eos_id": eos_id, "special_ids": sorted(special_ids)}
+    return {
+        **POLICIES[kind],
+        "context": context,
+        "bos_id": bos_id,
+        "eos_id": eos_id,
+        "special_ids": sorted(special_ids),
+    }
 
 
 def shuffled(documents: Iterable[Document], seed: int, *, characters: int = SHUFFLE_CHARACTERS) -> Iterator[Document]:

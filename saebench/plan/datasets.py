@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saebench.api.errors import PluginError, SuiteError
+from saebench.api.packing import POLICIES
 from saebench.api.specs import DatasetSpec, Site
 from saebench.artifacts.canonical import digest
 from saebench.config import Problems, Suite, as_json, parse_options
@@ -79,7 +80,8 @@ class DatasetBook:
         """The dataset as cells use it, with its recipe digest.
 
         The recipe is what decides the content: plugin and version, options, what the plugin adds (file manifest, source
-        revision), recipes of the datasets it reads, and, where it depends on them, the language model and the context length.
+        revision), recipes of the datasets it reads, how its tokens are packed, and, where it depends on them, the language model and
+        the context length.
         The data seed is the cell's.
         """
         plan = self._plans[name]
@@ -99,6 +101,7 @@ class DatasetBook:
             "bases": [self.use(base, model, context).recipe for base in self.bases(name)],
             "model": model.digest if on_model and model is not None else None,
             "context": context if on_model and spec.kind == "generated" else None,
+            "tokens": POLICIES.get(spec.kind) if model is not None else None,
         }
         try:
             code = digest(recipe)

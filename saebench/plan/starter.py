@@ -32,7 +32,7 @@ controls: true                     # floor and ceiling rows: random, permuted, P
 
 
 def starter_suite(
-    model: str, text: str, *, hookpoint: str, d_in: int, context: int = 128, tokens: int = 300_000
+    model: str, text: str, *, hookpoint: str, d_in: int, context: int = 128, tokens: int = 300_000, causal: bool = True
 ) -> str:
     """YAML text of a suite for somebody's own model and text.
 
@@ -44,10 +44,12 @@ def starter_suite(
             levels are about a sixteenth and an eighth of the width, powers of two from 8 to 64.
         context: Tokens a sequence.
         tokens: Budget of a cell.
+        causal: False for an encoder, which writes no samples of its own: then there is no FaithfulSAE entry.
     """
     d_sae = _power_of_two(4 * d_in, 512, 16384)
     low = _power_of_two(d_in // 16, 8, 32)
-    return _TEMPLATE.format(
+    template = _TEMPLATE if causal else "".join(line for line in _TEMPLATE.splitlines(True) if "faithful" not in line)
+    return template.format(
         model=json.dumps(model, ensure_ascii=False),
         text=json.dumps(text, ensure_ascii=False),
         hookpoint=json.dumps(hookpoint),

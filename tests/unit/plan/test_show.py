@@ -103,6 +103,12 @@ def test_the_starter_suite_loads_and_plans(tmp_path: Path, fakes):
     assert len(plan.groups) == 4
 
 
+def test_the_starter_suite_of_an_encoder_asks_for_no_samples():
+    text = starter_suite("m", "t.txt", hookpoint="layers.1", d_in=64, causal=False)
+    assert "faithful" not in text
+    assert "jumprelu" in text
+
+
 @pytest.mark.parametrize(
     ("d_in", "d_sae", "k"), [(16, 512, 8), (64, 512, 8), (192, 1024, 16), (768, 4096, 32), (8192, 16384, 32)]
 )
