@@ -155,7 +155,8 @@ def run_suite(
         write_json(run.plan, plan.to_json())
         for line in catalog.observe("saebench_plan_ready", plan=plan.to_json()):
             say(line)
-        say(f"{plan.suite}: {len(cells)} cells in {len({cell.cohort for cell in cells})} cohorts, into {folder}")
+        cohorts = len({cell.cohort for cell in cells})
+        say(f"{plan.suite}: {len(cells)} cells in {cohorts} cohort{'s' * (cohorts > 1)}, into {folder}")
         with tqdm(total=len(cells), unit="cell", desc=plan.suite, dynamic_ncols=True) as bar:
             pipeline = Pipeline(plan, run, catalog, device=device, say=_above(bar, say), bar=bar, debug=debug)
             statuses = pipeline.execute(cells, retry_failed=retry_failed)
