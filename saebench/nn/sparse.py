@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from saebench.api.codes import SparseCodes
-from saebench.nn.selection import topk
+from saebench.nn.selection import linear_select
 
 with warnings.catch_warnings():
     # torch says once a process that CSR tensors are in beta; said here, it is not said in a user's run.
@@ -146,11 +146,10 @@ def sparse_linear(x: Tensor, W: Tensor, b: Tensor | None, values: Tensor, latent
 def linear_topk(x: Tensor, W_enc: Tensor, b_enc: Tensor | None, k: int) -> SparseCodes:
     """The k largest of `x @ W_enc.T + b_enc` for each token, signed; gradient for those alone.
 
-    The product is a plain matrix product in x's dtype, so the set is optimal up to its rounding; ties go to the lowest
-    index (see `topk`).
+    The set is that of the exact product: tokens whose k-th place the rounding of the product leaves open are decided in
+    float64 (see `linear_select`). Ties go to the lowest index.
     """
-    with torch.no_grad():
-        values, latents = topk(functional.linear(x, W_enc, b_enc), k)
+    values, latents = linear_select(x, W_enc, b_enc, k)
     codes = SparseCodes.from_topk(values, latents, W_enc.shape[0])
     return SparseCodes(
         sparse_linear(x, W_enc, b_enc, codes.values, codes.latents, codes.offsets),
