@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -116,14 +116,3 @@ class SparseAutoencoder(Protocol):
     def training_loss(self, batch: ActivationBatch, step: StepInfo) -> LossTerms:
         """The loss of one batch, with gradient."""
         ...
-
-
-class TruthSource(Protocol):
-    """Known features of synthetic data."""
-
-    dictionary: Tensor
-    """`[n_features, d_in]`, unit rows."""
-
-
-BatchIterable = Iterable["Tensor"]
-State = dict[str, Any]

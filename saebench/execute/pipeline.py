@@ -12,12 +12,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import CellError, MachineError, SaebenchError, SuiteError
-from saebench.api.metrics import GroupMember, TrainingFacts
+from saebench.api.metrics import GroupMember
 from saebench.artifacts import (
     RunFolder,
     has_checkpoint,
     read_arrays,
-    read_meta,
     read_record,
     save_arrays,
     write_record,
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from saebench.data import EvaluationSource, Sources, TrainingSource
     from saebench.host import Catalog
+    from saebench.train import TrainOutcome
 
 GB = 1_000_000_000
 
@@ -162,7 +162,7 @@ class Pipeline:
     def _train_and_score(self, cell: Cell, source: TrainingSource) -> CellOutcome:
         from saebench.host.build import load_sae
         from saebench.score import score_cell
-        from saebench.train import save_outcome, train_cell
+        from saebench.train import read_outcome, save_outcome, train_cell
 
         folder = self.run.checkpoint(cell.cell_id)
         parent = self._parent_folder(cell)
@@ -177,36 +177,15 @@ class Pipeline:
                 memory_share_bytes=int(memory * GB) if memory else None,
                 progress=self._progress(cell),
             )
-            if trained.status != "ok":
-                return self._outcome_of(
-                    cell,
-                    source,
-                    parent,
-                    status=trained.status,
-                    error=trained.error,
-                    training=trained.to_json(),
-                    measured=trained.measured(),
-                )
+            if not trained.ok:
+                return self._outcome_of(cell, source, trained)
             save_outcome(trained, cell, folder)
-        meta = read_meta(folder)
-        outcome = self._outcome_of(
-            cell, source, parent, status="ok", error=None, training=meta["training"], measured=meta["measured"]
-        )
+        # from the file also when it was written just now: a resumed run reads the same
+        trained = read_outcome(folder)
+        outcome = self._outcome_of(cell, source, trained)
         sae = load_sae(folder, self.catalog).to(self.device)
-        spent = outcome.spent
-        scored = score_cell(
-            cell,
-            sae,
-            self._evaluation(cell, source),
-            self.catalog,
-            TrainingFacts(
-                tokens=spent["train"]["tokens"],
-                flops=spent["train"]["flops"],
-                data_tokens=spent["data"]["tokens"],
-                device_s=meta["measured"].get("device_s"),
-                peak_memory_bytes=meta["measured"].get("peak_memory_bytes"),
-            ),
-        )
+        facts = trained.training_facts(outcome.spent["data"]["tokens"])
+        scored = score_cell(cell, sae, self._evaluation(cell, source), self.catalog, facts)
         outcome.metrics, outcome.metric_info, outcome.details = scored.metrics, scored.metric_info, scored.details
         outcome.measured_metrics, outcome.evaluation, outcome.sae_facts = (
             scored.measured_metrics,
@@ -245,42 +224,28 @@ class Pipeline:
 
         return report
 
-    def _outcome_of(
-        self,
-        cell: Cell,
-        source: TrainingSource,
-        parent: Path | None,
-        *,
-        status: str,
-        error: dict[str, str] | None,
-        training: Mapping[str, Any],
-        measured: Mapping[str, Any],
-    ) -> CellOutcome:
+    @staticmethod
+    def _outcome_of(cell: Cell, source: TrainingSource, trained: TrainOutcome) -> CellOutcome:
         """What training left, in the record's words."""
-        spent = dict(training["spent"])
-        tokens = spent["tokens"]
-        parent_spent = read_meta(parent)["training"]["total_spent"] if parent else {"tokens": 0, "flops": 0}
         return CellOutcome(
-            status,
-            error,
+            trained.status,
+            trained.error,
             dataset={
                 "content": source.content,
                 "manifest": source.manifest,
                 "n_tokens": source.n_tokens,
-                "epochs": tokens / source.n_tokens if source.n_tokens else None,
+                "epochs": trained.epochs,
             },
             token_policy=source.token_policy,
-            training=None
-            if cell.control
-            else {key: training[key] for key in ("steps", "trajectory", "dead_fraction", "facts")},
-            input_scale=training["input_scale"],
+            training=None if cell.control else trained.training(),
+            input_scale=trained.input_scale,
             spent={
-                "train": spent,
+                "train": trained.spent,
                 "data": dict(source.data_cost),
-                "parent": parent_spent,
-                "forward": {"tokens": tokens if cell.model else 0, "flops": tokens * source.forward_flops_per_token},
+                "parent": trained.ancestors,
+                "forward": trained.forward if cell.model else {"tokens": 0, "flops": 0},
             },
-            times={"train_s": measured.get("train_s", 0.0)},
+            times={"train_s": trained.device_s or 0.0},
         )
 
     def _write(self, cell: Cell, outcome: CellOutcome, started: str | None = None) -> None:

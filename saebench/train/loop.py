@@ -62,14 +62,14 @@ class _CellRun:
 
     def run(self, parent_folder: Path | None, memory_share_bytes: int | None) -> None:
         cell = self.cell
-        if not cell.control:
-            refuse_if_too_big(self.cost, self.batch, memory_share_bytes, self.label)
         generator = seeded(cell.init_seed, "init")
         parent, parent_scale = None, None
         if parent_folder is not None:
             parent, meta = load_module(parent_folder, self.catalog)
             parent_scale = float(meta["input_scale"])
             self.outcome.ancestors = dict(meta["training"]["total_spent"])
+        if not cell.control:
+            refuse_if_too_big(self.cost, self.batch, memory_share_bytes, self.label)
         sample = self.source.init_sample(INIT_SAMPLE).to(torch.float32)
         normalise = cell.train.normalise if cell.train is not None else "rms"
         # a child's weights mean what they meant in its parent's units

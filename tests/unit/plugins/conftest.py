@@ -1,8 +1,12 @@
-"""A bench for architecture plugins: synthetic activations, a plain training loop, and the promises every SAE makes."""
+"""For plugins: a bench for architectures (synthetic activations, a plain training loop, the promises every SAE makes), and a dataset
+context without a run behind it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,3 +138,43 @@ class Bench:
 @pytest.fixture(scope="session")
 def bench() -> Bench:
     return Bench()
+
+
+class Meter:
+    def __init__(self):
+        self.tokens = self.flops = 0
+
+    def add(self, *, tokens=0, flops=0):
+        self.tokens += tokens
+        self.flops += flops
+
+
+class Context:
+    seed = 0
+    length = 16
+
+    def __init__(self, cache: Path, model=None, datasets=None):
+        self.cache, self.datasets, self.meter = cache, datasets or {}, Meter()
+        self._model = model
+
+    @property
+    def model(self):
+        assert self._model is not None, "this dataset must not ask for a model"
+        return self._model
+
+    def dataset(self, name):
+        return self.datasets[name]
+
+    @contextmanager
+    def progress(self, total, label):
+        yield SimpleNamespace(update=lambda n: None)
+
+
+@pytest.fixture
+def context(tmp_path) -> Context:
+    return Context(tmp_path)
+
+
+@pytest.fixture
+def make_context(tmp_path):
+    return lambda **parts: Context(tmp_path, **parts)
