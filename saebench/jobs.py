@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import MachineError, SuiteError
-from saebench.artifacts import iter_records, write_json
+from saebench.artifacts import RunFolder, iter_records, write_json
 from saebench.execute import provenance
+from saebench.execute.determinism import run_numerics
 from saebench.execute.folder import locked, move_aside
+from saebench.execute.foresight import Foresight
 
 if TYPE_CHECKING:
     import torch
 
     from saebench.host import Catalog
-    from saebench.plan.model import Cell, Plan
+    from saebench.plan.model import Cell, DatasetUse, Plan
+    from saebench.plan.rates import Measure, Rates
 
 CELLS_FAILED = 4
 
@@ -37,24 +40,76 @@ class RunResult:
         return 0 if all(status == "ok" for status in self.statuses.values()) else CELLS_FAILED
 
 
-def _plan(suite: str | Path, catalog: Catalog) -> Plan:
-    from saebench.config import load_suite
-    from saebench.data import ModelBook
-    from saebench.plan import make_plan
+def _measure(catalog: Catalog, device: str, say: Callable[[str], None], fresh: bool) -> Measure:
+    """Measures in the numerics of a run."""
+    from saebench.execute.calibrate import measure
 
-    return make_plan(load_suite(suite), catalog, facts=ModelBook(catalog))
+    rates = measure(catalog, device=device, say=say, fresh=fresh)
+
+    def measured(cells: Sequence[Cell], datasets: Mapping[str, DatasetUse]) -> Rates:
+        with run_numerics(provenance.n_threads()):
+            return rates(cells, datasets)
+
+    return measured
 
 
-def plan_suite(suite: str | Path, *, plugins: Sequence[Path] = ()) -> Plan:
+def _frozen(folder: Path, suite_digest: str) -> dict[str, Any] | None:
+    """The calibration in a folder's plan of the very same suite; None where there is none."""
+    try:
+        plan = json.loads(RunFolder(folder).plan.read_text("utf-8"))
+        same = plan["suite_digest"] == suite_digest
+        found = plan["budget"].get("calibration") if same else None
+        return found if isinstance(found, dict) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def plan_suite(
+    suite: str | Path,
+    *,
+    out: Path | None = None,
+    device: str = "cpu",
+    measure: bool = False,
+    fresh: bool = False,
+    plugins: Sequence[Path] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> Plan:
     """The plan of a suite (file or built-in name); trains nothing.
+
+    Args:
+        suite: File or built-in name.
+        out: Run folder: a calibration of device seconds that stands there is kept. Default `runs/<suite>`.
+        device: Where it would run.
+        measure: Measure this machine for the estimate, which takes seconds the first time; else it rests on an assumption. A budget
+            of device seconds needs it unless its calibration stands in `out`.
+        fresh: Measure again what was measured before, and calibrate anew.
+        plugins: Local plugin files.
+        say: Prints one line for people.
 
     Raises:
         SuiteError: The suite, a model or a dataset cannot be used.
         PluginError: A needed plugin is broken.
     """
+    from saebench.config import load_suite
+    from saebench.data import ModelBook
+    from saebench.execute.waves import memory_limit
     from saebench.host import load_catalog
+    from saebench.plan import make_plan
 
-    return _plan(suite, load_catalog(plugins))
+    catalog = load_catalog(plugins)
+    check_device(device)
+    loaded = load_suite(suite)
+    folder = out or Path("runs") / loaded.config.name
+    rates = _measure(catalog, device, say, fresh) if measure else None
+    return make_plan(
+        loaded,
+        catalog,
+        facts=ModelBook(catalog),
+        rates=rates,
+        calibrate=rates,
+        calibration=None if fresh else _frozen(folder, loaded.digest),
+        memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
+    )
 
 
 def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Sequence[Path] = ()) -> str:
@@ -78,25 +133,6 @@ def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Seq
     return starter_suite(
         model, text, hookpoint=name, d_in=point.d, context=min(128, facts.context_limit or 128), causal=facts.causal
     )
-
-
-@contextmanager
-def _numerics() -> Iterator[None]:
-    """Threads and deterministic operators for the time of a run; the caller's settings come back afterwards."""
-    import torch
-
-    threads, deterministic, warn = (
-        torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    torch.set_num_threads(provenance.n_threads())
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn)
-        torch.set_num_threads(threads)
 
 
 def check_device(device: str) -> None:
@@ -137,26 +173,44 @@ def run_suite(
     """
     from tqdm import tqdm
 
+    from saebench.config import load_suite
+    from saebench.data import ModelBook
     from saebench.execute.pipeline import Pipeline
+    from saebench.execute.waves import memory_limit
     from saebench.host import load_catalog
     from saebench.leaderboard import build, summary
+    from saebench.plan import make_plan
 
     say(f"planning {suite}")
     catalog = load_catalog(plugins)
     check_device(device)
-    plan = _plan(suite, catalog)
+    loaded, facts = load_suite(suite), ModelBook(catalog)
+    folder = Path(out) if out else Path("runs") / loaded.config.name
+    measure = _measure(catalog, device, say, fresh)
+    plan = make_plan(
+        loaded,
+        catalog,
+        facts=facts,
+        calibrate=measure,
+        calibration=None if fresh else _frozen(folder, loaded.digest),
+        memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
+    )
     cells = _wanted(plan, only)
-    folder = Path(out) if out else Path("runs") / plan.suite
     if fresh and (moved := move_aside(folder)):
         say(f"the older run stands in {moved} now")
     for warning in plan.warnings:
         say(f"warning: {warning}")
-    with locked(folder) as run, _numerics():
-        write_json(run.plan, plan.to_json())
+    with locked(folder) as run, run_numerics(provenance.n_threads()):
+        foresight = Foresight(plan, run, catalog, facts, device, measure)
+        plan = foresight.plan
+        if not foresight.is_written():
+            write_json(run.plan, plan.to_json())
         for line in catalog.observe("saebench_plan_ready", plan=plan.to_json()):
             say(line)
         cohorts = len({cell.cohort for cell in cells})
         say(f"{plan.suite}: {len(cells)} cells in {cohorts} cohort{'s' * (cohorts > 1)}, into {folder}")
+        for line in foresight.lines(cells, retry_failed):
+            say(line)
         with tqdm(total=len(cells), unit="cell", desc=plan.suite, dynamic_ncols=True) as bar:
             pipeline = Pipeline(plan, run, catalog, device=device, say=_above(bar, say), bar=bar, debug=debug)
             statuses = pipeline.execute(cells, retry_failed=retry_failed)

@@ -5,16 +5,19 @@ Read ratios, not single times: machines differ, and share their cores.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from saebench.api import ActivationBatch, Site, StepInfo, resolve
+from saebench.api import ActivationBatch, AfterStep, Site, StepInfo, resolve
 from saebench.host import load_catalog
 from saebench.matching import match
 from saebench.metrics.reconstruction import FvuAccumulator
+from saebench.nn import backends, loss_and_grad
 from saebench.testing import example_activations
+from saebench.train.optimiser import Optimiser
 
 D_IN, D_SAE, K, BATCH = 192, 2048, 16, 1024
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -36,19 +39,40 @@ def _sae(name: str) -> tuple[Any, torch.Tensor]:
     return sae, x
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_training_step(benchmark: Any, name: str) -> None:
-    """Loss, gradients and Adam on one batch."""
+def _training_step(name: str) -> Callable[[], None]:
+    """Loss, gradients, Adam under constraints, and `after_step`, on one batch: a step as a run takes it, meter and monitor left out."""
     sae, x = _sae(name)
-    optimiser = torch.optim.Adam(sae.parameters(), lr=1e-4, fused=True)
+    defaults = load_catalog().architecture(name).spec.train
+    optimiser = Optimiser(
+        sae, lr=1e-4, betas=defaults.betas, eps=defaults.eps, clip=defaults.clip, warmup=0.0, decay=0.0, label=name
+    )
+    batch, info = ActivationBatch(x, x), StepInfo(0, 0.5, 0, 1_000_000)
+    generator = torch.Generator().manual_seed(0)
 
     def step() -> None:
-        optimiser.zero_grad()
-        terms = sae.training_loss(ActivationBatch(x, x), StepInfo(0, 0.5, 0, 1_000_000))
-        (terms.reconstruction.mean() + sum(terms.penalties.values(), torch.zeros(()))).backward()
-        optimiser.step()
+        terms = loss_and_grad(sae, batch, info)
+        optimiser.step(0.5, 0.5)
+        if hasattr(sae, "after_step"):
+            with torch.no_grad():
+                sae.after_step(AfterStep(batch, terms, info, generator, optimiser.reset_moments))
+            optimiser.constraints.enforce()
 
-    benchmark(step)
+    return step
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_training_step(benchmark: Any, name: str) -> None:
+    """On the back end that fits this machine."""
+    benchmark(_training_step(name))
+
+
+@pytest.mark.parametrize("backend", backends.BACKENDS)
+def test_training_step_by_backend(benchmark: Any, backend: str) -> None:
+    """TopK's; `saebench bench-backends` measures larger shapes, interleaved."""
+    if not backends.onednn_available() and backend != "plain":
+        pytest.skip("this torch was built without oneDNN")
+    with backends.force(backend):
+        benchmark(_training_step("topk"))
 
 
 @pytest.mark.parametrize("name", ["topk", "jumprelu", "expander"])

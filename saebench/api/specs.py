@@ -64,6 +64,7 @@ class Cost:
         encode_flops_per_token: Dense work of encoding a token.
         workspace_bytes_per_token: Transient memory of a training step for each token of the batch.
         expected_l0: L0 the config aims at; None where only training tells.
+        workspace_bytes: Transient memory of a training step whatever the batch.
     """
 
     n_parameters: int
@@ -74,10 +75,15 @@ class Cost:
     encode_flops_per_token: int
     workspace_bytes_per_token: int
     expected_l0: float | None = None
+    workspace_bytes: int = 0
+
+    def step_workspace_bytes(self, batch: int) -> int:
+        """Transient memory of a training step."""
+        return self.workspace_bytes + batch * self.workspace_bytes_per_token
 
     def training_memory_bytes(self, batch: int) -> int:
         """Parameters, gradients, two moments (float32) and the workspace of one batch."""
-        return 16 * self.n_parameters + batch * self.workspace_bytes_per_token
+        return 16 * self.n_parameters + self.step_workspace_bytes(batch)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ class RunFolder:
         """Folder with sae.safetensors and sae.json."""
         return self.root / "checkpoints" / cell_id[:16]
 
+    @property
+    def snapshots(self) -> Path:
+        """Folder with a folder for each cell in the middle of its training."""
+        return self.root / "snapshots"
+
     def arrays(self, cell_id: str) -> Path:
         """Per-latent arrays of one cell."""
         return self.root / "arrays" / f"{cell_id[:16]}.safetensors"

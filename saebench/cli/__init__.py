@@ -20,6 +20,7 @@ _COMMANDS = {
     "plugins": "list architectures, datasets and metrics, and problems",
     "status": "show what is done, running, failed and left",
     "schema": "print the JSON schema of the suite file",
+    "bench-backends": "measure the numeric back ends on this machine, and advise",
 }
 
 
@@ -32,7 +33,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = import_module(f"saebench.cli.{cmd_name}").command
+        command: click.Command = import_module(f"saebench.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -7,17 +7,36 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common
+from saebench.cli.common import common, say
 
 
 @click.command("plan")
 @click.argument("suite")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@click.option(
+    "--no-measure", is_flag=True, help="Predict seconds from an assumption instead of measuring this machine."
+)
+@click.option("--fresh", is_flag=True, help="Measure this machine anew; by default once a week.")
+@click.option("--device", default="cpu", show_default=True, metavar="D", help="Where it would run: cpu, cuda, ...")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Its run folder. Default: runs/<suite>.")
 @common
-def command(suite: str, as_json: bool, plugins: tuple[Path, ...], debug: bool) -> None:
-    """Show cells, cohorts, order, shares and predicted cost; train nothing."""
+def command(
+    suite: str,
+    as_json: bool,
+    no_measure: bool,
+    fresh: bool,
+    device: str,
+    out: Path | None,
+    plugins: tuple[Path, ...],
+    debug: bool,
+) -> None:
+    """Show cells, cohorts, order, shares and predicted cost; train nothing.
+
+    Seconds are predicted from short measurements of this machine, which
+    take some seconds the first time.
+    """
     from saebench.jobs import plan_suite
     from saebench.plan import print_plan
 
-    plan = plan_suite(suite, plugins=plugins)
+    plan = plan_suite(suite, out=out, device=device, measure=not no_measure, fresh=fresh, plugins=plugins, say=say)
     click.echo(json.dumps(plan.to_json(), indent=2, sort_keys=True) if as_json else print_plan(plan))

@@ -14,6 +14,7 @@ from saebench.cli.common import common, say
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. Default: runs/<suite>.")
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="cpu, cuda, cuda:1, ...")
 @click.option("--executor", type=click.Choice(["local"]), default="local", show_default=True, help="Where cells run.")
+@click.option("--backend", metavar="NAME", help="Force a numeric back end (`saebench bench-backends` advises).")
 @click.option("--only", metavar="ENTRY", help="Only this entry and what it starts from; shares stay as they are.")
 @click.option("--retry-failed", is_flag=True, help="Run cells again whose record is not ok.")
 @click.option("--fresh", is_flag=True, help="Move an older run folder aside and start anew.")
@@ -23,6 +24,7 @@ def command(
     out: Path | None,
     device: str,
     executor: str,
+    backend: str | None,
     only: str | None,
     retry_failed: bool,
     fresh: bool,
@@ -34,19 +36,22 @@ def command(
     SUITE is a file or a built-in name (default: quickstart). Run the same
     command again to go on where it stopped.
     """
-    from saebench.jobs import run_suite
+    from saebench.execute.backend_choice import forced
+    from saebench.jobs import check_device, run_suite
 
-    result = run_suite(
-        suite,
-        out=out,
-        device=device,
-        only=only,
-        retry_failed=retry_failed,
-        fresh=fresh,
-        plugins=plugins,
-        say=say,
-        debug=debug,
-    )
+    check_device(device)
+    with forced(backend, device):
+        result = run_suite(
+            suite,
+            out=out,
+            device=device,
+            only=only,
+            retry_failed=retry_failed,
+            fresh=fresh,
+            plugins=plugins,
+            say=say,
+            debug=debug,
+        )
     click.echo(result.table)
     click.echo(f"leaderboard: {result.leaderboard / 'index.html'}")
     return result.exit_status

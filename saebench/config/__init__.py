@@ -15,10 +15,11 @@ from saebench.config.schema import (
     SeedsConfig,
     SuiteConfig,
     TrainConfig,
+    TuneConfig,
 )
 from saebench.config.suite import Suite, builtin_suites, load_suite
 
 __all__ = [
     "BudgetConfig", "DatasetConfig", "EntryConfig", "EvaluationConfig", "ModelConfig", "Problems", "SeedsConfig", "Suite", "SuiteConfig",
-    "TrainConfig", "as_json", "builtin_suites", "format_path", "json_schema", "load_suite", "nearest", "options_schema", "parse_options",
+    "TrainConfig", "TuneConfig", "as_json", "builtin_suites", "format_path", "json_schema", "load_suite", "nearest", "options_schema", "parse_options",
 ]  # fmt: skip

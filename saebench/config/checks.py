@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf, prod
 from typing import Any
 
 from saebench.config.near import hint
 from saebench.config.problems import Path, Problems, show
-from saebench.config.schema import EntryConfig, SuiteConfig
+from saebench.config.schema import EntryConfig, SuiteConfig, TuneConfig
 
 CONTROL_PREFIX = "control-"
+LEARNING_RATE = "lr"
+"""The key of `tune` that is no config key of an architecture."""
 
 
 def check_suite(config: SuiteConfig, problems: Problems) -> None:
@@ -83,6 +86,8 @@ def _entry(i: int, entry: EntryConfig, config: SuiteConfig, problems: Problems) 
         if key in entry.config:
             problems.add(("entries", i, "sweep", key), "stands in config too. Keep it in one of the two.")
         _twice(values, lambda j, key=key: ("entries", i, "sweep", key, j), "value", problems)
+    if entry.tune is not None:
+        _tune(i, entry, entry.tune, problems)
     if entry.init_from is None:
         return
     names = [other.name for other in config.entries if other.name != entry.name]
@@ -91,8 +96,33 @@ def _entry(i: int, entry: EntryConfig, config: SuiteConfig, problems: Problems) 
         problems.add(at, "an entry cannot start from itself.")
     elif entry.init_from.entry not in names:
         problems.add(at, f"no entry named {entry.init_from.entry!r}. {hint(entry.init_from.entry, names)}")
+    elif any(other.name == entry.init_from.entry and other.tune is not None for other in config.entries):
+        problems.add(
+            at,
+            f"{entry.init_from.entry!r} is tuned: which of its candidates wins is known only when all have been scored. "
+            "Run the search, write the values it finds into the config of an entry without `tune`, and start from that one.",
+        )
     else:
         _circle(i, entry, config, problems)
+
+
+def _tune(i: int, entry: EntryConfig, tune: TuneConfig, problems: Problems) -> None:
+    at: Path = ("entries", i, "tune")
+    for key, values in tune.grid.items():
+        for block in ("config", "sweep"):
+            if key in getattr(entry, block):
+                problems.add((*at, key), f"stands in {block} too. Keep it in one of the two.")
+        _twice(values, lambda j, key=key: (*at, key, j), "value", problems)
+    if LEARNING_RATE in tune.grid and "lr" in entry.train.model_fields_set:
+        problems.add((*at, LEARNING_RATE), "stands in train too. Keep it in one of the two.")
+    for j, value in enumerate(tune.grid.get(LEARNING_RATE, ())):
+        if value != "auto" and (not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < inf):
+            problems.add((*at, LEARNING_RATE, j), f"got {show(value)} but a number over 0 or auto is expected.")
+    if prod(len(values) for values in tune.grid.values()) < 2:
+        problems.add(
+            at,
+            "a search needs two candidates or more. List values to try, such as `tune: {lr: [0.0003, 0.001]}`; what is fixed stands in config or train.",
+        )
 
 
 def _circle(i: int, entry: EntryConfig, config: SuiteConfig, problems: Problems) -> None:

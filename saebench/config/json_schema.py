@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from saebench.config.checks import LEARNING_RATE
 from saebench.config.options import options_schema
 from saebench.config.schema import SuiteConfig
 
@@ -40,7 +41,7 @@ def json_schema(catalog: _Catalog | None = None) -> dict[str, Any]:
         for name, offer in sorted(catalog.architectures.items()):
             # sweep and a parent may supply required keys, so only names and types are told here
             config = {**options_schema(offer.spec.config), "required": []}
-            rules.append(_when("architecture", name, {"config": config}))
+            rules.append(_when("architecture", name, {"config": config, "tune": _tune(config, definitions)}))
         definitions["EntryConfig"]["allOf"] = rules
         rules = []
         for name, offer in sorted(catalog.datasets.items()):
@@ -49,6 +50,16 @@ def json_schema(catalog: _Catalog | None = None) -> dict[str, Any]:
             rules.append({"if": {"properties": {"plugin": {"const": name}}, "required": ["plugin"]}, "then": options})
         definitions["DatasetConfig"]["allOf"] = rules
     return schema
+
+
+def _tune(config: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists of values by config key, and of learning rates; says nothing of `tune: null`."""
+    keys = {**config["properties"], LEARNING_RATE: definitions["TrainConfig"]["anyOf"][1]["properties"]["lr"]}
+    lists = {
+        key: {"type": "array", "minItems": 1, "items": {name: part for name, part in value.items() if name != "default"}}
+        for key, value in keys.items()
+    }
+    return {"properties": {"metric": {"type": "string"}, **lists}, "additionalProperties": False}
 
 
 def _when(key: str, value: str, properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,7 +119,6 @@ class TrainConfig(Block):
         clip: Largest gradient norm; null: no clipping.
         warmup, decay: Fractions of the allotment.
         normalise: `rms` (auto): inputs divided by one scalar so that their mean squared norm is d_in; or `none`.
-        dtype: Precision of stored activations; auto: float32.
     """
 
     batch: Annotated[int | Auto, _number("a whole number of at least 1", lambda x: x >= 1, auto=True, whole=True)] = (
@@ -134,7 +133,6 @@ class TrainConfig(Block):
     warmup: Annotated[float | Auto, _number("a fraction in [0, 1]", lambda x: 0 <= x <= 1, auto=True)] = "auto"
     decay: Annotated[float | Auto, _number("a fraction in [0, 1]", lambda x: 0 <= x <= 1, auto=True)] = "auto"
     normalise: Literal["auto", "rms", "none"] = "auto"
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
     @model_validator(mode="before")
     @classmethod
@@ -161,6 +159,26 @@ class InitFrom(Block):
         return {"entry": value} if isinstance(value, str) else value
 
 
+class TuneConfig(BaseModel):
+    """A search: every combination of the listed values is a candidate, and all candidates of a point divide its share.
+
+    Every key beside `metric` is a config key of the architecture, or `lr`, with the values to try.
+
+    Attributes:
+        metric: Which cell metric, on the validation part of the held-out data, decides.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]
+
+    metric: Text = "fvu"
+
+    @property
+    def grid(self) -> Mapping[str, tuple[Any, ...]]:
+        """Values to try, by key."""
+        return MappingProxyType(self.__pydantic_extra__ or {})
+
+
 class EntryConfig(Block):
     """A contender: an architecture with its config on a dataset, at one or more operating points."""
 
@@ -169,7 +187,7 @@ class EntryConfig(Block):
     dataset: Text
     config: dict[StrictStr, Any] = Field(default_factory=dict)
     sweep: dict[StrictStr, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
-    tune: Any = None
+    tune: TuneConfig | None = None
     init_from: InitFrom | None = None
     train: TrainConfig = TrainConfig()
 
@@ -181,6 +199,28 @@ class EvaluationConfig(Block):
     tokens: Count = 65_536
     loss_tokens: Count = 16_384
     density_tokens: Count = 65_536
+
+
+class ActivationsConfig(Block):
+    """Where training activations come from. Only `dtype` and `shuffle` decide what a cell sees, and so stand in its id.
+
+    Attributes:
+        source: `store`: written to disk once, read through memory maps; `live`: made by the model whenever they are read.
+        dtype: Precision of the activations, stored or live; computing is float32.
+        shuffle: Rows of one shuffled block.
+        build: A store is built `ahead` of training, or `parallel`: by the first epoch while it trains.
+        prefetch: Blocks that a background thread keeps ready; auto: 1 on an accelerator, 0 on the CPU.
+        quota_gb: Most that the run's stores may take on disk, in 10^9 bytes; older ones make room. null: what the disk has.
+    """
+
+    source: Literal["store", "live"] = "store"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    shuffle: Count = 65_536
+    build: Literal["ahead", "parallel"] = "ahead"
+    prefetch: Annotated[
+        int | Auto, _number("a whole number of at least 0", lambda x: x >= 0, auto=True, whole=True)
+    ] = "auto"
+    quota_gb: Annotated[float | None, _number("a number over 0", lambda x: x > 0, null=True)] = None
 
 
 class BudgetConfig(Block):
@@ -229,6 +269,7 @@ class SuiteConfig(Block):
     datasets: dict[Name, DatasetConfig]
     entries: Annotated[tuple[EntryConfig, ...], Field(min_length=1)]
     train: TrainConfig = TrainConfig()
+    activations: ActivationsConfig = ActivationsConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     budget: BudgetConfig
     seeds: SeedsConfig = SeedsConfig()

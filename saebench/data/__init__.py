@@ -7,8 +7,9 @@ from saebench.data.language_model import LanguageModel, PositionLosses
 from saebench.data.losses import LossBatch
 from saebench.data.models import Hookpoint, ModelBook, ModelFacts, describe_model
 from saebench.data.seeds import derive_seed, generator
-from saebench.data.sources import Sources, TrainingSource
+from saebench.data.sources import Sources
 from saebench.data.store import ActivationStore
+from saebench.data.training import TrainingSource
 
 __all__ = [
     "ActivationStore", "EvaluationSource", "Hookpoint", "LanguageModel", "LossBatch", "ModelBook", "ModelFacts", "PositionLosses", "Sources",

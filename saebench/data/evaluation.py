@@ -16,7 +16,7 @@ from saebench.data.store import to_device
 if TYPE_CHECKING:
     from saebench.api.metrics import Stream
     from saebench.data.scored import Scored
-    from saebench.data.sources import TrainingSource
+    from saebench.data.training import TrainingSource
 
 
 class EvaluationSource:

@@ -188,6 +188,7 @@ class LanguageModel:
     def activations_at(self, ids: Tensor, hookpoints: Sequence[str], **arguments: Any) -> dict[str, Tensor]:
         """`activations` of several hookpoints in one forward, which stops at the deepest."""
         found: dict[str, Tensor] = {}
+        wanted = set(hookpoints)
 
         def hook_for(path: str) -> Callable[..., None]:
             def hook(_module: torch.nn.Module, _args: Any, output: Any) -> None:
@@ -196,8 +197,10 @@ class LanguageModel:
                     raise SuiteError(
                         f"hookpoint '{path}' of model '{self.facts.id}' put out {'no tensor' if tensor is None else list(tensor.shape)}, not [sequences, tokens, width]."
                     )
-                found.setdefault(path, tensor.detach().float())
-                if len(found) == len(set(hookpoints)):
+                last = len(found) + 1 == len(wanted)
+                # what runs on may write into it: some models add to the residual stream in place
+                found.setdefault(path, tensor.detach().float() if last else tensor.detach().clone().float())
+                if len(found) == len(wanted):
                     raise _Stop
 
             return hook

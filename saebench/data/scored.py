@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,19 +12,20 @@ from torch import Tensor
 
 from saebench.api.codes import SparseCodes
 from saebench.artifacts import digest
+from saebench.data.forward import fill
 from saebench.data.losses import LossSet
 from saebench.data.opening import Meter
+from saebench.data.parts import Part, part_of
 from saebench.data.seeds import generator
-from saebench.data.store import ActivationStore
+from saebench.data.store import ActivationStore, StoreWriter
 from saebench.data.tokens import sequence_digest
 
 if TYPE_CHECKING:
     from saebench.api.metrics import Stream
-    from saebench.data.sources import Sources, TrainingSource
+    from saebench.data.sources import Sources
+    from saebench.data.training import TrainingSource
     from saebench.data.wants import DatasetWanted, ModelWanted
 
-VECTOR_ROWS = 4096
-"""Rows asked of an activation dataset at a time."""
 SELF_SAMPLES = 256
 """Sequences sampled at a time for stream `self-sampled`."""
 FRUITLESS = 8
@@ -37,6 +39,7 @@ class Scored(ABC):
         dataset: What it is.
         sizes: `tokens`, `density_tokens`, `loss_tokens` as asked for.
         seed: Evaluation seed.
+        part: Of the held-out data; None: all of it.
         store: Activations behind streams `eval` and `density`.
         documents: Digests of the documents read.
         dictionary: True features, or None.
@@ -46,13 +49,18 @@ class Scored(ABC):
     documents: frozenset[str] = frozenset()
     store: ActivationStore
 
-    def __init__(self, dataset: DatasetWanted, sizes: Mapping[str, int], seed: int) -> None:
-        self.dataset, self.sizes, self.seed = dataset, sizes, seed
+    def __init__(self, dataset: DatasetWanted, sizes: Mapping[str, int], seed: int, part: Part | None) -> None:
+        self.dataset, self.sizes, self.seed, self.part = dataset, sizes, seed, part
         self.n_rows = max(sizes["tokens"], sizes["density_tokens"])
 
     @abstractmethod
     def absent(self) -> dict[str, str]:
         """Streams that do not exist here, with reasons."""
+
+    @property
+    def folders(self) -> set[Path]:
+        """Folders of the stores it reads."""
+        return {self.store.folder}
 
     def stream_store(self, name: Stream, training: TrainingSource) -> ActivationStore:
         """The store behind a stream of activations."""
@@ -90,8 +98,9 @@ class ScoredTokens(Scored):
         sizes: Mapping[str, int],
         seed: int,
         key: Mapping[str, Any],
+        part: Part | None = None,
     ) -> None:
-        super().__init__(dataset, sizes, seed)
+        super().__init__(dataset, sizes, seed, part)
         self.sources, self.model = sources, model
         self.lm = sources.model(model)
         self.store = self._open_or_build(key)
@@ -107,7 +116,9 @@ class ScoredTokens(Scored):
             n_rows, self.sizes["loss_tokens"] * (self.model.context + 3) // self.model.context + self.model.context
         )
         if (store := ActivationStore.open(folder, key)) is None:
-            windows = self.sources.windows(self.dataset, self.model, "held-out", enough, self.seed, Meter())
+            windows = self.sources.windows(
+                self.dataset, self.model, "held-out", enough, self.seed, Meter(), self.part
+            )
             ids = torch.stack(list(windows))
             d = self.lm.facts.hookpoint(self.model.hookpoint).d
             with ActivationStore.building(
@@ -118,15 +129,16 @@ class ScoredTokens(Scored):
                 expected_rows=n_rows,
                 what=f"held-out activations of '{self.dataset.name}'",
             ) as writer:
-                self.sources.fill(
-                    writer, self.lm, self.model.hookpoint, ids, n_rows, f"{self.dataset.name}: held-out activations"
-                )
+                self._fill(writer, ids, n_rows, f"{self.dataset.name}: held-out activations")
                 writer.documents = windows.documents
                 writer.extras["windows"] = ids.to(torch.int32)
                 writer.facts = {"content": windows.content, "manifest": windows.manifest}
-            store = ActivationStore.open(folder, key)
+            store = ActivationStore.open(folder, key, checked=True)
             assert store is not None
         return store
+
+    def _fill(self, writer: StoreWriter, windows: Iterable[Tensor], n_rows: int, label: str) -> None:
+        fill(writer, self.lm, self.model.hookpoint, windows, n_rows, label, progress=self.sources.progress)
 
     def absent(self) -> dict[str, str]:
         """An encoder has neither losses nor samples."""
@@ -134,6 +146,11 @@ class ScoredTokens(Scored):
             return {}
         reason = f"model '{self.model.id}' is an encoder: it predicts no next token"
         return {"loss": reason, "self-sampled": reason}
+
+    @property
+    def folders(self) -> set[Path]:
+        """Folders of the stores it reads."""
+        return {self.store.folder, *(store.folder for store in self._stores.values())}
 
     def stream_store(self, name: Stream, training: TrainingSource) -> ActivationStore:
         """Built when a stream is first read. Samples that also stand in the training data are left out."""
@@ -150,25 +167,21 @@ class ScoredTokens(Scored):
             "stream": name, "seed": self.seed, "tokens": n_rows, "model": self.model.digest, "hookpoint": self.model.hookpoint,
             "context": self.model.context, "special_ids": sorted(self.lm.special_ids), "without": list(without), "data_version": 1,
         }  # fmt: skip
+        if self.part is not None and name == "self-sampled":
+            key["part"] = self.part
         code = digest(key)
         if code not in self._stores:
             folder = self.sources.run.activations(code)
-            if ActivationStore.open(folder, key) is None:
+            store = ActivationStore.open(folder, key)
+            if store is None:
                 make = self._random_windows if name == "random-tokens" else self._sampled_windows
                 d = self.lm.facts.hookpoint(self.model.hookpoint).d
                 with ActivationStore.building(
                     folder, key, d=d, dtype="float32", expected_rows=n_rows, what=f"stream {name}"
                 ) as writer:
-                    self.sources.fill(
-                        writer,
-                        self.lm,
-                        self.model.hookpoint,
-                        make(n_rows, set(without), writer.documents),
-                        n_rows,
-                        f"stream {name}",
-                    )
-            store = ActivationStore.open(folder, key)
-            assert store is not None
+                    self._fill(writer, make(n_rows, set(without), writer.documents), n_rows, f"stream {name}")
+                store = ActivationStore.open(folder, key, checked=True)
+                assert store is not None
             self._stores[code] = store
         return self._stores[code]
 
@@ -183,7 +196,7 @@ class ScoredTokens(Scored):
             )
 
     def _sampled_windows(self, n_tokens: int, without: set[str], digests: set[str]) -> Iterator[Tensor]:
-        """The model's own samples at temperature 1: none twice, none of the training data."""
+        """The model's own samples at temperature 1: none twice, none of the training data, none of another part."""
         draws = generator(self.seed, "self-sampled")
         count = fruitless = 0
         while count < n_tokens and fruitless < FRUITLESS:
@@ -191,7 +204,8 @@ class ScoredTokens(Scored):
             for window in self.lm.sample(SELF_SAMPLES, self.model.context, temperature=1.0, top_p=1.0, generator=draws):
                 code = sequence_digest(window)
                 n = int((~self.lm.special_mask(window)).sum())
-                if n and code not in digests and code not in without and count < n_tokens:
+                other = self.part is not None and part_of(code) != self.part
+                if n and code not in digests and code not in without and not other and count < n_tokens:
                     digests.add(code)
                     count += n
                     yield window
@@ -234,69 +248,3 @@ class ScoredTokens(Scored):
         losses = self.losses() if "loss" in streams else None
         work += [(4 * losses.n_tokens, whole)] if losses is not None else []
         return {"tokens": sum(tokens for tokens, _ in work), "flops": sum(tokens * flops for tokens, flops in work)}
-
-
-class ScoredVectors(Scored):
-    """Held-out vectors of an activations or synthetic dataset."""
-
-    def __init__(
-        self, sources: Sources, dataset: DatasetWanted, sizes: Mapping[str, int], seed: int, key: Mapping[str, Any]
-    ) -> None:
-        super().__init__(dataset, sizes, seed)
-        folder = sources.run.activations(digest(dict(key)))
-        vectors = sources.open(dataset, seed=seed)
-        self.dictionary = vectors.dictionary
-        n_rows = self.n_rows
-        if (store := ActivationStore.open(folder, key)) is None:
-            with ActivationStore.building(
-                folder,
-                key,
-                d=vectors.d_in,
-                dtype="float32",
-                expected_rows=n_rows,
-                what=f"held-out vectors of '{dataset.name}'",
-            ) as writer:
-                truths: list[SparseCodes] = []
-                for batch in vectors.batches("held-out", n_rows, VECTOR_ROWS, seed):
-                    writer.add(batch)
-                    if batch.truth is not None:
-                        truths.append(batch.truth)
-                writer.extras = _joined(truths)
-                content = writer.content()
-                writer.facts = {
-                    "content": content,
-                    "manifest": dict(vectors.manifest()),
-                    "n_features": truths[0].d_sae if truths else 0,
-                }
-            store = ActivationStore.open(folder, key)
-            assert store is not None
-        self.store = store
-
-    def absent(self) -> dict[str, str]:
-        """Without a language model there are activations and nothing else."""
-        reason = f"dataset '{self.dataset.name}' has no language model behind it"
-        return {"loss": reason, "random-tokens": reason, "self-sampled": reason}
-
-    def truth(self, start: int, stop: int) -> SparseCodes | None:
-        """True codes, where the dataset knows them."""
-        if not self.store.facts["n_features"]:
-            return None
-        offsets = self.store.extra("offsets")[start : stop + 1]
-        part = slice(int(offsets[0]), int(offsets[-1]))
-        return SparseCodes(
-            self.store.extra("values")[part],
-            self.store.extra("latents")[part].long(),
-            offsets - offsets[0],
-            self.store.facts["n_features"],
-        )
-
-
-def _joined(truths: Sequence[SparseCodes]) -> dict[str, Tensor]:
-    if not truths:
-        return {}
-    counts = torch.cat([truth.offsets.diff() for truth in truths])
-    return {
-        "values": torch.cat([truth.values for truth in truths]),
-        "latents": torch.cat([truth.latents for truth in truths]).to(torch.int32),
-        "offsets": torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
-    }

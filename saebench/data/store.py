@@ -6,14 +6,15 @@
     FOLDER/extras.safetensors                                      whole tensors (token windows, true codes)
     FOLDER/documents.txt                                           digests of the documents read
 
-A folder is there whole or not at all: it is built under another name and renamed.
+A folder is there whole or not at all: it is built under another name and renamed. Opening checks sizes; a shard that an earlier
+run left is checked against its digest when it is first read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,26 +26,14 @@ from torch import Tensor
 
 from saebench.api.batches import ActivationBatch
 from saebench.api.errors import MachineError
-from saebench.artifacts import atomic_folder, digest, write_json
+from saebench.artifacts import atomic_folder, digest, file_digest, write_json
+from saebench.data.disk import check_space, row_bytes
+from saebench.data.precision import DTYPES, rounded
+from saebench.data.windows import read_documents, write_documents
 
 STORE_VERSION = 1
 SHARD_BYTES = 1 << 28
 INDEX = ("token_ids", "positions", "sequence_ids")
-_TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_NUMPY: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
-
-
-def check_space(folder: Path, n_bytes: int, what: str) -> None:
-    """Raises MachineError when `n_bytes` do not fit on the disk of `folder`."""
-    there = folder
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
-    if n_bytes > free:
-        raise MachineError(
-            f"{folder}: {what} takes {n_bytes / 1e6:,.1f} MB, but only {free / 1e6:,.1f} MB of the disk are free. "
-            "Free some space, choose another folder with --out, or ask for fewer tokens."
-        )
 
 
 class StoreWriter:
@@ -58,7 +47,7 @@ class StoreWriter:
         self.extras: dict[str, Tensor] = {}
         self.documents: set[str] = set()
         self.columns: list[str] = []
-        self.shard_rows = max(1, SHARD_BYTES // (d * _NUMPY[dtype].itemsize))
+        self.shard_rows = max(1, SHARD_BYTES // row_bytes(d, dtype, tokens=False))
         self.shards: list[dict[str, Any]] = []
         self._files: dict[str, IO[bytes]] = {}
         self._hashes: dict[str, Any] = {}
@@ -68,7 +57,7 @@ class StoreWriter:
         """Appends a batch; index columns are written where the batch has them."""
         x = batch.x.detach().cpu()
         self.sum += x.double().sum(0)
-        columns = {"x": _to_numpy(x, self.dtype)}
+        columns = {"x": rounded(x, self.dtype).contiguous().view(torch.uint8).numpy()}
         for name in INDEX:
             if (values := getattr(batch, name)) is not None:
                 columns[name] = values.cpu().numpy().astype("<i4")
@@ -88,7 +77,7 @@ class StoreWriter:
         if name not in self._files:
             self._files[name] = (self.folder / f"{name}-{len(self.shards):05d}.bin").open("wb")
             self._hashes[name] = hashlib.sha256()
-        data = values.tobytes()
+        data = memoryview(values.data).cast("B")
         self._files[name].write(data)
         self._hashes[name].update(data)
 
@@ -121,9 +110,7 @@ class StoreWriter:
             save_file(
                 {name: tensor.contiguous() for name, tensor in self.extras.items()}, self.folder / "extras.safetensors"
             )
-        (self.folder / "documents.txt").write_text(
-            "".join(f"{line}\n" for line in sorted(self.documents)), encoding="ascii"
-        )
+        write_documents(self.folder, self.documents)
         mean = (self.sum / max(1, self.n_rows)).tolist()
         write_json(
             self.folder / "manifest.json",
@@ -144,7 +131,7 @@ class ActivationStore:
         mean: `[d]` float32 mean of the vectors, summed in float64.
     """
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: Mapping[str, Any], *, checked: bool = False) -> None:
         self.folder = folder
         self.n_rows: int = manifest["n_rows"]
         self.d: int = manifest["d"]
@@ -153,24 +140,32 @@ class ActivationStore:
         self.vectors: str = manifest["vectors"]
         self.mean = torch.tensor(manifest["mean"], dtype=torch.float64).float()
         self.columns: list[str] = manifest["columns"]
-        rows = [shard["rows"] for shard in manifest["shards"]]
-        self._starts = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
-        self._maps = {
-            name: [self._map(name, number, count) for number, count in enumerate(rows)] for name in self.columns
-        }
+        shards = manifest["shards"]
+        self._starts = torch.tensor([0, *(shard["rows"] for shard in shards)]).cumsum(0)
+        self._shards = [
+            {name: self._map(name, i, shard["rows"]) for name in self.columns} for i, shard in enumerate(shards)
+        ]
+        self._unchecked = {} if checked else {i: shard["files"] for i, shard in enumerate(shards)}
         self._extras: dict[str, Tensor] | None = None
 
-    def _map(self, name: str, number: int, rows: int) -> np.ndarray[Any, Any]:
-        dtype: np.dtype[Any] = _NUMPY[self.dtype] if name == "x" else np.dtype("<i4")
-        shape = (rows, self.d) if name == "x" else (rows,)
-        mapped: np.ndarray[Any, Any] = np.memmap(
-            self.folder / f"{name}-{number:05d}.bin", dtype=dtype, mode="r", shape=shape
-        )
-        return mapped
+    def _map(self, name: str, number: int, rows: int) -> Tensor:
+        """A shard's column as a tensor over its file: private, so writing to it would not reach the disk."""
+        dtype, width = (DTYPES[self.dtype], self.d) if name == "x" else (torch.int32, 1)
+        flat = torch.from_file(str(self._path(name, number)), shared=False, size=rows * width, dtype=dtype)
+        return flat.view(rows, width) if name == "x" else flat
+
+    def _path(self, name: str, number: int) -> Path:
+        return self.folder / f"{name}-{number:05d}.bin"
 
     @classmethod
-    def open(cls, folder: Path, key: Mapping[str, Any]) -> ActivationStore | None:
-        """The store in `folder` if it is whole and was built for `key`, else None."""
+    def open(cls, folder: Path, key: Mapping[str, Any], *, checked: bool = False) -> ActivationStore | None:
+        """The store in `folder` if it is whole and was built for `key`, else None.
+
+        Args:
+            folder: Where it stands.
+            key: What decides its content.
+            checked: This process wrote it: its shards need no check against their digests.
+        """
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             fits = manifest["version"] == STORE_VERSION and digest(manifest["key"]) == digest(dict(key))
@@ -179,9 +174,29 @@ class ActivationStore:
                 for number, shard in enumerate(manifest["shards"])
                 for name, file in shard["files"].items()
             )
-            return cls(folder, manifest) if fits and whole else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            if not (fits and whole):
+                return None
+            store = cls(folder, manifest, checked=checked)
+            os.utime(folder / "manifest.json")  # the least recently used store makes room first
+            return store
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
             return None
+
+    def _check(self, number: int) -> None:
+        """Compares a shard with its digests, once.
+
+        Raises:
+            MachineError: It is damaged; the store is set aside, so that the next run builds it anew.
+        """
+        for name, file in self._unchecked.get(number, {}).items():
+            path = self._path(name, number)
+            if file_digest(path) != file["sha256"]:
+                (self.folder / "manifest.json").unlink(missing_ok=True)
+                raise MachineError(
+                    f"{path}: the stored activations are damaged (their sha256 is not the one written down). "
+                    "Run the same command again: this store is built anew, and all that was finished is kept."
+                )
+        self._unchecked.pop(number, None)
 
     @staticmethod
     @contextmanager
@@ -193,7 +208,7 @@ class ActivationStore:
         Raises:
             MachineError: It does not fit on the disk, or the disk refuses.
         """
-        check_space(folder, expected_rows * (d * _NUMPY[dtype].itemsize + 4 * len(INDEX)), what)
+        check_space(folder, expected_rows * row_bytes(d, dtype), what)
         with atomic_folder(folder) as temporary:
             writer = StoreWriter(temporary, d, dtype)
             try:
@@ -205,7 +220,7 @@ class ActivationStore:
     @property
     def documents(self) -> frozenset[str]:
         """Digests of the documents (or generated sequences) it was made of."""
-        return frozenset((self.folder / "documents.txt").read_text(encoding="ascii").split())
+        return read_documents(self.folder)
 
     def extra(self, name: str) -> Tensor:
         """A whole tensor that the builder left."""
@@ -217,42 +232,42 @@ class ActivationStore:
 
     def slice(self, start: int, stop: int) -> ActivationBatch:
         """Rows `[start, stop)` in stored order."""
-        return self.take(np.arange(start, min(stop, self.n_rows)))
+        return self.take(torch.arange(start, min(stop, self.n_rows)))
 
-    def take(self, rows: np.ndarray[Any, Any] | Tensor) -> ActivationBatch:
-        """The given rows, in the given order, x as float32."""
-        rows = rows.numpy() if isinstance(rows, Tensor) else rows
-        columns = {name: self._gather(name, rows) for name in self.columns}
-        x = _to_torch(columns.pop("x"), self.dtype)
-        index = {name: torch.from_numpy(values.astype(np.int64)) for name, values in columns.items()}
-        return ActivationBatch(x, x, index.get("token_ids"), index.get("positions"), index.get("sequence_ids"))
+    def take(self, rows: Tensor) -> ActivationBatch:
+        """The given rows (int64), in the given order, x as float32."""
+        columns = self.columns_of(rows)
+        x = columns.pop("x").float()
+        return batch_of(x, {name: values.long() for name, values in columns.items()})
 
-    def _gather(self, name: str, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        maps = self._maps[name]
-        if len(maps) == 1:
-            return np.asarray(maps[0][rows])
-        out = (
-            np.empty((len(rows), *maps[0].shape[1:]), dtype=maps[0].dtype)
-            if maps
-            else np.empty((0, self.d), dtype=_NUMPY[self.dtype])
-        )
-        shard_of = np.searchsorted(self._starts, rows, side="right") - 1
-        for number in np.unique(shard_of):
-            here = shard_of == number
-            out[here] = maps[number][rows[here] - self._starts[number]]
+    def columns_of(self, rows: Tensor) -> dict[str, Tensor]:
+        """The given rows of every column as stored: `x [n, d]` in `dtype`, the others `[n]` int32."""
+        shard_of = torch.bucketize(rows, self._starts[1:], right=True)
+        numbers: list[int] = torch.bincount(shard_of).nonzero()[:, 0].tolist()
+        for number in numbers:
+            if number in self._unchecked:
+                self._check(number)
+        if len(numbers) == 1:
+            offsets = rows - self._starts[numbers[0]]
+            return {name: column.index_select(0, offsets) for name, column in self._shards[numbers[0]].items()}
+        out = {
+            name: torch.empty(
+                (len(rows), self.d) if name == "x" else len(rows),
+                dtype=DTYPES[self.dtype] if name == "x" else torch.int32,
+            )
+            for name in self.columns
+        }
+        for number in numbers:
+            here = (shard_of == number).nonzero()[:, 0]
+            offsets = rows[here] - self._starts[number]
+            for name, column in self._shards[number].items():
+                out[name].index_copy_(0, here, column.index_select(0, offsets))
         return out
 
 
-def _to_numpy(x: Tensor, dtype: str) -> np.ndarray[Any, Any]:
-    cast = x.to(_TORCH[dtype])
-    if dtype == "bfloat16":
-        return cast.view(torch.uint16).numpy()
-    return cast.numpy()
-
-
-def _to_torch(values: np.ndarray[Any, Any], dtype: str) -> Tensor:
-    tensor = torch.from_numpy(values)
-    return (tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor).float()
+def batch_of(x: Tensor, index: Mapping[str, Tensor]) -> ActivationBatch:
+    """A batch that is its own target, with the index columns there are."""
+    return ActivationBatch(x, x, index.get("token_ids"), index.get("positions"), index.get("sequence_ids"))
 
 
 def to_device(batch: ActivationBatch, device: torch.device) -> ActivationBatch:
@@ -260,10 +275,7 @@ def to_device(batch: ActivationBatch, device: torch.device) -> ActivationBatch:
     if device.type == "cpu":
         return batch
     x = batch.x.to(device)
-    moved = {
-        name: None if (value := getattr(batch, name)) is None else value.to(device)
-        for name in ("token_ids", "positions", "sequence_ids")
-    }
+    moved = {name: None if (value := getattr(batch, name)) is None else value.to(device) for name in INDEX}
     truth = batch.truth
     if truth is not None:
         truth = type(truth)(truth.values.to(device), truth.latents.to(device), truth.offsets.to(device), truth.d_sae)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 
 class ModelWanted(Protocol):
@@ -39,6 +39,19 @@ class DatasetWanted(Protocol):
     def recipe(self) -> str: ...
 
 
+class ActivationsWanted(Protocol):
+    """How activations reach the trainer (`plan.ActivationUse`)."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def build(self) -> str: ...
+    @property
+    def prefetch(self) -> int | None: ...
+    @property
+    def quota_gb(self) -> float | None: ...
+
+
 class CohortWanted(Protocol):
     """Training data of cells that share it (`plan.Cohort`)."""
 
@@ -51,7 +64,13 @@ class CohortWanted(Protocol):
     @property
     def tokens(self) -> int: ...
     @property
+    def d_in(self) -> int: ...
+    @property
     def dtype(self) -> str: ...
+    @property
+    def shuffle(self) -> int: ...
+    @property
+    def activations(self) -> ActivationsWanted: ...
 
 
 class EvaluationWanted(Protocol):
@@ -63,3 +82,5 @@ class EvaluationWanted(Protocol):
     def loss_tokens(self) -> int: ...
     @property
     def density_tokens(self) -> int: ...
+    @property
+    def part(self) -> Literal["test"] | None: ...

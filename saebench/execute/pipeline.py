@@ -1,7 +1,7 @@
-"""From a plan to records: cohort by cohort, each cell trained, saved, reloaded from disk, scored, recorded; then groups.
+"""From a plan to records: pass by pass, cells trained side by side and saved, each reloaded from disk, scored, recorded; then groups.
 
-A cell is trained when its checkpoint stands, and scored when its record stands: whatever was finished before a kill is kept, and
-the facts end equal to those of an uninterrupted run.
+A cell is trained when its checkpoint stands, and scored when its record stands: whatever was finished before a kill is kept, cells
+in the middle of their training go on from their snapshots, and the facts end equal to those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -12,25 +12,20 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import CellError, MachineError, SaebenchError, SuiteError
-from saebench.api.metrics import GroupMember
-from saebench.artifacts import (
-    RunFolder,
-    has_checkpoint,
-    read_arrays,
-    read_record,
-    save_arrays,
-    write_record,
-)
+from saebench.artifacts import RunFolder, has_checkpoint, read_record, save_arrays, write_record
 from saebench.execute import provenance
-from saebench.execute.records import CellOutcome, cell_record, group_record
-from saebench.plan.model import Cell, Cohort, Group, Plan
+from saebench.execute.groups import needs_scoring, run_group
+from saebench.execute.progress import PassWatch
+from saebench.execute.records import CellOutcome, cell_record, trained_outcome
+from saebench.execute.waves import memory_limit, waves
+from saebench.plan.model import Cell, Cohort, Plan
+from saebench.plan.passes import form_passes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from saebench.data import EvaluationSource, Sources, TrainingSource
     from saebench.host import Catalog
-    from saebench.train import TrainOutcome
 
 GB = 1_000_000_000
 
@@ -50,6 +45,8 @@ class Pipeline:
         device: Where to train and score.
         say: Prints one line for people.
         bar: A progress bar over cells, with `update(n)` and `set_postfix_str`.
+        debug: Raise unknown errors of scoring, and say the tracebacks of training.
+        snapshot_every_s: Seconds between two snapshots of the cells in training.
     """
 
     def __init__(
@@ -62,20 +59,17 @@ class Pipeline:
         say: Callable[[str], None],
         bar: Any,
         debug: bool = False,
+        snapshot_every_s: float = 120.0,
     ) -> None:
         from saebench.data import Sources
 
-        self.plan, self.run, self.catalog, self.device, self.say, self.bar, self.debug = (
-            plan,
-            run,
-            catalog,
-            device,
-            say,
-            bar,
-            debug,
-        )
+        self.plan, self.run, self.catalog, self.device = plan, run, catalog, device
+        self.say, self.bar, self.debug, self.snapshot_every_s = say, bar, debug, snapshot_every_s
         self.sources: Sources = Sources(plan.datasets, run=run, catalog=catalog, device=device, progress=True)
         self.threads = provenance.n_threads()
+        self.memory_gb: float | None = plan.budget.get("memory_gb")
+        if self.memory_gb and device.startswith("cuda"):
+            _cap_memory(device, int(self.memory_gb * GB))
 
     # ---- which cells need work -------------------------------------------------------------------------------------
 
@@ -109,44 +103,105 @@ class Pipeline:
             The status of every one of these cells.
         """
         wanted = {cell.cell_id: cell for cell in cells}
-        model: str | None = None
+        todo: dict[str, list[Cell]] = {}
         for cohort in self.plan.cohorts:
             members = [wanted[cell_id] for cell_id in cohort.cells if cell_id in wanted]
-            todo = [cell for cell in members if not self.is_done(cell, retry_failed)]
-            self.bar.update(len(members) - len(todo))
-            if todo:
-                if cohort.model and model not in (None, cohort.model.digest):
-                    self.sources.release()  # one language model in memory at a time
-                model = cohort.model.digest if cohort.model else model
-                self._cohort(cohort, todo)
+            left = [cell for cell in members if not self.is_done(cell, retry_failed)]
+            self.bar.update(len(members) - len(left))
+            if left:
+                todo[cohort.key] = left
+        coming = [cohort for cohort in self.plan.cohorts if cohort.key in todo]
+        self.sources.check_disk(coming)
+        model: str | None = None
+        for together in form_passes(coming):
+            use = together[0].model
+            if use and model not in (None, use.digest):
+                self.sources.release()  # one language model in memory at a time
+            model = use.digest if use else model
+            self._pass(together, todo)
         statuses = {cell.cell_id: self.status_of(cell) or "failed" for cell in cells}
         for group in self.plan.groups:
             if all(cell_id in wanted for cell_id in group.cells):
-                self._group(group, [wanted[cell_id] for cell_id in group.cells], statuses)
+                members = [wanted[cell_id] for cell_id in group.cells]
+                path = self.run.group_record(group.suite, group.entry, group.name)
+                if needs_scoring(path, group, members, statuses, self.say):
+                    started = provenance.now()
+                    self.bar.set_postfix_str(f"stability of {group.entry} {group.point}")
+                    run_group(group, members, statuses, self.run, self.catalog, lambda: self._environment(started))  # noqa: B023
         return statuses
 
-    def _cohort(self, cohort: Cohort, todo: Sequence[Cell]) -> None:
+    def _pass(self, cohorts: Sequence[Cohort], todo: Mapping[str, Sequence[Cell]]) -> None:
+        """Cells that read the same tokens: trained in as few passes over them as parents and memory allow, then scored."""
+        cells = [cell for cohort in cohorts for cell in todo[cohort.key]]
         started = time.perf_counter()
         try:
-            source = self.sources.training(cohort)
+            found = dict(zip((cohort.key for cohort in cohorts), self.sources.training_pass(cohorts), strict=True))
         except SaebenchError:
             raise  # bad input or a full disk: nothing of this run can be right, say so at once
         except Exception as error:
             if self.debug:
                 raise
-            for cell in todo:  # a dataset plugin's bug: its cells fail, the others go on
+            for cell in cells:  # a dataset plugin's bug: its cells fail, the others go on
                 self._write(cell, CellOutcome("failed", _error(error)))
             return
         data_s = time.perf_counter() - started
-        for cell in todo:
-            self._cell(cell, source, data_s)
+        sources = {cell.cell_id: found[cohort.key] for cohort in cohorts for cell in todo[cohort.key]}
+        trained = {cell.cell_id for cell in cells if has_checkpoint(self.run.checkpoint(cell.cell_id), cell.cell_id)}
+        for cell in cells:
+            if cell.cell_id in trained:
+                self._drop_snapshot(cell)
+                self._score(cell, sources[cell.cell_id], data_s, None)
+        for wave in waves(cells, self.catalog, memory_limit(self.device, self.memory_gb), trained):
+            self._wave(wave, sources, data_s)
 
-    def _cell(self, cell: Cell, source: TrainingSource, data_s: float) -> None:
-        started = provenance.now()
+    def _wave(self, cells: Sequence[Cell], sources: Mapping[str, TrainingSource], data_s: float) -> None:
+        """Trains cells side by side, each saved as soon as it has ended; then scores them."""
+        from saebench.train import save_outcome, train_pass
+
+        ready: list[Cell] = []
+        for cell in cells:
+            if (parent := self._missing_parent(cell)) is None:
+                ready.append(cell)
+            else:
+                self._write(cell, CellOutcome("skipped", {"type": "CellError", "message": parent}))
+        if not ready:
+            return
+        parents = {cell.parent: self.run.checkpoint(cell.parent) for cell in ready if cell.parent is not None}
+        self.bar.set_postfix_str(f"training {len(ready)} cells" if len(ready) > 1 else ready[0].label)
+        saved: list[Cell] = []
+        with PassWatch(ready, self.catalog, self.say) as watch:
+            for cell, trained in train_pass(
+                [(cell, sources[cell.cell_id]) for cell in ready],
+                self.catalog,
+                parents=parents,
+                device=self.device,
+                memory_share_bytes=int(self.memory_gb * GB) if self.memory_gb else None,
+                progress=watch,
+                snapshots=self.run.snapshots,
+                snapshot_every_s=self.snapshot_every_s,
+            ):
+                if trained.ok:
+                    save_outcome(trained, cell, self.run.checkpoint(cell.cell_id))
+                    trained.module = None  # scored from the file, so that a resumed run reads the same
+                    saved.append(cell)
+                    continue
+                if self.debug and trained.traceback:
+                    self.say(trained.traceback)
+                outcome = trained_outcome(cell, sources[cell.cell_id], trained, data_s)
+                outcome.observer_errors += watch.errors.pop(cell.cell_id, [])
+                self._write(cell, outcome, watch.began[cell.cell_id])
+        for cell in saved:
+            self._score(cell, sources[cell.cell_id], data_s, watch)
+
+    def _score(self, cell: Cell, source: TrainingSource, data_s: float, watch: PassWatch | None) -> None:
+        """Scores a cell whose checkpoint stands, and writes its record."""
+        if watch is None:  # trained by an earlier run
+            started, errors = provenance.now(), self.catalog.observe("saebench_cell_started", cell=asdict(cell))
+        else:
+            started, errors = watch.began[cell.cell_id], watch.errors[cell.cell_id]
         self.bar.set_postfix_str(cell.label)
-        errors = self.catalog.observe("saebench_cell_started", cell=asdict(cell))
         try:
-            outcome = self._train_and_score(cell, source)
+            outcome = self._scored(cell, source, data_s)
         except (KeyboardInterrupt, MachineError):
             raise
         except SaebenchError as error:
@@ -155,34 +210,17 @@ class Pipeline:
             if self.debug:
                 raise
             outcome = CellOutcome("failed", _error(error))
-        outcome.times.setdefault("data_s", data_s)
         outcome.observer_errors += errors
         self._write(cell, outcome, started)
 
-    def _train_and_score(self, cell: Cell, source: TrainingSource) -> CellOutcome:
+    def _scored(self, cell: Cell, source: TrainingSource, data_s: float) -> CellOutcome:
         from saebench.host.build import load_sae
         from saebench.score import score_cell
-        from saebench.train import read_outcome, save_outcome, train_cell
+        from saebench.train import read_outcome
 
         folder = self.run.checkpoint(cell.cell_id)
-        parent = self._parent_folder(cell)
-        if not has_checkpoint(folder, cell.cell_id):
-            memory = self.plan.budget.get("memory_gb")
-            trained = train_cell(
-                cell,
-                source,
-                self.catalog,
-                parent_folder=parent,
-                device=self.device,
-                memory_share_bytes=int(memory * GB) if memory else None,
-                progress=self._progress(cell),
-            )
-            if not trained.ok:
-                return self._outcome_of(cell, source, trained)
-            save_outcome(trained, cell, folder)
-        # from the file also when it was written just now: a resumed run reads the same
         trained = read_outcome(folder)
-        outcome = self._outcome_of(cell, source, trained)
+        outcome = trained_outcome(cell, source, trained, data_s)
         sae = load_sae(folder, self.catalog).to(self.device)
         facts = trained.training_facts(outcome.spent["data"]["tokens"])
         scored = score_cell(cell, sae, self._evaluation(cell, source), self.catalog, facts)
@@ -193,21 +231,20 @@ class Pipeline:
             scored.sae_facts,
         )
         outcome.spent["scoring"] = scored.spent
-        outcome.times["score_s"] = scored.seconds
+        outcome.times["score_s"] = outcome.spent_s["scoring"] = scored.seconds
         if scored.arrays:
             save_arrays(self.run.arrays(cell.cell_id), scored.arrays)
         return outcome
 
-    def _parent_folder(self, cell: Cell) -> Path | None:
-        if cell.parent is None:
+    def _missing_parent(self, cell: Cell) -> str | None:
+        """Why a child cannot begin, or None."""
+        if cell.parent is None or has_checkpoint(self.run.checkpoint(cell.parent), cell.parent):
             return None
-        folder = self.run.checkpoint(cell.parent)
-        if not has_checkpoint(folder, cell.parent):
-            parent = self.plan.cell(cell.parent)
-            raise _Skipped(
-                f"its parent {parent.label} has no checkpoint (status {self.status_of(parent) or 'not run'}). Mend the parent, then run with --retry-failed."
-            )
-        return folder
+        parent = self.plan.cell(cell.parent)
+        return (
+            f"its parent {parent.label} has no checkpoint (status {self.status_of(parent) or 'not run'}). "
+            "Mend the parent, then run with --retry-failed."
+        )
 
     def _evaluation(self, cell: Cell, source: TrainingSource) -> list[tuple[Any, int, EvaluationSource]]:
         return [
@@ -216,37 +253,10 @@ class Pipeline:
             for seed in cell.evaluation.seeds
         ]
 
-    def _progress(self, cell: Cell) -> Callable[[int, int, float | None, float | None], None]:
-        def report(tokens: int, allotted: int, fvu: float | None, l0: float | None) -> None:
-            self.catalog.observe(
-                "saebench_train_progress", cell_id=cell.cell_id, tokens=tokens, allotted=allotted, fvu=fvu, l0=l0
-            )
+    def _drop_snapshot(self, cell: Cell) -> None:
+        from saebench.train.snapshot import drop_snapshot
 
-        return report
-
-    @staticmethod
-    def _outcome_of(cell: Cell, source: TrainingSource, trained: TrainOutcome) -> CellOutcome:
-        """What training left, in the record's words."""
-        return CellOutcome(
-            trained.status,
-            trained.error,
-            dataset={
-                "content": source.content,
-                "manifest": source.manifest,
-                "n_tokens": source.n_tokens,
-                "epochs": trained.epochs,
-            },
-            token_policy=source.token_policy,
-            training=None if cell.control else trained.training(),
-            input_scale=trained.input_scale,
-            spent={
-                "train": trained.spent,
-                "data": dict(source.data_cost),
-                "parent": trained.ancestors,
-                "forward": trained.forward if cell.model else {"tokens": 0, "flops": 0},
-            },
-            times={"train_s": trained.device_s or 0.0},
-        )
+        drop_snapshot(self.run.snapshots, cell.cell_id)
 
     def _write(self, cell: Cell, outcome: CellOutcome, started: str | None = None) -> None:
         path = self.record_path(cell)
@@ -283,49 +293,10 @@ class Pipeline:
             "finished": provenance.now(),
         }
 
-    # ---- groups ----------------------------------------------------------------------------------------------------
 
-    def _group(self, group: Group, cells: Sequence[Cell], statuses: Mapping[str, str]) -> None:
-        from saebench.host.build import load_sae
-        from saebench.score import score_group
+def _cap_memory(device: str, n_bytes: int) -> None:
+    """Makes `memory_gb` a hard limit of this process on a CUDA device."""
+    import torch
 
-        path = self.run.group_record(group.suite, group.entry, group.name)
-        members_now = [(cell.score_id, statuses[cell.cell_id]) for cell in cells]
-        if path.is_file():
-            try:
-                old = read_record(path, "group")["facts"]
-                if [(member["score_id"], member["status"]) for member in old["members"]] == members_now and old[
-                    "metric_versions"
-                ] == dict(group.metrics):
-                    return
-            except SuiteError as error:
-                self.say(f"{error} It is written anew now.")
-        started = provenance.now()
-        self.bar.set_postfix_str(f"stability of {group.entry} {group.point}")
-        members = []
-        for cell in cells:
-            if statuses[cell.cell_id] == "ok":
-                density = read_arrays(self.run.arrays(cell.cell_id)).get("density")
-                members.append(
-                    GroupMember(
-                        label=f"s{cell.init_seed}",
-                        sae=load_sae(self.run.checkpoint(cell.cell_id), self.catalog),  # type: ignore[arg-type]
-                        tags=frozenset(cell.tags),
-                        dead=None if density is None else density == 0,
-                    )
-                )
-        missing = [f"s{cell.init_seed} ({statuses[cell.cell_id]})" for cell in cells if statuses[cell.cell_id] != "ok"]
-        outcome = score_group(group, members, self.catalog, missing=missing)
-        plugins = {name: self.catalog.group_metric(name).provenance() for name in group.metrics}
-        write_record(
-            path,
-            group_record(
-                group, list(cells), statuses, outcome, environment=self._environment(started), plugins=plugins
-            ),
-        )
-
-
-class _Skipped(CellError):
-    """A cell that cannot start because of another one."""
-
-    status = "skipped"
+    total = torch.cuda.get_device_properties(torch.device(device)).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, n_bytes / total), torch.device(device))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saebench.artifacts.canonical import digest
 from saebench.plan.model import Cell, Group, Plan
+from saebench.plan.rates import arm_key
+
+if TYPE_CHECKING:
+    from saebench.data import TrainingSource
+    from saebench.train import TrainOutcome
 
 
 def part_facts(cell: Cell) -> dict[str, Any]:
@@ -54,11 +59,72 @@ class CellOutcome:
     sae_facts: dict[str, Any] = field(default_factory=dict)
     measured_metrics: dict[str, Any] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
+    spent_s: dict[str, float | None] = field(default_factory=dict)
+    trajectory_s: list[float] = field(default_factory=list)
+    peak_memory: dict[str, Any] = field(default_factory=dict)
     observer_errors: list[str] = field(default_factory=list)
     deterministic: bool = True
 
 
-_CURRENCIES = ("train", "data", "parent", "forward", "scoring")
+def trained_outcome(cell: Cell, source: TrainingSource, trained: TrainOutcome, data_s: float) -> CellOutcome:
+    """What training left, in the record's words.
+
+    Args:
+        cell: The cell.
+        source: Its activations.
+        trained: Of training, or read back from its checkpoint.
+        data_s: Seconds until its activations were ready.
+    """
+    trains = not cell.control and trained.device_s is not None
+    return CellOutcome(
+        trained.status,
+        trained.error,
+        dataset={
+            "content": source.content,
+            "manifest": source.manifest,
+            "n_tokens": source.n_tokens,
+            "epochs": trained.epochs,
+        },
+        token_policy=source.token_policy,
+        training=None if cell.control else trained.training(),
+        input_scale=trained.input_scale,
+        spent={
+            "train": trained.spent,
+            "data": dict(source.data_cost),
+            "parent": trained.ancestors,
+            "forward": trained.forward if cell.model else {"tokens": 0, "flops": 0},
+        },
+        times={"train_s": trained.device_s or 0.0, "data_s": data_s},
+        spent_s={
+            "train": trained.device_s,
+            # making the data and waiting for batches is shared by all cells of the pass: each is told the whole of it
+            "data": data_s,
+            "forward": trained.waited_s if trains else None,
+            "parent": trained.ancestors_s if cell.parent is not None else 0.0,
+        },
+        trajectory_s=trained.trajectory_s,
+        peak_memory={"bytes": trained.peak_memory_bytes, "scope": trained.peak_memory_scope},
+        deterministic=bool((trained.numerics or {}).get("deterministic", True)),
+    )
+
+
+def budget_facts(cell: Cell, plan: Plan) -> dict[str, Any]:
+    """What the cell was given: its share in the budget's own unit, the tokens that came of it, and the calibration where a share of
+    seconds became tokens. Controls have no budget."""
+    facts = {
+        "primary": plan.budget.get("primary", "tokens"),
+        "share": None if cell.control else plan.budget.get("share"),
+        "tokens": None if cell.control else cell.tokens,
+        "counts": plan.budget.get("counts", "train"),
+    }
+    calibration = plan.budget.get("calibration")
+    if calibration is None or cell.control:
+        return facts
+    machine = {name: value for name, value in calibration.items() if not name.startswith("seconds_per_")}
+    return facts | {"calibration": {**machine, "seconds_per_step": calibration["seconds_per_step"][arm_key(cell)]}}
+
+
+_PARTS = ("train", "data", "parent", "forward", "scoring")
 
 
 def cell_record(
@@ -85,12 +151,8 @@ def cell_record(
         "dataset": dataset,
         "token_policy": outcome.token_policy,
         "input_scale": outcome.input_scale,
-        "budget": {
-            "primary": plan.budget.get("primary", "tokens"),
-            "tokens": None if cell.control else cell.tokens,
-            "counts": plan.budget.get("counts", "train"),
-        },
-        "spent": {currency: outcome.spent.get(currency, {"tokens": 0, "flops": 0}) for currency in _CURRENCIES},
+        "budget": budget_facts(cell, plan),
+        "spent": {part: outcome.spent.get(part, {"tokens": 0, "flops": 0}) for part in _PARTS},
         "training": outcome.training,
         "evaluation": outcome.evaluation,
         "metrics": outcome.metrics,
@@ -103,6 +165,9 @@ def cell_record(
         **environment,
         "metrics": outcome.measured_metrics,
         "times": outcome.times,
+        "spent_s": {part: outcome.spent_s.get(part) for part in _PARTS},
+        "trajectory_s": outcome.trajectory_s,
+        "peak_memory": outcome.peak_memory or None,
         "plugins": dict(cell.plugins),
         "observer_errors": outcome.observer_errors,
     }

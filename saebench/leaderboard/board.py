@@ -15,7 +15,9 @@ from saebench.leaderboard.frame import mixed_versions
 from saebench.leaderboard.levels import PRIMARY, l0_of, rank_levels
 from saebench.leaderboard.names import model_name, natural
 from saebench.leaderboard.rows import evaluation_key, make_row, row_key
+from saebench.leaderboard.spend import CURRENCY_OF, equal_spend
 from saebench.leaderboard.statistics import CONFIDENCE, L0_TOLERANCE, LEVEL_TOLERANCE
+from saebench.leaderboard.words import spend_text
 from saebench.version import __version__
 
 BOARD_SCHEMA_VERSION = 1
@@ -34,6 +36,7 @@ def make_board(evidence: Evidence) -> dict[str, Any]:
             "interval": "Student t over init seeds",
             "comparison": "paired by init seed where both have the same seeds, else Welch; 95 % a pair, not corrected for the number of pairs",
             "primary": PRIMARY,
+            "equal_spend": "FVU on training batches, linear in log own spend, at the largest spend that all contenders of a site reached; ranked within one training dataset",
             "l0_tolerance": L0_TOLERANCE,
             "level_tolerance": LEVEL_TOLERANCE,
         },
@@ -135,15 +138,25 @@ def _site(cells: Sequence[CellRecord], suite_cells: Sequence[CellRecord], eviden
         "rows": contenders,
         "controls": controls,
         "levels": levels,
+        "equal_spend": equal_spend(contenders, controls, [level["l0"] for level in levels], _asked(cells)),
         "plugins": sorted({text for row in rows for values in row["versions"]["plugins"].values() for text in values}),
     }
 
 
 def _budget(facts: Mapping[str, Any]) -> str:
     budget = facts["budget"] or {}
-    tokens = budget.get("tokens")
-    given = f"{tokens:,} tokens" if isinstance(tokens, int) else "no token allotment recorded"
-    return f"{given} a cell, primary {budget.get('primary')}, counting {budget.get('counts')}"
+    primary, tokens, share = budget.get("primary"), budget.get("tokens"), budget.get("share")
+    if primary in CURRENCY_OF and isinstance(share, int | float):
+        # What the suite asked: the tokens it comes to differ from contender to contender.
+        given = spend_text(share, CURRENCY_OF[primary])
+    else:
+        given = f"{tokens:,} tokens" if isinstance(tokens, int) else "no token allotment recorded"
+    return f"{given} a cell, primary {primary}, counting {budget.get('counts')}"
+
+
+def _asked(cells: Sequence[CellRecord]) -> Mapping[str, Any]:
+    """The budget of a site's contenders (of its first, should partial runs with several be merged)."""
+    return next((cell.facts["budget"] or {} for cell in cells if not cell.facts["control"]), {})
 
 
 def _training_datasets(cells: Sequence[CellRecord]) -> list[dict[str, Any]]:

@@ -19,7 +19,6 @@ from saebench.leaderboard.plots import (
     fidelity_metrics,
     stability_chart,
     threshold,
-    trajectory_chart,
 )
 
 
@@ -62,10 +61,6 @@ def site_charts(site: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "Mean decoder cosine under exact one-to-one matching, and the level that chance reaches; SFR among latents alive in both.",
                 stability_chart(site),
             )
-        )
-    if any(row["trajectory"] for row in site["rows"]):
-        charts.append(
-            ("training", "Training", "FVU on training batches against tokens, mean over seeds.", trajectory_chart(site))
         )
     return [
         {

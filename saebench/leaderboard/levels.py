@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -24,13 +24,13 @@ def l0_of(row: Mapping[str, Any]) -> float:
     return float(metric["value"]) if metric and metric["value"] is not None else 0.0
 
 
-def _families(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def curve_families(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     """Rows that make one curve over L0: one entry's points. Points at one L0 (a sweep of something else) are curves of their own."""
-    by_entry: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    by_entry: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
         if l0_of(row) > 0:
             by_entry[row["entry"] + (f" d{row['data_seed']}" if row["data_seed"] else "")].append(row)
-    families: dict[str, list[dict[str, Any]]] = {}
+    families: dict[str, list[Mapping[str, Any]]] = {}
     for name, members in by_entry.items():
         ordered = sorted(members, key=l0_of)
         apart = all(l0_of(high) > l0_of(low) * 1.02 for low, high in itertools.pairwise(ordered))
@@ -57,7 +57,8 @@ def rank_levels(rows: Sequence[dict[str, Any]], mixed: Mapping[str, Any]) -> lis
     The levels are the L0s that configs aim at; without any, the measured L0s of the first contender. With `mixed` metric versions
     nothing is ranked and every standing says so.
     """
-    families = _families(rows)
+    families = curve_families(rows)
+    refusal = _refusal(mixed)
     for row in rows:
         row["standing"] = {"level": None, "rank": None, "ties": [], "compared": 0, "reason": "no L0 measured"}
     targets = [row["expected_l0"] for row in rows if row["expected_l0"]]
@@ -70,7 +71,7 @@ def rank_levels(rows: Sequence[dict[str, Any]], mixed: Mapping[str, Any]) -> lis
         for metric in RANKED:
             curves = {name: curve for name, members in families.items() if (curve := _curve(members, metric)).points}
             if curves:
-                metrics[metric] = _ranking(families, curves, level, metric, mixed)
+                metrics[metric] = ranking(curves, level, _direction(rows, metric), refusal)
         if metrics:
             order = _order(metrics)
             present = [
@@ -81,35 +82,31 @@ def rank_levels(rows: Sequence[dict[str, Any]], mixed: Mapping[str, Any]) -> lis
             result.append(
                 {"l0": level, "metrics": metrics, "order": order, "present": present, "several": len(present) > 1}
             )
-    for name, members in families.items():
-        for row in members:
-            _attach_standing(row, name, result)
+    family_of = {row["id"]: name for name, members in families.items() for row in members}
+    for row in rows:
+        if row["id"] in family_of:
+            _attach_standing(row, family_of[row["id"]], result)
     return result
 
 
-def _ranking(
-    families: Mapping[str, list[dict[str, Any]]],
-    curves: Mapping[str, Curve],
-    level: float,
-    metric: str,
-    mixed: Mapping[str, Any],
-) -> dict[str, Any]:
-    direction = next(
-        row["metrics"][metric]["direction"]
-        for members in families.values()
-        for row in members
-        if metric in row["metrics"]
-    )
+def _direction(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+    return next(str(row["metrics"][metric]["direction"]) for row in rows if metric in row["metrics"])
+
+
+def _refusal(mixed: Mapping[str, Any]) -> str | None:
+    versions = ", ".join(f"{spec} {' and '.join(found)}" for spec, found in mixed.items())
+    return f"metric versions are mixed: {versions}" if mixed else None
+
+
+def ranking(curves: Mapping[str, Curve], level: float, direction: str, refusal: str | None = None) -> dict[str, Any]:
+    """Contenders at one level by one metric: value, interval, the L0 it belongs to and the standing; `refusal` is why nobody is ranked."""
     standings, pairs = rank_level(curves, level, higher_is_better=direction != "lower")
     contenders = {}
     for name, curve in curves.items():
         values, shown_at, way = curve.standing_for(level)
         standing = standings[name]
-        if mixed:
-            reason = "metric versions are mixed: " + ", ".join(
-                f"{spec} {' and '.join(found)}" for spec, found in mixed.items()
-            )
-            standing_json: dict[str, Any] = {"rank": None, "ties": [], "compared": 0, "reason": reason}
+        if refusal:
+            standing_json: dict[str, Any] = {"rank": None, "ties": [], "compared": 0, "reason": refusal}
         else:
             standing_json = {**asdict(standing), "ties": list(standing.ties)}
         contenders[name] = {
@@ -131,8 +128,12 @@ def _ranking(
 
 
 def _order(metrics: Mapping[str, Any]) -> list[str]:
-    """Contenders by rank in the primary metric, then by value, then by name."""
     primary = metrics.get(PRIMARY) or next(iter(metrics.values()))
+    return order_of(primary, {name for metric in metrics.values() for name in metric["contenders"]})
+
+
+def order_of(primary: Mapping[str, Any], names: Collection[str] | None = None) -> list[str]:
+    """Contenders (or `names`) by rank in one ranking, then by value, then by name."""
     sign = 1.0 if primary["direction"] == "lower" else -1.0
 
     def key(name: str) -> tuple[Any, ...]:
@@ -141,7 +142,7 @@ def _order(metrics: Mapping[str, Any]) -> list[str]:
             return (10**6, 0.0, natural(name))
         return (found["standing"]["rank"] or 10**5, sign * found["value"], natural(name))
 
-    return sorted({name for metric in metrics.values() for name in metric["contenders"]}, key=key)
+    return sorted(primary["contenders"] if names is None else names, key=key)
 
 
 def _attach_standing(row: dict[str, Any], family: str, levels: Sequence[Mapping[str, Any]]) -> None:

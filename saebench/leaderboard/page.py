@@ -16,7 +16,18 @@ from saebench.leaderboard.charts import site_charts
 from saebench.leaderboard.columns import COLUMNS
 from saebench.leaderboard.formats import count, fixed, half_width, scientific
 from saebench.leaderboard.look import theme
-from saebench.leaderboard.words import LEAD, METHOD, decimals_of, rank_reason, rank_text, short, site_facts
+from saebench.leaderboard.spend import CURRENCIES, VIEWS
+from saebench.leaderboard.spend_plots import spend_charts
+from saebench.leaderboard.words import (
+    LEAD,
+    METHOD,
+    decimals_of,
+    rank_reason,
+    rank_text,
+    short,
+    site_facts,
+    spend_text,
+)
 
 _SHADES = 9
 _RANK_LABELS = {
@@ -96,6 +107,9 @@ def _environment() -> Environment:
         shade=shade,
         families=_by_family,
         rank_labels=_RANK_LABELS,
+        spend_text=spend_text,
+        currencies=dict(zip(CURRENCIES, ("equal tokens", "equal FLOPs", "equal seconds"), strict=True)),
+        views=dict(zip(VIEWS, ("training", "all-in"), strict=True)),
         lead=LEAD,
         method=METHOD,
     )
@@ -104,16 +118,22 @@ def _environment() -> Environment:
 
 def page_html(board: Mapping[str, Any]) -> str:
     """The whole page as one string."""
-    charts = {site["id"]: site_charts(site) for suite in board["suites"] for site in suite["sites"]}
+    sites = [site for suite in board["suites"] for site in suite["sites"]]
+    charts = {site["id"]: site_charts(site) for site in sites}
+    specs = {chart["id"]: chart["spec"] for found in charts.values() for chart in found}
+    spend_specs = {site["id"]: spend_charts(site) for site in sites}
+    for id, found in spend_specs.items():
+        specs.update({f"{id}-spend-{name}": spec for name, spec in found.items()})
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
             board=board,
             charts=charts,
-            specs={chart["id"]: chart["spec"] for found in charts.values() for chart in found},
+            specs=specs,
+            spend_specs=spend_specs,
             themes={"light": {**theme(dark=False), "background": "transparent"}, "dark": theme(dark=True)},
-            library=chart_library() if any(charts.values()) else Markup(""),
+            library=chart_library() if specs else Markup(""),
             style=_asset("page.css"),
             script=_asset("page.js"),
         )

@@ -43,7 +43,8 @@ def _by_name(site: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(site["rows"], key=lambda row: natural(row["label"]))
 
 
-def _colour(site: Mapping[str, Any], **settings: Any) -> alt.Color:
+def entry_colour(site: Mapping[str, Any], **settings: Any) -> alt.Color:
+    """One colour an entry, the same in every chart of a site."""
     entries = _entries(site)
     return alt.Color(
         "entry:N",
@@ -52,7 +53,8 @@ def _colour(site: Mapping[str, Any], **settings: Any) -> alt.Color:
     )
 
 
-def _pick(name: str = "pick") -> alt.Parameter:
+def entry_pick(name: str = "pick") -> alt.Parameter:
+    """A press on the legend picks an entry."""
     return alt.selection_point(name=name, fields=["entry"], bind="legend")
 
 
@@ -88,7 +90,7 @@ def fidelity_chart(site: Mapping[str, Any], metric: str, title: str) -> alt.Laye
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, nice=True))
     pick = "pick_" + metric.replace("-", "_")
     faded = alt.condition(pick, alt.value(1), alt.value(0.12))
-    base = alt.Chart(alt.Data(values=values)).encode(color=_colour(site), opacity=faded)
+    base = alt.Chart(alt.Data(values=values)).encode(color=entry_colour(site), opacity=faded)
     tooltip = [
         alt.Tooltip("label:N", title="contender"),
         alt.Tooltip("shown:N", title=metric),
@@ -106,7 +108,7 @@ def fidelity_chart(site: Mapping[str, Any], metric: str, title: str) -> alt.Laye
         ),
         base.mark_point(filled=True, size=64, opacity=1)
         .encode(x=x, y=y, shape=shape, tooltip=tooltip)
-        .add_params(_pick(pick)),
+        .add_params(entry_pick(pick)),
     )
     return alt.layer(*layers).properties(height=HEIGHT)
 
@@ -280,34 +282,3 @@ def stability_chart(site: Mapping[str, Any]) -> alt.LayerChart:
         dot for row in _by_name(site) for column, kind in columns.items() for dot in _dot(row, column, kind, False)
     ]
     return _dots(values, [row["label"] for row in _by_name(site)], kinds, "cosine · fraction of pairs", False)
-
-
-def trajectory_chart(site: Mapping[str, Any]) -> alt.LayerChart:
-    """FVU during training, a line a row."""
-    values = [
-        {"entry": row["entry"], "label": row["label"], **step}
-        for row in site["rows"]
-        for step in row["trajectory"]
-        if step["tokens"] > 0
-    ]
-    x = alt.X(
-        "tokens:Q",
-        title="training tokens",
-        scale=alt.Scale(type="log", nice=False),
-        axis=alt.Axis(format="~s", tickCount=5, grid=False),
-    )
-    y = alt.Y("fvu:Q", title="FVU", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="~g", tickCount=5))
-    tooltip = [
-        alt.Tooltip("label:N", title="contender"),
-        alt.Tooltip("tokens:Q", format=",.0f"),
-        alt.Tooltip("fvu:Q", title="FVU", format=".4f"),
-        alt.Tooltip("l0:Q", title="L0", format=".1f"),
-    ]
-    base = alt.Chart(alt.Data(values=values)).encode(
-        x=x, y=y, color=_colour(site), detail="label:N", opacity=alt.condition("pick", alt.value(1), alt.value(0.12))
-    )
-    layers = (
-        base.mark_line(strokeWidth=1.5),
-        base.mark_point(filled=True, size=22).encode(tooltip=tooltip).add_params(_pick()),
-    )
-    return alt.layer(*layers).properties(height=HEIGHT)

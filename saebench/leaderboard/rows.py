@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
-from saebench.api.errors import SuiteError
 from saebench.artifacts import digest
 from saebench.leaderboard.columns import COLUMNS, Column
+from saebench.leaderboard.drawn import contexts, density, ffr_sweep, readable
 from saebench.leaderboard.evidence import CellRecord, GroupRecord
 from saebench.leaderboard.statistics import jackknife_half, mean, over_seeds
+from saebench.leaderboard.trajectories import (
+    mean_or_none,
+    mean_trajectory,
+    numerics,
+    seconds_spent,
+    spent_before,
+    training_trajectory,
+)
 
-LATENTS_SHOWN = 4
-CONTEXTS_SHOWN = 3
-TOKENS_AROUND_PEAK = 16
 _WHOLE = (None, "", "all")
 
 
@@ -41,6 +46,7 @@ def make_row(
     group = _group_of(cells, groups)
     metrics = {name: _metric(cells, name) for name in sorted({name for cell in cells for name in cell.metrics})}
     cost = _cost(cells)
+    runs = [readable(training_trajectory, cell, cell.path) for cell in cells]
     row: dict[str, Any] = {
         "id": "row-" + digest(list(map(str, row_key(first))), 8),
         "label": label,
@@ -54,6 +60,7 @@ def make_row(
         "tags": facts.get("tags") or [],
         "control": facts["control"],
         "training_dataset": facts["dataset"].get("name"),
+        "training_recipe": facts["dataset"].get("recipe"),
         "training_contents": sorted(
             {str(cell.facts["dataset"].get("content")) for cell in cells if cell.facts["dataset"].get("content")}
         ),
@@ -70,16 +77,24 @@ def make_row(
         "metrics": metrics,
         "group": _group_metrics(group),
         "other_datasets": _other_datasets(cells),
-        "density": _drawn(_density, cells),
-        "ffr_sweep": _drawn(_ffr_sweep, cells),
-        "trajectory": _drawn(_trajectory, cells),
-        "contexts": _drawn(_contexts, cells[:1]),
+        "density": readable(density, cells, first.path),
+        "ffr_sweep": readable(ffr_sweep, cells, first.path),
+        "trajectory": mean_trajectory(runs),
+        "contexts": readable(contexts, cells[:1], first.path),
         "standing": None,
         "deterministic": all(bool(cell.facts.get("deterministic", True)) for cell in cells),
+        "numerics": readable(numerics, cells, first.path),
         "versions": _versions(cells),
         "cells": [
-            {"seed": cell.facts["init_seed"], "cell_id": cell.cell_id, "score_id": cell.score_id, "path": cell.path}
-            for cell in cells
+            {
+                "seed": cell.facts["init_seed"],
+                "cell_id": cell.cell_id,
+                "score_id": cell.score_id,
+                "path": cell.path,
+                "before": spent_before(cell),
+                "trajectory": run,
+            }
+            for cell, run in zip(cells, runs, strict=True)
         ],
     }
     row["columns"] = {column.id: _shown(row, column) for column in COLUMNS}
@@ -154,13 +169,18 @@ def _tokens(cell: CellRecord, kind: str, unit: str = "tokens") -> float:
     return float(part.get(unit) or 0)
 
 
-def _cost(cells: Sequence[CellRecord]) -> dict[str, float]:
-    """Mean over seeds of tokens and FLOPs, by what they were spent on; `all` adds data making and parent to training."""
-    cost = {}
-    for unit in ("tokens", "flops"):
+def _cost(cells: Sequence[CellRecord]) -> dict[str, float | None]:
+    """Mean over seeds of tokens, FLOPs and seconds, by what they were spent on; `all` adds data making and parent to training."""
+    cost: dict[str, float | None] = {}
+    for unit in ("tokens", "flops", "seconds"):
+        spent = {}
         for kind in ("train", "data", "parent", "forward", "scoring"):
-            cost[f"{kind}_{unit}"] = mean([_tokens(cell, kind, unit) for cell in cells])
-        cost[f"all_{unit}"] = cost[f"train_{unit}"] + cost[f"data_{unit}"] + cost[f"parent_{unit}"]
+            spent[kind] = mean_or_none(
+                [seconds_spent(cell, kind) if unit == "seconds" else _tokens(cell, kind, unit) for cell in cells]
+            )
+            cost[f"{kind}_{unit}"] = spent[kind]
+        parts = [part for kind in ("train", "data", "parent") if (part := spent[kind]) is not None]
+        cost[f"all_{unit}"] = sum(parts) if len(parts) == 3 else None
     return cost
 
 
@@ -206,102 +226,6 @@ def _other_datasets(cells: Sequence[CellRecord]) -> dict[str, dict[str, Any]]:
         }
         for dataset, metrics in found.items()
     }
-
-
-_T = TypeVar("_T")
-
-
-def _drawn(make: Callable[[Sequence[CellRecord]], _T], cells: Sequence[CellRecord]) -> _T:
-    """What a page draws beyond numbers has no fixed schema: a shape that cannot be read is a damaged record, named as such."""
-    try:
-        return make(cells)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        what = make.__name__.strip("_").replace("_", " ")
-        repair = "Delete the file and run again, or restore it."
-        raise SuiteError(f"{cells[0].path}: damaged record: cannot read its {what} ({error!r}). {repair}") from error
-
-
-def _details(cells: Sequence[CellRecord], name: str) -> list[Any]:
-    return [cell.facts["details"][name] for cell in cells if (cell.facts.get("details") or {}).get(name)]
-
-
-def _density(cells: Sequence[CellRecord]) -> dict[str, Any] | None:
-    """Share of latents by log10 density, mean over seeds, and the share that never fired."""
-    histograms = _details(cells, "density-histogram")
-    histograms = [item for item in histograms if item["edges_log10"] == histograms[0]["edges_log10"]]
-    if not histograms:
-        return None
-    totals = [sum(item["counts"]) + item["zero"] for item in histograms]
-    shares = [
-        [number / total for number in item["counts"]] for item, total in zip(histograms, totals, strict=True) if total
-    ]
-    if not shares:
-        return None
-    zero = [item["zero"] / total for item, total in zip(histograms, totals, strict=True) if total]
-    return {
-        "edges_log10": histograms[0]["edges_log10"],
-        "shares": [mean(column) for column in zip(*shares, strict=True)],
-        "zero": mean(zero),
-    }
-
-
-def _ffr_sweep(cells: Sequence[CellRecord]) -> dict[str, dict[str, float]]:
-    """FFR by stream and threshold, mean over seeds."""
-    sums: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for sweep in _details(cells, "ffr-sweep"):
-        for stream, values in sweep.items():
-            for threshold, value in (values or {}).items() if isinstance(values, Mapping) else ():
-                if value is not None:
-                    sums[stream][threshold].append(float(value))
-    return {
-        stream: {key: mean(values) for key, values in sorted(found.items())} for stream, found in sorted(sums.items())
-    }
-
-
-def _trajectory(cells: Sequence[CellRecord]) -> list[dict[str, float]]:
-    """Training tokens, FVU and L0, mean over seeds; empty where seeds stopped at different points."""
-    paths = [(cell.facts.get("training") or {}).get("trajectory") or [] for cell in cells]
-    if not paths[0] or any(
-        [step["tokens"] for step in path] != [step["tokens"] for step in paths[0]] for path in paths
-    ):
-        return []
-    points = []
-    for steps in zip(*paths, strict=True):
-        if all(step.get("fvu") is not None for step in steps):
-            points.append(
-                {
-                    "tokens": steps[0]["tokens"],
-                    "fvu": mean([step["fvu"] for step in steps]),
-                    "l0": mean([step.get("l0") or 0.0 for step in steps]),
-                }
-            )
-    return points
-
-
-def _contexts(cells: Sequence[CellRecord]) -> list[dict[str, Any]]:
-    """The strongest contexts of a few latents of the first seed, at evenly spaced ranks of density, cut to the tokens around the peak."""
-    latents = (cells[0].facts.get("details") or {}).get("strongest-contexts") or []
-    n = min(LATENTS_SHOWN, len(latents))
-    shown = []
-    for latent in [latents[(2 * index + 1) * len(latents) // (2 * n)] for index in range(n)]:
-        contexts = []
-        for context in (latent.get("contexts") or [])[:CONTEXTS_SHOWN]:
-            tokens, activations = context["text_tokens"], context["activations"]
-            if not tokens or len(tokens) != len(activations):
-                continue
-            peak = max(range(len(activations)), key=lambda index: abs(activations[index]))
-            start, end = max(0, peak - TOKENS_AROUND_PEAK), peak + TOKENS_AROUND_PEAK // 2
-            contexts.append(
-                {
-                    "tokens": tokens[start:end],
-                    "activations": activations[start:end],
-                    "peak": activations[peak],
-                    "cut": start > 0,
-                }
-            )
-        if contexts:
-            shown.append({"latent": latent["latent"], "density": latent.get("density"), "contexts": contexts})
-    return shown
 
 
 def _versions(cells: Sequence[CellRecord]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from saebench.leaderboard.columns import Column
-from saebench.leaderboard.formats import count
+from saebench.leaderboard.formats import count, scientific
 from saebench.leaderboard.names import model_name
 
 EN_DASH = "\N{EN DASH}"
@@ -24,6 +24,7 @@ METHOD = (
     ("Ranking metric", "Variance explained at matched L0 gives the rank of the main table; the tables by level rank the other fidelity metrics beside it, and any column sorts."),
     ("Stability", "SFR and matched cosine come from an exact one-to-one matching of decoder directions between seeds, over the smaller dictionary. “null” is what random directions of the same shape reach. SFR alive drops latents that are dead in their own SAE first. Pairs share seeds, so their standard error is a jackknife over seeds, and the interval is t with seeds - 1."),
     ("Cost", "“training” counts the tokens a contender itself was trained on, which is what the budget limits; “all-in” adds what it took to make its data and to train its parent."),
+    ("Equal spend", "The scores of the main table stand at the suite's own budget. The page's switch asks the same of other budgets, from what each record noted while it trained: FVU and L0 of one training batch at 12 log-spaced points. Every run is read at the largest spend that all contenders reached (tokens, FLOPs or seconds of their own training; “all-in” adds what their data and their parent cost), by linear interpolation in log spend, never beyond what was noted. Being FVU on training batches, these numbers are noisier than the held-out scores and compare nothing between contenders trained on different data: those are ranked apart."),
     ("Controls", "Floor and ceiling without any training budget: random directions, a permuted decoder, PCA, the identity. Never ranked."),
 )  # fmt: skip
 
@@ -32,6 +33,13 @@ STREAMS = {
     "ffr-text": "held-out text",
     "ffr-self": "samples of the model itself, never those trained on",
 }
+
+
+def spend_text(value: float | None, currency: str) -> str:
+    """`150k tokens`, `3.56e+10 FLOPs` or `1.66 s`."""
+    if currency == "seconds":
+        return EN_DASH if value is None else f"{value:.3g} s"
+    return f"{count(value)} tokens" if currency == "tokens" else f"{scientific(value)} FLOPs"
 
 
 def rank_text(standing: Mapping[str, Any] | None) -> str:

@@ -1,13 +1,16 @@
 """Building blocks for architecture authors. There is no registry here: a plugin imports what it needs.
 
 `sparse`       decode and linear encode where only active latents cost anything
-`selection`    exact top-k, ties to the lowest index
+`selection`    exact top-k, ties to the lowest index; `screen` finds what can matter, `backends` says on which numerics
+`kernels`      the plain operators under all of it
+`grads`        a step's loss and gradient, by the module's own hand (`linear_grads` helps) or by autograd
 `activations`  JumpReLU and the step function with straight-through threshold gradients
 `init`         tied initialisation, unit rows, geometric median, quantile thresholds
 `dead`         dead-latent tracker and the AuxK loss
 `expander`     frozen left-regular masks and products with `[d_sae, degree]` values
+`thresholds`   all pre-activations above a threshold, or the largest of a batch
 `term`         tilted empirical risk: token weights
-`modules`      `LinearSAE` (what most SAEs share), `Rescaled`, `copy_parent`
+`modules`      `LinearSAE` (what most SAEs share; `aux_sae`: with AuxK), `Rescaled`, `copy_parent`
 `planning`     cost formulas and config checks for `plugin.py`; loads no torch
 
 Names are loaded when they are first asked for, so that `saebench.nn.planning` can be imported without torch.
@@ -20,16 +23,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saebench.nn.activations import jumprelu, step
-    from saebench.nn.dead import DeadLatents, aux_k_loss, default_k_aux, draw_by_loss
+    from saebench.nn.aux_sae import AuxKSAE, Chosen
+    from saebench.nn.dead import DeadLatents, add_aux_k_gradients, aux_k_flops, aux_k_loss, default_k_aux, draw_by_loss
     from saebench.nn.expander import (
         expander_decode,
         expander_dense,
+        expander_gradients,
         expander_pre_acts,
+        expander_topk,
         expander_values,
         mask_digest,
         sample_mask,
     )
+    from saebench.nn.grads import autograd_loss_and_grad, detached, loss_and_grad, reduced_loss
     from saebench.nn.init import geometric_median, tied_init, total_variance, unit_rows_, upper_quantile
+    from saebench.nn.kernels import bag_sum, by_latent, entry_dots, transposed_product
+    from saebench.nn.linear_grads import fill_gradients, finish_bias_gradient, reconstruct
     from saebench.nn.modules import (
         LinearSAE,
         Rescaled,
@@ -38,35 +47,46 @@ if TYPE_CHECKING:
         encoder_directions,
         stored_bytes,
     )
-    from saebench.nn.selection import batch_topk, encode_topk, topk
-    from saebench.nn.sparse import bag_sum, decode, linear_threshold, linear_topk, sparse_linear
+    from saebench.nn.selection import batch_topk, encode_topk, linear_select, topk
+    from saebench.nn.sparse import decode, linear_threshold, linear_topk, sparse_linear
     from saebench.nn.term import effective_sample_size, term_weights
+    from saebench.nn.thresholds import linear_above, linear_batch_topk
 
 _HOME = {
     "activations": ("jumprelu", "step"),
-    "dead": ("DeadLatents", "aux_k_loss", "default_k_aux", "draw_by_loss"),
+    "aux_sae": ("AuxKSAE", "Chosen"),
+    "dead": ("DeadLatents", "add_aux_k_gradients", "aux_k_flops", "aux_k_loss", "default_k_aux", "draw_by_loss"),
     "expander": (
         "expander_decode",
         "expander_dense",
+        "expander_gradients",
         "expander_pre_acts",
+        "expander_topk",
         "expander_values",
         "mask_digest",
         "sample_mask",
     ),
+    "grads": ("autograd_loss_and_grad", "detached", "loss_and_grad", "reduced_loss"),
     "init": ("geometric_median", "tied_init", "total_variance", "unit_rows_", "upper_quantile"),
     "modules": ("LinearSAE", "Rescaled", "copy_parent", "decoder_directions", "encoder_directions", "stored_bytes"),
-    "selection": ("batch_topk", "encode_topk", "topk"),
-    "sparse": ("bag_sum", "decode", "linear_threshold", "linear_topk", "sparse_linear"),
+    "kernels": ("bag_sum", "by_latent", "entry_dots", "transposed_product"),
+    "linear_grads": ("fill_gradients", "finish_bias_gradient", "reconstruct"),
+    "selection": ("batch_topk", "encode_topk", "linear_select", "topk"),
+    "sparse": ("decode", "linear_threshold", "linear_topk", "sparse_linear"),
+    "thresholds": ("linear_above", "linear_batch_topk"),
     "term": ("effective_sample_size", "term_weights"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
-    "DeadLatents", "LinearSAE", "Rescaled", "aux_k_loss", "bag_sum", "batch_topk", "copy_parent", "decode", "decoder_directions",
-    "default_k_aux", "draw_by_loss", "effective_sample_size", "encode_topk", "encoder_directions", "expander_decode", "expander_dense",
-    "expander_pre_acts", "expander_values", "geometric_median", "jumprelu", "linear_threshold", "linear_topk", "mask_digest",
-    "sample_mask", "sparse_linear", "step", "stored_bytes", "term_weights", "tied_init", "topk", "total_variance", "unit_rows_",
-    "upper_quantile",
+    "AuxKSAE", "Chosen", "DeadLatents", "LinearSAE", "Rescaled", "add_aux_k_gradients", "autograd_loss_and_grad",
+    "aux_k_flops", "aux_k_loss", "bag_sum", "batch_topk", "by_latent", "copy_parent", "decode", "decoder_directions",
+    "default_k_aux", "detached", "draw_by_loss", "effective_sample_size", "encode_topk", "encoder_directions",
+    "entry_dots", "expander_decode", "expander_dense", "expander_gradients", "expander_pre_acts", "expander_topk",
+    "expander_values", "fill_gradients", "finish_bias_gradient", "geometric_median", "jumprelu", "linear_above",
+    "linear_batch_topk", "linear_select", "linear_threshold", "linear_topk", "loss_and_grad", "mask_digest",
+    "reconstruct", "reduced_loss", "sample_mask", "sparse_linear", "step", "stored_bytes", "term_weights", "tied_init",
+    "topk", "total_variance", "transposed_product", "unit_rows_", "upper_quantile",
 ]  # fmt: skip
 
 

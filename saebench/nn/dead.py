@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from saebench.api.codes import SparseCodes
+from saebench.nn.screen import bits_of, scratch
 from saebench.nn.selection import topk
 from saebench.nn.sparse import decode
+
+AUX_BLOCK = 512
+"""Tokens whose k-th largest are sought at once: they stay in the cache."""
 
 
 class DeadLatents(nn.Module):
@@ -75,6 +81,68 @@ def aux_k_loss(
     codes = SparseCodes.from_topk(values.relu(), latents, dead.numel())
     e_hat = decode(codes, W_dec.index_select(0, dead))
     return (residual - e_hat).pow(2).sum(1).mean() / variance
+
+
+def aux_k_flops(n_tokens: int, d: int, n_dead: int, k_aux: int) -> int:
+    """Work that AuxK needs in one step: for each selected latent decode, its value gradient and two weight gradients.
+
+    The pre-activations are entries of the encoder product, which the architecture's cost holds already.
+    """
+    return n_tokens * 4 * 2 * d * min(k_aux, n_dead)
+
+
+@torch.no_grad()
+def add_aux_k_gradients(
+    sae: Any, x: Tensor, pre: Tensor, residual: Tensor, dead: Tensor, k_aux: int, coefficient: float
+) -> Tensor:
+    """`coefficient * aux_k_loss(...)`, its gradient added to what W_enc, b_enc and W_dec hold. b_dec's follows from b_enc's.
+
+    Selected are many of few latents, so products with the dead rows alone, dense, cost least. They run in the precision of `pre` (the loss
+    stays float32); entries equal to the k-th all count, which in bfloat16 are more than one now and then.
+
+    Args:
+        sae: A `LinearSAE` whose gradients are filled.
+        pre: `[B, m]` pre-activations of the dead latents; overwritten.
+        x, residual, dead, k_aux: As in `aux_k_loss`.
+    """
+    variance = (residual - residual.mean(0)).pow(2).sum(1).mean()
+    if dead.numel() == 0 or not float(variance) > torch.finfo(residual.dtype).tiny:
+        return residual.new_zeros(())
+    W_dec, n_rows, low = sae.W_dec.index_select(0, dead).to(pre.dtype), len(x), pre.dtype
+    keep_largest_(pre, k_aux)
+    left = residual - torch.mm(pre, W_dec)
+    loss = coefficient * left.pow(2).sum(1).double().sum() / n_rows / variance
+    gradients = left.mul_(-2 * coefficient / (n_rows * variance)).to(low)
+    d_pre = torch.mm(gradients, W_dec.T, out=scratch("d_pre", tuple(pre.shape), low) if x.device.type == "cpu" else None)
+    sae.W_dec.grad.index_add_(0, dead, torch.mm(pre.T, gradients).to(x.dtype))
+    zero_where_zero_(d_pre, pre)
+    sae.W_enc.grad.index_add_(0, dead, torch.mm(d_pre.T, x.to(low)).to(x.dtype))
+    sae.b_enc.grad.index_add_(0, dead, d_pre.sum(0, dtype=x.dtype))
+    return loss.to(x.dtype)
+
+
+def keep_largest_(z: Tensor, k: int) -> None:
+    """Rectifies `z [B, m]` in place and sets all but the k largest of each row to zero; entries equal to the k-th stay."""
+    m = z.shape[1]
+    if z.device.type != "cpu":
+        z.relu_()
+        if k < m:
+            z.mul_(z >= torch.topk(z, k, dim=1).values[:, -1:])
+        return
+    bits = bits_of(z).numpy()
+    for start in range(0, len(z), AUX_BLOCK):
+        own = bits[start : start + AUX_BLOCK]
+        cut = np.partition(own, m - k, axis=1)[:, m - k : m - k + 1] if k < m else np.zeros((1, 1), own.dtype)
+        np.multiply(own, own >= np.maximum(cut, 1), out=own)
+
+
+def zero_where_zero_(values: Tensor, f: Tensor) -> None:
+    """Sets `values` to zero in place where `f`, nowhere negative, is zero."""
+    if values.device.type != "cpu":
+        values.mul_(f > 0)
+    else:
+        bits = bits_of(values).numpy()
+        np.multiply(bits, bits_of(f).numpy() > 0, out=bits)
 
 
 def draw_by_loss(losses: Tensor, n: int, generator: torch.Generator) -> Tensor:

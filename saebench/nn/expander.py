@@ -2,7 +2,12 @@
 
 Legend: B tokens, n = d_sae latents, d = d_in coordinates, g = degree, nnz active entries.
 Values `W [n, g]` and coordinates `coords [n, g]` (int32, ascending in a row) stand for the matrix
-`D[j, coords[j, r]] = W[j, r]`, zero elsewhere. No parameter, gradient or moment of size n x d ever exists.
+`D[j, coords[j, r]] = W[j, r]`, zero elsewhere. No parameter, gradient or moment of size n x d ever exists, and no scratch.
+
+    encode     z[:, b]    = D x[b] + b_enc                       bags are latents: sums of g rows of the transposed batch
+    select     the k largest of each column of z                 by maxima of groups, a block of tokens at a time
+    decode     x_hat[b]   = sum_i  values[i] * D[latents[i]]     nnz * g terms summed into place, in order
+    gradients  dW[j], db[j], dvalues[i]                          nnz * g terms gathered, bags are latents
 """
 
 from __future__ import annotations
@@ -17,7 +22,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saebench.api.codes import SparseCodes
-from saebench.nn.sparse import bag_sum, by_latent
+from saebench.nn.kernels import bag_sum, by_latent
+from saebench.nn.selection import topk
+
+GROUP = 8
+"""Entries that one maximum stands for when the largest are sought."""
+
+BLOCK = {"cpu": (2**24, 256)}
+"""Bytes of pre-activations, and tokens, that are worked on at a time. On the CPU both they and the transposed tokens stay in cache,
+and below the 32 MiB from which glibc returns memory to the system at every free: touching it anew cost ten times the products."""
+_BLOCK_ELSEWHERE = (2**28, 2**13)
 
 _U64 = NDArray[np.uint64]
 
@@ -90,16 +104,92 @@ def expander_dense(W: Tensor, coords: Tensor, d_in: int) -> Tensor:
     return W.new_zeros(W.shape[0], d_in).scatter(1, coords.long(), W)
 
 
+def _pre_acts(x: Tensor, ids: Tensor, offsets: Tensor, W: Tensor, b: Tensor) -> Tensor:
+    """`[n, B]`: each latent sums `degree` rows of the transposed batch."""
+    return bag_sum(x.T.contiguous(), ids, offsets, W.reshape(-1)).add_(b.unsqueeze(1))
+
+
+def _bags(coords: Tensor) -> tuple[Tensor, Tensor]:
+    n, degree = coords.shape
+    return coords.reshape(-1).long(), torch.arange(0, n * degree + 1, degree, device=coords.device)
+
+
 @torch.no_grad()
 def expander_pre_acts(x: Tensor, W: Tensor, b: Tensor, coords: Tensor) -> Tensor:
     """`[B, n]` pre-activations `x @ D.T + b`, without gradient (see `expander_values`).
 
-    Each latent sums `degree` rows of the transposed batch: `n * degree * B` multiply-adds where a dense product has `n * d * B`.
+    `n * degree * B` multiply-adds where a dense product has `n * d * B`. For tests and small pictures: `expander_topk` keeps
+    no more of them than a block of tokens at a time.
     """
-    n, degree = W.shape
-    offsets = torch.arange(0, n * degree + 1, degree, device=W.device)
-    pre = bag_sum(x.T.contiguous(), coords.reshape(-1).long(), offsets, W.reshape(-1))
-    return pre.T + b
+    return _pre_acts(x, *_bags(coords), W, b).T
+
+
+def _largest(z: Tensor, m: int) -> tuple[Tensor, Tensor]:
+    """The m largest entries of each column of `z [n, T]`: values and rows, both `[T, m]`, descending; which of equals is open.
+
+    They stand in the m groups of rows with the largest maxima: these hold m entries (their maxima) that no entry outside
+    surpasses. So the maxima, an eighth of z, are searched first, in the same way.
+    """
+    n, n_columns = z.shape
+    n_groups = n // GROUP
+    if n_groups <= 2 * m:
+        return torch.topk(z.T.contiguous(), m, dim=1)
+    grouped = n_groups * GROUP
+    groups = _largest(z[:grouped].view(n_groups, GROUP, n_columns).amax(1), m)[1]
+    inside = torch.arange(GROUP, device=z.device)
+    rows = (groups.unsqueeze(2) * GROUP + inside).view(n_columns, m * GROUP)
+    if grouped < n:
+        rows = torch.cat([rows, torch.arange(grouped, n, device=z.device).expand(n_columns, -1)], 1)
+    values, at = torch.topk(_in_columns(z, rows), m, dim=1)
+    return values, rows.gather(1, at)
+
+
+def _in_columns(z: Tensor, rows: Tensor) -> Tensor:
+    """`[T, c]`: entries `z[rows[t, i], t]` of `z [n, T]`."""
+    n_columns = z.shape[1]
+    flat = rows * n_columns + torch.arange(n_columns, device=z.device).unsqueeze(1)
+    return z.reshape(-1).index_select(0, flat.reshape(-1)).view(rows.shape)
+
+
+def _top_of_columns(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`topk(z.T, k)` of `z [n, T]`: the same values and latents, ties at the lowest latent."""
+    n = z.shape[0]
+    if not 0 < k < n:
+        return topk(z.T, k)
+    best, latents = _largest(z, k + 1)
+    latents = latents[:, :k].sort(dim=1).values
+    tied = best[:, k - 1] == best[:, k]
+    if bool(tied.any()):
+        latents[tied] = topk(z[:, tied].T, k)[1]
+    return _in_columns(z, latents), latents
+
+
+@torch.no_grad()
+def expander_topk(x: Tensor, W: Tensor, b: Tensor, coords: Tensor, k: int) -> SparseCodes:
+    """`encode_topk(expander_pre_acts(x, W, b, coords), k)`, bit for bit, without gradient (see `expander_values`).
+
+    Works through blocks of tokens, so that no more than `BLOCK` allows of pre-activations exist at a time. Its entries are
+    found by maxima of groups (`_largest`); tokens whose k-th and next entry are equal are decided by `topk`.
+
+    Args:
+        x: `[B, d]`. W: `[n, g]`. b: `[n]`. coords: `[n, g]`.
+        k: 0 <= k <= n.
+    """
+    n, bags = W.shape[0], _bags(coords)
+    size, tokens = BLOCK.get(x.device.type, _BLOCK_ELSEWHERE)
+    fits = max(size // (n * x.element_size()), 16)
+    tokens = min(tokens, 1 << (fits.bit_length() - 1))  # a power of two: whole vectors
+    parts = [_top_of_columns(_pre_acts(block, *bags, W, b), k) for block in torch.split(x, tokens)]
+    values, latents = (torch.cat(part) for part in zip(*parts, strict=True))
+    return SparseCodes.from_topk(values, latents, n)
+
+
+def _sums_at(where: Tensor, terms: Tensor, size: int) -> Tensor:
+    """`[size]`: sums of the terms that fall on each place, in one order whatever the device."""
+    out = terms.new_zeros(size)
+    if out.device.type == "cpu":
+        return out.index_add_(0, where.reshape(-1), terms.reshape(-1))
+    return out.index_put_((where.reshape(-1),), terms.reshape(-1), accumulate=True)  # sorts; index_add_ would be atomic
 
 
 def _flat_coordinates(coords: Tensor, latents: Tensor, offsets: Tensor, d_in: int) -> Tensor:
@@ -108,17 +198,44 @@ def _flat_coordinates(coords: Tensor, latents: Tensor, offsets: Tensor, d_in: in
     return coords.index_select(0, latents).long() + (rows * d_in).unsqueeze(1)
 
 
+def _gathered(matrix: Tensor, where: Tensor) -> Tensor:
+    return matrix.reshape(-1).index_select(0, where.reshape(-1)).view(where.shape)
+
+
 def _spread(weights: Tensor, latents: Tensor, where: Tensor, W: Tensor, n_rows: int, d_in: int) -> Tensor:
     """`[B, d_in]`: sum of `weights[i] * D[latents[i]]` into each entry's row."""
-    flat = W.new_zeros(n_rows * d_in)
-    flat.index_add_(0, where.reshape(-1), (W.index_select(0, latents) * weights.unsqueeze(1)).reshape(-1))
-    return flat.view(n_rows, d_in)
+    return _sums_at(where, W.index_select(0, latents) * weights.unsqueeze(1), n_rows * d_in).view(n_rows, d_in)
 
 
 def _value_grad(weights: Tensor, latents: Tensor, gathered: Tensor, d_sae: int) -> Tensor:
     """`[n, g]`: for each latent the sum of `weights[i] * gathered[i]` over its entries."""
     order, offsets = by_latent(latents, d_sae)
     return bag_sum(gathered, order, offsets, weights[order])
+
+
+@torch.no_grad()
+def expander_gradients(
+    d_x_hat: Tensor, x: Tensor, codes: SparseCodes, W: Tensor, coords: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients that autograd finds through `expander_decode` and `expander_values`, with everything shared once.
+
+    Args:
+        d_x_hat: `[B, d]`, gradient of the loss in the decoded batch.
+        x: `[B, d]`, what was encoded. codes: What `expander_topk` made of it.
+
+    Returns:
+        Gradients in W `[n, g]`, in b `[n]`, and in a vector `[d]` added to every token of x.
+    """
+    n, d_in = W.shape[0], x.shape[1]
+    where = _flat_coordinates(coords, codes.latents, codes.offsets, d_in)
+    out, into = _gathered(d_x_hat, where), _gathered(x, where)
+    d_values = (out * W.index_select(0, codes.latents)).sum(1)
+    pieces = torch.addcmul(out * codes.values.unsqueeze(1), into, d_values.unsqueeze(1))
+    order, offsets = by_latent(codes.latents, n)
+    d_W = bag_sum(pieces, order, offsets, torch.ones_like(d_values))
+    d_b = _sums_at(codes.latents, d_values, n)
+    # A token's gradient is the sum of d_values[i] * D[latents[i]]; over all tokens, each latent's d_values are d_b.
+    return d_W, d_b, _sums_at(coords.long(), W * d_b.unsqueeze(1), d_in)
 
 
 class _ExpanderDecode(torch.autograd.Function):
@@ -135,7 +252,7 @@ class _ExpanderDecode(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         values, W, coords, latents, offsets = ctx.saved_tensors
         grad = grads[0].contiguous()
-        gathered = grad.view(-1)[_flat_coordinates(coords, latents, offsets, grad.shape[1])]
+        gathered = _gathered(grad, _flat_coordinates(coords, latents, offsets, grad.shape[1]))
         d_values = (gathered * W.index_select(0, latents)).sum(1) if ctx.needs_input_grad[0] else None
         d_W = _value_grad(values, latents, gathered, W.shape[0]) if ctx.needs_input_grad[1] else None
         return d_values, d_W, None, None, None, None
@@ -156,8 +273,8 @@ class _ExpanderValues(torch.autograd.Function):
         grad = grads[0].contiguous()
         where = _flat_coordinates(coords, latents, offsets, x.shape[1])
         d_x = _spread(grad, latents, where, W, x.shape[0], x.shape[1]) if ctx.needs_input_grad[0] else None
-        d_W = _value_grad(grad, latents, x.reshape(-1)[where], W.shape[0]) if ctx.needs_input_grad[1] else None
-        d_b = W.new_zeros(W.shape[0]).index_add_(0, latents, grad) if ctx.needs_input_grad[2] else None
+        d_W = _value_grad(grad, latents, _gathered(x, where), W.shape[0]) if ctx.needs_input_grad[1] else None
+        d_b = _sums_at(latents, grad, W.shape[0]) if ctx.needs_input_grad[2] else None
         return d_x, d_W, d_b, None, None, None, None
 
 

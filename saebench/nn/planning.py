@@ -14,6 +14,10 @@ ADAM_FLOPS = 12
 """Per parameter: two moments, bias corrections folded, square root, division, update."""
 CLIP_FLOPS = 3
 """Per parameter: square, add, scale."""
+BLOCK_TOKENS = 512
+"""Tokens whose pre-activations exist at once."""
+PRE_ACT_BYTES = 5
+"""A float32 pre-activation and its place in the mask."""
 UNIT_ROW_FLOPS = 9
 """Per value under `UnitRows`: project the gradient (4), norm (2), scale (1), and the norm of the projection (2)."""
 
@@ -27,33 +31,39 @@ def linear_cost(
     buffer_bytes: int = 4,
     encoder_width: int | None = None,
     unit_rows: bool = True,
+    blocked: bool = True,
 ) -> Cost:
     """Cost of an SAE with a linear encoder and decoder whose backward pass touches active latents alone.
 
-    Forward: the encoder product, `2 d_in` for each latent of each token. For each active latent: decode, its value and
-    weight gradient, and the encoder's weight and input gradient, `2 d_in` each.
+    Forward: the encoder product, `2 d_in` for each latent of each token. For each active latent: decode, its value gradient and the
+    two weight gradients, `2 d_in` each. Once a step: the encoder's part of b_dec's gradient, and the optimiser. Looking at
+    candidates a second time and AuxK are not in here: the first is no work the algorithm needs, the second a step reports itself.
 
     Args:
         n_parameters: Default: two matrices and two biases.
         buffer_bytes: State beyond the parameters.
         encoder_width: Inputs that a latent reads; default `d_in`.
         unit_rows: Whether `[d_sae, d_in]` decoder rows are constrained.
+        blocked: Whether pre-activations exist for a block of tokens at a time only (True), or for the whole batch.
     """
     width = d_in if encoder_width is None else encoder_width
     parameters = 2 * d_in * d_sae + d_in + d_sae if n_parameters is None else n_parameters
     encode = 2 * width * d_sae + d_sae + d_in
+    active = int(expected_l0 if expected_l0 is not None else d_sae / 4)
+    pre_acts = PRE_ACT_BYTES * d_sae
     return Cost(
         n_parameters=parameters,
         stored_bytes=4 * parameters + buffer_bytes,
         train_flops_per_token=encode + 8 * d_in,
-        train_flops_per_active=5 * 2 * width,
-        step_flops=(ADAM_FLOPS + CLIP_FLOPS) * parameters + (UNIT_ROW_FLOPS * d_in * d_sae if unit_rows else 0),
+        train_flops_per_active=4 * 2 * width,
+        step_flops=(ADAM_FLOPS + CLIP_FLOPS) * parameters
+        + 2 * width * d_sae
+        + (UNIT_ROW_FLOPS * d_in * d_sae if unit_rows else 0),
         encode_flops_per_token=encode,
-        # Pre-activations and the selector's scratch; input, centred input, reconstruction, residual and their gradients;
-        # value, latent, row and gradient of each active entry, twice for the transposed order.
-        workspace_bytes_per_token=8 * d_sae
-        + 24 * d_in
-        + 64 * int(expected_l0 if expected_l0 is not None else d_sae / 4),
+        # Input, centred input, reconstruction, residual; value, latent, row and gradient of each active entry, in two orders.
+        workspace_bytes_per_token=24 * d_in + 64 * active + (0 if blocked else pre_acts),
+        # A block's pre-activations and the mask over them; the encoder rounded to bfloat16.
+        workspace_bytes=(BLOCK_TOKENS * pre_acts if blocked else 0) + 2 * width * d_sae,
         expected_l0=expected_l0,
     )
 

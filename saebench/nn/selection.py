@@ -1,15 +1,57 @@
-"""Exact top-k with ties to the lowest index."""
+"""Exact top-k with ties to the lowest index, from dense pre-activations or from the encoder itself."""
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from saebench.api.codes import SparseCodes
+from saebench.nn import backends
+from saebench.nn.kernels import entry_dots
+from saebench.nn.screen import (
+    BLOCK,
+    BLOCK_FLOAT32,
+    RHO,
+    SAFE,
+    Candidates,
+    Rounded,
+    at_least,
+    bits_of,
+    kth_lower_bound,
+    scratch,
+)
 
 SPARE = 16
-"""Candidates beyond k that a token is decided among; where even these do not reach below the rounding, all latents are."""
+"""Candidates beyond k that the reference decides a token among; where these do not reach below the rounding, all latents are."""
+
+
+class Selection(NamedTuple):
+    """The chosen latents of each token and how they were found."""
+
+    values: Tensor
+    """`[B, k]` in x's dtype, without gradient."""
+    latents: Tensor
+    """`[B, k]` int64, ascending."""
+    fallback_rows: int
+    """Tokens that the bfloat16 screen could not decide, computed again as a whole."""
+    columns: Tensor | None = None
+    """`[B, m]` pre-activations of the latents asked for, in the precision of the back end's product; overwritten by the next call."""
+
+
+class Screened(NamedTuple):
+    """What the screen knows of each token of a block, `[B]` each."""
+
+    kth: Tensor
+    """At least k entries of z reach it."""
+    error: Tensor
+    """E of `saebench.nn.screen`."""
+    reach: Tensor
+    """Twice the error of a float32 value, and a little more."""
 
 
 def topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -48,20 +90,175 @@ def _select(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def linear_select(x: Tensor, W: Tensor, b: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+def linear_select(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: Tensor | None = None) -> Selection:
     """The k largest entries of each row of `x @ W.T + b`, decided in float64 where rounding leaves the k-th place open.
 
-    The product carries an error of at most `(d + 2) u (||x|| max ||w|| + max |b|)` in any order of summation, u the unit
-    roundoff of x's dtype (Higham 2002, section 3.1). Where the smallest chosen and the largest other entry lie closer than twice
-    that (and one percent, for the rounding of the norms), the exact order of those within reach is found from products in float64.
+    A float32 product carries an error of at most `(d + 2) u (||x|| max ||w|| + max |b|)` in any order of summation, u its unit
+    roundoff (Higham 2002, section 3.1). Where the smallest chosen and the largest other entry lie closer than twice that (and one
+    percent, for the rounding of the norms), the exact order of those within reach is found from products in float64.
+
+    On a CPU in float32 the work is done in blocks of tokens: what surely contains the k largest is found by comparisons alone (see
+    `saebench.nn.screen`), from a bfloat16 product where the CPU has units for it, and only that is looked at closely. Everywhere
+    else `select_reference` does it. All ways choose the same latents.
 
     Args:
         x: `[B, d]`. W: `[n, d]`. b: `[n]` or None.
         k: 0 <= k <= n.
-
-    Returns:
-        values `[B, k]` in x's dtype, without gradient, and latents `[B, k]` int64, ascending; ties at the lowest index.
+        columns: `[m]` latents whose pre-activations are wanted as well: they come out of the same product.
     """
+    n = W.shape[0]
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not 0 < k < n:
+        return Selection(*select_reference(x, W, b, k), 0, linear_columns(x, W, b, columns))
+    backend = backends.current(x.device, x.dtype)
+    x, reach = x.contiguous(), _reach(x, W, b)
+    values = torch.empty(x.shape[0], k)
+    latents = torch.empty(x.shape[0], k, dtype=torch.long)
+    rounded = Rounded.of(W, b) if backend == "bf16-screen" else None
+    fallback, wanted = 0, columns is not None and columns.numel() > 0
+    low_dtype = torch.float32 if rounded is None else torch.bfloat16
+    taken = scratch("columns", (x.shape[0], columns.numel()), low_dtype) if columns is not None else None
+    block = BLOCK_FLOAT32 if rounded is None else BLOCK
+    for start in range(0, x.shape[0], block):
+        rows = slice(start, start + block)
+        if rounded is None:
+            z = _product(x[rows], W, b, backend)
+            found = at_least(z, kth_lower_bound(z, k) - reach[rows], _most(k))
+            exact = z.view(-1)[found.flat]
+        else:
+            low, error = rounded.error(x[rows])
+            z = torch.mm(low, rounded.W.T, out=scratch("z", (low.shape[0], n), torch.bfloat16))
+            kth = kth_lower_bound(z, k)
+            found = at_least(z, (kth * (1 - RHO) - 2 * error) / ((1 + RHO) * SAFE), _most(k))
+            screen = Screened(kth, error, reach[rows])
+            exact = _exact_values(x[rows], W, b, k, z.view(-1)[found.flat].float(), found, screen)
+            fallback += found.overflow.numel()
+        if taken is not None and columns is not None and wanted:
+            np.take(bits_of(z).numpy(), columns.numpy(), axis=1, out=bits_of(taken[rows]).numpy())
+        values[rows], latents[rows] = _choose(x[rows], W, b, k, found, exact, reach[rows])
+        if found.overflow.numel():
+            again = start + found.overflow
+            values[again], latents[again] = select_reference(x[again], W, b, k)
+    return Selection(values, latents, fallback, taken)
+
+
+def linear_columns(x: Tensor, W: Tensor, b: Tensor | None, columns: Tensor | None) -> Tensor | None:
+    """`[B, m]`: pre-activations of some latents alone."""
+    if columns is None:
+        return None
+    return functional.linear(x, W.index_select(0, columns), b.index_select(0, columns) if b is not None else None)
+
+
+def _most(k: int) -> int:
+    return 4 * k + 64
+
+
+def _product(x: Tensor, W: Tensor, b: Tensor | None, backend: str) -> Tensor:
+    out = scratch("z32", (x.shape[0], W.shape[0]), torch.float32) if backend == "plain" else None
+    return backends.product(x, W, b, backend, out)
+
+
+def _reach(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+    """`[B]`: two entries of a row that lie further apart than this are in the right order."""
+    d, numbers = x.shape[1], torch.finfo(x.dtype)
+    lost = math.sqrt(d * numbers.tiny)  # squares and products below `tiny` may be lost
+    size = (x.norm(dim=1) + lost) * (W.norm(dim=1).amax() + lost) + (b.abs().amax() if b is not None else 0.0)
+    reach: Tensor = 2.02 * (d + 2) * (numbers.eps / 2) * size + 4 * (d + 2) * numbers.tiny
+    return reach
+
+
+def _exact_values(
+    x: Tensor, W: Tensor, b: Tensor | None, k: int, rough: Tensor, found: Candidates, screen: Screened
+) -> Tensor:
+    """`[nnz]`: float32 values of the candidates that can be among the k largest, -inf for the others.
+
+    First come those that reach the screen's lower bound of the k-th largest: at least k of them, so the k-th largest of their float32
+    values bounds the true one from below without the screen's error. Few of the others then remain possible.
+    """
+    exact = torch.full_like(rough, -torch.inf)
+
+    def compute(chosen: Tensor) -> None:
+        latents = found.latents[chosen]
+        offsets = torch.zeros(len(x) + 1, dtype=torch.long)
+        torch.cumsum(torch.bincount(found.rows[chosen], minlength=len(x)), 0, out=offsets[1:])
+        values = entry_dots(x, W, latents, offsets)
+        exact[chosen] = values if b is None else values.add_(b[latents])
+
+    first = rough >= screen.kth[found.rows]
+    compute(torch.nonzero(first).squeeze(1))
+    kth = _kth_largest(_padded(exact, found)[0], k).squeeze(1)
+    possible = rough * (1 + RHO) + screen.error[found.rows] >= (kth - screen.reach)[found.rows]
+    compute(torch.nonzero(possible & ~first).squeeze(1))
+    return exact
+
+
+def _padded(values: Tensor, found: Candidates) -> tuple[Tensor, Tensor]:
+    """Candidates as a matrix `[B, widest row]`, -inf where a row has fewer, and where each stands in it, flat."""
+    n_rows = found.offsets.numel() - 1
+    width = int(found.offsets.diff().max())
+    place = torch.arange(found.rows.numel()) - found.offsets[found.rows] + found.rows * width
+    padded = torch.full((n_rows * width,), -torch.inf)
+    padded[place] = values
+    return padded.view(n_rows, width), place
+
+
+def _kth_largest(padded: Tensor, k: int) -> Tensor:
+    """`[B, 1]`; -inf for rows with fewer entries."""
+    width = padded.shape[1]
+    if width < k:
+        return torch.full((padded.shape[0], 1), -torch.inf)
+    return torch.from_numpy(np.partition(padded.numpy(), width - k, axis=1)[:, width - k : width - k + 1].copy())
+
+
+def _choose(
+    x: Tensor, W: Tensor, b: Tensor | None, k: int, found: Candidates, exact: Tensor, reach: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The k best of each row's candidates. Rows without candidates come out as anything: they are decided elsewhere."""
+    n_rows = x.shape[0]
+    padded, place = _padded(exact, found)
+    width = padded.shape[1]
+    if width < k:  # no row of this block has candidates
+        return torch.zeros(n_rows, k), torch.zeros(n_rows, k, dtype=torch.long)
+    ids = torch.zeros(n_rows * width, dtype=torch.long)
+    ids[place] = found.latents
+    ids = ids.view(n_rows, width)
+    kth = _kth_largest(padded, k)
+    keep = padded >= kth
+    empty = found.offsets.diff() == 0
+    open_rows = torch.nonzero(((padded >= kth - reach.unsqueeze(1)).sum(1) > k) & ~empty).squeeze(1)
+    if open_rows.numel():
+        keep[open_rows] = _settled(x, W, b, k, padded, ids, kth, reach, open_rows)
+    if bool(empty.any()):
+        keep[empty] = torch.arange(width) < k
+    return padded[keep].view(n_rows, k), ids[keep].view(n_rows, k)
+
+
+def _settled(
+    x: Tensor,
+    W: Tensor,
+    b: Tensor | None,
+    k: int,
+    padded: Tensor,
+    ids: Tensor,
+    kth: Tensor,
+    reach: Tensor,
+    rows: Tensor,
+) -> Tensor:
+    """Which candidates of the open `rows` are chosen: those near the k-th place by their float64 values."""
+    near, ids, kth, reach = padded[rows], ids[rows], kth[rows], reach[rows].unsqueeze(1)
+    rank = torch.where(near > kth, torch.inf, -torch.inf).double()
+    row, column = torch.nonzero((near - kth).abs() <= reach, as_tuple=True)
+    latent = ids[row, column]
+    value = (x[rows[row]].double() * W[latent].double()).sum(1)
+    rank[row, column] = value if b is None else value + b[latent].double()
+    best = rank.sort(dim=1, descending=True, stable=True).indices[
+        :, :k
+    ]  # candidates ascend: ties go to the lowest index
+    return torch.zeros_like(near, dtype=torch.bool).scatter_(1, best, True)
+
+
+@torch.no_grad()
+def select_reference(x: Tensor, W: Tensor, b: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
+    """What `linear_select` chooses, from the whole product and `torch.topk`: slow and obvious. Any device and float dtype."""
     pre = functional.linear(x, W, b)
     latents, edge = _select(pre, k)
     if edge.numel() and pre.dtype != torch.float64:
@@ -71,25 +268,32 @@ def linear_select(x: Tensor, W: Tensor, b: Tensor | None, k: int) -> tuple[Tenso
 
 def _settle(x: Tensor, W: Tensor, b: Tensor | None, pre: Tensor, latents: Tensor, edge: Tensor) -> Tensor:
     k, n = latents.shape[1], pre.shape[1]
-    size = x.norm(dim=1) * W.norm(dim=1).amax() + (b.abs().amax() if b is not None else 0.0)
-    reach = 2.02 * (x.shape[1] + 2) * (torch.finfo(pre.dtype).eps / 2) * size
+    reach = _reach(x, W, b)
     rows = torch.nonzero(edge[:, 0] - edge[:, 1] <= reach).squeeze(1)
     if rows.numel() == 0:
         return latents
-    limit = edge[rows, 0] - reach[rows]
     values, candidates = torch.topk(pre[rows], min(k + SPARE, n), dim=1)
-    if bool((values[:, -1] >= limit).any()):
-        candidates = torch.arange(n, device=pre.device).expand(len(rows), n)
-        exact = x[rows].double() @ W.double().T
-    else:
-        candidates = candidates.sort(dim=1).values  # so that the stable sort below gives ties to the lowest index
-        exact = torch.bmm(W[candidates].double(), x[rows].double().unsqueeze(2)).squeeze(2)
+    wide = values[:, -1] >= edge[rows, 0] - reach[rows]  # more are near than were asked for
+    candidates = candidates.sort(dim=1).values  # so that a stable sort gives ties to the lowest index
+    settled = latents.clone()
+    few, many = rows[~wide], rows[wide]
+    settled[few] = _best(x[few].unsqueeze(1), W, b, candidates[~wide], k)
+    every = torch.arange(n, device=pre.device).unsqueeze(0)
+    for row in many.tolist():
+        settled[row] = _best(x[row], W, b, every, k)[0]
+    return settled
+
+
+def _best(x: Tensor, W: Tensor, b: Tensor | None, candidates: Tensor, k: int) -> Tensor:
+    """`[m, k]`: the best of `candidates [m, c]` in float64, both ascending.
+
+    Each product is summed by itself: a matrix product may round equal latents differently, depending on where they stand.
+    """
+    exact = (W[candidates].double() * x.double()).sum(2)
     if b is not None:
         exact += b[candidates].double()
     best = exact.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    settled = latents.clone()
-    settled[rows] = candidates.gather(1, best).sort(dim=1).values
-    return settled
+    return candidates.gather(1, best).sort(dim=1).values
 
 
 def encode_topk(pre: Tensor, k: int) -> SparseCodes:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
 
 from saebench.api.errors import PluginError, SuiteError
 from saebench.api.specs import ArchitectureSpec, Cost, TrainDefaults
 from saebench.config import Problems, Suite, TrainConfig, as_json, parse_options
+from saebench.config.checks import LEARNING_RATE
 from saebench.config.problems import Path
 from saebench.host import Catalog, Offer
 from saebench.host.build import part_cost
@@ -18,6 +19,7 @@ from saebench.plan.datasets import DatasetPlan
 from saebench.plan.guard import ask
 from saebench.plan.model import Part, TrainSettings
 from saebench.plan.sites import SiteUse
+from saebench.plan.tuning import Search
 
 DEFAULT_BATCH = 1024
 
@@ -37,6 +39,7 @@ class Arm:
         cost: Stand-alone, a wrapper's base included.
         parent: Arm whose weights it starts from.
         control: Floor or ceiling row.
+        search, tuned: The search it is a candidate of, and the values it tries.
     """
 
     index: int | None
@@ -55,6 +58,13 @@ class Arm:
     cost: Cost
     parent: Arm | None = None
     control: bool = False
+    search: Search | None = None
+    tuned: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_candidates(self) -> int:
+        """How many divide its share."""
+        return self.search.n_candidates if self.search is not None else 1
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -87,6 +97,8 @@ class Draft:
     parent: Arm | None = None
     train: TrainSettings | None = None
     control: bool = False
+    search: Search | None = None
+    tuned: Mapping[str, Any] = field(default_factory=dict)
 
 
 def make_arm(draft: Draft, suite: Suite, catalog: Catalog, problems: Problems) -> Arm | None:
@@ -124,7 +136,8 @@ def make_arm(draft: Draft, suite: Suite, catalog: Catalog, problems: Problems) -
         return None
     part = Part(spec.name, spec.version, as_json(config))
     base = wrapped.part if wrapped is not None else None
-    settings = draft.train or _train_settings(draft.index or 0, suite, spec.train, d_sae, problems)
+    lr = draft.tuned.get(LEARNING_RATE)
+    settings = draft.train or _train_settings(draft.index or 0, suite, spec.train, d_sae, lr, problems)
     return Arm(
         index=draft.index,
         entry=draft.entry,
@@ -142,6 +155,8 @@ def make_arm(draft: Draft, suite: Suite, catalog: Catalog, problems: Problems) -
         cost=part_cost(part, base, site, catalog),
         parent=draft.parent,
         control=draft.control,
+        search=draft.search,
+        tuned=draft.tuned,
     )
 
 
@@ -150,8 +165,10 @@ def field_names(cls: type) -> frozenset[str]:
     return frozenset(field.name for field in dataclasses.fields(cls) if field.init)
 
 
-def _train_settings(index: int, suite: Suite, defaults: TrainDefaults, d_sae: int, problems: Problems) -> TrainSettings:
-    """Entry before suite before the architecture's defaults (`auto`)."""
+def _train_settings(
+    index: int, suite: Suite, defaults: TrainDefaults, d_sae: int, lr: float | str | None, problems: Problems
+) -> TrainSettings:
+    """Entry before suite before the architecture's defaults (`auto`); a learning rate that is tried before all."""
     entry, general = suite.config.entries[index].train, suite.config.train
 
     def pick(key: str, auto: Any) -> Any:
@@ -159,16 +176,18 @@ def _train_settings(index: int, suite: Suite, defaults: TrainDefaults, d_sae: in
         value = getattr(layer, key)
         return auto if value == "auto" else value
 
+    auto_lr = defaults.lr * sqrt(defaults.reference_width / d_sae)
     settings = TrainSettings(
         batch=pick("batch", DEFAULT_BATCH),
-        lr=pick("lr", defaults.lr * sqrt(defaults.reference_width / d_sae)),
+        lr=pick("lr", auto_lr) if lr is None else auto_lr if isinstance(lr, str) else float(lr),
         betas=pick("betas", tuple(defaults.betas)),
         eps=pick("eps", defaults.eps),
         clip=pick("clip", defaults.clip),
         warmup=pick("warmup", defaults.warmup),
         decay=pick("decay", defaults.decay),
         normalise=pick("normalise", "rms"),
-        dtype=pick("dtype", "float32"),
+        dtype=suite.config.activations.dtype,
+        shuffle=suite.config.activations.shuffle,
     )
     if settings.warmup + settings.decay > 1:
         problems.add(

@@ -1,7 +1,9 @@
 """From the suite's shared budget to a token allotment for every arm.
 
-Seeds and sweep points never divide a share; `pool: true` divides the figure equally among the entries. FLOPs become tokens through
-the architecture's own `Cost`, at the L0 that its config aims at, so that a cell stays deterministic.
+Seeds and sweep points never divide a share; the candidates of a search (`tune`) do; `pool: true` divides the figure equally among the
+entries. FLOPs become tokens through
+the architecture's own `Cost`, at the L0 that its config aims at; seconds through a calibration that is frozen in the plan. So a cell
+is stopped by tokens whatever the currency, and stays deterministic.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from typing import Any
 from saebench.api.specs import Cost
 from saebench.config import Problems, Suite
 from saebench.plan.arms import Arm
+from saebench.plan.calibration import Calibration
 from saebench.plan.datasets import DatasetBook
+
+SHORT = {"tokens": "tokens", "flops": "flops", "device_seconds": "device seconds"}
 
 
 @dataclass(frozen=True)
@@ -26,64 +31,113 @@ class Shares:
     warnings: tuple[str, ...]
 
 
-def share_out(suite: Suite, arms: Sequence[Arm], book: DatasetBook, problems: Problems) -> Shares:
-    """Allots tokens to every arm; adds a problem for each entry whose share is too small or used up."""
+def share_out(
+    suite: Suite,
+    arms: Sequence[Arm],
+    book: DatasetBook,
+    problems: Problems,
+    calibration: Calibration | None = None,
+) -> Shares:
+    """Allots tokens to every arm; adds a problem for each entry whose share is too small or used up.
+
+    Args:
+        calibration: Of these arms; for `device_seconds`.
+    """
     budget = suite.config.budget
+    primary = budget.primary
     n_entries = len(suite.config.entries)
-    total = getattr(budget, budget.primary)
+    total: int | float = getattr(budget, primary)
     resolved = {**budget.model_dump(), "entries": n_entries, "share": total, "total": total}
-    if budget.primary == "device_seconds":
+    if primary == "device_seconds" and calibration is None:
         problems.add(
             ("budget", "primary"),
-            "device_seconds needs a calibration of this machine, which comes with the next version (saebench bench-backends). Use tokens or flops.",
+            "device_seconds needs a calibration: some training steps of each contender on this machine. Run it, or plan without --no-measure.",
         )
         return Shares({}, resolved, ())
-    share = int(total) // n_entries if budget.pool else int(total)
-    resolved["share"] = share
-    if not budget.pool:
+    if budget.pool:
+        share = total / n_entries if primary == "device_seconds" else int(total) // n_entries
+    else:
+        share = total
         resolved["total"] = share * n_entries
+    resolved["share"] = share
+    if primary == "device_seconds" and calibration is not None:
+        resolved["calibration"] = calibration.to_json()
     warnings = [
-        f"budget.{other} is given but the primary is {budget.primary}: {other} does not stop a cell."
-        for other in ("tokens", "flops", "device_seconds")
-        if other != budget.primary and getattr(budget, other) is not None
+        f"budget.{other} is given but the primary is {primary}: {other} does not stop a cell."
+        for other in SHORT
+        if other != primary and getattr(budget, other) is not None
     ]
     tokens: dict[Arm, int] = {}
-    spent: dict[Arm, int] = {}
+    spent: dict[Arm, int | float] = {}
     for arm in arms:
         if arm.parent is not None and arm.parent not in tokens:
             continue  # its parent's share has a problem, told already
-        charged = _charged(arm, spent, book, budget.primary) if budget.counts == "all" else 0
-        left = share - charged
-        allotted = left if budget.primary == "tokens" else tokens_for_flops(left, arm.cost, arm.train.batch, arm.d_sae)
-        if charged and allotted < arm.train.batch:
+        if calibration is not None and _unmeasured(arm, book, budget.counts, calibration):
             problems.add(
                 ("entries", arm.index or 0),
-                f"making its data and its parent cost {charged:,} {budget.primary} of its share of {share:,}, and `counts: all` makes them count; "
-                f"what is left is under one batch of {arm.train.batch:,} tokens. Raise budget.{budget.primary} or use `counts: train`.",
+                "its seconds could not be measured on this machine: its training steps (or its model's sampling) fail, or need more memory than there is. "
+                "Run it with `primary: tokens` to see why.",
+            )
+            continue
+        charged = _charged(arm, spent, book, primary, calibration) if budget.counts == "all" else 0
+        n = arm.n_candidates
+        allotted = _allotted(share - charged, arm, primary, calibration)
+        if n > 1 and allotted < arm.train.batch:
+            problems.add(
+                ("entries", arm.index or 0, "tune"),
+                f"{n} candidates divide a share of {_amount(share)} {SHORT[primary]}{_less(charged)}; each gets less than one batch of {arm.train.batch:,} tokens. "
+                f"Try fewer values, raise budget.{primary}, or use a smaller batch.",
+            )
+            continue
+        if allotted < arm.train.batch and charged:
+            problems.add(
+                ("entries", arm.index or 0),
+                f"making its data and its parent cost {_amount(charged)} {SHORT[primary]} of its share of {_amount(share)}, and `counts: all` makes them count; "
+                f"what is left is under one batch of {arm.train.batch:,} tokens. Raise budget.{primary} or use `counts: train`.",
             )
             continue
         if allotted < arm.train.batch:
-            pooled = f" (the pool of {int(total):,} shared by {n_entries} entries)" if budget.pool else ""
-            got = f"a share of {share:,} {budget.primary}{pooled}" + (
-                f" gives {max(allotted, 0):,} tokens" if budget.primary == "flops" else ""
-            )
+            pooled = f" (the pool of {_amount(total)} shared by {n_entries} entries)" if budget.pool else ""
+            gives = "" if primary == "tokens" else f" gives {max(allotted, 0):,} tokens"
             problems.add(
-                ("budget", budget.primary),
-                f"{got} but one batch of entries[{arm.index}] ({arm.entry}) is {arm.train.batch:,} tokens. Raise it or use a smaller batch.",
+                ("budget", primary),
+                f"a share of {_amount(share)} {SHORT[primary]}{pooled}{gives} but one batch of entries[{arm.index}] ({arm.entry}) is {arm.train.batch:,} tokens. "
+                "Raise it or use a smaller batch.",
             )
             continue
-        if budget.primary == "flops" and arm.cost.expected_l0 is None:
-            warnings.append(
-                f"entries[{arm.index}] ({arm.entry}) aims at no L0: its FLOPs are counted at all {arm.d_sae} latents, the most there can be."
-            )
-        if budget.memory_gb is not None and arm.cost.training_memory_bytes(arm.train.batch) > budget.memory_gb * 1e9:
-            need = arm.cost.training_memory_bytes(arm.train.batch) / 1e9
-            warnings.append(
-                f"entries[{arm.index}] ({arm.entry}) needs {need:.2f} GB to train, over memory_gb {budget.memory_gb:g}: its cells end as over_budget."
-            )
+        warnings += _remarks(arm, primary, budget.memory_gb)
         tokens[arm] = allotted
         spent[arm] = share
     return Shares(tokens, resolved, tuple(dict.fromkeys(warnings)))
+
+
+def _allotted(left: int | float, arm: Arm, primary: str, calibration: Calibration | None) -> int:
+    """Tokens that what is left of a share pays for. Candidates of a search divide it equally, each in whole batches, so that together they stay within it."""
+    batch, n = arm.train.batch, arm.n_candidates
+    if primary == "tokens":
+        return int(left) if n == 1 else int(left) // n // batch * batch
+    if primary == "flops":
+        return tokens_for_flops(int(left) // n, arm.cost, batch, arm.d_sae)
+    assert calibration is not None
+    return tokens_for_seconds(float(left) / n, calibration.step_s(arm), batch)
+
+
+def _less(charged: int | float) -> str:
+    return f", less {_amount(charged)} for its data and its parent" if charged else ""
+
+
+def _remarks(arm: Arm, primary: str, memory_gb: float | None) -> list[str]:
+    remarks = []
+    if primary == "flops" and arm.cost.expected_l0 is None:
+        remarks.append(
+            f"entries[{arm.index}] ({arm.entry}) aims at no L0: its FLOPs are counted at all {arm.d_sae} latents, the most there can be."
+        )
+    need = arm.cost.training_memory_bytes(arm.train.batch)
+    if memory_gb is not None and need > memory_gb * 1e9:
+        remarks.append(
+            f"entries[{arm.index}] ({arm.entry}) needs {need / 1e9:.2f} GB to train, over memory_gb {memory_gb:g}: its cells end as over_budget."
+        )
+    return remarks
 
 
 def tokens_for_flops(flops: int, cost: Cost, batch: int, d_sae: int) -> int:
@@ -93,10 +147,31 @@ def tokens_for_flops(flops: int, cost: Cost, batch: int, d_sae: int) -> int:
     return max(flops, 0) // max(step, 1) * batch
 
 
-def _charged(arm: Arm, spent: Mapping[Arm, int], book: DatasetBook, unit: str) -> int:
+def tokens_for_seconds(seconds: float, step_s: float, batch: int) -> int:
+    """Most tokens, in whole batches, that `seconds` of training steps of `step_s` each pay for; 0 where not one fits."""
+    return int(max(seconds, 0.0) / step_s) * batch
+
+
+def _charged(
+    arm: Arm, spent: Mapping[Arm, int | float], book: DatasetBook, unit: str, calibration: Calibration | None
+) -> int | float:
     """What `counts: all` takes off a share and is known before anything runs: making the data, and the parent's share."""
-    made = book.made_tokens(arm.dataset.name)
+    made: int | float = book.made_tokens(arm.dataset.name)
     if unit == "flops":
         made *= arm.site.facts.forward_flops_per_token() if arm.site.facts is not None else 0
+    if unit == "device_seconds" and made:
+        assert calibration is not None and arm.site.model is not None
+        made *= calibration.sample_s(arm.site.model) or 0.0
     # a parent's share holds its own data and its own parent already
     return made + (spent[arm.parent] if arm.parent is not None else 0)
+
+
+def _unmeasured(arm: Arm, book: DatasetBook, counts: str, calibration: Calibration) -> bool:
+    samples = counts == "all" and book.made_tokens(arm.dataset.name) > 0 and arm.site.model is not None
+    return calibration.lacks(arm) or (
+        samples and arm.site.model is not None and calibration.sample_s(arm.site.model) is None
+    )
+
+
+def _amount(value: int | float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3g}"

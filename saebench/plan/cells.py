@@ -7,7 +7,7 @@ host are recorded elsewhere and stand in neither.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from saebench.artifacts.canonical import digest
@@ -16,7 +16,17 @@ from saebench.host import Offer
 from saebench.plan.arms import Arm
 from saebench.plan.datasets import DatasetBook
 from saebench.plan.metrics import MetricChoice
-from saebench.plan.model import ENGINE_VERSION, Cell, DatasetUse, EvaluationSettings, ModelUse, Part, TrainSettings
+from saebench.plan.model import (
+    ENGINE_VERSION,
+    Cell,
+    DatasetUse,
+    EvaluationSettings,
+    ModelUse,
+    Part,
+    TrainSettings,
+    Tune,
+)
+from saebench.plan.tuning import Search
 
 PARAMETER_DTYPE = "float32"
 INFERENCE: Mapping[str, Any] = {}
@@ -54,10 +64,16 @@ def cell_identity(
 
 
 def score_identity(
-    cell_id: str, evaluation: EvaluationSettings, recipes: Sequence[str], metrics: Mapping[str, str]
+    cell_id: str,
+    evaluation: EvaluationSettings,
+    recipes: Sequence[str],
+    metrics: Mapping[str, str],
+    search: str | None = None,
 ) -> dict[str, Any]:
-    """All that decides a score, as JSON: names of datasets do not matter, their recipes do."""
+    """All that decides a score, as JSON: names of datasets do not matter, their recipes do. `search`: of a candidate, its search."""
+    tuning = {"part": evaluation.part, "search": search}
     return {
+        **{name: value for name, value in tuning.items() if value is not None},
         "cell": cell_id,
         "tokens": evaluation.tokens,
         "loss_tokens": evaluation.loss_tokens,
@@ -80,6 +96,7 @@ def cohort_key(model: ModelUse | None, recipe: str, data_seed: int, train: Train
             "data_seed": data_seed,
             "batch": train.batch,
             "dtype": train.dtype,
+            "shuffle": train.shuffle,
             "normalise": train.normalise,
         }
     )
@@ -113,7 +130,34 @@ class CellMaker:
                             f"{cell.where} {names}: both are the same training run (equal architecture, config, data, seed). Keep one of them."
                         )
                     made[arm, data_seed, init_seed] = cell
+        self._join_searches(made)
         return [(arm, cell) for (arm, _, _), cell in made.items()]
+
+    def _join_searches(self, made: dict[tuple[Arm, int, int], Cell]) -> None:
+        """Tells every candidate its search, whose key holds all candidates: with others among them it is another search."""
+        members: dict[tuple[Search, int], set[str]] = {}
+        for (arm, data_seed, _), cell in made.items():
+            if arm.search is not None:
+                members.setdefault((arm.search, data_seed), set()).add(cell.group)
+        for key, cell in made.items():
+            arm, data_seed, _ = key
+            if (search := arm.search) is not None:
+                code = digest(
+                    {
+                        "suite": cell.suite,
+                        "entry": cell.entry,
+                        "metric": search.metric,
+                        "spec": search.spec,
+                        "version": search.version,
+                        "candidates": sorted(members[search, data_seed]),
+                    }
+                )
+                tune = Tune(group=code, values=dict(arm.tuned), **vars(search))
+                made[key] = replace(cell, tune=tune, score_id=self._score_id(cell, code))
+
+    def _score_id(self, cell: Cell, search: str | None = None) -> str:
+        recipes = [use.recipe for use in cell.evaluation_datasets]
+        return digest(score_identity(cell.cell_id, cell.evaluation, recipes, self.metrics.cell_versions, search))
 
     def _cell(
         self, arm: Arm, tokens: int, datasets: tuple[str, ...], init_seed: int, data_seed: int, parent: Cell | None
@@ -128,6 +172,7 @@ class CellMaker:
             config.evaluation.loss_tokens,
             config.evaluation.density_tokens,
             config.seeds.evaluation,
+            "test" if any(entry.tune is not None for entry in config.entries) else None,
         )
         same: dict[str, Any] = {
             "part": arm.part,
@@ -147,11 +192,9 @@ class CellMaker:
                 **same, data_seed=data_seed, init_seed=None, parent=parent.group if parent is not None else None
             )
         )
-        return Cell(
+        cell = Cell(
             cell_id=cell_id,
-            score_id=digest(
-                score_identity(cell_id, settings, [use.recipe for use in uses], self.metrics.cell_versions)
-            ),
+            score_id="",
             suite=config.name,
             entry=arm.entry,
             point=arm.point,
@@ -179,6 +222,7 @@ class CellMaker:
             metrics=self.metrics.cell_versions,
             plugins=self._plugins(arm, uses),
         )
+        return replace(cell, score_id=self._score_id(cell))
 
     def _plugins(self, arm: Arm, uses: Sequence[DatasetUse]) -> dict[str, dict[str, str]]:
         offers: dict[str, Offer[Any]] = {f"architecture/{arm.offer.spec.name}": arm.offer}

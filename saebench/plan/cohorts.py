@@ -8,10 +8,10 @@ from graphlib import CycleError, TopologicalSorter
 
 from saebench.artifacts.canonical import digest
 from saebench.plan.metrics import MetricChoice
-from saebench.plan.model import Cell, Cohort, Group
+from saebench.plan.model import ActivationUse, Cell, Cohort, Group
 
 
-def order_cells(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cohort]]:
+def order_cells(cells: Sequence[Cell], activations: ActivationUse) -> tuple[list[Cell], list[Cohort]]:
     """Cells cohort by cohort, parents before children.
 
     A suite may go back and forth (A on docs, its child on samples, a grandchild on docs again), so that two cohorts would each
@@ -37,6 +37,9 @@ def order_cells(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cohort]]:
             dtype=members[0].train.dtype,
             cells=tuple(cell.cell_id for cell in members),
             after=tuple(sorted(after[key], key=ordered.index)),
+            d_in=members[0].d_in,
+            shuffle=members[0].train.shuffle,
+            activations=activations,
         )
         for key, members in by_key.items()
     ]

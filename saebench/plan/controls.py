@@ -27,8 +27,10 @@ def control_arms(suite: Suite, catalog: Catalog, arms: Sequence[Arm]) -> tuple[l
     warnings: list[str] = []
     firsts: dict[tuple[tuple[str, ...], int], Arm] = {}
     sites: dict[tuple[str, ...], Arm] = {}
-    # the first entry as the suite lists them (sorting keeps its points in order); a wrapper cannot be wrapped again
-    for arm in sorted((arm for arm in arms if arm.base is None), key=lambda arm: arm.index or 0):
+    # the first entry as the suite lists them (sorting keeps its points in order), the fixed ones before candidates of a search;
+    # a wrapper cannot be wrapped again
+    plain = [arm for arm in arms if arm.base is None]
+    for arm in sorted(plain, key=lambda arm: (arm.search is not None, arm.index or 0)):
         firsts.setdefault((arm.site.key, arm.d_sae), arm)
         sites.setdefault(arm.site.key, arm)
     wanted = [(name, arm, _size(name, arm)) for arm in firsts.values() for name in SPARSE] + [

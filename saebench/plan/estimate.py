@@ -1,75 +1,280 @@
-"""What a plan will cost: tokens and FLOPs exactly as the meter counts them, seconds under a named assumption."""
+"""What a plan will cost: tokens and FLOPs exactly as the meter counts them, seconds from rates, disk and memory from sizes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from saebench.plan.arms import Arm
-from saebench.plan.model import Cell, Cohort, Estimate
+from saebench.api.specs import Cost, Site
+from saebench.host import Catalog
+from saebench.host.build import part_cost
+from saebench.plan.facts import ModelFacts, ModelFactsSource
+from saebench.plan.model import Cell, Cohort, DatasetUse, Estimate, Group, ModelUse
+from saebench.plan.passes import form_passes
+from saebench.plan.rates import Rates
 
-ASSUMED_FLOPS_PER_S = 1e11
-"""Sustained rate of two cores of a server CPU with AVX-512 on these shapes. An assumption, printed as one, until a machine is calibrated."""
-ASSUMED_STEP_S = 0.006
-"""Fixed time of one training step: a few dozen small operators."""
 BASE_MEMORY_BYTES = 1_500_000_000
-"""Interpreter, torch, transformers, a small language model and its log-probabilities, mapped stores: what the quickstart was seen to take."""
+"""Interpreter, torch, transformers, log-probabilities of held-out text, mapped stores: what the quickstart was seen to take."""
+BARE_MEMORY_BYTES = 500_000_000
+"""The same without a language model: interpreter and torch."""
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-DENSITY_STREAMS = 3
-"""Held-out text, random tokens, the model's own samples: each of `density_tokens`."""
-LOSS_FORWARDS = 3
-"""Clean, zero and mean; each once for all cells of a cohort."""
+INDEX_BYTES = 12
+"""Token id, position and sequence of each stored row."""
+FINISH_TOKENS = 65_536
+"""Most tokens that making the inference form reads (`finalize`)."""
+START_S = 6.0
+"""Planning, loading the model, drawing the leaderboard."""
+CELL_S = 0.1
+"""Checkpoint, reloading and record of one cell."""
+PAIR_S = 1e-7
+"""Matching two dictionaries of n latents, decoders and the living ones apart: this times n^2, and more beyond 4096."""
+SHARED_LOSSES = 3
+"""Clean, zero and mean: forwards that all cells of a site share."""
 
 
-def estimate(
-    cells: Sequence[Cell], cohorts: Sequence[Cohort], arms: Mapping[str, Arm], data_tokens: Mapping[str, int]
-) -> Estimate:
-    """Totals over `cells`.
+@dataclass
+class _Tally:
+    """Sums while a plan is read."""
+
+    train_flops: int = 0
+    forward_flops: int = 0
+    data_s: float = 0.0
+    training_s: float = 0.0
+    scoring_s: float = 0.0
+    store_bytes: int = 0
+    seen: set[tuple[object, ...]] = field(default_factory=set)
+
+    def first(self, *key: object) -> bool:
+        """True the first time that this key is asked for: what is made once and read often."""
+        new = key not in self.seen
+        self.seen.add(key)
+        return new
+
+
+class Estimator:
+    """Predicts any part of a plan under given rates.
 
     Args:
-        cells, cohorts: Of the plan.
-        arms: By cell id.
-        data_tokens: Tokens that making each dataset (by name) costs.
+        catalog: Installed plugins: costs, and what streams metrics read.
+        facts: Answers what is asked of language models.
+        rates: Of this machine.
     """
-    train_flops = forward = scoring = steps = disk = memory = 0
-    for cell in cells:
-        arm = arms[cell.cell_id]
-        cost = arm.cost
-        evaluation = cell.evaluation
-        n_scored = evaluation.tokens + DENSITY_STREAMS * evaluation.density_tokens + evaluation.loss_tokens
-        passes = len(evaluation.datasets) * len(evaluation.seeds)
-        scoring += passes * n_scored * cost.encode_flops_per_token
-        if arm.site.facts is not None and arm.site.facts.causal:
-            forward += passes * evaluation.loss_tokens * arm.site.facts.forward_flops_per_token()
-        disk += cost.stored_bytes
-        if not cell.control:
-            n_steps = math.ceil(cell.tokens / cell.train.batch)
-            l0 = cost.expected_l0 if cost.expected_l0 is not None else cell.d_sae
-            train_flops += (
-                int(cell.tokens * (cost.train_flops_per_token + l0 * cost.train_flops_per_active))
-                + n_steps * cost.step_flops
-            )
-            steps += n_steps
-            memory = max(memory, cost.training_memory_bytes(cell.train.batch))
-    for cohort in cohorts:
-        arm = arms[cohort.cells[0]]
-        disk += cohort.tokens * arm.site.site.d_in * BYTES[cohort.dtype]
-        if cohort.model is not None and arm.site.facts is not None:
-            here, full = (
-                arm.site.facts.forward_flops_per_token(cohort.model.hookpoint),
-                arm.site.facts.forward_flops_per_token(),
-            )
-            forward += cohort.tokens * here + data_tokens.get(cohort.dataset.name, 0) * full
-            first = next(cell for cell in cells if cell.cell_id == cohort.cells[0]).evaluation
-            streams = (
-                first.tokens + DENSITY_STREAMS * first.density_tokens
-            ) * here + LOSS_FORWARDS * first.loss_tokens * full
-            forward += len(first.datasets) * len(first.seeds) * streams
-    return Estimate(
-        train_tokens=sum(cell.tokens for cell in cells if not cell.control),
-        train_flops=train_flops,
-        forward_flops=forward,
-        seconds=round((train_flops + forward + scoring) / ASSUMED_FLOPS_PER_S + steps * ASSUMED_STEP_S, 3),
-        disk_bytes=disk,
-        memory_bytes=memory + BASE_MEMORY_BYTES,
-    )
+
+    def __init__(self, catalog: Catalog, facts: ModelFactsSource, rates: Rates) -> None:
+        self._catalog, self._facts, self.rates = catalog, facts, rates
+
+    def estimate(
+        self,
+        cells: Sequence[Cell],
+        cohorts: Sequence[Cohort],
+        groups: Sequence[Group],
+        *,
+        memory_limit_bytes: int | None = None,
+    ) -> Estimate:
+        """Totals over `cells`; cohorts and groups without any of them count nothing.
+
+        Args:
+            cells, cohorts, groups: Of the plan.
+            memory_limit_bytes: What cells that are trained together may take; more are trained one pass after another.
+        """
+        tally = _Tally()
+        by_id = {cell.cell_id: cell for cell in cells}
+        costs = {cell.cell_id: self._cost(cell) for cell in cells}
+        passes = [
+            tuple(cohort for cohort in members if any(cell in by_id for cell in cohort.cells))
+            for members in form_passes(cohorts)
+        ]
+        members = [[by_id[cell] for cohort in one for cell in cohort.cells if cell in by_id] for one in passes]
+        for one, here in zip(passes, members, strict=True):
+            if here:
+                self._data(one, here, tally)
+        for cell in cells:
+            self._streams(cell, tally)
+            self._training(cell, costs[cell.cell_id], tally)
+            self._scoring(cell, costs[cell.cell_id], tally)
+        for group in groups:
+            latents = [by_id[cell].d_sae for cell in group.cells if cell in by_id]
+            pairs = len(latents) * (len(latents) - 1) // 2
+            tally.scoring_s += pairs * PAIR_S * max(latents, default=0) ** 2 * max(1.0, max(latents, default=0) / 4096)
+        tally.store_bytes = self._within_quota(cohorts, tally.store_bytes)
+        checkpoints = sum(cost.stored_bytes for cost in costs.values())
+        trained = [[costs[cell.cell_id] for cell in here if not cell.control] for here in members]
+        snapshots = max((2 * 12 * sum(cost.n_parameters for cost in here) for here in trained), default=0)
+        batches = {cell.cell_id: cell.train.batch for cell in cells}
+        training = max((_together(here, costs, batches, memory_limit_bytes) for here in members), default=0)
+        model = max((4 * self._model(cell.model).n_parameters for cell in cells if cell.model is not None), default=0)
+        other = START_S + CELL_S * len(cells) if cells else 0.0
+        return Estimate(
+            train_tokens=sum(cell.tokens for cell in cells if not cell.control),
+            train_flops=tally.train_flops,
+            forward_flops=tally.forward_flops,
+            seconds=round(tally.data_s + tally.training_s + tally.scoring_s + other, 3),
+            data_s=round(tally.data_s, 3),
+            training_s=round(tally.training_s, 3),
+            scoring_s=round(tally.scoring_s, 3),
+            other_s=round(other, 3),
+            disk_bytes=tally.store_bytes + checkpoints + snapshots,
+            store_bytes=tally.store_bytes,
+            checkpoint_bytes=checkpoints,
+            snapshot_bytes=snapshots,
+            memory_bytes=training + model + (BASE_MEMORY_BYTES if model else BARE_MEMORY_BYTES),
+            device_memory_bytes=training + model,
+            basis=self.rates.basis(),
+        )
+
+    # ---- training ----------------------------------------------------------------------------------------------------
+
+    def _data(self, cohorts: Sequence[Cohort], cells: Sequence[Cell], tally: _Tally) -> None:
+        """Activations of one pass: what is not stored yet is read in one forward to the deepest hook."""
+        first = cohorts[0]
+        live = first.activations.source == "live" and first.model is not None
+        fresh = [
+            cohort for cohort in cohorts
+            if live or tally.first("store", _site(cohort.model), cohort.dataset.recipe, cohort.data_seed, cohort.tokens, cohort.dtype)
+        ]  # fmt: skip
+        if not fresh:
+            return
+        made = made_tokens(first.dataset)
+        wanted = max(cohort.tokens for cohort in fresh)
+        rows = min(wanted, made) if made else wanted
+        if not live:
+            for cohort in fresh:
+                self._store(min(cohort.tokens, made or cohort.tokens), cohort.d_in, cohort.dtype, tally, "data_s")
+        tally.data_s += self._reading(first.dataset, first.model, rows, tally)
+        if first.model is None:
+            return
+        facts, rate = self._model(first.model), self.rates.model(first.model, self._model(first.model))
+        if made and tally.first("made", first.dataset.recipe, first.model.context):
+            tally.data_s += rows * rate.sample_token_s
+            tally.forward_flops += rows * facts.forward_flops_per_token()
+        deepest = max(
+            facts.forward_flops_per_token(cohort.model.hookpoint) for cohort in fresh if cohort.model is not None
+        )
+        # a live source forgets: every epoch, and every generation of children in the same cohort, is read anew
+        read = wanted * _generations(cells) if live else rows
+        tally.forward_flops += read * deepest
+        tally.data_s += read * deepest * rate.flop_s
+
+    def _training(self, cell: Cell, cost: Cost, tally: _Tally) -> None:
+        if cell.control:
+            return
+        steps = math.ceil(cell.tokens / cell.train.batch)
+        l0 = cost.expected_l0 if cost.expected_l0 is not None else cell.d_sae
+        tally.train_flops += (
+            int(cell.tokens * (cost.train_flops_per_token + l0 * cost.train_flops_per_active)) + steps * cost.step_flops
+        )
+        rate = self.rates.arm(cell, cost)
+        tally.training_s += rate.setup_s + steps * rate.step_s + min(cell.tokens, FINISH_TOKENS) * rate.finish_token_s
+
+    # ---- scoring -----------------------------------------------------------------------------------------------------
+
+    def _streams(self, cell: Cell, tally: _Tally) -> None:
+        """Held-out data that all cells of a site share, made when the first of them is scored."""
+        streams, evaluation = self._wanted_streams(cell), cell.evaluation
+        rows, side = max(evaluation.tokens, evaluation.density_tokens), evaluation.density_tokens
+        for seed in evaluation.seeds:
+            for use in cell.evaluation_datasets:
+                if tally.first("held-out", _site(cell.model), use.recipe, seed):
+                    self._store(rows, cell.d_in, "float32", tally, "scoring_s")
+                    tally.scoring_s += self._reading(use, cell.model, rows, tally)
+                    if cell.model is not None:
+                        sampled = rows if use.kind == "generated" else 0
+                        losses = evaluation.loss_tokens if "loss" in streams else 0
+                        self._forward(cell.model, tally, hooked=rows, sampled=sampled, losses=losses)
+            if cell.model is not None and tally.first("side", _site(cell.model), seed):
+                causal = self._model(cell.model).causal
+                for name, sampled in (("random-tokens", 0), ("self-sampled", side)):
+                    if name in streams and (causal or not sampled):
+                        self._store(side, cell.d_in, "float32", tally, "scoring_s")
+                        self._forward(cell.model, tally, hooked=side, sampled=sampled, losses=0)
+
+    def _forward(self, model: ModelUse, tally: _Tally, *, hooked: int, sampled: int, losses: int) -> None:
+        facts = self._model(model)
+        rate = self.rates.model(model, facts)
+        losses = losses if facts.causal else 0
+        near, whole = facts.forward_flops_per_token(model.hookpoint), facts.forward_flops_per_token()
+        tally.forward_flops += hooked * near + sampled * whole + SHARED_LOSSES * losses * whole
+        tally.scoring_s += hooked * near * rate.flop_s + sampled * rate.sample_token_s + losses * rate.loss_token_s
+
+    def _scoring(self, cell: Cell, cost: Cost, tally: _Tally) -> None:
+        """One cell's own passes over what is there."""
+        from saebench.data.losses import LOG_PROB_BYTES
+
+        streams, evaluation = self._wanted_streams(cell), cell.evaluation
+        side = evaluation.density_tokens
+        passes = len(cell.evaluation_datasets) * len(evaluation.seeds)
+        tokens = max(evaluation.tokens, side)
+        pass_s = 0.0
+        if cell.model is not None:
+            facts = self._model(cell.model)
+            tokens += side * len(streams & {"random-tokens"})
+            if facts.causal:
+                losses = evaluation.loss_tokens if "loss" in streams else 0
+                tokens += side * len(streams & {"self-sampled"}) + losses
+                tally.forward_flops += passes * losses * facts.forward_flops_per_token()
+                # what does not fit the memory for log-probabilities is computed again for every cell
+                kept = LOG_PROB_BYTES // (4 * max(1, getattr(facts, "vocab_size", 1)))
+                pass_s = max(0, losses - kept) * self.rates.model(cell.model, facts).clean_token_s
+        pass_s += self.rates.score(cell, cost, tokens)
+        tally.scoring_s += passes * pass_s
+
+    def _wanted_streams(self, cell: Cell) -> frozenset[str]:
+        specs = (self._catalog.cell_metric(name).spec for name in cell.metrics)
+        return frozenset(name for spec in specs for name in spec.streams)
+
+    # ---- small questions ---------------------------------------------------------------------------------------------
+
+    def _store(self, rows: int, d: int, dtype: str, tally: _Tally, part: str) -> None:
+        size = rows * (d * BYTES[dtype] + INDEX_BYTES)
+        tally.store_bytes += size
+        setattr(tally, part, getattr(tally, part) + size * self.rates.write_byte_s)
+
+    def _reading(self, use: DatasetUse, model: ModelUse | None, rows: int, tally: _Tally) -> float:
+        rate = self.rates.dataset(use, model)
+        opening = rate.open_s if tally.first("open", use.recipe) else rate.again_s
+        return opening + rows * rate.token_s
+
+    def _model(self, use: ModelUse) -> ModelFacts:
+        return self._facts.model(use.id, use.revision)
+
+    def _cost(self, cell: Cell) -> Cost:
+        place = cell.model.hookpoint if cell.model is not None else cell.dataset.name
+        return part_cost(cell.part, cell.base, Site(cell.d_in, cell.d_out, place, place), self._catalog)
+
+    @staticmethod
+    def _within_quota(cohorts: Sequence[Cohort], store_bytes: int) -> int:
+        quota = min((cohort.activations.quota_gb for cohort in cohorts if cohort.activations.quota_gb), default=None)
+        return store_bytes if quota is None else min(store_bytes, int(quota * 1e9))
+
+
+def made_tokens(use: DatasetUse) -> int:
+    """Tokens that a generated dataset holds, known before it is made; 0 for others."""
+    return int(use.options.get("tokens", 0) or 0) if use.kind == "generated" else 0
+
+
+def _site(model: ModelUse | None) -> tuple[str, ...]:
+    return (model.digest, model.hookpoint, str(model.context)) if model is not None else ()
+
+
+def _generations(cells: Iterable[Cell]) -> int:
+    """How many times children wait for parents among these cells, plus one."""
+    by_id = {cell.cell_id: cell for cell in cells}
+
+    def depth(cell: Cell) -> int:
+        return 1 + (depth(by_id[cell.parent]) if cell.parent in by_id else 0)
+
+    return max((depth(cell) for cell in by_id.values() if not cell.control), default=0)
+
+
+def _together(
+    cells: Sequence[Cell], costs: Mapping[str, Cost], batches: Mapping[str, int], limit_bytes: int | None
+) -> int:
+    """Memory of cells trained side by side: all weights, gradients and moments, and the workspace of the one whose turn it is."""
+    trained = [(costs[cell.cell_id], batches[cell.cell_id]) for cell in cells if not cell.control]
+    kept = sum(16 * cost.n_parameters for cost, _ in trained)
+    workspace = max((cost.workspace_bytes_per_token * batch for cost, batch in trained), default=0)
+    if limit_bytes is None:
+        return kept + workspace
+    largest = max((cost.training_memory_bytes(batch) for cost, batch in trained), default=0)
+    return min(kept + workspace, max(largest, limit_bytes))

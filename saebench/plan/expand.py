@@ -14,8 +14,9 @@ from saebench.config.problems import Path, show
 from saebench.host import Catalog, Offer
 from saebench.plan.arms import Arm, Draft, field_names, make_arm
 from saebench.plan.datasets import DatasetBook, DatasetPlan
-from saebench.plan.labels import point_label
+from saebench.plan.labels import candidate_label, point_label
 from saebench.plan.sites import SiteUse, dataset_site
+from saebench.plan.tuning import Trials, Search, config_values, read_tune
 
 
 def expand(
@@ -56,11 +57,6 @@ def _entry_arms(
     problems: Problems,
 ) -> Iterator[Arm]:
     path: Path = ("entries", index)
-    if entry.tune is not None:
-        problems.add(
-            (*path, "tune"),
-            "`tune` is not available in this version of saebench. List operating points under `sweep` (each gets the full share).",
-        )
     try:
         offer = catalog.architecture(entry.architecture)
     except SuiteError as error:
@@ -72,15 +68,20 @@ def _entry_arms(
     if dataset is None or not _parent_allowed(path, entry, offer.spec, known, problems):
         return
 
+    trials = read_tune(path, entry, offer.spec, catalog, problems)
+    if entry.tune is not None and trials is None:
+        return
+
     def key_path(key: str) -> Path:
-        return (*path, "sweep", key) if key in entry.sweep else (*path, "config", key) if key else (*path, "config")
+        block = "sweep" if key in entry.sweep else "tune" if entry.tune and key in entry.tune.grid else "config"
+        return (*path, block, key) if key else (*path, "config")
 
     here = _sites_of(path, dataset, suite, sites, problems)
     if not here and entry.init_from is None:
         # the hookpoints have problems of their own; names and types of this config can be told all the same
-        for values in product(*entry.sweep.values()):
+        for own, tuned in _points(entry, trials):
             try:
-                point = {**entry.config, **dict(zip(entry.sweep, values, strict=True))}
+                point = {**entry.config, **own, **config_values(tuned)}
                 parse_options(
                     offer.spec.config, point, lambda key: suite.where(*key_path(key)), f"entries[{index}].config"
                 )
@@ -95,24 +96,35 @@ def _entry_arms(
                 )
                 return
             inherited = _inherited(offer, parent)
-            for values in product(*entry.sweep.values()):
-                own = dict(zip(entry.sweep, values, strict=True))
+            searches: dict[str, Search] = {}
+            for own, tuned in _points(entry, trials):
+                point_name = _label(entry, own, tuned, parent)
+                search = searches.setdefault(point_name, trials.search(point_name)) if trials is not None else None
                 draft = Draft(
                     index=index,
                     entry=entry.name,
-                    point=_label(entry, own, parent),
+                    point=candidate_label(point_name, tuned),
                     sweep={**(parent.sweep if parent is not None else {}), **own},
-                    values={**inherited, **entry.config, **own},
+                    values={**inherited, **entry.config, **own, **config_values(tuned)},
                     key_path=key_path,
                     label=f"entries[{index}].config",
                     site=site,
                     dataset=dataset,
                     offer=offer,
                     parent=parent,
+                    search=search,
+                    tuned=tuned,
                 )
                 arm = make_arm(draft, suite, catalog, problems)
                 if arm is not None:
                     yield arm
+
+
+def _points(entry: EntryConfig, trials: Trials | None) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Values of each operating point, with those of each candidate there (none without a search)."""
+    for values in product(*entry.sweep.values()):
+        for tuned in trials.values if trials is not None else [{}]:
+            yield dict(zip(entry.sweep, values, strict=True)), tuned
 
 
 def _parent_allowed(
@@ -207,11 +219,11 @@ def _inherited(offer: Offer[ArchitectureSpec], parent: Arm | None) -> dict[str, 
     return {key: value for key, value in parent.part.config.items() if key in fields}
 
 
-def _label(entry: EntryConfig, own: Mapping[str, Any], parent: Arm | None) -> str:
+def _label(entry: EntryConfig, own: Mapping[str, Any], tuned: Mapping[str, Any], parent: Arm | None) -> str:
     """The point's name. A child that overrides what its parent swept names the parent's point, or two points would share a name."""
     if parent is None:
         return point_label(own)
-    if any(key in own or key in entry.config for key in parent.sweep):
+    if any(key in own or key in tuned or key in entry.config for key in parent.sweep):
         return f"{point_label(own)}-from-{parent.point}"
     return (
         "-".join(part for part in (parent.point if parent.sweep else "", point_label(own) if own else "") if part)

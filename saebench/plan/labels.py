@@ -12,6 +12,13 @@ def point_label(sweep: Mapping[str, Any]) -> str:
     return "-".join(_one(key, value) for key, value in sweep.items()) or "default"
 
 
+def candidate_label(point: str, tuned: Mapping[str, Any]) -> str:
+    """`k16-lr0.001`: a point's label with the values that a candidate tries there."""
+    if not tuned:
+        return point
+    return point_label(tuned) if point == "default" else f"{point}-{point_label(tuned)}"
+
+
 def _one(key: str, value: Any) -> str:
     text = _compact(value)
     return f"{key}_{text}" if key[-1:].isdigit() or not text[:1].isdigit() else f"{key}{text}"

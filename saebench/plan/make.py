@@ -4,25 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from saebench.config import Problems, Suite
 from saebench.config.near import hint
 from saebench.host import Catalog
 from saebench.plan.arms import Arm
 from saebench.plan.budget import share_out
+from saebench.plan.calibration import Calibration, calibrated, resumed
 from saebench.plan.cells import CellMaker
 from saebench.plan.cohorts import form_groups, order_cells
 from saebench.plan.controls import control_arms
 from saebench.plan.datasets import DatasetBook
-from saebench.plan.estimate import estimate
+from saebench.plan.estimate import Estimator
 from saebench.plan.expand import expand
 from saebench.plan.facts import ModelFactsSource
-from saebench.plan.metrics import choose_metrics
-from saebench.plan.model import Cell, Cohort, DatasetUse, Estimate, Plan
+from saebench.plan.metrics import MetricChoice, choose_metrics
+from saebench.plan.model import ActivationUse, Cell, DatasetUse, Plan
+from saebench.plan.rates import Measure, Rates
 from saebench.plan.sites import model_sites
 
 
-def make_plan(suite: Suite, catalog: Catalog, *, facts: ModelFactsSource, only: str | None = None) -> Plan:
+def make_plan(
+    suite: Suite,
+    catalog: Catalog,
+    *,
+    facts: ModelFactsSource,
+    only: str | None = None,
+    rates: Measure | None = None,
+    calibrate: Measure | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    memory_limit_bytes: int | None = None,
+) -> Plan:
     """Expands a suite into cells, cohorts and groups.
 
     Args:
@@ -30,6 +43,10 @@ def make_plan(suite: Suite, catalog: Catalog, *, facts: ModelFactsSource, only: 
         catalog: Installed plugins.
         facts: Answers what the planner asks of language models.
         only: Keep this entry's cells and their ancestors; shares and ids stay those of the whole plan.
+        rates: Measures this machine for the estimate; None: the estimate rests on an assumption.
+        calibrate: Measures this machine for a budget of device seconds.
+        calibration: `budget.calibration` of an earlier plan of this suite: where it knows every arm, its seconds are taken as they are.
+        memory_limit_bytes: What cells that are trained together may take here, for the estimate.
 
     Raises:
         SuiteError: Everything wrong with the suite, one line a problem.
@@ -41,7 +58,17 @@ def make_plan(suite: Suite, catalog: Catalog, *, facts: ModelFactsSource, only: 
     metrics = choose_metrics(suite, catalog, problems)
     arms = expand(suite, catalog, book, sites, problems)
     datasets = _evaluation_datasets(suite, book, problems)
-    shares = share_out(suite, arms, book, problems)
+    evaluation = {arm: datasets if arm.site.model is not None else (arm.dataset.name,) for arm in arms}
+    measured: Rates | None = None
+    calibrating: Calibration | None = None
+    if suite.config.budget.primary == "device_seconds":
+        problems.stop()  # nothing is measured for a suite that cannot be planned
+        probes = _probes(suite, book, metrics, arms, evaluation)
+        calibrating = resumed(calibration, probes) if calibration is not None else None
+        if calibrating is None and calibrate is not None:
+            measured = calibrate(list(probes.values()), _datasets(book, list(probes.items())))
+            calibrating = calibrated(measured, probes)
+    shares = share_out(suite, arms, book, problems, calibrating)
     problems.stop()
 
     tokens = dict(shares.tokens)
@@ -50,13 +77,18 @@ def make_plan(suite: Suite, catalog: Catalog, *, facts: ModelFactsSource, only: 
         controls, remarks = control_arms(suite, catalog, arms)
         warnings += remarks
         tokens |= {control: tokens[reference] for control, reference in controls}
+        evaluation |= {control: evaluation[reference] for control, reference in controls}
         arms = [*arms, *(control for control, _ in controls)]
-    evaluation = {arm: datasets if arm.site.model is not None else (arm.dataset.name,) for arm in arms}
     made = CellMaker(suite, book, metrics, problems).make(arms, tokens, evaluation)
     problems.stop()
-    cells, cohorts = order_cells([cell for _, cell in made])
-    arm_of = {cell.cell_id: arm for arm, cell in made}
+    cells, cohorts = order_cells([cell for _, cell in made], _activations(suite))
+    groups = form_groups(cells, metrics)
+    used = _datasets(book, made)
     warnings += _remarks(suite, arms)
+    if measured is None:
+        measured = rates(cells, used) if rates is not None else Rates()
+    warnings += measured.remarks
+    estimator = Estimator(catalog, facts, measured)
     plan = Plan(
         suite=suite.config.name,
         source=suite.source,
@@ -64,12 +96,34 @@ def make_plan(suite: Suite, catalog: Catalog, *, facts: ModelFactsSource, only: 
         budget=shares.budget,
         cells=tuple(cells),
         cohorts=tuple(cohorts),
-        groups=tuple(form_groups(cells, metrics)),
-        estimate=_estimate(cells, cohorts, arm_of, book),
+        groups=tuple(groups),
+        estimate=estimator.estimate(cells, cohorts, groups, memory_limit_bytes=memory_limit_bytes),
         warnings=tuple(warnings),
-        datasets=_datasets(book, cells, arm_of),
+        datasets=used,
     )
-    return plan if only is None else _narrowed(plan, only, suite, arm_of, book)
+    if only is None:
+        return plan
+    plan = _narrowed(plan, only, suite)
+    return replace(
+        plan,
+        estimate=estimator.estimate(plan.cells, plan.cohorts, plan.groups, memory_limit_bytes=memory_limit_bytes),
+    )
+
+
+def _probes(
+    suite: Suite,
+    book: DatasetBook,
+    metrics: MetricChoice,
+    arms: Sequence[Arm],
+    evaluation: Mapping[Arm, tuple[str, ...]],
+) -> dict[Arm, Cell]:
+    """A cell of each arm with a share of one batch: what a calibration runs steps of, before shares are known."""
+    silent = Problems(suite.where)  # cells that are equal but for their share are told when shares are known
+    tokens = {arm: arm.train.batch for arm in arms}
+    cells: dict[Arm, Cell] = {}
+    for arm, cell in CellMaker(suite, book, metrics, silent).make(arms, tokens, evaluation):
+        cells.setdefault(arm, cell)
+    return cells
 
 
 def _evaluation_datasets(suite: Suite, book: DatasetBook, problems: Problems) -> tuple[str, ...]:
@@ -101,7 +155,7 @@ def _evaluation_datasets(suite: Suite, book: DatasetBook, problems: Problems) ->
     return named
 
 
-def _datasets(book: DatasetBook, cells: Sequence[Cell], arm_of: Mapping[str, Arm]) -> dict[str, DatasetUse]:
+def _datasets(book: DatasetBook, made: Sequence[tuple[Arm, Cell]]) -> dict[str, DatasetUse]:
     """Every dataset that some cell reads, and what those read, by name. Where content depends on the model: the first model's."""
     uses: dict[str, DatasetUse] = {}
 
@@ -110,10 +164,16 @@ def _datasets(book: DatasetBook, cells: Sequence[Cell], arm_of: Mapping[str, Arm
         for base in book.bases(name):
             add(base, arm)
 
-    for cell in cells:
+    for arm, cell in made:
         for name in (cell.dataset.name, *cell.evaluation.datasets):
-            add(name, arm_of[cell.cell_id])
+            add(name, arm)
     return uses
+
+
+def _activations(suite: Suite) -> ActivationUse:
+    block = suite.config.activations
+    prefetch = None if block.prefetch == "auto" else block.prefetch
+    return ActivationUse(block.source, block.build, prefetch, block.quota_gb)
 
 
 def _remarks(suite: Suite, arms: Sequence[Arm]) -> list[str]:
@@ -131,14 +191,7 @@ def _remarks(suite: Suite, arms: Sequence[Arm]) -> list[str]:
     return remarks
 
 
-def _estimate(
-    cells: Sequence[Cell], cohorts: Sequence[Cohort], arm_of: Mapping[str, Arm], book: DatasetBook
-) -> Estimate:
-    data_tokens = {cohort.dataset.name: book.made_tokens(cohort.dataset.name) for cohort in cohorts}
-    return estimate(cells, cohorts, arm_of, data_tokens)
-
-
-def _narrowed(plan: Plan, only: str, suite: Suite, arm_of: Mapping[str, Arm], book: DatasetBook) -> Plan:
+def _narrowed(plan: Plan, only: str, suite: Suite) -> Plan:
     """The plan with the cells of one entry and all they start from."""
     names = list(dict.fromkeys(cell.entry for cell in plan.cells))
     if only not in names:
@@ -160,4 +213,4 @@ def _narrowed(plan: Plan, only: str, suite: Suite, arm_of: Mapping[str, Arm], bo
     there = {cohort.key for cohort in cohorts}
     cohorts = tuple(replace(cohort, after=tuple(key for key in cohort.after if key in there)) for cohort in cohorts)
     groups = tuple(group for group in plan.groups if set(group.cells) <= kept)
-    return replace(plan, cells=cells, cohorts=cohorts, groups=groups, estimate=_estimate(cells, cohorts, arm_of, book))
+    return replace(plan, cells=cells, cohorts=cohorts, groups=groups)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-ENGINE_VERSION = "1"
+ENGINE_VERSION = "2"
 """Goes up whenever the harness itself can change trained weights (loop, optimiser, order of tokens, normalisation)."""
 
 PLAN_SCHEMA_VERSION = 1
@@ -78,7 +78,26 @@ class TrainSettings:
     normalise: str
     """`rms`: inputs divided by one scalar so that their mean squared norm is d_in; `none`."""
     dtype: str = "float32"
-    """Precision of stored activations."""
+    """Precision of the activations, stored or live."""
+    shuffle: int = 65_536
+    """Rows of one shuffled block of them."""
+
+
+@dataclass(frozen=True)
+class ActivationUse:
+    """How activations reach the trainer; nothing here changes a batch (suite block `activations`).
+
+    Attributes:
+        source: `store` or `live`.
+        build: A store is built `ahead` of training or in `parallel` with its first epoch.
+        prefetch: Blocks that a background thread keeps ready; None: by the device.
+        quota_gb: Most that the run's stores may take, in 10^9 bytes; None: what the disk has.
+    """
+
+    source: str = "store"
+    build: str = "ahead"
+    prefetch: int | None = None
+    quota_gb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +109,28 @@ class EvaluationSettings:
     loss_tokens: int
     density_tokens: int
     seeds: tuple[int, ...]
+    part: Literal["test"] | None = None
+    """`test` in a suite that tunes: a part of the held-out data that no search has seen. None: all of it."""
+
+
+@dataclass(frozen=True)
+class Tune:
+    """A cell's place in a search. Candidates of one search are equal but for `values` and the init seed.
+
+    Attributes:
+        group, point: Key of the search; label of the operating point it is made for.
+        metric, direction, spec, version: What decides, on the validation part of the held-out data, and the spec that gives it.
+        values, n_candidates: Those tried here; how many divide the share.
+    """
+
+    group: str
+    point: str
+    metric: str
+    direction: str
+    spec: str
+    version: str
+    values: Mapping[str, Any]
+    n_candidates: int
 
 
 @dataclass(frozen=True)
@@ -147,6 +188,7 @@ class Cell:
     metrics: Mapping[str, str] = field(default_factory=dict)
     """Version by name of each cell metric spec that scores it."""
     plugins: Mapping[str, Any] = field(default_factory=dict)
+    tune: Tune | None = None
 
     @property
     def label(self) -> str:
@@ -174,6 +216,11 @@ class Cohort:
     cells: tuple[str, ...]
     after: tuple[str, ...] = ()
     """Keys of cohorts that hold parents of these cells."""
+    d_in: int = 0
+    """Width of its activations."""
+    shuffle: int = 65_536
+    """Rows of one shuffled block."""
+    activations: ActivationUse = ActivationUse()
 
 
 @dataclass(frozen=True)
@@ -192,14 +239,38 @@ class Group:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the plan predicts, in tokens, FLOPs, seconds and bytes."""
+    """What the plan predicts, before anything runs.
+
+    Attributes:
+        train_tokens, train_flops: Of the cells' own training, as the meter counts them.
+        forward_flops: Of the language model, for all that is read, sampled and scored.
+        seconds: All of it: the four parts below.
+        data_s: Making training data: reading, sampling, activations (of a live source: while training).
+        training_s, scoring_s: Of all cells; scoring holds what the cells of a site share, and the groups.
+        other_s: Planning, records, the leaderboard.
+        disk_bytes: The three parts below.
+        store_bytes: Activation stores, those for scoring included.
+        checkpoint_bytes: Trained weights.
+        snapshot_bytes: Most that snapshots of unfinished cells take, old and new at once; gone at the end.
+        memory_bytes: Of the process; `device_memory_bytes` of it holds models, cells and batches (on a CPU it is the same memory).
+        basis: Where the seconds come from: `source` measured or assumed, and the machine.
+    """
 
     train_tokens: int
     train_flops: int
     forward_flops: int
     seconds: float
+    data_s: float
+    training_s: float
+    scoring_s: float
+    other_s: float
     disk_bytes: int
+    store_bytes: int
+    checkpoint_bytes: int
+    snapshot_bytes: int
     memory_bytes: int
+    device_memory_bytes: int
+    basis: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

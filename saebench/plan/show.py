@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from textwrap import wrap
 from typing import Any
 
 from tabulate import tabulate
 
-from saebench.plan.estimate import ASSUMED_FLOPS_PER_S
-from saebench.plan.model import Cell, Plan
+from saebench.plan.model import Cell, Estimate, Plan
+from saebench.plan.rates import ASSUMED_FLOPS_PER_S
 
 WIDTH = 80
 
@@ -49,7 +49,7 @@ def print_plan(plan: Plan) -> str:
         ),
         "",
     ]
-    lines += [*_budget(plan), "", *_totals(plan)]
+    lines += [*_budget(plan), *_searches(plan), "", *_totals(plan)]
     if plan.warnings:
         lines += ["", "Please note"]
         for warning in plan.warnings:
@@ -60,7 +60,9 @@ def print_plan(plan: Plan) -> str:
 def _entry_row(name: str, cells: list[Cell], number: dict[str, int]) -> list[Any]:
     first = cells[0]
     architecture = first.part.architecture + (f" over {first.base.architecture}" if first.base else "")
-    points = ", ".join(dict.fromkeys(cell.point for cell in cells))
+    points = ", ".join(dict.fromkeys(cell.tune.point if cell.tune else cell.point for cell in cells))
+    if first.tune is not None:
+        points += f" (x {first.tune.n_candidates})"
     tokens = "-" if first.control else ", ".join(_short(tokens) for tokens in sorted({cell.tokens for cell in cells}))
     return [name, architecture, points, len(cells), tokens, _ranges(number[cell.cohort] for cell in cells)]
 
@@ -68,29 +70,81 @@ def _entry_row(name: str, cells: list[Cell], number: dict[str, int]) -> list[Any
 def _budget(plan: Plan) -> list[str]:
     budget = plan.budget
     unit = str(budget["primary"]).replace("_", " ")
+    tuned = any(cell.tune for cell in plan.cells)
     kind = (
         f"one pool of {_short(budget['total'])} {unit} shared by {budget['entries']} entries: "
         if budget["pool"]
         else ""
     )
     counts = "data and parents count" if budget["counts"] == "all" else "what a cell itself trains counts"
-    text = f"Budget: {kind}{_short(budget['share'])} {unit} a cell, the same for every entry, point and seed; {counts}."
+    text = f"Budget: {kind}{_short(budget['share'])} {unit} {'a cell' if not tuned else 'a cell or search'}, the same for every entry, point and seed; {counts}."
     if budget["memory_gb"] is not None:
         text += f" Memory: at most {budget['memory_gb']:g} GB a cell."
+    if (calibration := budget.get("calibration")) is not None:
+        text += f" Seconds became tokens by a calibration of {machine_words(calibration)}; the plan keeps it."
     return wrap(text, WIDTH)
+
+
+def _searches(plan: Plan) -> list[str]:
+    """Of each tuned entry: what is tried, what decides, and what each candidate gets."""
+    lines: list[str] = []
+    for name in dict.fromkeys(cell.entry for cell in plan.cells if cell.tune):
+        tunes = [(cell.tune, cell.tokens) for cell in plan.cells if cell.entry == name and cell.tune]
+        first, points = tunes[0][0], dict.fromkeys(tune.point for tune, _ in tunes)
+        tried = [
+            f"{key} {', '.join(dict.fromkeys(str(tune.values[key]) for tune, _ in tunes))}" for key in first.values
+        ]
+        at = "" if len(points) == 1 else f" at each of {len(points)} points"
+        each = ", ".join(_short(tokens) for tokens in sorted({tokens for _, tokens in tunes}))
+        lines += wrap(
+            f"Search: {name} tries {first.n_candidates} candidates{at} ({'; '.join(tried)}) and takes the {'lowest' if first.direction == 'lower' else 'highest'} "
+            f"{first.metric} on validation data. They divide one share: {each} tokens a candidate and seed.",
+            WIDTH,
+            subsequent_indent="  ",
+            break_on_hyphens=False,
+        )
+    if lines:
+        lines += wrap(
+            "Every entry is scored on the other three quarters of the held-out data, which no search sees.",
+            WIDTH,
+            subsequent_indent="  ",
+        )
+    return lines
 
 
 def _totals(plan: Plan) -> list[str]:
     predicted = plan.estimate
+    parts = [("activations", predicted.store_bytes), ("checkpoints", predicted.checkpoint_bytes), ("snapshots", predicted.snapshot_bytes)]  # fmt: skip
     rows = [
         ["training tokens", f"{predicted.train_tokens:,}"],
         ["training FLOPs", f"{predicted.train_flops:.3g}"],
         ["language model FLOPs", f"{predicted.forward_flops:.3g}"],
-        ["time", f"about {_time(predicted.seconds)} (assuming {ASSUMED_FLOPS_PER_S:.0e} FLOP/s sustained)"],
-        ["disk", _bytes(predicted.disk_bytes)],
-        ["memory", f"about {_bytes(predicted.memory_bytes)}"],
-    ]
-    return ["Predicted", tabulate(rows, tablefmt="plain", disable_numparse=True)]
+        ["time", f"about {time_words(predicted)}"],
+        ["", basis_words(predicted)],
+        ["disk", f"{bytes_words(predicted.disk_bytes)} ({', '.join(f'{name} {bytes_words(size)}' for name, size in parts)})"],
+        ["memory", f"about {bytes_words(predicted.memory_bytes)}, of it on the device {bytes_words(predicted.device_memory_bytes)}"],
+    ]  # fmt: skip
+    cells = [[name, "\n".join(wrap(text, WIDTH - 22))] for name, text in rows]
+    return ["Predicted", tabulate(cells, tablefmt="plain", disable_numparse=True)]
+
+
+def time_words(predicted: Estimate) -> str:
+    """`3 min (data 41 s, training 50 s, scoring 74 s)`."""
+    parts = [("data", predicted.data_s), ("training", predicted.training_s), ("scoring", predicted.scoring_s)]
+    return f"{_time(predicted.seconds)} ({', '.join(f'{name} {_time(seconds)}' for name, seconds in parts)})"
+
+
+def basis_words(predicted: Estimate) -> str:
+    """Where the seconds come from."""
+    if predicted.basis.get("source") != "measured":
+        return f"assuming {ASSUMED_FLOPS_PER_S:.0e} FLOP/s sustained; nothing was measured"
+    return f"from {machine_words(predicted.basis)}"
+
+
+def machine_words(machine: Mapping[str, Any]) -> str:
+    """`steps measured 2026-11-20 on cpu, 2 threads (Some Processor)`."""
+    threads = machine.get("threads")
+    return f"steps measured {machine.get('date', 'before')} on {machine.get('device', 'cpu')}, {threads} thread{'s' * (threads != 1)} ({machine.get('cpu')})"
 
 
 def _table(rows: list[list[Any]], headers: list[str], widths: list[int]) -> str:
@@ -111,7 +165,9 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:,}" if value < 1e9 else f"{value:.4g}"
+    if isinstance(value, int):
+        return f"{value:,}" if value < 1e9 else f"{value:.4g}"
+    return f"{value:,.6g}"
 
 
 def _time(seconds: float) -> str:
@@ -120,7 +176,8 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _bytes(count: int) -> str:
+def bytes_words(count: int) -> str:
+    """`1.5 GB`."""
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:.1f} {unit}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from saebench.api import ActivationBatch, ArchitectureSpec, LossTerms, Site, SparseCodes, StepInfo, UnitRows, resolve
+from saebench.testing.gradients import check_gradients
 
 if TYPE_CHECKING:
     import torch
@@ -158,6 +159,12 @@ def _loss_and_gradients(case: _Case) -> None:
     )
 
 
+def _gradients_by_hand(case: _Case) -> None:
+    if not hasattr(case.build(), "loss_and_grad"):
+        raise _Skip("no loss_and_grad: autograd does it")
+    check_gradients(case.build, case.x)
+
+
 def _learns(case: _Case) -> None:
     import torch
 
@@ -223,6 +230,7 @@ CHECKS: tuple[tuple[str, Callable[[_Case], None]], ...] = (
     ("encode and decode have the right shapes", _shapes),
     ("a token's codes do not depend on its batch", _row_independent),
     ("the loss is per token, finite, and has gradients", _loss_and_gradients),
+    ("gradients by hand are those of the loss", _gradients_by_hand),
     ("training lowers the error", _learns),
     ("saving and loading changes nothing", _round_trip),
     ("directions are [d_sae, d_in]", _directions),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from saebench.api import Cost, OverBudget, SparseCodes
 class Meter:
     """Counts a cell's own training, at its stand-alone cost, and says when its share is used up.
 
-    A step's FLOPs are `B * train_flops_per_token + nnz * train_flops_per_active + step_flops`, with the nnz of this very batch.
+    A step's FLOPs are `B * train_flops_per_token + nnz * train_flops_per_active + step_flops`, with the nnz of this very batch, and what the step
+    reports beyond that (`LossTerms.flops`).
 
     Args:
         allotted: Tokens of the cell's share.
@@ -38,6 +40,11 @@ class Meter:
         return self.tokens >= self.allotted
 
     @property
+    def over_spent(self) -> int:
+        """Tokens past the share."""
+        return max(0, self.tokens - self.allotted)
+
+    @property
     def progress(self) -> float:
         """Spent over allotted."""
         return self.tokens / self.allotted
@@ -45,19 +52,28 @@ class Meter:
     @property
     def flops(self) -> int:
         """Floating-point operations so far, a multiply-add counted as two."""
-        active = self._active + (int(self._active_on_device) if self._active_on_device is not None else 0)
-        return self._whole_flops + active * self.cost.train_flops_per_active
+        return self._whole_flops + self.state()["active"] * self.cost.train_flops_per_active
 
-    def charge_step(self, n_tokens: int, codes: SparseCodes | None) -> None:
+    def charge_step(self, n_tokens: int, codes: SparseCodes | None, more_flops: int = 0) -> None:
         """Counts one training step."""
         self.tokens += n_tokens
-        self._whole_flops += n_tokens * self.cost.train_flops_per_token + self.cost.step_flops
+        self._whole_flops += n_tokens * self.cost.train_flops_per_token + self.cost.step_flops + more_flops
         if codes is None:
             self._active += round(self._assumed_l0 * n_tokens)
             return
         # a running sum on the device: asking a GPU for a number each step would stall it
         active = torch.count_nonzero(codes.values.detach())
         self._active_on_device = active if self._active_on_device is None else self._active_on_device + active
+
+    def state(self) -> dict[str, int]:
+        """What a snapshot keeps."""
+        active = self._active + (int(self._active_on_device) if self._active_on_device is not None else 0)
+        return {"tokens": self.tokens, "whole_flops": self._whole_flops, "active": active}
+
+    def load_state(self, state: Mapping[str, int]) -> None:
+        """Takes back what `state` gave."""
+        self.tokens, self._whole_flops, self._active = state["tokens"], state["whole_flops"], state["active"]
+        self._active_on_device = None
 
     def charge_encode(self, n_tokens: int) -> None:
         """Counts a pass that only encodes tokens already paid for (making the inference form)."""
@@ -83,19 +99,21 @@ class PeakMemory:
     """Largest memory in use since it was made. `scope` says of what.
 
     On CUDA: what tensors held on the device. On the CPU: the resident set of the whole process (the language model and the data
-    included), since the cell began where Linux lets the mark be reset, else since the process began.
+    included). Since the pass began, in which all its cells are in memory together; on the CPU since the process began where the mark
+    cannot be reset.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, n_cells: int) -> None:
         self._device = device
+        pass_of = f"since its pass of {n_cells} cell{'s' * (n_cells > 1)} began"
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-            self.scope = "tensors on the device, since the cell began"
+            self.scope = f"tensors on the device, {pass_of}"
             return
         self.scope = "the whole process, since it began"
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark of the resident set
-            self.scope = "the whole process, since the cell began"
+            self.scope = f"the whole process, {pass_of}"
 
     def read(self) -> int:
         """Bytes."""

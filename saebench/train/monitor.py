@@ -1,17 +1,17 @@
-"""What is noted while a cell trains: its trajectory, which latents fire, its steps' facts."""
+"""What is noted while a cell trains: its trajectory, which latents fire, its steps' facts. An ordinary step costs next to nothing."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from saebench.api import ActivationBatch, Diverged, LossTerms, SparseCodes
+from saebench.api import ActivationBatch, Diverged, LossTerms
 from saebench.host.build import normalise_codes
-from saebench.metrics.reconstruction import FvuAccumulator
 from saebench.train.meter import Meter
 from saebench.train.schedule import log_spaced_steps
 
@@ -19,6 +19,8 @@ TRAJECTORY_POINTS = 12
 PROGRESS_POINTS = 20
 DEAD_WINDOW = 0.2
 """A latent counts as dead in training when it did not fire in the last fifth of the allotment."""
+_NO_VARIATION = 1e-12
+"""Variance under this share of the mean square is float32 rounding, not variation."""
 
 Progress = Callable[[int, int, float | None, float | None], None]
 """`progress(tokens, allotted, fvu, l0)`: called at most `PROGRESS_POINTS` times a cell."""
@@ -41,19 +43,28 @@ class _FactSummary:
         return {"mean": self.total / self.n, "min": self.low, "max": self.high, "last": self.last, "n": self.n}
 
 
-def batch_quality(module: Any, batch: ActivationBatch, terms: LossTerms, label: str) -> tuple[float | None, float]:
-    """FVU (in float64, about the batch's own mean) and mean L0 of one training batch; FVU is None where the batch has no variance.
+def batch_fvu(target: Tensor, x_hat: Tensor) -> float | None:
+    """FVU of one batch about its own mean; None where the batch has no variance. Differences in float32, sums over tokens in float64."""
 
-    Reads the step's own codes and reconstruction where the loss terms carry them, else encodes and decodes.
-    """
+    def energy(x: Tensor) -> float:
+        return float(x.square().sum(1).double().sum())
+
+    variance = energy(target - target.mean(0))
+    error = energy(target - x_hat)
+    if not math.isfinite(error) or variance <= _NO_VARIATION * energy(target):
+        return None
+    return error / variance
+
+
+def batch_quality(module: Any, batch: ActivationBatch, terms: LossTerms, label: str) -> tuple[float | None, float]:
+    """FVU and mean L0 of one training batch, from the step's own codes and reconstruction where the terms carry them."""
     with torch.no_grad():
         codes, x_hat = terms.codes, terms.x_hat
         if codes is None or x_hat is None:
             codes = normalise_codes(module.encode(batch.x), module.d_sae, n_rows=batch.n_tokens, plugin=label)
             x_hat = module.decode(codes)
-        fvu = FvuAccumulator(batch.target.shape[1])
-        fvu.update(batch.target, x_hat.detach())
-        return fvu.compute().value, float(torch.count_nonzero(codes.values.detach())) / batch.n_tokens
+        l0 = float(torch.count_nonzero(codes.values.detach())) / batch.n_tokens
+        return batch_fvu(batch.target, x_hat.detach()), l0
 
 
 class Monitor:
@@ -65,16 +76,20 @@ class Monitor:
         meter: The cell's meter.
         batch: Tokens a step.
         progress: Told how far the cell is, or None.
+
+    Attributes:
+        trajectory: `{tokens, flops, fvu, l0}` at up to 12 log-spaced points.
     """
 
     def __init__(self, label: str, module: Any, meter: Meter, batch: int, progress: Progress | None) -> None:
         self._label, self._module, self._meter, self._progress = label, module, meter, progress
         n_steps = max(1, math.ceil(meter.allotted / batch))
         self._due = [min(step * batch, meter.allotted) for step in log_spaced_steps(n_steps, TRAJECTORY_POINTS)]
+        self._window = n_steps * batch - DEAD_WINDOW * meter.allotted
         self._told = 0
         self.trajectory: list[dict[str, Any]] = []
         self._facts: dict[str, _FactSummary] = {}
-        self._last_fired: torch.Tensor | None = None
+        self._fired: Tensor | None = None
 
     def check_loss(self, loss: float, terms: LossTerms) -> None:
         """Raises Diverged as soon as a loss is not finite."""
@@ -87,10 +102,14 @@ class Monitor:
 
     def observe(self, batch: ActivationBatch, terms: LossTerms) -> None:
         """Notes one step, after it was charged and before it is taken."""
-        self._note_facts(terms.facts)
-        if terms.codes is not None:
-            self._note_firing(terms.codes)
+        for name, value in terms.facts.items():
+            self.note_fact(name, float(value))
         tokens, allotted = self._meter.tokens, self._meter.allotted
+        codes = terms.codes
+        if codes is not None and tokens > self._window:
+            if self._fired is None:
+                self._fired = torch.zeros(codes.d_sae, dtype=torch.bool, device=codes.latents.device)
+            self._fired[codes.latents[codes.values != 0]] = True
         due = bool(self._due) and tokens >= self._due[0]
         told = min(PROGRESS_POINTS, PROGRESS_POINTS * tokens // allotted)
         tell = self._progress is not None and told > self._told
@@ -105,11 +124,10 @@ class Monitor:
             self._progress(min(tokens, allotted), allotted, fvu, l0)
 
     def dead_fraction(self) -> float | None:
-        """Share of latents that did not fire in the last `DEAD_WINDOW` of the allotment; None where the module showed no codes."""
-        if self._last_fired is None:
+        """Share of latents that did not fire in the last `DEAD_WINDOW` of the allotment; None before its end, or without codes."""
+        if self._fired is None or not self._meter.exhausted:
             return None
-        since = self._meter.tokens - DEAD_WINDOW * self._meter.allotted
-        return float((self._last_fired <= since).double().mean())
+        return float((~self._fired).double().mean())
 
     def facts(self) -> dict[str, Any]:
         """Mean, smallest, largest and last value of each number that the steps reported."""
@@ -118,14 +136,21 @@ class Monitor:
     def note_fact(self, name: str, value: float) -> None:
         """One step's value of one fact; one that is not finite is left out (`n` shows it)."""
         if math.isfinite(value):
-            self._facts.setdefault(name, _FactSummary()).add(float(value))
+            self._facts.setdefault(name, _FactSummary()).add(value)
 
-    def _note_facts(self, facts: Mapping[str, float]) -> None:
-        for name, value in facts.items():
-            self.note_fact(name, float(value))
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What a snapshot keeps: tensors and plain numbers."""
+        facts = {name: asdict(summary) for name, summary in self._facts.items()}
+        return {} if self._fired is None else {"fired": self._fired}, {
+            "trajectory": self.trajectory,
+            "due": self._due,
+            "told": self._told,
+            "facts": facts,
+        }
 
-    def _note_firing(self, codes: SparseCodes) -> None:
-        if self._last_fired is None:
-            # everybody starts as fired at 0: silent for the whole of a run shorter than the window is still dead
-            self._last_fired = torch.zeros(codes.d_sae, dtype=torch.int64, device=codes.latents.device)
-        self._last_fired[codes.latents[codes.values.detach() != 0]] = self._meter.tokens
+    def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any], device: torch.device) -> None:
+        """Takes back what `state` gave."""
+        self._fired = tensors["fired"].to(device) if "fired" in tensors else None
+        self.trajectory[:] = numbers["trajectory"]
+        self._due, self._told = list(numbers["due"]), int(numbers["told"])
+        self._facts = {name: _FactSummary(**summary) for name, summary in numbers["facts"].items()}

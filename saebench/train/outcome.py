@@ -15,8 +15,19 @@ from saebench.artifacts import read_meta, save_checkpoint
 if TYPE_CHECKING:
     from saebench.plan.model import Cell, Part
 
-_FACTS = ("status", "steps", "epochs", "trajectory", "dead_fraction", "facts", "input_scale", "fitted")
-_MEASURED = ("device_s", "peak_memory_bytes", "peak_memory_scope")
+_FACTS = (
+    "status",
+    "steps",
+    "epochs",
+    "over_spent",
+    "trajectory",
+    "dead_fraction",
+    "facts",
+    "numerics",
+    "input_scale",
+    "fitted",
+)
+_MEASURED = ("device_s", "waited_s", "ancestors_s", "trajectory_s", "peak_memory_bytes", "peak_memory_scope")
 
 
 @dataclass
@@ -32,12 +43,18 @@ class TrainOutcome:
         ancestors: Tokens and FLOPs that its parent, and its parent's parents, spent on training.
         forward_flops: What the language model's forward of those tokens costs alone.
         epochs: Tokens over the distinct tokens of the source.
+        over_spent: Tokens past the allotment, less than a batch.
         trajectory: `{tokens, flops, fvu, l0}` at up to 12 log-spaced points, on the training batch of that step.
         dead_fraction: Latents silent in the last fifth of the allotment; None where not observed.
+        numerics: Back end and precisions, see `saebench.train.numerics`; None where no step was taken.
         input_scale: Inputs were divided by it.
         facts: Summaries of the numbers that the steps reported.
         fitted: True when `fit` stood in place of gradient steps.
-        device_s, peak_memory_bytes, peak_memory_scope: Measured; None where training did not begin.
+        device_s: Measured seconds of its own work, its neighbours in the pass left out; None where training did not begin.
+        waited_s: Measured seconds that its batches took to come, shared by all cells that read them.
+        ancestors_s: Measured `device_s` of its parent and its parent's parents.
+        trajectory_s: `device_s` at each point of the trajectory.
+        peak_memory_bytes, peak_memory_scope: Measured; None where training did not begin.
         module: The trained module in its own units, in inference form; None unless ok.
         traceback: For `--debug`; stands in no record.
     """
@@ -51,12 +68,17 @@ class TrainOutcome:
     ancestors: dict[str, int] = field(default_factory=lambda: {"tokens": 0, "flops": 0})
     forward_flops: int = 0
     epochs: float = 0.0
+    over_spent: int = 0
     trajectory: list[dict[str, Any]] = field(default_factory=list)
     dead_fraction: float | None = None
     input_scale: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    numerics: dict[str, Any] | None = None
     fitted: bool = False
     device_s: float | None = None
+    waited_s: float = 0.0
+    ancestors_s: float = 0.0
+    trajectory_s: list[float] = field(default_factory=list)
     peak_memory_bytes: int | None = None
     peak_memory_scope: str | None = None
     module: torch.nn.Module | None = None
@@ -66,6 +88,12 @@ class TrainOutcome:
     def ok(self) -> bool:
         """True when there is a module to score."""
         return self.status == "ok"
+
+    def inherit(self, meta: Mapping[str, Any]) -> None:
+        """Notes what the parent cost, from its checkpoint's meta."""
+        self.ancestors = dict(meta["training"]["total_spent"])
+        measured = meta["measured"]
+        self.ancestors_s = float(measured["device_s"] or 0.0) + float(measured["ancestors_s"])
 
     @property
     def spent(self) -> dict[str, int]:
@@ -88,9 +116,11 @@ class TrainOutcome:
             return None
         return {
             "steps": self.steps,
+            "over_spent": self.over_spent,
             "trajectory": self.trajectory,
             "dead_fraction": self.dead_fraction,
             "facts": self.facts,
+            "numerics": self.numerics,
         }
 
     def training_facts(self, data_tokens: int = 0) -> TrainingFacts:

@@ -35,7 +35,16 @@ addEventListener("error", (event) => problems.push("error: " + event.message));
 addEventListener("unhandledrejection", (event) => problems.push("rejection: " + event.reason));
 addEventListener("securitypolicyviolation", (event) => problems.push("policy: " + event.violatedDirective + " " + event.blockedURI));
 for (const level of ["error", "warn"]) { console[level] = (...parts) => problems.push(level + ": " + parts.join(" ")); }
-const report = () => {
+const shown = (place) => place.offsetParent !== null;
+const drawn = (place) => place.querySelectorAll("svg path, svg line").length;
+const press = async (section, value) => {
+  section.querySelector(`input[value="${value}"]`).click();
+  for (let i = 0; i < 100 && [...section.querySelectorAll(".chart")].some((place) => shown(place) && !drawn(place)); i++) { await new Promise((done) => setTimeout(done, 50)); }
+  const states = [...section.querySelectorAll(".state")].filter(shown);
+  const charts = [...section.querySelectorAll(".chart")].filter(shown);
+  return { states: states.map((state) => state.dataset.state), text: states.map((state) => state.innerText).join(" "), charts: charts.map((place) => [place.dataset.spec.replace(/^site-[^-]+-/, ""), drawn(place)]) };
+};
+const report = async () => {
   const table = document.querySelector("table.sortable");
   const column = () => [...table.tBodies[0].rows].map((row) => row.cells[3].dataset.v);
   const heading = table.tHead.rows[1].cells[3];
@@ -46,11 +55,15 @@ const report = () => {
   const found = {
     problems, before, up, down: column(), sorted: heading.getAttribute("aria-sort"),
     requests: performance.getEntriesByType("resource").map((entry) => entry.name).filter((name) => !name.startsWith("data:")),
-    charts: [...document.querySelectorAll(".chart")].map((place) => ({
+    charts: [...document.querySelectorAll(".chart")].filter(shown).map((place) => ({
       id: place.dataset.spec, marks: place.querySelectorAll("svg path, svg line").length, width: place.clientWidth, drawn: place.querySelector("svg")?.clientWidth || 0,
     })),
     controls: table.tBodies[1].rows.length, wide: document.documentElement.scrollWidth, view: document.documentElement.clientWidth, theme: document.documentElement.dataset.drawn,
   };
+  const section = document.querySelector(".spend");
+  found.first = [...section.querySelectorAll(".state")].filter(shown).map((state) => state.dataset.state);
+  found.pressed = {};
+  for (const value of ["flops", "all-in", "seconds", "training", "tokens"]) { found.pressed[value] = await press(section, value); }
   const note = document.createElement("pre");
   note.id = "probe";
   note.textContent = JSON.stringify(found);
@@ -120,3 +133,18 @@ def test_the_page_draws_sorts_and_stays_at_home(page: Path, tmp_path: Path, widt
     assert report["sorted"] == "descending"
     assert report["controls"] == 5
     assert report["theme"] == "light"
+    assert report["first"] == ["tokens-training"]
+    for value, state in {
+        "flops": "flops-training",
+        "all-in": "flops-all-in",
+        "seconds": "seconds-all-in",
+        "training": "seconds-training",
+        "tokens": "tokens-training",
+    }.items():
+        pressed = report["pressed"][value]
+        assert pressed["states"] == [state], value
+        ((name, marks),) = pressed["charts"]
+        assert name == f"spend-{state}"
+        assert marks > 10, value
+    assert "Compared at 3.00e+09 FLOPs" in report["pressed"]["flops"]["text"]
+    assert "its data and parent alone cost 5 s" in report["pressed"]["seconds"]["text"]

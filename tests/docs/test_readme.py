@@ -11,7 +11,7 @@ from saebench.cli import cli
 from saebench.jobs import plan_suite
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/hooks.md", "docs/architecture.md")
+PAGES = ("README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md"))), "CONTRIBUTING.md")
 README = (ROOT / "README.md").read_text("utf-8")
 
 

@@ -77,7 +77,7 @@ def cost_relu(config: ReLUL1Config, site: Site) -> Cost:
 
 def cost_batch_topk(config: BatchTopKConfig, site: Site) -> Cost:
     """As TopK, and one threshold."""
-    return linear_cost(site.d_in, config.d_sae, expected_l0=config.k, buffer_bytes=8)
+    return linear_cost(site.d_in, config.d_sae, expected_l0=config.k, buffer_bytes=8, blocked=False)
 
 
 @hookimpl

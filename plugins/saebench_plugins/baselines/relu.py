@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, SparseCodes, StepInfo
-from saebench.nn import LinearSAE, copy_parent, draw_by_loss, linear_threshold, unit_rows_
+from saebench.nn import (
+    LinearSAE,
+    copy_parent,
+    draw_by_loss,
+    fill_gradients,
+    finish_bias_gradient,
+    linear_above,
+    linear_threshold,
+    reconstruct,
+    unit_rows_,
+)
 from saebench_plugins.baselines.plugin import ReLUL1Config
 
 RESAMPLED_ENCODER_NORM = 0.2
@@ -48,6 +60,20 @@ class ReLUL1(LinearSAE):
         return LossTerms(
             self.reconstruction(x_hat, batch.target), {"l1": self.config.l1_coefficient * l1}, codes, x_hat
         )
+
+    @torch.no_grad()
+    def loss_and_grad(
+        self, batch: ActivationBatch, step: StepInfo, token_weights: Callable[[Tensor], Tensor] | None = None
+    ) -> LossTerms:
+        """`training_loss` and its gradient by hand."""
+        x = batch.x - self.b_dec
+        found = linear_above(x, self.W_enc, self.b_enc, 0.0)
+        codes = SparseCodes(found.values, found.latents, found.offsets, self.d_sae)
+        made = reconstruct(self, codes, batch.target, token_weights)
+        weight = self.config.l1_coefficient / batch.n_tokens / self.variance.sqrt()
+        fill_gradients(self, x, codes, made.df + weight, made.g)
+        finish_bias_gradient(self)
+        return LossTerms(made.losses, {"l1": weight * codes.values.sum()}, codes, made.x_hat)
 
     @torch.no_grad()
     def after_step(self, after: AfterStep) -> None:

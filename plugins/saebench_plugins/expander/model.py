@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +13,8 @@ from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, SparseCode
 from saebench.nn import (
     copy_parent,
     draw_by_loss,
-    encode_topk,
     expander_decode,
     expander_dense,
-    expander_pre_acts,
     expander_values,
     geometric_median,
     mask_digest,
@@ -23,6 +22,7 @@ from saebench.nn import (
     stored_bytes,
     total_variance,
 )
+from saebench.nn.expander import expander_gradients, expander_topk
 from saebench_plugins.expander.plugin import ExpanderConfig
 
 NORM_FLOOR = 1e-8
@@ -69,7 +69,7 @@ class Expander(nn.Module):
 
     def _encode(self, x: Tensor, W: Tensor) -> SparseCodes:
         centred = x - self.b_dec
-        codes = encode_topk(expander_pre_acts(centred, W, self.b_enc, self.coords), self.config.k)
+        codes = expander_topk(centred, W, self.b_enc, self.coords, self.config.k)
         return replace(codes, values=expander_values(centred, W, self.b_enc, self.coords, codes))
 
     def _decode(self, codes: SparseCodes, W: Tensor) -> Tensor:
@@ -89,6 +89,31 @@ class Expander(nn.Module):
         codes = self._encode(batch.x, W)
         x_hat = self._decode(codes, W)
         return LossTerms((batch.target - x_hat).pow(2).sum(1) / self.variance, {}, codes, x_hat)
+
+    @torch.no_grad()
+    def loss_and_grad(
+        self, batch: ActivationBatch, step: StepInfo, token_weights: Callable[[Tensor], Tensor] | None = None
+    ) -> LossTerms:
+        """`training_loss` and the gradients of its mean (or of the sum under `token_weights`), without autograd."""
+        W, centred = self.directions(), batch.x - self.b_dec
+        codes = expander_topk(centred, W, self.b_enc, self.coords, self.config.k)
+        x_hat = self._decode(codes, W)
+        residual = x_hat - batch.target
+        losses = residual.pow(2).sum(1) / self.variance
+        if token_weights is None:
+            d_x_hat = residual.mul_(2.0 / (self.variance * batch.n_tokens))
+        else:
+            d_x_hat = residual.mul_((token_weights(losses) * (2.0 / self.variance)).unsqueeze(1))
+        d_W, self.b_enc.grad, d_centred = expander_gradients(d_x_hat, centred, codes, W, self.coords)
+        self.b_dec.grad = d_x_hat.sum(0) - d_centred
+        self.V.grad = self._through_norms(d_W, W)
+        return LossTerms(losses, {}, codes, x_hat)
+
+    def _through_norms(self, d_W: Tensor, W: Tensor) -> Tensor:
+        """The gradient in V of what has gradient `d_W` in the directions: along a row nothing, but where the norm's floor holds."""
+        norms = self.V.norm(dim=1, keepdim=True)
+        along = (d_W * W).sum(1, keepdim=True).masked_fill_(norms < NORM_FLOOR, 0.0)
+        return (d_W - along * W).div_(norms.clamp_min_(NORM_FLOOR))
 
     @torch.no_grad()
     def after_step(self, after: AfterStep) -> None:

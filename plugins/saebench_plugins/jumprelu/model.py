@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,17 @@ from torch import Tensor, nn
 
 from saebench.api import ActivationBatch, LossTerms, NonNegative, Site, SparseCodes, StepInfo
 from saebench.api.sae import Constraint
-from saebench.nn import LinearSAE, copy_parent, jumprelu, linear_threshold, upper_quantile
+from saebench.nn import (
+    LinearSAE,
+    copy_parent,
+    fill_gradients,
+    finish_bias_gradient,
+    jumprelu,
+    linear_above,
+    linear_threshold,
+    reconstruct,
+    upper_quantile,
+)
 from saebench.nn import step as heaviside
 from saebench_plugins.jumprelu.plugin import JumpReLUConfig
 
@@ -72,12 +83,38 @@ class JumpReLU(LinearSAE):
         codes = replace(pre, values=jumprelu(pre.values, theta, eps))
         x_hat = self.decode(codes)
         l0 = heaviside(pre.values.detach(), theta, eps).sum() / batch.n_tokens
+        penalty, _ = self._penalty(l0, step)
+        return LossTerms(self.reconstruction(x_hat, batch.target), {"l0": penalty}, codes, x_hat)
+
+    def _penalty(self, l0: Tensor, step: StepInfo) -> tuple[Tensor, Tensor]:
+        """The penalty of a batch's mean L0, and its derivative."""
         strength = min(1.0, step.progress / self.config.penalty_warmup)
         if self.config.target_l0 is not None:
-            penalty = self.config.target_coefficient * (l0 / self.config.target_l0 - 1).pow(2)
-        else:
-            penalty = (self.config.l0_coefficient or 0.0) * l0
-        return LossTerms(self.reconstruction(x_hat, batch.target), {"l0": strength * penalty}, codes, x_hat)
+            off, weight = l0 / self.config.target_l0 - 1, strength * self.config.target_coefficient
+            return weight * off.pow(2), 2 * weight / self.config.target_l0 * off
+        weight = strength * (self.config.l0_coefficient or 0.0)
+        return weight * l0, torch.full_like(l0, weight)
+
+    @torch.no_grad()
+    def loss_and_grad(
+        self, batch: ActivationBatch, step: StepInfo, token_weights: Callable[[Tensor], Tensor] | None = None
+    ) -> LossTerms:
+        """`training_loss` and its gradient by hand."""
+        eps = float(self.bandwidth)
+        x = batch.x - self.b_dec
+        pre = linear_above(x, self.W_enc, self.b_enc, self.theta - eps / 2)
+        theta = self.theta[pre.latents]
+        fired = pre.values > theta
+        codes = SparseCodes(pre.values * fired, pre.latents, pre.offsets, self.d_sae)
+        made = reconstruct(self, codes, batch.target, token_weights)
+        order, offsets = fill_gradients(self, x, codes, made.df * fired, made.g)
+        finish_bias_gradient(self)
+        l0 = fired.sum().to(x.dtype) / batch.n_tokens
+        penalty, slope = self._penalty(l0, step)
+        kernel = ((pre.values - theta).abs() < eps / 2).to(x.dtype) / -eps
+        d_theta = kernel * (theta * made.df + slope / batch.n_tokens)
+        self.theta.grad = torch.segment_reduce(d_theta[order], "sum", offsets=offsets, initial=0.0)
+        return LossTerms(made.losses, {"l0": penalty}, codes, made.x_hat)
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """Thresholds learn at a rate, and forget at a rate, of their own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from saebench.nn import (
     decoder_directions,
     effective_sample_size,
     encoder_directions,
+    loss_and_grad,
     stored_bytes,
     term_weights,
 )
@@ -62,7 +63,15 @@ class SSAE(nn.Module):
 
     def training_loss(self, batch: ActivationBatch, step: StepInfo) -> LossTerms:
         """The base's terms, and how many tokens decide this step."""
-        terms = self._sae.training_loss(batch, step)
+        return self._with_sample_size(self._sae.training_loss(batch, step))
+
+    def loss_and_grad(
+        self, batch: ActivationBatch, step: StepInfo, token_weights: Callable[[Tensor], Tensor] | None = None
+    ) -> LossTerms:
+        """The base's terms and gradients, however it makes them."""
+        return self._with_sample_size(loss_and_grad(self.base, batch, step, token_weights))
+
+    def _with_sample_size(self, terms: LossTerms) -> LossTerms:
         weights = term_weights(terms.reconstruction.detach(), self.config.tilt)
         return replace(terms, facts={**terms.facts, "effective_sample_size": effective_sample_size(weights)})
 

@@ -30,18 +30,32 @@
   addEventListener("hashchange", openTarget);
   openTarget();
 
-  // Charts, drawn again when light turns to dark.
+  // Charts, drawn again when light turns to dark. Hidden ones have no width: they are drawn when the switch shows them.
   const { charts, themes } = JSON.parse(document.getElementById("specs").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const draw = async () => {
-    const config = dark.matches ? themes.dark : themes.light;
+    const theme = dark.matches ? "dark" : "light";
+    const config = themes[theme];
     for (const place of document.querySelectorAll(".chart")) {
+      if (place.closest("[hidden]") || place.dataset.drawn === theme) continue;
+      place.dataset.drawn = theme;
       const legend = { ...config.legend, columns: Math.max(2, Math.floor(place.clientWidth / 100)) };
-      const options = { actions: false, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" }, config: { ...config, legend } };
+      const options = { actions: false, renderer: "svg", tooltip: { theme }, config: { ...config, legend } };
       await vegaEmbed(place, charts[place.dataset.spec], options);
     }
-    document.documentElement.dataset.drawn = dark.matches ? "dark" : "light";
+    document.documentElement.dataset.drawn = theme;
   };
+
+  // Equal spend: of the six comparisons, the switch shows one.
+  for (const section of document.querySelectorAll(".spend")) {
+    const show = () => {
+      const chosen = [...section.querySelectorAll("input:checked")].map((input) => input.value).join("-");
+      for (const state of section.querySelectorAll(".state")) state.hidden = state.dataset.state !== chosen;
+    };
+    section.addEventListener("change", () => { show(); draw(); });
+    show();
+  }
+
   if (Object.keys(charts).length) {
     dark.addEventListener("change", draw);
     draw();

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+_spec = importlib.util.spec_from_file_location("data_toys", Path(__file__).parent / "toys.py")
+assert _spec is not None and _spec.loader is not None
+toys = sys.modules["data_toys"] = importlib.util.module_from_spec(_spec)  # test folders are no packages
+_spec.loader.exec_module(toys)
 
 WORDS = (
     "the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "and", "then", "it", "saw", "big", "red", "old", "new", "house", "river", "sun", "moon", "fish", "bird",
@@ -82,3 +89,19 @@ def bert(tmp_path_factory) -> Path:
         vocab_size=32,
     )
     return save_model(folder, BertForMaskedLM, config)
+
+
+@pytest.fixture
+def model(neox: Path):
+    from saebench.data import describe_model
+
+    facts = describe_model(str(neox))
+    return toys.Model(str(neox), facts.digest, facts.hookpoint("layers.1").path)
+
+
+@pytest.fixture
+def encoder(bert: Path):
+    from saebench.data import describe_model
+
+    facts = describe_model(str(bert))
+    return toys.Model(str(bert), facts.digest, facts.hookpoint("layers.0").path)

@@ -4,159 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from data_toys import Cohort, Evaluation, Use, sources
 
-from saebench.api import ActivationBatch, DatasetSpec, Document, SparseCodes, SuiteError, document_digest, split_of
-from saebench.artifacts import RunFolder
-from saebench.data import Sources, describe_model
+from saebench.api import SuiteError
 from saebench.data.language_model import LanguageModel
 from saebench.data.losses import LossSet
 from saebench.data.seeds import generator
-from saebench.data.sources import TrainingSource
 from saebench.data.tokens import sequence_digest
-
-
-@dataclass(frozen=True)
-class Options:
-    n: int = 200
-    leak: bool = False
-
-
-WORDS = (
-    "the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "and", "then", "it", "saw", "big", "red", "old", "new", "house", "river", "sun", "moon", "fish", "bird",
-)  # fmt: skip
-
-
-class ToyText:
-    def __init__(self, options, context):
-        self.options, self.context = options, context
-
-    def documents(self, split):
-        draws = generator("toy")
-        for number in range(self.options.n):
-            chosen = torch.randint(len(WORDS), (12,), generator=draws).tolist()
-            text = " ".join(WORDS[index] for index in chosen)
-            if split_of(document_digest(text)) == split or (self.options.leak and number < 100):
-                yield Document(text, f"toy[{number}]")
-
-    def manifest(self):
-        return {"documents": self.options.n}
-
-
-class ToySamples:
-    def __init__(self, options, context):
-        self.options, self.context = options, context
-
-    def sequences(self, split, n_tokens):
-        model = self.context.model
-        ids = model.sample(
-            self.options.n, self.context.length, temperature=1.0, top_p=1.0, generator=generator("toy", split)
-        )
-        self.context.meter.add(tokens=ids.numel(), flops=7)
-        yield from ids
-
-    def manifest(self):
-        return {}
-
-
-class ToyVectors:
-    d_in = 4
-
-    def __init__(self, options, context):
-        self.dictionary = torch.eye(4)
-
-    def n_tokens(self, split):
-        return None
-
-    def batches(self, split, n_tokens, batch, seed):
-        draws = generator(split, seed)
-        for start in range(0, n_tokens, batch):
-            z = torch.rand(min(batch, n_tokens - start), 4, generator=draws).gt(0.5).float()
-            yield ActivationBatch(z, z, truth=SparseCodes.from_dense(z))
-
-    def manifest(self):
-        return {"kind": "toy"}
-
-
-SPECS = {
-    "text": DatasetSpec("text", "1", Options, "text", ToyText),
-    "generated": DatasetSpec("generated", "1", Options, "generated", ToySamples, uses_model=True),
-    "synthetic": DatasetSpec("synthetic", "1", Options, "synthetic", ToyVectors),
-}
-
-
-class Offers:
-    def dataset(self, name):
-        return SimpleNamespace(spec=SPECS[name])
-
-    def load_model(self, ref):
-        return None
-
-
-@dataclass(frozen=True)
-class Use:
-    """Stands for the plan's DatasetUse."""
-
-    name: str
-    kind: str = "text"
-    options: Any = dataclasses.field(default_factory=dict)
-    version: str = "1"
-
-    @property
-    def plugin(self):
-        return self.kind
-
-    @property
-    def recipe(self):
-        return document_digest(f"{self.kind}{sorted(self.options.items())}")
-
-
-@dataclass(frozen=True)
-class Model:
-    id: str
-    digest: str
-    hookpoint: str
-    revision: str | None = None
-    context: int = 16
-
-
-@dataclass(frozen=True)
-class Cohort:
-    dataset: Use
-    model: Model | None
-    tokens: int = 900
-    data_seed: int = 0
-    dtype: str = "float32"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    tokens: int = 300
-    loss_tokens: int = 150
-    density_tokens: int = 200
-
-
-@pytest.fixture
-def model(neox: Path) -> Model:
-    facts = describe_model(str(neox))
-    return Model(str(neox), facts.digest, facts.hookpoint("layers.1").path)
-
-
-@pytest.fixture
-def encoder(bert: Path) -> Model:
-    facts = describe_model(str(bert))
-    return Model(str(bert), facts.digest, facts.hookpoint("layers.0").path)
-
-
-def sources(folder: Path, *uses: Use) -> Sources:
-    return Sources({use.name: use for use in uses}, run=RunFolder(folder), catalog=Offers(), progress=False)
 
 
 def test_training_activations_are_those_of_the_model(tmp_path, model):
@@ -165,7 +23,7 @@ def test_training_activations_are_those_of_the_model(tmp_path, model):
     batch = next(source.batches(64, seed=3))
     lm = LanguageModel.load(model.id)
     assert not bool(lm.special_mask(batch.token_ids).any())
-    store = source._store
+    store = source.rows.store
     whole = store.slice(0, 900)
     # the windows again, from the stored ids: packed windows hold a BOS between documents, so put ids back by position
     ids = torch.full((int(whole.sequence_ids.max()) + 1, 16), lm.bos_id)
@@ -204,7 +62,7 @@ def test_stores_are_reused_and_the_data_seed_decides(tmp_path, model, monkeypatc
     first = sources(tmp_path).training(Cohort(Use("toy"), model))
     other = sources(tmp_path).training(Cohort(Use("toy"), model, data_seed=1))
     assert first.content != other.content
-    monkeypatch.setattr(Sources, "_build_training", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(LanguageModel, "run", lambda *_, **__: pytest.fail("built again"))
     again = sources(tmp_path).training(Cohort(Use("toy"), model))
     assert (again.content, again.data_cost, again.document_digests) == (
         first.content,
@@ -315,7 +173,7 @@ def test_self_samples_are_distinct_and_none_is_a_training_sample(tmp_path, model
     assert len(samples) > 5
 
     taken = sorted(samples)[:3]
-    trained = TrainingSource(plain._store, 0, torch.device("cpu"))
+    trained = room.training(Cohort(Use("toy"), model))
     trained.document_digests = frozenset(taken)
     second = room.evaluation(Use("toy"), model, Evaluation(), 0, training=trained)
     others = second._scored.stream_store("self-sampled", trained).documents

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import namedtuple
 
 import pytest
 import torch
 
 import saebench.data.store as store_module
-from saebench.api import ActivationBatch, MachineError
+from saebench.api import ActivationBatch, MachineError, SuiteError
 from saebench.data.seeds import generator
 from saebench.data.store import ActivationStore
 
@@ -90,7 +91,49 @@ def test_a_build_that_breaks_leaves_nothing(tmp_path):
 
 def test_a_full_disk_is_told_before_anything_is_made(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _path: usage(10, 10, 10))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10, 10, 10))
     with pytest.raises(MachineError, match=r"vectors takes .* MB, but only .* free"):
         build(tmp_path / "s", {}, torch.ones(5, 2))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("column", ["x", "positions"])
+def test_a_shard_that_an_earlier_run_left_is_checked_when_first_read(column, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 160)  # 10 rows
+    x = torch.randn(30, 4, generator=generator("x"))
+    build(tmp_path / "s", {}, x)
+    path = tmp_path / "s" / f"{column}-00001.bin"
+    data = bytearray(path.read_bytes())
+    data[5] ^= 4
+    path.write_bytes(bytes(data))
+    store = ActivationStore.open(tmp_path / "s", {})
+    assert torch.equal(store.slice(0, 10).x, x[:10])
+    assert torch.equal(store.take(torch.tensor([25, 3])).x, x[[25, 3]])
+    with pytest.raises(
+        MachineError, match=rf"{column}-00001.bin: the stored activations are damaged.*Run the same command"
+    ):
+        store.slice(5, 15)
+    assert ActivationStore.open(tmp_path / "s", {}) is None  # set aside: it will be built anew
+    build(tmp_path / "s", {}, x)
+    assert torch.equal(ActivationStore.open(tmp_path / "s", {}).slice(0, 30).x, x)
+
+
+def test_a_shard_is_checked_once_and_never_by_who_wrote_it(tmp_path, monkeypatch):
+    checked = []
+    digest_of = store_module.file_digest
+    monkeypatch.setattr(store_module, "file_digest", lambda path: checked.append(path.name) or digest_of(path))
+    build(tmp_path / "s", {}, torch.ones(5, 2), tokens=False)
+    ActivationStore.open(tmp_path / "s", {}, checked=True).slice(0, 5)
+    assert checked == []
+    store = ActivationStore.open(tmp_path / "s", {})
+    store.slice(0, 5), store.slice(0, 5)
+    assert checked == ["x-00000.bin"]
+
+
+def test_half_precision_refuses_what_it_cannot_hold(tmp_path):
+    x = torch.tensor([[1.0, 65_504.0], [-7e4, 0.0]])
+    with pytest.raises(SuiteError, match=r"an activation of 7e\+04 does not fit into float16"):
+        build(tmp_path / "s", {}, x, "float16")
+    assert list(tmp_path.iterdir()) == []
+    assert torch.equal(build(tmp_path / "s", {}, x[:1], "float16").slice(0, 1).x, x[:1])
+    assert torch.isfinite(build(tmp_path / "b", {}, x, "bfloat16").slice(0, 2).x).all()

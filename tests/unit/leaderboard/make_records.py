@@ -61,6 +61,14 @@ ENTRIES = {
     "faithful": ("topk", "own", -0.0004, 0.06, 1.0),
     "ssae": ("ssae", "near", -0.012, 0.04, 1.0),
 }
+# Seconds a token, of data making and of the parent; None for records of before these were kept.
+SECONDS = {
+    "topk": (2e-5, 0.0, 0.0),
+    "jumprelu": (4e-5, 0.0, 0.0),
+    "expander": (1e-5, 0.0, 0.0),
+    "faithful": (2e-5, 5.0, 0.0),
+    "ssae": None,
+}
 
 
 def hexes(*parts: object, length: int = 64) -> str:
@@ -141,6 +149,7 @@ def cell_record(
     control: bool = False, model: dict[str, Any] | None = MODEL, config: dict[str, Any] | None = None, expected_l0: float | None = None, status: str = "ok",
     error: dict[str, Any] | None = None, datasets: tuple[str, ...] = ("docs", "near"), tokens: int = 150_000, data_tokens: int = 0, parent_tokens: int = 0,
     details: dict[str, Any] | None = None, version: str = "1", finished: str = "2026-11-20T08:00:00Z", supersedes: str | None = None, trajectory: list[dict[str, Any]] | None = None,
+    seconds: tuple[float, float, float] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     config = {"d_sae": 512} if config is None else config
     cell_id = hexes("cell", suite, entry, point, seed, config, dataset)
@@ -171,8 +180,27 @@ def cell_record(
         "host": {"cpu": "test cpu", "cores": 2, "memory_bytes": 8_000_000_000, "platform": "linux", "device": "cpu"},
         "versions": {"saebench": "0.1.0", "python": "3.11.9", "torch": "2.11.0"},
         "plugins": {f"architecture/{architecture}": {"distribution": "saebench-harness", "version": "0.1.0"}},
-        "threads": 2, "started": "2026-11-20T07:59:00Z", "finished": finished,
+        "threads": 2, "observer_errors": [], "started": "2026-11-20T07:59:00Z", "finished": finished,
     }  # fmt: skip
+    if seconds is not None:
+        a_token, data_s, parent_s = seconds
+        measured["trajectory_s"] = [step["tokens"] * a_token for step in trajectory or []]
+        measured["spent_s"] = {
+            "train": tokens * a_token,
+            "data": data_s,
+            "parent": parent_s,
+            "forward": 2.0,
+            "scoring": 1.5,
+        }
+        facts["training"]["numerics"] = {
+            "backend": "bf16-screen",
+            "parameters": "float32",
+            "products": ["screen"],
+            "deterministic": True,
+        }
+        facts["training"]["facts"] = {
+            "fallback_rows": {"mean": 0.001 * (1 + seed), "min": 0.0, "max": 0.01, "last": 0.0, "n": 146}
+        }
     return {
         "schema_version": 1,
         "kind": "cell",
@@ -258,7 +286,7 @@ def make_records() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]
                 steps = [
                     {
                         "tokens": int(150_000 * 2 ** (i - 11)),
-                        "flops": 1e9,
+                        "flops": round(150_000 * 2 ** (i - 11) * (2e4 if entry == "expander" else 1e5)),
                         "fvu": (1 - values["variance-explained"]) * (1 + 0.35 * (11 - i)),
                         "l0": level * 1.0,
                     }
@@ -293,7 +321,7 @@ def make_records() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]
                 }
                 members.append(put(cell_record(
                     entry, label, seed, values, architecture=architecture, dataset=dataset, config={"d_sae": 512, "k": level}, expected_l0=float(level), status=status, error=error,
-                    details=details, trajectory=steps, **own,
+                    details=details, trajectory=steps, seconds=SECONDS[entry], **own,
                 )))  # fmt: skip
             cosine = 0.62 - dead + 0.02 * math.log2(level)
             label = members[0]["facts"]["point"]

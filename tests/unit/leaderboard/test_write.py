@@ -105,6 +105,9 @@ def test_the_page_shows_contenders_intervals_ties_failures_and_versions(out: Pat
         "Strongest contexts",
         "control-pca",
         "density above 0.1",
+        "bf16-screen",
+        "0.200%",
+        "every contender's whole run",
     ):
         assert wanted in text, wanted
     specs = json.loads(re.findall(r'<script type="application/json" id="specs">(.*?)</script>', text, re.S)[0])
@@ -115,7 +118,8 @@ def test_the_page_shows_contenders_intervals_ties_failures_and_versions(out: Pat
         "density",
         "ffr",
         "stability",
-        "training",
+        "spend-tokens-training",
+        "spend-seconds-all-in",
     }
 
 

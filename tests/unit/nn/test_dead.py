@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 
 from saebench.api import SparseCodes
-from saebench.nn import DeadLatents, aux_k_loss, default_k_aux, draw_by_loss
+from saebench.nn import DeadLatents, LinearSAE, add_aux_k_gradients, aux_k_loss, default_k_aux, draw_by_loss
+from saebench.nn.dead import keep_largest_, zero_where_zero_
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
@@ -94,3 +98,75 @@ def test_draws_follow_the_losses() -> None:
     assert counts[0] == 0
     assert 0.7 < counts[2] / 4000 < 0.8
     assert set(draw_by_loss(torch.zeros(2), 50, generator).tolist()) == {0, 1}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.integers(1, 4),
+    m=st.integers(1, 40),
+    k=st.integers(1, 45),
+    dtype=st.sampled_from([torch.bfloat16, torch.float32, torch.float64]),
+    shift=st.sampled_from([0.0, -1.0, -9.0, 9.0]),
+    seed=st.integers(0, 1000),
+)
+def test_keep_largest_by_the_obvious_way(
+    rows: int, m: int, k: int, dtype: torch.dtype, shift: float, seed: int
+) -> None:
+    z = rand(rows, m, seed=seed).add(shift).mul(4).round().div(4).to(dtype)  # with ties
+    z[0, 0] = -0.0
+    rectified = z.relu()
+    kth = rectified.sort(dim=1, descending=True).values[:, min(k, m) - 1 : min(k, m)]
+    expected = torch.where(rectified >= kth, rectified, 0.0)
+    kept = z.clone()
+    keep_largest_(kept, k)
+    assert torch.equal(kept, expected)
+    values = rand(rows, m, seed=seed + 1).to(dtype)
+    masked = values.clone()
+    zero_where_zero_(masked, kept)
+    assert torch.equal(masked, torch.where(kept > 0, values, 0.0))
+
+
+def test_keep_largest_over_several_blocks() -> None:
+    z = rand(1300, 7)
+    kept = z.clone()
+    keep_largest_(kept, 2)
+    assert torch.equal(kept, z.relu() * (z >= z.topk(2, dim=1).values[:, -1:]))
+
+
+@pytest.mark.parametrize("k", [1, 2, 10])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4), (torch.bfloat16, 0.02)]
+)
+def test_gradients_by_hand_are_those_of_the_loss(k: int, dtype: torch.dtype, tolerance: float) -> None:
+    """What is there already stays; bfloat16 products are near, relative to the whole gradient."""
+    double = torch.float64 if dtype == torch.float64 else torch.float32
+    sae = LinearSAE(16, 40, torch.Generator().manual_seed(0)).to(double)
+    with torch.no_grad():
+        sae.b_enc.copy_(rand(40, seed=2))
+    x, residual, dead = rand(300, 16, seed=3).to(double), rand(300, 16, seed=4).to(double), torch.tensor([1, 4, 7, 22])
+    sae.zero_grad()
+    loss = 0.3 * aux_k_loss(x, residual, dead, sae.W_enc, sae.b_enc, sae.W_dec, k)
+    loss.backward()
+    expected = {name: parameter.grad for name, parameter in sae.named_parameters() if parameter.grad is not None}
+    assert set(expected) == {"W_enc", "b_enc", "W_dec"}
+    for name in expected:
+        sae.get_parameter(name).grad = torch.ones_like(sae.get_parameter(name))
+    before = residual.clone()
+    pre = functional.linear(x, sae.W_enc[dead], sae.b_enc[dead]).to(dtype)
+    made = add_aux_k_gradients(sae, x, pre, residual, dead, k, 0.3)
+    assert torch.equal(residual, before)
+    assert made.dtype == double
+    assert float(made) == pytest.approx(loss.item(), rel=tolerance)
+    for name, gradient in expected.items():
+        added = sae.get_parameter(name).grad - 1
+        assert float((added - gradient).norm() / gradient.norm()) < tolerance, name
+        alive = torch.ones(40, dtype=torch.bool).scatter(0, dead, False)
+        assert not added[alive].any()
+
+
+def test_no_gradient_without_dead_latents_or_variance() -> None:
+    sae = LinearSAE(5, 9, torch.Generator().manual_seed(0))
+    for residual, dead in ((torch.ones(4, 5), torch.arange(9)), (rand(4, 5).float(), torch.zeros(0, dtype=torch.long))):
+        made = add_aux_k_gradients(sae, torch.ones(4, 5), torch.ones(4, len(dead)), residual, dead, 3, 1.0)
+        assert float(made) == 0.0
+        assert sae.W_dec.grad is None

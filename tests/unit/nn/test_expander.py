@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -19,7 +21,10 @@ from saebench.nn import (
     expander_values,
     mask_digest,
     sample_mask,
+    topk,
 )
+from saebench.nn import expander as kernels
+from saebench.nn.expander import expander_gradients, expander_topk
 
 B, D, N, G, K = 6, 8, 12, 3, 4
 PINNED = [[3, 4, 5], [0, 2, 3], [1, 2, 3], [0, 1, 2]]
@@ -116,3 +121,117 @@ def test_decode_of_nothing() -> None:
     _, W, _, coords = setting()
     empty = SparseCodes.from_dense(torch.zeros(2, N, dtype=torch.float64))
     assert expander_decode(empty, W, coords, D).tolist() == [[0.0] * D] * 2
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    n=st.integers(1, 300),
+    columns=st.integers(1, 5),
+    low=st.sampled_from([-1, -4, -1000]),
+    seed=st.integers(0, 9999),
+    data=st.data(),
+)
+def test_top_of_columns_is_topk_whatever_the_ties(
+    n: int, columns: int, low: int, seed: int, data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(0, min(n, 40)))
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randint(low, -low + 1, (n, columns), generator=generator).float()
+    values, latents = kernels._top_of_columns(z, k)
+    expected_values, expected = topk(z.T, k)
+    assert torch.equal(latents, expected)
+    assert torch.equal(values, expected_values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "k"), [(50, 0), (50, 1), (50, 50), (1021, 3), (4096, 7), (4103, 32)])
+def test_topk_equals_that_of_all_pre_activations_bit_for_bit(n: int, k: int, dtype: torch.dtype) -> None:
+    coords = sample_mask(n, 24, 5, 0)
+    x, W, b = (t.to(dtype) for t in (rand(600, 24), rand(n, 5, seed=1), rand(n, seed=2)))
+    x[5] = 0.0
+    b[n // 2 :] = 0.0  # so that token 5 has more equal entries than k
+    codes, plain = expander_topk(x, W, b, coords, k), encode_topk(expander_pre_acts(x, W, b, coords), k)
+    assert torch.equal(codes.latents, plain.latents)
+    assert torch.equal(codes.values, plain.values)
+    assert torch.equal(codes.offsets, plain.offsets)
+
+
+def test_topk_refuses_k_beyond_the_latents() -> None:
+    x, W, b, coords = setting()
+    with pytest.raises(ValueError, match="k must lie in"):
+        expander_topk(x, W, b, coords, N + 1)
+
+
+def test_no_more_than_a_block_of_pre_activations_exists_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, sizes = 4096, []
+    coords, W, b, x = sample_mask(n, 24, 5, 0), rand(n, 5, seed=1), rand(n, seed=2), rand(100, 24)
+    whole = expander_topk(x, W, b, coords, 4)
+    original = kernels._pre_acts
+
+    def seen(*args: Tensor) -> Tensor:
+        pre = original(*args)
+        sizes.append(pre.numel() * pre.element_size())
+        return pre
+
+    monkeypatch.setattr(kernels, "_pre_acts", seen)
+    monkeypatch.setitem(kernels.BLOCK, "cpu", (32 * n * 8 + 1, 256))
+    parts = expander_topk(x, W, b, coords, 4)
+    assert sizes == [32 * n * 8] * 3 + [4 * n * 8]
+    assert torch.equal(parts.values, whole.values)
+    assert torch.equal(parts.latents, whole.latents)
+
+
+def ragged() -> SparseCodes:
+    """Codes with 0 to 3 entries a token, one of them zero."""
+    dense = rand(B, N, seed=5) * (rand(B, N, seed=6) > 1.2)
+    dense[2] = 0.0
+    codes = SparseCodes.from_dense(dense)
+    values = codes.values.clone()
+    values[0] = 0.0
+    return replace(codes, values=values)
+
+
+@pytest.mark.parametrize("kind", ["topk", "ragged", "none"])
+def test_gradients_equal_those_of_autograd(kind: str) -> None:
+    x, W, b, coords = setting()
+    codes = {
+        "topk": lambda: expander_topk(x, W, b, coords, K),
+        "ragged": ragged,
+        "none": lambda: SparseCodes.from_dense(torch.zeros(B, N, dtype=torch.float64)),
+    }[kind]()
+    shift = torch.zeros(D, dtype=torch.float64, requires_grad=True)
+    W_leaf, b_leaf, weight = W.clone().requires_grad_(), b.clone().requires_grad_(), rand(B, D, seed=4)
+    live = replace(codes, values=expander_values(x + shift, W_leaf, b_leaf, coords, codes))
+    (expander_decode(live, W_leaf, coords, D) * weight).sum().backward()
+    ours = expander_gradients(weight, x, codes, W, coords)
+    for mine, leaf in zip(ours, (W_leaf, b_leaf, shift), strict=True):
+        torch.testing.assert_close(mine, leaf.grad)
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_same_bits_every_time_under_deterministic_algorithms() -> None:
+    n, d = 2048, 64
+    coords, x, W, b = sample_mask(n, d, 7, 0), rand(300, d).float(), rand(n, 7, seed=1).float(), rand(n, seed=2).float()
+
+    def once() -> tuple[Tensor, ...]:
+        codes = expander_topk(x, W, b, coords, 16)
+        x_hat = expander_decode(codes, W, coords, d)
+        return codes.values, codes.latents, x_hat, *expander_gradients(x_hat - x, x, codes, W, coords)
+
+    for first, second in pairwise(once() for _ in range(3)):
+        assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+
+
+def test_an_empty_batch() -> None:
+    x, W, b, coords = setting()
+    codes = expander_topk(x[:0], W, b, coords, K)
+    assert codes.n_rows == 0
+    assert expander_decode(codes, W, coords, D).shape == (0, D)

@@ -17,9 +17,16 @@ def test_linear_cost_by_hand() -> None:
     assert cost.n_parameters == sum(p.numel() for p in sae.parameters()) == 136
     assert cost.stored_bytes == stored_bytes(sae)
     assert cost.encode_flops_per_token == 2 * 6 * 10 + 10 + 6
-    assert cost.train_flops_per_active == 60
+    assert cost.train_flops_per_active == 4 * 2 * 6  # decode, its value gradient, two weight gradients
     assert cost.expected_l0 == 3
-    assert cost.training_memory_bytes(100) == 16 * 136 + 100 * cost.workspace_bytes_per_token
+    assert cost.workspace_bytes == 512 * 5 * 10 + 2 * 6 * 10  # a block's pre-activations with their mask, W_enc in bfloat16
+    assert cost.training_memory_bytes(100) == 16 * 136 + cost.workspace_bytes + 100 * cost.workspace_bytes_per_token
+
+
+def test_a_batch_selected_as_a_whole_needs_all_its_pre_activations() -> None:
+    blocked, whole = linear_cost(6, 10, expected_l0=3), linear_cost(6, 10, expected_l0=3, blocked=False)
+    assert whole.step_workspace_bytes(512) == blocked.step_workspace_bytes(512)
+    assert whole.step_workspace_bytes(1024) == blocked.step_workspace_bytes(1024) + 512 * 5 * 10
 
 
 def test_helpers_say_what_was_found_and_what_to_use() -> None:

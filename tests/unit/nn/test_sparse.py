@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from saebench.api import SparseCodes
-from saebench.nn import bag_sum, decode, linear_threshold, linear_topk, sparse_linear
+from saebench.nn import backends, bag_sum, decode, linear_threshold, linear_topk, sparse_linear
 
 B, D, N, K = 6, 5, 11, 3
 
@@ -150,3 +150,20 @@ def test_more_than_32767_latents() -> None:
     assert W.grad[0].tolist() == [2.0, 2.0]
     assert W.grad[33_000].tolist() == [3.0, 3.0]
     assert int((W.grad != 0).any(1).sum()) == 3
+
+
+@pytest.mark.parametrize("name", backends.BACKENDS)
+def test_float32_codes_and_gradients_are_near_those_of_float64(name: str) -> None:
+    x, W, b, cut = rand(300, 24), rand(96, 24, seed=1), rand(96, seed=2), rand(96, seed=5).abs() + 2
+    weight = rand(300, 96, seed=4)
+
+    def gradients(dtype: torch.dtype) -> list[Tensor]:
+        inputs = [leaf(t.to(dtype)) for t in (x, W, b)]
+        total = linear_topk(*inputs, 5).to_dense() + linear_threshold(*inputs, cut.to(dtype)).to_dense()
+        (total * weight.to(dtype)).sum().backward()
+        return [total.detach(), *(t.grad for t in inputs)]
+
+    with backends.force(name):
+        found = gradients(torch.float32)
+    for ours, theirs in zip(found, gradients(torch.float64), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))

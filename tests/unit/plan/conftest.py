@@ -173,8 +173,10 @@ def _info(name: str) -> MetricInfo:
 
 
 METRICS = [
-    CellMetricSpec("reconstruction", "3", (_info("fvu"), _info("mse")), "none:none", core=True),
-    CellMetricSpec("sparsity", "1", (_info("l0"),), "none:none", core=True),
+    CellMetricSpec("reconstruction", "3", (_info("fvu"), _info("mse")), "none:none", ("eval", "loss"), core=True),
+    CellMetricSpec(
+        "sparsity", "1", (_info("l0"),), "none:none", ("eval", "density", "random-tokens", "self-sampled"), core=True
+    ),
     CellMetricSpec("odd", "1", (_info("oddness"),), "none:none"),
     GroupMetricSpec("stability", "1", (_info("sfr"),), "none:none", core=True),
     GroupMetricSpec("across-data", "1", (_info("drift"),), "none:none", vary=frozenset({"dataset"}), core=True),
@@ -253,10 +255,11 @@ def planner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
         facts: Any = None,
         catalog: Catalog | None = None,
         only: str | None = None,
+        **more: Any,
     ) -> Plan:
         lines = "".join(f"  - {line.strip()}\n" for line in entries.strip().splitlines())
         Path("s.yaml").write_text(f"{header}entries:\n{lines}{base}{tail}")
-        return make_plan(load_suite("s.yaml"), catalog or fake_catalog(), facts=facts or FakeFacts(), only=only)
+        return make_plan(load_suite("s.yaml"), catalog or fake_catalog(), facts=facts or FakeFacts(), only=only, **more)
 
     return plan
 

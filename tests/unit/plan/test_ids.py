@@ -29,7 +29,7 @@ def cell(planner, fakes):
 def test_ids_are_stable_across_runs_and_machines(cell):
     """Golden: when this changes, every stored checkpoint and record loses its name. Change ENGINE_VERSION only on purpose."""
     one = cell()
-    assert (one.cell_id[:16], one.score_id[:16]) == ("e4d54350310e544c", "49e79630ea2a90b6")
+    assert (one.cell_id[:16], one.score_id[:16]) == ("82d07515e5c4daf0", "03d6a5b479da7554")
     assert one == cell()
     assert len(one.cell_id) == len(one.score_id) == len(one.cohort) == len(one.group) == 64
 
@@ -47,7 +47,8 @@ def test_ids_are_stable_across_runs_and_machines(cell):
         ("batch: 64", "batch: 64, warmup: 0.1"),
         ("batch: 64", "batch: 64, decay: 0.1"),
         ("batch: 64", "batch: 64, normalise: none"),
-        ("batch: 64", "batch: 64, dtype: float16"),
+        ("metrics: core", "metrics: core\nactivations: {dtype: float16}"),
+        ("metrics: core", "metrics: core\nactivations: {shuffle: 1_000}"),
         ("layers.2", "layers.0"),
         ("context: 128", "context: 64"),
         ("id: docs-lm", "id: other"),
@@ -83,6 +84,8 @@ def test_what_decides_the_score_changes_the_score_alone(cell, change):
         ("name: s\n", "name: other\n"),
         ("{d_sae: 64, k: 4}", "{k: 4, d_sae: 64}"),
         ("  docs: {plugin", "  docs: {version: '1', plugin"),
+        ("metrics: core", "metrics: core\nactivations: {source: live}"),
+        ("metrics: core", "metrics: core\nactivations: {build: parallel, prefetch: 2, quota_gb: 3}"),
     ],
 )
 def test_names_and_layout_change_nothing(cell, change):

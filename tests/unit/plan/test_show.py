@@ -32,6 +32,9 @@ def test_the_page_fits_in_80_columns_and_names_everything(planner):
         "100,000,000",
         "one pool of 300,000,000 tokens shared by 3",
         "assuming 1e+11 FLOP/s",
+        "snapshots",
+        "activations",
+        "of it on the device",
         "Please note",
     ):
         assert " ".join(word.split()) in " ".join(page.split()), word
@@ -46,21 +49,6 @@ def test_a_plan_is_json(planner):
 
 def test_planning_twice_gives_the_same_plan(planner):
     assert planner(ENTRIES, "controls: true\n") == planner(ENTRIES, "controls: true\n")
-
-
-def test_the_estimate_by_hand(planner):
-    plan = planner(
-        "{name: topk, architecture: topk, dataset: own, config: {d_sae: 64, k: 4}}",
-        "evaluation: {datasets: [docs], tokens: 100, loss_tokens: 10, density_tokens: 200}\n",
-    )
-    predicted = plan.estimate
-    assert predicted.train_tokens == 1000
-    assert predicted.train_flops == 1000 * (2 * 32 * 64 + 4 * 320) + 16 * 1000
-    # training activations, making the 400 samples, held-out streams to the hook, clean, zero and mean losses, one spliced loss
-    assert predicted.forward_flops == 1000 * 1000 + 400 * 2000 + (100 + 3 * 200) * 1000 + 3 * 10 * 2000 + 10 * 2000
-    assert predicted.disk_bytes == 1000 * 32 * 4 + 8 * 32 * 64
-    assert predicted.memory_bytes == 16 * 2 * 32 * 64 + 64 * 8 * 64 + 1_500_000_000
-    assert predicted.seconds > 0
 
 
 @pytest.mark.parametrize(

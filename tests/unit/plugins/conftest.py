@@ -3,6 +3,7 @@ context without a run behind it."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from saebench.api import ActivationBatch, AfterStep, ArchitectureSpec, Site, StepInfo, UnitRows, resolve
-from saebench.nn import total_variance
+from saebench.nn import autograd_loss_and_grad, backends, total_variance
 
 D_IN, D_SAE, BATCH = 16, 32, 128
 
@@ -133,6 +134,36 @@ class Bench:
         names, parameters = zip(*module.named_parameters(), strict=True)
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
         return {n: torch.zeros_like(p) if g is None else g for n, p, g in zip(names, parameters, found, strict=True)}
+
+    def by_hand_as_by_autograd(
+        self, sae: Any, x: Tensor, step: StepInfo, backend: str, *, weighted: bool, tolerance: float
+    ) -> Any:
+        """Holds `loss_and_grad` on a back end against autograd through the plain `training_loss` in float64.
+
+        Errors are norms relative to the gradient's norm: a float32 entry that sums to about zero has no digits of its own.
+        Both kinds of weights and a target that is not the input are asked for; gradients of an earlier step must not matter.
+        """
+        reference, batch = copy.deepcopy(sae).double(), ActivationBatch(x, 0.9 * x)
+        weights = (lambda losses: (3 * losses / losses.mean()).softmax(0)) if weighted else None
+        for parameter in sae.parameters():
+            parameter.grad = torch.full_like(parameter, 7.0)
+        with backends.force(backend):
+            ours = sae.loss_and_grad(batch, step, weights)
+        theirs = autograd_loss_and_grad(reference, ActivationBatch(x.double(), 0.9 * x.double()), step, weights)
+        torch.testing.assert_close(ours.reconstruction.double(), theirs.reconstruction, rtol=tolerance, atol=tolerance)
+        assert ours.penalties.keys() == theirs.penalties.keys()
+        for name, penalty in theirs.penalties.items():
+            assert float(ours.penalties[name]) == pytest.approx(float(penalty), rel=tolerance, abs=1e-12), name
+        assert torch.equal(ours.codes.nonzero().latents, theirs.codes.nonzero().latents)
+        assert torch.equal(ours.codes.nonzero().offsets, theirs.codes.nonzero().offsets)
+        torch.testing.assert_close(ours.x_hat.double(), theirs.x_hat, rtol=tolerance, atol=tolerance)
+        assert ours.flops == theirs.flops
+        assert not any(t.requires_grad for t in (ours.reconstruction, ours.codes.values, ours.x_hat))
+        for (name, parameter), wanted in zip(sae.named_parameters(), reference.parameters(), strict=True):
+            gradient = torch.zeros_like(wanted) if wanted.grad is None else wanted.grad
+            off = float((parameter.grad.double() - gradient).norm())
+            assert off <= tolerance * float(gradient.norm()), (name, off, float(gradient.norm()))
+        return ours
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from torch import nn
 from saebench.api import ActivationBatch, ArchitectureSpec, Cost, LossTerms, SparseCodes, UnitRows
 from saebench.host import Catalog, Offer
 from saebench.plan.model import Cell, DatasetUse, EvaluationSettings, Part, TrainSettings
+from saebench.train import train_pass
 
 D_IN, D_SAE = 8, 16
 
@@ -88,20 +90,24 @@ class FakeSource:
         self.x = (
             torch.randn(n, 4, generator=generator) @ basis + 0.1 * torch.randn(n, d, generator=generator) + 0.5
         ) * scale
-        self.d_in, self.n_tokens, self.asked = d, n, []
+        self.d_in, self.n_tokens, self.asked, self.read = d, n, [], 0
 
     def init_sample(self, n):
         return self.x[:n]
 
-    def batches(self, batch, seed):
-        self.asked.append((batch, seed))
+    def batches(self, batch, seed, start=0):
+        self.asked.append((batch, seed, start))
         generator = torch.Generator().manual_seed(seed)
+        index = 0
         while True:
             order = torch.randperm(self.n_tokens, generator=generator)
             for rows in order.split(batch):
                 if rows.numel() == batch:
-                    x = self.x[rows]
-                    yield ActivationBatch(x, x, sequence_ids=rows // 16)
+                    if index >= start:
+                        x = self.x[rows]
+                        self.read += 1
+                        yield ActivationBatch(x, x, sequence_ids=rows // 16)
+                    index += 1
 
 
 SETTINGS = TrainSettings(
@@ -111,15 +117,27 @@ DATASET = DatasetUse("fake", "fake", "1", "text", {}, "recipe")
 EVALUATION = EvaluationSettings(("fake",), 128, 64, 128, (0,))
 
 
+def _id(architecture, config, changes):
+    told = {name: changes.get(name) for name in ("init_seed", "tokens", "train", "parent")}
+    return hashlib.sha256(repr((architecture, config, told)).encode()).hexdigest()
+
+
 def make_cell(architecture="tiny", *, config=None, base=None, **changes):
     config = config or {"d_sae": D_SAE, "k": 2, "break_at": -1, "raise_at": -1}
     cell = Cell(
-        cell_id=f"{architecture}-{config}", score_id="s", suite="t", entry=architecture, point="default", sweep={}, where="t.yaml:1",
+        cell_id=_id(architecture, config, changes), score_id="s", suite="t", entry=architecture, point="default", sweep={}, where="t.yaml:1",
         part=Part(architecture, "1", config), base=base, d_in=D_IN, d_out=D_IN, d_sae=D_SAE, tags=(), model=None, dataset=DATASET,
         evaluation=EVALUATION, evaluation_datasets=(DATASET,), init_seed=0, data_seed=5, parent=None, train=SETTINGS, tokens=640,
         control=False, expected_l0=2.0, cohort="c", group="g",
     )  # fmt: skip
     return replace(cell, **changes)
+
+
+def equal(a, b):
+    """Whether two outcomes hold the same weights and the same facts, bit for bit."""
+    left, right = a.module.state_dict(), b.module.state_dict()
+    same = left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+    return same and a.to_json() == b.to_json()
 
 
 @pytest.fixture
@@ -130,8 +148,15 @@ def kit():
     def add(name, module, **more):
         catalog.architectures[name] = Offer(spec_of(name, module, **more), "tests", "0", __name__)
 
+    def train(cell=None, source=None, *, parent_folder=None, **more):
+        """One cell alone."""
+        cell = cell or make_cell()
+        parents = {cell.parent: parent_folder} if parent_folder is not None else None
+        ((_, outcome),) = train_pass([(cell, source or FakeSource())], catalog, parents=parents, **more)
+        return outcome
+
     add("tiny", Tiny)
     return SimpleNamespace(
-        catalog=catalog, add=add, cell=make_cell, source=FakeSource, Tiny=Tiny, settings=SETTINGS, d_in=D_IN, d_sae=D_SAE, replace=replace,
+        catalog=catalog, add=add, train=train, equal=equal, cell=make_cell, source=FakeSource, Tiny=Tiny, settings=SETTINGS, d_in=D_IN, d_sae=D_SAE, replace=replace,
         config=lambda **changes: {"d_sae": D_SAE, "k": 2, "break_at": -1, "raise_at": -1, **changes}, spec_of=spec_of, Part=Part,
     )  # fmt: skip

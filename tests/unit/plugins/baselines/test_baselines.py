@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from saebench.api import ActivationBatch, AfterStep, Site, StepInfo
+from saebench.nn import backends
 from saebench_plugins.baselines.plugin import (
     BatchTopKConfig,
     ReLUL1Config,
@@ -109,7 +110,11 @@ def test_inference_does_not_depend_on_the_batch(bench: Any) -> None:
 def test_threshold_form_of_one_batch_is_that_batchs_selection(bench: Any) -> None:
     sae, x = bench.start(bench.build(BATCH, {"d_sae": 32, "k": 4}), bench.data()), bench.data(64)
     sae.finalize([x])
-    assert torch.equal(sae.encode(x).to_dense() != 0, sae.encode_batch(x).to_dense() != 0)
+    single, together = sae.encode(x).to_dense() != 0, sae.training_codes(x).to_dense() != 0
+    pre = (x - sae.b_dec) @ sae.W_enc.T + sae.b_enc
+    # the smallest kept value is the threshold: the two forms may round it to either side, nothing else
+    assert bool(((pre - sae.threshold).abs() < 1e-5)[single != together].all())
+    assert int((single != together).sum()) <= 1
 
 
 @pytest.mark.parametrize(
@@ -127,3 +132,38 @@ def test_check_relu(change: dict[str, Any], key: str) -> None:
 @pytest.mark.parametrize(("change", "key"), [({"k": 99}, "k"), ({"dead_window": 2.0}, "dead_window")])
 def test_check_batch_topk(change: dict[str, Any], key: str) -> None:
     assert [p.key for p in check_batch_topk(BatchTopKConfig(**{"d_sae": 32, "k": 4, **change}), Site(16, 16))] == [key]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("coefficient", [0.0, 0.3])
+@pytest.mark.parametrize(
+    ("backend", "dtype", "tolerance"),
+    [("plain", torch.float64, 1e-10), *((name, torch.float32, 1e-5) for name in backends.BACKENDS)],
+)
+def test_relu_by_hand_as_by_autograd(
+    bench: Any, backend: str, dtype: torch.dtype, tolerance: float, coefficient: float, weighted: bool
+) -> None:
+    sae = bench.start(bench.build(RELU, {"d_sae": 32, "l1_coefficient": coefficient}), bench.data())
+    with torch.no_grad():
+        sae.b_enc[3] = -1e6  # never fires
+    x = bench.data(600, seed=3).to(dtype)
+    bench.by_hand_as_by_autograd(sae.to(dtype), x, STEP, backend, weighted=weighted, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dead", [(), (2, 5, 7, 11)])
+@pytest.mark.parametrize("k", [4, 32])
+@pytest.mark.parametrize(
+    ("backend", "dtype", "tolerance"),
+    [("plain", torch.float64, 1e-10), *((name, torch.float32, 1e-5) for name in backends.BACKENDS)],
+)
+def test_batch_topk_by_hand_as_by_autograd(
+    bench: Any, backend: str, dtype: torch.dtype, tolerance: float, k: int, dead: tuple[int, ...], weighted: bool
+) -> None:
+    sae = bench.start(bench.build(BATCH, {"d_sae": 32, "k": k, "k_aux": 3}), bench.data())
+    sae.dead.silent[list(dead)] = 10**6
+    if dead and backend == "bf16-screen":
+        tolerance = 0.02  # AuxK's products, and which dead latents come third and fourth, are bfloat16's
+    x = bench.data(600, seed=3).to(dtype)
+    terms = bench.by_hand_as_by_autograd(sae.to(dtype), x, STEP, backend, weighted=weighted, tolerance=tolerance)
+    assert (float(terms.penalties["aux"]) > 0) == bool(dead)

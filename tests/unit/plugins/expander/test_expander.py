@@ -36,6 +36,71 @@ def test_gradients_equal_those_of_the_dense_formula(bench: Any) -> None:
         torch.testing.assert_close(ours[name], gradient, msg=name)
 
 
+def twins(bench: Any, dtype: torch.dtype) -> tuple[Any, ActivationBatch]:
+    """An SAE with all biases set, a short row and a zero row in V, and a batch whose target is not its input."""
+    x = bench.data(300).to(dtype)
+    sae = bench.start(bench.build(SPEC, {"d_sae": 200, "k": 4, "degree": 5}), bench.data()).to(dtype)
+    with torch.no_grad():
+        sae.b_enc.normal_(0, 0.1, generator=bench.generator(3))
+        sae.V[0], sae.b_enc[0] = 0.0, 10.0
+        sae.V[1], sae.b_enc[1] = 1e-9, 10.0
+    return sae, ActivationBatch(x, x.flip(1) * 0.5 + x)
+
+
+def weights(losses: torch.Tensor) -> torch.Tensor:
+    assert not losses.requires_grad
+    return (losses / losses.mean()).softmax(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("token_weights", [None, weights])
+def test_own_gradients_equal_those_of_training_loss(bench: Any, dtype: torch.dtype, token_weights: Any) -> None:
+    sae, batch = twins(bench, dtype)
+    step = StepInfo(0, 0.0, 0, 1000)
+    terms = sae.training_loss(batch, step)
+    losses = terms.reconstruction
+    loss = losses.mean() if token_weights is None else (token_weights(losses.detach()) * losses).sum()
+    theirs = bench.gradients(loss, sae)
+
+    for _ in range(2):  # gradients are set, not added
+        own = sae.loss_and_grad(batch, step, token_weights)
+    assert torch.equal(own.codes.latents, terms.codes.latents)
+    assert torch.equal(own.codes.values, terms.codes.values)
+    assert torch.equal(own.x_hat, terms.x_hat)
+    torch.testing.assert_close(own.reconstruction, losses.detach())
+    assert not any(t.requires_grad for t in (own.reconstruction, own.codes.values, own.x_hat))
+    assert not own.penalties
+    for name, parameter in sae.named_parameters():
+        scale = float(theirs[name][2:].abs().max() if name == "V" else theirs[name].abs().max())
+        rtol = 1e-5 if dtype == torch.float32 else 1e-12
+        rows = slice(2, None) if name == "V" else slice(None)
+        torch.testing.assert_close(parameter.grad[rows], theirs[name][rows], rtol=rtol, atol=rtol * scale, msg=name)
+    torch.testing.assert_close(sae.V.grad[:2], theirs["V"][:2], rtol=1e-4, atol=0.0)
+    assert sae.V.grad[:2].any(1).all()
+
+
+def test_own_gradients_of_one_token_equal_those_by_hand(bench: Any) -> None:
+    """Latents of degree 1 and k = 1: one latent reads and writes coordinate 3, the rest of the token is lost."""
+    sae = bench.build(SPEC, {"d_sae": 32, "k": 1, "degree": 1}).double()
+    x = torch.zeros(1, 16, dtype=torch.float64)
+    x[0, 3], x[0, 4] = 2.0, 1.0
+    with torch.no_grad():
+        sae.V.fill_(3.0)
+        sae.variance.fill_(5.0)
+        sae.b_enc.fill_(-10.0)
+        latent = int((sae.coords[:, 0] == 3).nonzero()[0, 0])
+        sae.b_enc[latent] = 0.5
+    terms = sae.loss_and_grad(ActivationBatch(x, x), StepInfo(0, 0.0, 0, 1000))
+    # f = 2 + 0.5; x_hat = 2.5 at coordinate 3; residual 0.5 there and -1 at coordinate 4.
+    assert terms.codes.latents.tolist() == [latent]
+    assert terms.codes.values.tolist() == [2.5]
+    assert terms.reconstruction.tolist() == pytest.approx([(0.25 + 1.0) / 5.0])
+    assert sae.b_enc.grad[latent].item() == pytest.approx(2 * 0.5 / 5.0)
+    assert not sae.V.grad.any()  # a row of one coordinate has no direction to turn to
+    assert sae.b_dec.grad[3].item() == pytest.approx(0.0)  # c moves x_hat down through f as it moves it up
+    assert sae.b_dec.grad[4].item() == pytest.approx(-2 / 5.0)
+
+
 def test_values_are_signed(bench: Any) -> None:
     sae = bench.build(SPEC, {"d_sae": 32, "k": 32, "degree": 5})
     assert (sae.encode(bench.data(20)).values < 0).any()

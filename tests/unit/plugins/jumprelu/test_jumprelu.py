@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from saebench.api import ActivationBatch, NonNegative, Site, StepInfo
-from saebench.nn import jumprelu, step
+from saebench.nn import backends, jumprelu, step
 from saebench_plugins.jumprelu.plugin import JumpReLUConfig, check, saebench_architectures
 
 (SPEC,) = saebench_architectures()
@@ -99,3 +99,24 @@ def test_check(config: dict[str, Any], key: str, words: str) -> None:
     (problem,) = check(JumpReLUConfig(**config), Site(16, 16))
     assert problem.key == key
     assert words in problem.message
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("config", [CONFIG, {"d_sae": 32, "l0_coefficient": 0.02, "start_l0": 6.0}])
+@pytest.mark.parametrize("fires", [True, False])
+@pytest.mark.parametrize(
+    ("backend", "dtype", "tolerance"),
+    [("plain", torch.float64, 1e-10), *((name, torch.float32, 1e-5) for name in backends.BACKENDS)],
+)
+def test_by_hand_as_by_autograd(
+    bench: Any, config: dict[str, Any], backend: str, dtype: torch.dtype, tolerance: float, weighted: bool, fires: bool
+) -> None:
+    sae = bench.start(bench.build(SPEC, config), bench.data())
+    with torch.no_grad():
+        sae.theta[5] = 1e6 if fires else 1.0
+        if not fires:
+            sae.theta.fill_(1e6)
+    x, info = bench.data(600, seed=3).to(dtype), StepInfo(3, 0.5, 500, 1000)
+    terms = bench.by_hand_as_by_autograd(sae.to(dtype), x, info, backend, weighted=weighted, tolerance=tolerance)
+    assert bool(terms.codes.values.any()) == fires
+    assert bool(sae.theta.grad.any()) == fires

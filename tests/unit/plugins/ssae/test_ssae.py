@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from saebench.api import ActivationBatch, Cost, Site, StepInfo, SuiteError
+from saebench.nn import backends
 from saebench_plugins.baselines.plugin import saebench_architectures as baselines
 from saebench_plugins.expander.plugin import saebench_architectures as expander
 from saebench_plugins.jumprelu.plugin import saebench_architectures as jumprelu
@@ -106,3 +107,30 @@ def test_cost_is_the_bases_and_a_little(bench: Any) -> None:
     own = cost(SSAEConfig(), bench.site, base_cost)
     assert 0 < own.train_flops_per_token - base_cost.train_flops_per_token < 20
     assert own.expected_l0 == 4
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize(
+    ("backend", "dtype", "tolerance"),
+    [("plain", torch.float64, 1e-10), *((name, torch.float32, 1e-5) for name in backends.BACKENDS)],
+)
+def test_by_hand_as_by_autograd(
+    bench: Any, name: str, backend: str, dtype: torch.dtype, tolerance: float, weighted: bool
+) -> None:
+    base = bench.start(bench.build(*BASES[name]), bench.data())
+    sae = bench.build(SPEC, {"tilt": 2.0}, base=base).to(dtype)
+    x, step = bench.data(600, seed=3).to(dtype), StepInfo(3, 0.5, 500, 10**9)
+    terms = bench.by_hand_as_by_autograd(sae, x, step, backend, weighted=weighted, tolerance=tolerance)
+    assert 1 < terms.facts["effective_sample_size"] < 600
+
+
+def test_its_own_weights_reach_the_base(bench: Any) -> None:
+    sae = bench.build(SPEC, {"tilt": 2.0}, base=bench.start(bench.build(*BASES["topk"]), bench.data())).double()
+    x, step = bench.data(50, seed=4).double(), StepInfo(0, 0.0, 0, 10**9)
+    batch = ActivationBatch(x, x)
+    losses = sae.training_loss(batch, step).reconstruction
+    expected = bench.gradients((sae.token_weights(losses.detach(), step) * losses).sum(), sae)
+    sae.loss_and_grad(batch, step, lambda found: sae.token_weights(found, step))
+    for name, gradient in expected.items():
+        torch.testing.assert_close(sae.get_parameter(name).grad, gradient, msg=name)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from saebench.api import ActivationBatch, AfterStep, Site, StepInfo
+from saebench.nn import backends
 from saebench_plugins.topk.plugin import TopKConfig, check, saebench_architectures
 
 (SPEC,) = saebench_architectures()
@@ -44,6 +45,35 @@ def test_gradients_equal_those_of_the_dense_formula(bench: Any) -> None:
 
     for name, gradient in theirs.items():
         torch.testing.assert_close(ours[name], gradient, msg=name)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dead", [(), (2, 5, 7, 11), tuple(range(32))])
+@pytest.mark.parametrize("k", [4, 31, 32])
+@pytest.mark.parametrize(
+    ("backend", "dtype", "tolerance"),
+    [("plain", torch.float64, 1e-10), *((name, torch.float32, 1e-5) for name in backends.BACKENDS)],
+)
+def test_by_hand_as_by_autograd(
+    bench: Any, backend: str, dtype: torch.dtype, tolerance: float, k: int, dead: tuple[int, ...], weighted: bool
+) -> None:
+    sae = bench.start(bench.build(SPEC, {"d_sae": 32, "k": k, "k_aux": 3}), bench.data())
+    sae.dead.silent[list(dead)] = 10**6
+    if dead and backend == "bf16-screen":
+        tolerance = 0.02  # AuxK's products, and which dead latents come third and fourth, are bfloat16's
+    x, step = bench.data(600, seed=3).to(dtype), StepInfo(3, 0.5, 500, 1000)
+    terms = bench.by_hand_as_by_autograd(sae.to(dtype), x, step, backend, weighted=weighted, tolerance=tolerance)
+    assert (float(terms.penalties["aux"]) > 0) == bool(dead)
+    assert 0 <= terms.facts["fallback_rows"] <= 1
+
+
+def test_without_aux_k_nothing_of_it_is_left(bench: Any) -> None:
+    sae = bench.start(bench.build(SPEC, {**CONFIG, "aux_coefficient": 0.0}), bench.data())
+    sae.dead.silent[:] = 10**6
+    step = StepInfo(3, 0.5, 500, 1000)
+    terms = bench.by_hand_as_by_autograd(sae, bench.data(100), step, "plain", weighted=False, tolerance=1e-5)
+    assert terms.penalties == {}
+    assert terms.flops == 0
 
 
 def test_kept_values_are_rectified(bench: Any) -> None:

@@ -1,0 +1,1 @@
+"""What is measured: one file a case. Each has a `TITLE` and `measure(setting) -> Result`."""

@@ -1,0 +1,75 @@
+"""Validation and test: the two parts of the held-out data in a suite that tunes.
+
+A search takes its winner on the validation part; every contender of the suite is scored on the test part. Which part something
+belongs to is decided by the thing itself, whatever dataset, seed or run it comes from: a document or a generated sequence by its
+digest; a vector by its sequence, where it has one (neighbours are alike, and must not stand on both sides), else by its values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from saebench.api.batches import ActivationBatch
+from saebench.api.codes import SparseCodes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Part = Literal["validation", "test"]
+
+VALIDATION_ONE_IN = 4
+ASK = {"validation": 6, "test": 2}
+"""How many times as much a source that needs a number is asked for, so that enough belongs to the part; what is not needed is not read."""
+
+
+def part_of(digest: str) -> Part:
+    """`validation` for one in four, by a hash of its own: the digest's first bits have decided already what is held out."""
+    code = hashlib.sha256(f"validation:{digest}".encode()).digest()
+    return "validation" if int.from_bytes(code[:8], "big") % VALIDATION_ONE_IN == 0 else "test"
+
+
+def vector_digests(batch: ActivationBatch) -> list[str]:
+    """What decides the part of each vector: its sequence, or SHA-256 of its values."""
+    if batch.sequence_ids is not None:
+        return [f"sequence {number}" for number in batch.sequence_ids.tolist()]
+    rows = batch.x.detach().float().cpu().contiguous().numpy()
+    return [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
+
+
+def vectors_of(
+    batches: Iterator[ActivationBatch], part: Part, n_rows: int, digests: set[str]
+) -> Iterator[ActivationBatch]:
+    """The first `n_rows` vectors of a part, or all there are; what decided of each goes into `digests`."""
+    left = n_rows
+    for batch in batches:
+        codes = vector_digests(batch)
+        rows = torch.tensor([row for row, code in enumerate(codes) if part_of(code) == part], dtype=torch.long)[:left]
+        digests.update(codes[row] for row in rows.tolist())
+        left -= len(rows)
+        if len(rows):
+            yield _rows(batch, rows.to(batch.x.device))
+        if left == 0:
+            return
+
+
+def _rows(batch: ActivationBatch, rows: Tensor) -> ActivationBatch:
+    def taken(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[rows]
+
+    x = batch.x[rows]
+    truth = None if batch.truth is None else _codes(batch.truth, rows)
+    index = (taken(batch.token_ids), taken(batch.positions), taken(batch.sequence_ids))
+    return ActivationBatch(x, x if batch.target is batch.x else batch.target[rows], *index, truth)
+
+
+def _codes(codes: SparseCodes, rows: Tensor) -> SparseCodes:
+    counts = codes.offsets.diff()[rows]
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    starts = torch.repeat_interleave(codes.offsets[rows] - offsets[:-1], counts)
+    places = starts + torch.arange(int(offsets[-1]), device=starts.device)
+    side = {name: values[rows] for name, values in codes.side.items()}
+    return SparseCodes(codes.values[places], codes.latents[places], offsets, codes.d_sae, side)

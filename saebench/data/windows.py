@@ -1,0 +1,175 @@
+"""Token windows: made while they are read, or standing on disk so that a live source can begin anywhere.
+
+FOLDER/windows.bin      `[n_windows, T]` little-endian int32
+FOLDER/counts.bin       `[n_windows]` int32: rows (tokens that are not special) of each
+FOLDER/documents.txt    digests of the documents read
+FOLDER/manifest.json    key, sizes, facts
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saebench.api.errors import SuiteError
+from saebench.artifacts import atomic_folder, digest, file_digest, write_json
+from saebench.data.opening import progress_bar
+
+if TYPE_CHECKING:
+    from saebench.data.language_model import LanguageModel
+
+TOKENS_VERSION = 1
+
+
+class Windows:
+    """Token sequences `[T]` of one part of a dataset, made while they are read. Read them once.
+
+    Attributes:
+        documents: Digest of every document read so far, or of every generated sequence.
+        n_rows: Non-special tokens read so far.
+        content: SHA-256 of all ids so far.
+        manifest: The dataset's own facts; complete when all windows were read.
+    """
+
+    def __init__(
+        self, opened: Any, windows: Iterator[Tensor], lm: LanguageModel, n_tokens: int, documents: set[str], empty: str
+    ) -> None:
+        self.documents = documents
+        self.n_rows = 0
+        self._opened, self._windows, self._lm, self._wanted, self._empty = opened, windows, lm, n_tokens, empty
+        self._hash = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for window in self._windows:
+            n = int((~self._lm.special_mask(window)).sum())
+            if n == 0:
+                continue
+            self._hash.update(_bytes(window))
+            self.n_rows += n
+            yield window
+            if self.n_rows >= self._wanted:
+                break
+        if self.n_rows == 0:
+            raise SuiteError(
+                f"{self._empty} ({len(self.documents)} documents found). Give it more text, or lower the model's context."
+            )
+
+    @property
+    def content(self) -> str:
+        """SHA-256 of all ids so far."""
+        return self._hash.hexdigest()
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The dataset's own facts."""
+        return dict(self._opened.manifest())
+
+
+def _bytes(window: Tensor) -> bytes:
+    return window.to(torch.int32).numpy().astype("<i4", copy=False).tobytes()
+
+
+class TokenStore:
+    """The token windows of one training stream, on disk. Where an activation lies in the stream is known before any forward.
+
+    Attributes:
+        n_rows: Activations it stands for: its non-special tokens, at most as many as were asked for.
+        n_windows, length: Its size.
+        starts: `[n_windows + 1]` int64: row at which each window begins.
+        facts: What its builder wrote down, `content` (SHA-256 of all ids) among it.
+    """
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.n_rows: int = manifest["n_rows"]
+        self.n_windows: int = manifest["n_windows"]
+        self.length: int = manifest["length"]
+        self.facts: dict[str, Any] = manifest["facts"]
+        counts = np.fromfile(folder / "counts.bin", dtype="<i4")
+        self.starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._ids = torch.from_file(
+            str(folder / "windows.bin"), shared=False, size=self.n_windows * self.length, dtype=torch.int32
+        ).view(self.n_windows, self.length)
+
+    @classmethod
+    def open(cls, folder: Path, key: Mapping[str, Any]) -> TokenStore | None:
+        """The store in `folder` if it is whole, undamaged and was built for `key`, else None."""
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            fits = manifest["tokens_version"] == TOKENS_VERSION and digest(manifest["key"]) == digest(dict(key))
+            if not fits or file_digest(folder / "windows.bin") != manifest["facts"]["content"]:
+                return None
+            store = cls(folder, manifest)
+            os.utime(folder / "manifest.json")  # the least recently used store makes room first
+            return store if len(store.starts) == store.n_windows + 1 else None
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+            return None
+
+    @staticmethod
+    def build(
+        folder: Path,
+        key: Mapping[str, Any],
+        windows: Windows,
+        lm: LanguageModel,
+        n_tokens: int,
+        facts: Callable[[], Mapping[str, Any]],
+        *,
+        label: str,
+        progress: bool,
+    ) -> None:
+        """Reads all windows into `folder`; there whole or not at all. `facts` are asked for when all were read.
+
+        Raises:
+            SuiteError: There is no window.
+            MachineError: The disk refuses.
+        """
+        counts: list[int] = []
+        length = 0
+        with (
+            atomic_folder(folder) as temporary,
+            (temporary / "windows.bin").open("wb") as file,
+            progress_bar(n_tokens, label, shown=progress) as bar,
+        ):
+            before = 0
+            for window in windows:
+                file.write(_bytes(window))
+                counts.append(windows.n_rows - before)
+                bar.update(counts[-1])
+                before, length = windows.n_rows, len(window)
+            file.close()
+            np.array(counts, dtype="<i4").tofile(temporary / "counts.bin")
+            write_documents(temporary, windows.documents)
+            write_json(
+                temporary / "manifest.json",
+                {
+                    "tokens_version": TOKENS_VERSION, "key": dict(key), "n_rows": min(windows.n_rows, n_tokens), "n_windows": len(counts),
+                    "length": length, "facts": {**facts(), "content": windows.content, "manifest": windows.manifest},
+                },
+            )  # fmt: skip
+
+    def windows(self, start: int, stop: int) -> Tensor:
+        """`[stop - start, T]` int64 ids."""
+        return self._ids[start:stop].long()
+
+    @property
+    def documents(self) -> frozenset[str]:
+        """Digests of the documents (or generated sequences) it was made of."""
+        return read_documents(self.folder)
+
+
+def write_documents(folder: Path, documents: Iterable[str]) -> None:
+    """One digest a line, in order."""
+    (folder / "documents.txt").write_text("".join(f"{line}\n" for line in sorted(documents)), encoding="ascii")
+
+
+def read_documents(folder: Path) -> frozenset[str]:
+    """What `write_documents` wrote."""
+    return frozenset((folder / "documents.txt").read_text(encoding="ascii").split())

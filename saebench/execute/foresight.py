@@ -1,0 +1,117 @@
+"""What a run says before it starts: how long it will take, on what grounds, and whether disk and memory can hold it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saebench.api.errors import MachineError, SuiteError
+from saebench.artifacts import RunFolder, canonical_json, read_record
+
+if TYPE_CHECKING:
+    from saebench.host import Catalog
+    from saebench.plan.facts import ModelFactsSource
+    from saebench.plan.model import Cell, Estimate, Plan
+    from saebench.plan.rates import Measure, Rates
+
+LONG_S = 300.0
+"""A run that is assumed to take longer is worth the seconds of measuring the machine."""
+
+
+class Foresight:
+    """The estimate of one run.
+
+    Args:
+        plan: As made; `self.plan` has the estimate that rests on measured rates, where the run is long.
+        run: Its folder.
+        catalog, facts: As the plan was made with.
+        device: Where it runs.
+        measure: Measures this machine.
+    """
+
+    def __init__(
+        self, plan: Plan, run: RunFolder, catalog: Catalog, facts: ModelFactsSource, device: str, measure: Measure
+    ) -> None:
+        from saebench.execute.waves import memory_limit
+        from saebench.plan.rates import Rates
+
+        self.plan, self.run, self._catalog, self._facts = plan, run, catalog, facts
+        self._limit = memory_limit(device, plan.budget.get("memory_gb"))
+        self._rates: Rates = Rates()
+        left = [cell for cell in plan.cells if self._status(cell) is None]
+        long = self._estimate(left).seconds > LONG_S
+        if long or plan.estimate.basis.get("source") == "measured":
+            # what the plan was calibrated with just now is in the machine's profile: asking again measures nothing
+            self._rates = measure(plan.cells, plan.datasets)
+            self.plan = replace(plan, estimate=self._estimate(plan.cells))
+
+    def is_written(self) -> bool:
+        """True when the folder's plan is this one; its estimate, made before any work, stays."""
+        try:
+            written = json.loads(self.run.plan.read_text("utf-8"))
+            return canonical_json({**written, "estimate": None}) == canonical_json(
+                {**self.plan.to_json(), "estimate": None}
+            )
+        except (OSError, ValueError, TypeError):
+            return False
+
+    def lines(self, cells: Sequence[Cell], retry_failed: bool) -> Iterator[str]:
+        """What to say before these cells run; nothing where all are done.
+
+        Raises:
+            MachineError: The disk cannot hold what they write.
+        """
+        from saebench.plan.show import basis_words, bytes_words, time_words
+
+        done = ("ok",) if retry_failed else ("ok", "failed", "diverged", "over_budget", "skipped")
+        left = [cell for cell in cells if self._status(cell) not in done]
+        if not left:
+            return
+        predicted = self._estimate(left)
+        self._check_disk(predicted)
+        yield f"predicted: {time_words(predicted)}; disk {bytes_words(predicted.disk_bytes)}, memory about {bytes_words(predicted.memory_bytes)}"
+        yield f"  {basis_words(predicted)}"
+        if predicted.device_memory_bytes > 2 * self._limit:
+            yield (
+                f"warning: training needs {bytes_words(predicted.device_memory_bytes)}, but only {bytes_words(2 * self._limit)} of memory are free. "
+                "Use a smaller d_sae or batch."
+            )
+
+    def _check_disk(self, predicted: Estimate) -> None:
+        from saebench.plan.show import bytes_words
+
+        there = _size(self.run.root / "activations")
+        need = predicted.disk_bytes - min(there, predicted.store_bytes)
+        free = shutil.disk_usage(self.run.root).free
+        if need > free:
+            raise MachineError(
+                f"{self.run.root}: the run writes about {bytes_words(need)} (activations {bytes_words(predicted.store_bytes)}, checkpoints "
+                f"{bytes_words(predicted.checkpoint_bytes)}, snapshots {bytes_words(predicted.snapshot_bytes)}), but only {bytes_words(free)} of the disk are free. "
+                "Free some space, choose another folder with --out, ask for fewer tokens, or use `activations: {source: live}`."
+            )
+
+    def _estimate(self, cells: Sequence[Cell]) -> Estimate:
+        from saebench.plan.estimate import Estimator
+
+        return Estimator(self._catalog, self._facts, self._rates).estimate(
+            cells, self.plan.cohorts, self.plan.groups, memory_limit_bytes=self._limit
+        )
+
+    def _status(self, cell: Cell) -> str | None:
+        path = self.run.record(cell.suite, cell.entry, cell.record_name)
+        try:
+            status: str | None = read_record(path)["facts"]["status"] if path.is_file() else None
+        except SuiteError:
+            return None  # damaged: written anew
+        return status
+
+
+def _size(folder: Path) -> int:
+    try:
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    except OSError:
+        return 0

@@ -1,0 +1,180 @@
+"""Stand-ins for training and held-out data, of the right shapes: what a measurement of speed trains and scores on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from saebench.api.batches import ActivationBatch
+from saebench.data.losses import LossBatch, LossSet
+
+if TYPE_CHECKING:
+    from saebench.api.codes import SparseCodes
+    from saebench.api.metrics import Stream
+    from saebench.data import LanguageModel
+
+
+ROWS = 32_768
+"""Rows that a stand-in holds: as many as an initialisation looks at."""
+
+DISTURBED = 1 << 28
+"""Most memory that is gone through between two steps; caches are smaller."""
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call."""
+    wait(device)
+    started = time.perf_counter()
+    call()
+    wait(device)
+    return time.perf_counter() - started
+
+
+class ProbeRows:
+    """Rows that a cell trains on; times its steps.
+
+    Args:
+        rows: `[R, d]` float32.
+        device: Where batches are handed out.
+        between: What a cell's neighbours in a pass do to the caches: called before each batch, outside of all times.
+
+    Attributes:
+        steps: For each reading of `batches`, the times at which the work on a batch began and the next one was asked for.
+    """
+
+    forward_flops_per_token = 0
+
+    def __init__(self, rows: Tensor, device: torch.device, between: Callable[[], object] = lambda: None) -> None:
+        self._rows, self._device, self._between = rows, device, between
+        self.n_tokens = len(rows)
+        self.steps: list[list[tuple[float, float]]] = []
+
+    def init_sample(self, n: int) -> Tensor:
+        """The first rows."""
+        return self._rows[:n].to(self._device)
+
+    def batches(self, batch: int, seed: int, start: int = 0) -> Iterator[ActivationBatch]:
+        """Endless batches of rows drawn at random, gathered as from a store."""
+        steps: list[tuple[float, float]] = []
+        self.steps.append(steps)
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            wait(self._device)
+            self._between()
+            began = time.perf_counter()
+            x = self._rows[torch.randint(self.n_tokens, (batch,), generator=generator)].to(self._device)
+            yield ActivationBatch(x, x)
+            wait(self._device)
+            steps.append((began, time.perf_counter()))
+
+
+def disturb(n_bytes: int) -> Callable[[], object]:
+    """Reads and writes so much memory, as the cells that train in turn with one do."""
+    memory = torch.zeros(min(n_bytes, DISTURBED) // 4)
+    return lambda: memory.add_(1.0)
+
+
+class ProbeStreams:
+    """What `score_cell` reads, for a part of the tokens that a suite asks for.
+
+    Args:
+        rows: `[R, d]` float32; streams repeat them.
+        sizes: Tokens by stream.
+        lm: For losses and for the text of tokens; None without a model.
+        losses: Windows of `sizes["loss"]` tokens, shared by all cells; None without.
+        context: Tokens a sequence.
+        truth, dictionary: Of a synthetic dataset: true codes of the rows, true features.
+    """
+
+    content = None
+
+    def __init__(
+        self,
+        rows: Tensor,
+        sizes: Mapping[str, int],
+        *,
+        device: torch.device,
+        lm: LanguageModel | None = None,
+        losses: LossSet | None = None,
+        context: int = 128,
+        truth: SparseCodes | None = None,
+        dictionary: Tensor | None = None,
+    ) -> None:
+        self._rows, self._sizes, self._device = rows, sizes, device
+        self._lm, self._losses, self._context, self._truth = lm, losses, context, truth
+        self.dictionary = dictionary if dictionary is None else dictionary.to(device)
+        self.streams: frozenset[Stream] = frozenset(sizes)  # type: ignore[arg-type]
+        everything = ("eval", "density", "random-tokens", "self-sampled", "loss")
+        self.absent = {name: "not measured" for name in everything if name not in sizes}
+        self.n_tokens, self.n_density_tokens = sizes.get("eval", 0), sizes.get("density", 0)
+        self.n_loss_tokens = losses.n_tokens if losses is not None else 0
+
+    def stream(self, name: Stream, batch: int) -> Iterator[ActivationBatch]:
+        """Batches of a stream."""
+        size = self._sizes[name]
+        for start in range(0, size, batch):
+            index = torch.arange(start, min(start + batch, size))
+            rows = index % len(self._rows)
+            x = self._rows[rows].to(self._device)
+            tokens: dict[str, Tensor] = {}
+            if self._lm is not None:
+                width = self._context - 1
+                tokens = {"token_ids": rows % self._lm.vocab_size, "positions": index % width + 1, "sequence_ids": index // width}  # fmt: skip
+            truth = self._codes(int(rows[0]), len(rows)) if self._truth is not None and name == "eval" else None
+            yield ActivationBatch(x, x, **{key: value.to(self._device) for key, value in tokens.items()}, truth=truth)
+
+    def _codes(self, first: int, count: int) -> SparseCodes | None:
+        """True codes of rows that follow one another; None where a batch goes around the end."""
+        truth = self._truth
+        if truth is None or first + count > truth.n_rows:
+            return None
+        offsets = truth.offsets[first : first + count + 1]
+        part = slice(int(offsets[0]), int(offsets[-1]))
+        return type(truth)(truth.values[part], truth.latents[part], offsets - offsets[0], truth.d_sae)
+
+    def loss_batches(self) -> Iterator[LossBatch]:
+        """Windows with losses."""
+        if self._losses is not None:
+            yield from self._losses.batches()
+
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
+        """Each token as text."""
+        return self._lm.token_texts(ids) if self._lm is not None else []
+
+    def cost(self, streams: Iterable[Stream]) -> dict[str, int]:
+        """Not counted: only time is of interest."""
+        return {"tokens": 0, "flops": 0}
+
+
+def random_rows(n: int, d: int) -> Tensor:
+    """`[n, d]` float32 of a standard normal law."""
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(0))
+
+
+def random_windows(lm: LanguageModel, n: int, length: int) -> Tensor:
+    """`[n, length]` int64: BOS, then ids that are not special."""
+    allowed = torch.tensor([token for token in range(lm.vocab_size) if token not in lm.special_ids])
+    generator = torch.Generator().manual_seed(0)
+    ids = allowed[torch.randint(len(allowed), (n, length), generator=generator)]
+    ids[:, 0] = lm.bos_id
+    return ids
+
+
+def joined(truths: Sequence[Any]) -> Any | None:
+    """Codes of batches that follow one another, as one; None where there are none."""
+    if not truths:
+        return None
+    counts = torch.cat([truth.offsets.diff() for truth in truths])
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    values, latents = (torch.cat([getattr(truth, name) for truth in truths]) for name in ("values", "latents"))
+    return type(truths[0])(values, latents, offsets, truths[0].d_sae)

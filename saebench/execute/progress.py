@@ -1,0 +1,76 @@
+"""What a run shows and tells while a pass trains: a bar over the tokens of all its cells, with the time left, and the observers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from saebench.execute import provenance
+from saebench.host import Catalog
+from saebench.plan.model import Cell
+from saebench.train.watch import Watch
+
+
+def has_observers(catalog: Catalog, hook: str) -> bool:
+    """True when some plugin implements an observer hook."""
+    return catalog.manager is not None and bool(getattr(catalog.manager.hook, hook).get_hookimpls())
+
+
+class PassWatch(Watch):
+    """Draws one pass on standard error, in a line of its own that goes away at the end.
+
+    Args:
+        cells: The cells to be trained.
+        catalog: Its observers are told of every cell.
+        say: Prints a line for people above the bars.
+        shown: Whether to draw.
+
+    Attributes:
+        began: When each cell began, by `cell_id`.
+        errors: What observers of its start raised, by `cell_id`.
+    """
+
+    def __init__(
+        self, cells: Sequence[Cell], catalog: Catalog, say: Callable[[str], None], *, shown: bool = True
+    ) -> None:
+        from saebench.data.opening import progress_bar
+
+        self._catalog, self._say = catalog, say
+        self.wants_progress = has_observers(catalog, "saebench_train_progress")
+        self.began: dict[str, str] = {}
+        self.errors: dict[str, list[str]] = {}
+        total = sum(cell.tokens for cell in cells)
+        label = f"training {len(cells)} cells" if len(cells) > 1 else cells[0].label if cells else ""
+        self._bar: Any = progress_bar(total, label, shown=shown and total > 0)
+
+    def __enter__(self) -> PassWatch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def started(self, cell: Cell) -> None:
+        """Tells the observers."""
+        self.began[cell.cell_id] = provenance.now()
+        self.errors[cell.cell_id] = self._catalog.observe("saebench_cell_started", cell=asdict(cell))
+
+    def resumed(self, cell: Cell, tokens: int) -> None:
+        """Counts what an earlier run trained, but not into the rate."""
+        if not self._bar.disable:
+            self._bar.initial += tokens
+        self._bar.update(tokens)
+
+    def advanced(self, tokens: int) -> None:
+        """Moves the bar."""
+        self._bar.update(tokens)
+
+    def progress(self, cell: Cell, tokens: int, allotted: int, fvu: float | None, l0: float | None) -> None:
+        """Tells the observers."""
+        self._catalog.observe(
+            "saebench_train_progress", cell_id=cell.cell_id, tokens=tokens, allotted=allotted, fvu=fvu, l0=l0
+        )
+
+    def say(self, line: str) -> None:
+        """Prints it."""
+        self._say(line)

@@ -1,0 +1,91 @@
+"""What a page draws of a row beyond numbers: density histogram, FFR by threshold, strongest contexts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from saebench.api.errors import SuiteError
+from saebench.leaderboard.evidence import CellRecord
+from saebench.leaderboard.statistics import mean
+
+LATENTS_SHOWN = 4
+CONTEXTS_SHOWN = 3
+TOKENS_AROUND_PEAK = 16
+
+_From = TypeVar("_From")
+_T = TypeVar("_T")
+
+
+def readable(make: Callable[[_From], _T], source: _From, path: str) -> _T:
+    """`make(source)`. These parts of a record have no fixed schema: a shape that cannot be read is a damaged record, named as such."""
+    try:
+        return make(source)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        what = make.__name__.replace("_", " ")
+        repair = "Delete the file and run again, or restore it."
+        raise SuiteError(f"{path}: damaged record: cannot read its {what} ({error!r}). {repair}") from error
+
+
+def _details(cells: Sequence[CellRecord], name: str) -> list[Any]:
+    return [cell.facts["details"][name] for cell in cells if (cell.facts.get("details") or {}).get(name)]
+
+
+def density(cells: Sequence[CellRecord]) -> dict[str, Any] | None:
+    """Share of latents by log10 density, mean over seeds, and the share that never fired."""
+    histograms = _details(cells, "density-histogram")
+    histograms = [item for item in histograms if item["edges_log10"] == histograms[0]["edges_log10"]]
+    if not histograms:
+        return None
+    totals = [sum(item["counts"]) + item["zero"] for item in histograms]
+    shares = [
+        [number / total for number in item["counts"]] for item, total in zip(histograms, totals, strict=True) if total
+    ]
+    if not shares:
+        return None
+    zero = [item["zero"] / total for item, total in zip(histograms, totals, strict=True) if total]
+    return {
+        "edges_log10": histograms[0]["edges_log10"],
+        "shares": [mean(column) for column in zip(*shares, strict=True)],
+        "zero": mean(zero),
+    }
+
+
+def ffr_sweep(cells: Sequence[CellRecord]) -> dict[str, dict[str, float]]:
+    """FFR by stream and threshold, mean over seeds."""
+    sums: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for sweep in _details(cells, "ffr-sweep"):
+        for stream, values in sweep.items():
+            for threshold, value in (values or {}).items() if isinstance(values, Mapping) else ():
+                if value is not None:
+                    sums[stream][threshold].append(float(value))
+    return {
+        stream: {key: mean(values) for key, values in sorted(found.items())} for stream, found in sorted(sums.items())
+    }
+
+
+def contexts(cells: Sequence[CellRecord]) -> list[dict[str, Any]]:
+    """The strongest contexts of a few latents of the first seed, at evenly spaced ranks of density, cut to the tokens around the peak."""
+    latents = (cells[0].facts.get("details") or {}).get("strongest-contexts") or []
+    n = min(LATENTS_SHOWN, len(latents))
+    shown = []
+    for latent in [latents[(2 * index + 1) * len(latents) // (2 * n)] for index in range(n)]:
+        contexts = []
+        for context in (latent.get("contexts") or [])[:CONTEXTS_SHOWN]:
+            tokens, activations = context["text_tokens"], context["activations"]
+            if not tokens or len(tokens) != len(activations):
+                continue
+            peak = max(range(len(activations)), key=lambda index: abs(activations[index]))
+            start, end = max(0, peak - TOKENS_AROUND_PEAK), peak + TOKENS_AROUND_PEAK // 2
+            contexts.append(
+                {
+                    "tokens": tokens[start:end],
+                    "activations": activations[start:end],
+                    "peak": activations[peak],
+                    "cut": start > 0,
+                }
+            )
+        if contexts:
+            shown.append({"latent": latent["latent"], "density": latent.get("density"), "contexts": contexts})
+    return shown

@@ -1,0 +1,194 @@
+"""Which pre-activations can matter, from a bfloat16 product with a proven error bound.
+
+Legend: B tokens of a block, n latents, d coordinates, u the unit roundoff of bfloat16 (2^-8), v = x . w + b the exact value.
+
+x and W are rounded to bfloat16; b goes along as two more columns (its bfloat16 value and the rest), multiplied by ones. The product
+accumulates in float32 and is rounded once more to bfloat16, which gives z. With r(.) the rounding residual of a vector, measured,
+
+    |z - v| <= E + rho |z|,    E = ||r(x)|| max ||w|| + ||x~|| max ||r(w)|| + (d + 4) 2^-23 (||x~|| max ||w~|| + max |b|) + max |r(b)|,
+    rho = u / (1 - u).
+
+2^-23 and not 2^-24, because some units round sums to odd. Every norm has sqrt(d) 2^-63 added and E has (d + 4) 2^-124, for squares and
+products too small for float32, which units may also take for zero. Residual norms are about 0.0017 of the vectors', half of what u alone would say. So `v >= c` is possible only where
+`z >= (c - E) / (1 + rho)`: a set that surely holds all that may be chosen, found by one comparison of 16-bit integers.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+U = 2.0**-8
+RHO = U / (1 - U)
+SAFE = 1 + 1e-5
+"""For the rounding of a cut, which is computed in float32."""
+BLOCK = 512
+"""Tokens of one block: its pre-activations stay in the cache between the passes over them."""
+BLOCK_FLOAT32 = 256
+"""The same for float32 pre-activations, which take twice the room."""
+GROUP = 32
+"""Latents of one group, at most; the maxima of groups give a lower bound of the k-th largest."""
+_ROUND_ROWS = 256
+
+_local = threading.local()
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A buffer that the next call with this name overwrites. Fresh memory of this size would cost more than the work in it."""
+    held: dict[str, Tensor] = _local.__dict__.setdefault("held", {})
+    size = int(np.prod(shape))
+    flat = held.get(name)
+    if flat is None or flat.dtype != dtype or flat.numel() < size:
+        with torch.inference_mode(False):  # a tensor made in inference mode could not be written outside of it
+            flat = held[name] = torch.empty(size, dtype=dtype)
+    return flat[:size].view(shape)
+
+
+def bits_of(x: Tensor) -> Tensor:
+    """The same memory as integers: for numbers that are not negative they have the same order, and integers are what vector units are quick at."""
+    return x.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()])
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """An encoder in bfloat16 and what the bound needs of it: `W [n, d + 2]` with b in its last columns, four maxima."""
+
+    W: Tensor
+    norm: float
+    rounded_norm: float
+    residual: float
+    bias: float
+    bias_residual: float
+
+    @classmethod
+    def of(cls, W: Tensor, b: Tensor | None) -> Rounded:
+        """Rounds `W [n, d]` and `b [n]`, float32 on the CPU, in pieces that stay in the cache."""
+        n, d = W.shape
+        out = scratch("W", (n, d + 2), torch.bfloat16)
+        maxima = []
+        for start in range(0, n, _ROUND_ROWS):
+            own, low = W[start : start + _ROUND_ROWS], out[start : start + _ROUND_ROWS, :d]
+            low.copy_(own)
+            back = low.float()
+            maxima.append(
+                torch.stack([torch.linalg.vector_norm(part, dim=1).amax() for part in (own, back, own - back)])
+            )
+        norm, rounded_norm, residual = (torch.stack(maxima).amax(0) + _lost(d)).tolist()
+        return cls(out, norm, rounded_norm, residual, 0.0, 0.0).with_bias(b)
+
+    def with_bias(self, b: Tensor | None) -> Rounded:
+        """The same matrix with another bias."""
+        d = self.W.shape[1] - 2
+        if b is None:
+            self.W[:, d:] = 0
+            return replace(self, bias=0.0, bias_residual=0.0)
+        high = b.bfloat16()
+        low = (b - high.float()).bfloat16()
+        self.W[:, d], self.W[:, d + 1] = high, low
+        rest = (b - high.float() - low.float()).abs().amax()
+        return replace(self, bias=float(b.abs().amax()), bias_residual=float(rest))
+
+    def error(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`x [B, d]` in bfloat16 with two columns of ones, and E `[B]`."""
+        n_rows, d = x.shape
+        low = scratch("x", (n_rows, d + 2), torch.bfloat16)
+        low[:, :d] = x
+        low[:, d:] = 1
+        back = low[:, :d].float()
+        length = torch.linalg.vector_norm(back, dim=1) + _lost(d)
+        error = (
+            (torch.linalg.vector_norm(x - back, dim=1) + _lost(d)) * self.norm
+            + length * self.residual
+            + (d + 4) * 2.0**-23 * (length * self.rounded_norm + self.bias)
+            + self.bias_residual
+            + (d + 4) * 2.0**-124
+        )
+        return low, error * (1 + (d + 16) * 2.0**-23)  # the norms are sums of d squares in float32
+
+
+def _lost(d: int) -> float:
+    """What the norm of d values may lack because squares below 2^-126 are lost."""
+    return math.sqrt(d) * 2.0**-63
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Entries that may matter, in CSR order: `latents [nnz]` int64 ascending inside a row, `offsets [B + 1]`, and their place in `[B * n]`."""
+
+    flat: Tensor
+    latents: Tensor
+    rows: Tensor
+    offsets: Tensor
+    overflow: Tensor
+    """`[m]` rows that had no usable cut or too many entries: empty here, to be decided from the whole product."""
+
+
+def group_size(n: int, k: int) -> int:
+    """Latents of a group: at most `GROUP`, dividing n, leaving 8 k groups where n allows."""
+    size = GROUP
+    while size > 1 and (n % size or n // size < 8 * k):
+        size //= 2
+    return size
+
+
+def kth_lower_bound(z: Tensor, k: int) -> Tensor:
+    """`[B]` float32: a value that at least k entries of each row of `z [B, n]` reach; not above 0 where none was found.
+
+    The k-th largest of the groups' maxima is one. Floats are compared as the integers of their bits: right for numbers that are
+    not negative, and a group of negative ones gives one of its members, which is a lower bound as well.
+    """
+    n_rows, n = z.shape
+    size = group_size(n, k)
+    bits = bits_of(z)
+    maxima = bits.view(n_rows, size, n // size).amax(1) if size > 1 else bits
+    m = maxima.shape[1]
+    kth = torch.from_numpy(np.partition(maxima.numpy(), m - k, axis=1)[:, m - k].copy())
+    return kth.view(z.dtype).float()
+
+
+def at_least(z: Tensor, cut: Tensor, most: int) -> Candidates:
+    """Entries of `z [B, n]` that reach their row's cut.
+
+    Args:
+        z: bfloat16 or float32, contiguous.
+        cut: `[B]` float32. Rounded down to z's dtype; a row whose cut is not positive is put into `overflow`.
+        most: Rows with more entries than this are put there as well.
+    """
+    n_rows, n = z.shape
+    half = z.element_size() == 2
+    usable = (cut > 0) & (cut < torch.inf)
+    bits = cut.contiguous().view(torch.int32)
+    if half:
+        bits = (bits >> 16).to(torch.int16)
+    bits = torch.where(usable, bits, torch.iinfo(bits.dtype).max)
+    mask = scratch("mask", (n_rows, n), torch.bool)
+    np.greater_equal(z.view(bits.dtype).numpy(), bits.unsqueeze(1).numpy(), out=mask.numpy())
+    flat = nonzero_flat(mask)
+    rows = torch.div(flat, n, rounding_mode="floor")
+    counts = torch.bincount(rows, minlength=n_rows)
+    overflow = torch.nonzero(~usable | (counts > most)).squeeze(1)
+    if overflow.numel() and int(counts[overflow].sum()):
+        counts[overflow] = 0
+        keep = torch.ones(n_rows, dtype=torch.bool)
+        keep[overflow] = False
+        kept = keep[rows]
+        flat, rows = flat[kept], rows[kept]
+    offsets = torch.zeros(n_rows + 1, dtype=torch.long)
+    torch.cumsum(counts, 0, out=offsets[1:])
+    return Candidates(flat, flat - rows * n, rows, offsets, overflow)
+
+
+def nonzero_flat(mask: Tensor) -> Tensor:
+    """`[m]` int64 places of the true entries of a contiguous bool tensor, looking at eight at a time."""
+    flat = mask.view(-1)
+    if flat.numel() % 8:
+        return flat.nonzero().squeeze(1)
+    words = flat.view(torch.uint8).view(torch.int64)
+    hit = words.nonzero().squeeze(1)
+    inside = words[hit].view(torch.uint8).nonzero().squeeze(1)
+    return hit[inside >> 3] * 8 + (inside & 7)

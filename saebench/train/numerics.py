@@ -1,0 +1,33 @@
+"""In which precision a cell is trained, for its record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from saebench.nn import backends
+
+_PRODUCTS = {
+    "bf16-screen": "float32; bfloat16 screens the encoder product, and what it cannot rule out is computed again in float32; "
+    "AuxK's products with dead latents are bfloat16",
+}
+
+
+def numerics(device: torch.device, activations: str) -> dict[str, Any]:
+    """`training.numerics` of the record.
+
+    Args:
+        device: Where the cell is trained.
+        activations: Precision in which its inputs were stored or handed on.
+    """
+    backend = backends.current(device)
+    return {
+        "backend": backend,
+        "parameters": "float32",
+        "moments": "float32",
+        "products": _PRODUCTS.get(backend, "float32"),
+        "activations": activations,
+        "deterministic": device.type == "cpu"
+        or (torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()),
+    }

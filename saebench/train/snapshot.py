@@ -1,0 +1,148 @@
+"""Snapshots of cells in the middle of their training, so that a killed run goes on from there and ends bit for bit as if it had not been.
+
+    ROOT/<cell id>/state.safetensors    parameters, all buffers, the optimiser's moments, generator state
+    ROOT/<cell id>/state.json           steps, meter, trajectory and what else are plain numbers; digest of the tensors
+
+Every cell has a folder of its own and its own position in the order of batches: cells of a pass may be restored at different ones.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saebench.api import MachineError
+from saebench.artifacts import atomic_folder, canonical_json, file_digest, write_text
+from saebench.nn import backends
+from saebench.plan.model import ENGINE_VERSION
+from saebench.train.cell_run import CellRun
+
+SNAPSHOT_VERSION = 1
+COST_SHARE = 0.02
+"""Most of a pass's time that snapshots may take: where writing them is slow they come less often."""
+_TENSORS, _NUMBERS = "state.safetensors", "state.json"
+
+
+def snapshot_folder(root: Path, cell_id: str) -> Path:
+    """Where a cell's snapshot stands."""
+    return root / cell_id[:16]
+
+
+def drop_snapshot(root: Path, cell_id: str) -> None:
+    """Removes a cell's snapshot, if there is one."""
+    shutil.rmtree(snapshot_folder(root, cell_id), ignore_errors=True)
+
+
+def write_snapshot(
+    folder: Path, key: Mapping[str, Any], tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]
+) -> None:
+    """Writes one cell's state; an older one is replaced whole.
+
+    Raises:
+        MachineError: The disk is full or the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    with atomic_folder(folder) as temporary:
+        save_file(_storable(tensors), temporary / _TENSORS)
+        sha256 = file_digest(temporary / _TENSORS)
+        write_text(
+            temporary / _NUMBERS,
+            canonical_json({"version": SNAPSHOT_VERSION, "key": dict(key), "sha256": sha256, "numbers": dict(numbers)}),
+        )
+
+
+def read_snapshot(folder: Path, key: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_snapshot` wrote under the same key.
+
+    Raises:
+        ValueError: It is damaged, or of another cell, engine or back end.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        stored = json.loads((folder / _NUMBERS).read_text("utf-8"))
+        if stored["version"] != SNAPSHOT_VERSION:
+            raise ValueError(f"it is of version {stored['version']}, this saebench reads {SNAPSHOT_VERSION}")
+        if stored["key"] != dict(key):
+            raise ValueError(f"it was written for {stored['key']}, not for {dict(key)}")
+        if file_digest(folder / _TENSORS) != stored["sha256"]:
+            raise ValueError("its tensors are damaged")
+        return load_file(folder / _TENSORS), dict(stored["numbers"])
+    except (OSError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from error
+
+
+def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, dense, no two over the same memory: what safetensors takes. Copies only where it must."""
+    seen: set[int] = set()
+    ready = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != tensor.numel() * tensor.element_size():
+            tensor = tensor.clone()
+        seen.add(storage.data_ptr())
+        ready[name] = tensor
+    return ready
+
+
+class Snapshots:
+    """When to write snapshots of a pass, and where.
+
+    Args:
+        root: Folder of snapshots; None for none.
+        every_s: Seconds between two, or more where writing takes more than `COST_SHARE` of the time.
+        device: Where cells are trained.
+        say: Hears why a snapshot was not used or not written.
+    """
+
+    def __init__(self, root: Path | None, every_s: float, device: torch.device, say: Callable[[str], None]) -> None:
+        self._root, self._every_s, self._say = root, every_s, say
+        self._backend = backends.current(device)
+        self._device = device.type
+        self._due = time.perf_counter() + every_s
+
+    def _key(self, run: CellRun) -> dict[str, str]:
+        return {"cell": run.cell.cell_id, "engine": ENGINE_VERSION, "device": self._device, "backend": self._backend}
+
+    def save(self, runs: Sequence[CellRun]) -> None:
+        """Writes all cells' states if it is time. A disk that refuses costs the snapshot, not the training."""
+        started = time.perf_counter()
+        if self._root is None or started < self._due:
+            return
+        try:
+            for run in runs:
+                write_snapshot(snapshot_folder(self._root, run.cell.cell_id), self._key(run), *run.state())
+        except MachineError as error:
+            self._say(f"no snapshot was written, training goes on: {error}")
+        now = time.perf_counter()
+        self._due = now + max(self._every_s, (now - started) / COST_SHARE if self._every_s else 0.0)
+
+    def load(self, run: CellRun) -> bool:
+        """Restores a prepared cell; False where there is no snapshot. The run is of no use any more when this raises.
+
+        Raises:
+            ValueError: There is one, but not a usable one; a line says why.
+        """
+        if self._root is None or not (folder := snapshot_folder(self._root, run.cell.cell_id)).exists():
+            return False
+        try:
+            tensors, numbers = read_snapshot(folder, self._key(run))
+            run.load_state(tensors, numbers)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            self._say(f"{folder}: this snapshot is not used, the cell begins anew: {error}")
+            raise ValueError(str(error)) from error
+        return True
+
+    def drop(self, run: CellRun) -> None:
+        """Removes the snapshot of a cell that ended."""
+        if self._root is not None:
+            drop_snapshot(self._root, run.cell.cell_id)

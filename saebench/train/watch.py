@@ -1,0 +1,30 @@
+"""What a pass tells whoever watches it. Nothing that a watcher does changes what is trained."""
+
+from __future__ import annotations
+
+from saebench.plan.model import Cell
+
+
+class Watch:
+    """Hears of a pass as it goes on; override what is of interest.
+
+    Attributes:
+        wants_progress: Whether `progress` is called; the FVU it tells costs a little.
+    """
+
+    wants_progress = False
+
+    def started(self, cell: Cell) -> None:
+        """A cell begins training."""
+
+    def resumed(self, cell: Cell, tokens: int) -> None:
+        """A cell goes on from a snapshot that holds this many tokens of its allotment."""
+
+    def advanced(self, tokens: int) -> None:
+        """Some cell took a step of so many tokens, or ended and so many of its allotment are left over."""
+
+    def progress(self, cell: Cell, tokens: int, allotted: int, fvu: float | None, l0: float | None) -> None:
+        """A cell went on; at most 20 times a cell."""
+
+    def say(self, line: str) -> None:
+        """A line for people."""

@@ -1,0 +1,172 @@
+"""Predicted tokens, FLOPs, seconds, disk and memory: by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from saebench.plan.rates import ArmRate, DatasetRate, ModelRate, Rates, arm_key, dataset_key, model_key, score_key
+
+OWN = "{name: topk, architecture: topk, dataset: own, config: {d_sae: 64, k: 4}}"
+EVALUATION = "evaluation: {datasets: [docs], tokens: 100, loss_tokens: 10, density_tokens: 200}\n"
+ROW = 32 * 4 + 12
+TWO_HOOKS = """\
+schema: 1
+name: s
+models:
+  - {id: docs-lm, hookpoints: [layers.0, layers.2], context: 128}
+datasets:
+  docs: {plugin: docs}
+"""
+
+
+def known(cells, datasets):
+    """Round numbers for everything."""
+    return Rates(
+        "measured",
+        {"cpu": "a processor", "threads": 2, "date": "2026-01-02", "device": "cpu"},
+        arms={arm_key(cell): ArmRate(1.0, 0.5, 0.001) for cell in cells},
+        scores={score_key(cell): 3.0 for cell in cells if not cell.control},
+        models={model_key(cell.model): ModelRate(1e-6, 0.01, 0.002, 0.004) for cell in cells if cell.model},
+        datasets={
+            dataset_key(use, cell.model): DatasetRate(7.0, 2.0, 0.0001)
+            for cell in cells
+            for use in (cell.dataset, *cell.evaluation_datasets)
+        },
+        write_byte_s=0.0,
+    )
+
+
+def test_the_estimate_by_hand(planner):
+    predicted = planner(OWN, EVALUATION).estimate
+    assert predicted.train_tokens == 1000
+    assert predicted.train_flops == 1000 * (2 * 32 * 64 + 4 * 320) + 16 * 1000
+    training = 400 * 1000 + 400 * 2000  # all that the dataset holds, to the hook; making it
+    streams = 200 * 1000 + 200 * 1000 + 200 * (1000 + 2000)  # held out, random, the model's own samples
+    assert predicted.forward_flops == training + streams + 3 * 10 * 2000 + 10 * 2000
+    assert predicted.store_bytes == (400 + 3 * 200) * ROW
+    assert predicted.checkpoint_bytes == 8 * 32 * 64
+    assert predicted.snapshot_bytes == 2 * 12 * 2 * 32 * 64
+    assert predicted.disk_bytes == predicted.store_bytes + predicted.checkpoint_bytes + predicted.snapshot_bytes
+    assert predicted.device_memory_bytes == 16 * 2 * 32 * 64 + 64 * 8 * 64 + 4 * 1000
+    assert predicted.memory_bytes == predicted.device_memory_bytes + 1_500_000_000
+    assert predicted.basis["source"] == "assumed"
+    assert predicted.seconds > 0
+
+
+def test_without_a_model_less_memory_is_taken(planner):
+    predicted = planner("{name: t, architecture: topk, dataset: truth, config: {d_sae: 64, k: 3}}").estimate
+    assert predicted.memory_bytes == predicted.device_memory_bytes + 500_000_000
+    assert predicted.forward_flops == 0
+
+
+def test_seconds_by_hand(planner):
+    predicted = planner(OWN, EVALUATION + "seeds: {init: [0, 1], evaluation: [0, 1]}\n", rates=known).estimate
+    # sampled once; read as text, 7 s the first time; forwards of 1000 FLOPs at a microsecond each
+    own = 7.0 + 400 * 0.0001 + 400 * 0.01 + 400 * 1000 * 1e-6
+    assert predicted.data_s == pytest.approx(own)
+    assert predicted.training_s == pytest.approx(2 * (1.0 + 16 * 0.5 + 1000 * 0.001))
+    held_out = (
+        7.0 + 2.0 + 2 * (200 * 0.0001 + 200 * 1e-3 + 10 * 0.004)
+    )  # two evaluation seeds, one of them from the cache
+    side = 2 * (2 * 200 * 1e-3 + 200 * 0.01)
+    assert predicted.scoring_s == pytest.approx(held_out + side + 2 * 2 * 3.0, rel=1e-3)  # and a pair to match
+    total = predicted.data_s + predicted.training_s + predicted.scoring_s + predicted.other_s
+    assert predicted.seconds == pytest.approx(total, abs=0.01)
+    assert predicted.basis == {"source": "measured", "cpu": "a processor", "threads": 2, "date": "2026-01-02", "device": "cpu"}  # fmt: skip
+
+
+def test_hookpoints_share_a_forward_and_a_reading(planner):
+    entry = "{name: a, architecture: topk, dataset: docs, config: {d_sae: 64, k: 4}}"
+    one = planner(entry, EVALUATION, rates=known).estimate
+    two = planner(entry, EVALUATION, header=TWO_HOOKS, rates=known).estimate
+    assert two.data_s == one.data_s
+    assert two.store_bytes == 2 * one.store_bytes
+    assert two.training_s == 2 * one.training_s
+
+
+def test_a_live_source_stores_nothing_and_reads_every_epoch(planner):
+    stored = planner(OWN, EVALUATION, rates=known).estimate
+    live = planner(OWN, EVALUATION + "activations: {source: live}\n", rates=known).estimate
+    assert stored.store_bytes - live.store_bytes == 400 * ROW
+    assert live.data_s - stored.data_s == pytest.approx(600 * 1e-3)
+    assert live.forward_flops - stored.forward_flops == 600 * 1000
+
+
+def test_a_child_in_the_same_cohort_reads_a_live_source_again(planner):
+    entries = "{name: a, architecture: topk, dataset: docs, config: {d_sae: 64, k: 4}}\n{name: c, architecture: ssae, dataset: docs, init_from: a}"
+    tail = EVALUATION + "activations: {source: live}\n"
+    alone = planner(entries, tail, rates=known, only="a").estimate
+    both = planner(entries, tail, rates=known).estimate
+    assert both.data_s - alone.data_s == pytest.approx(1000 * 1e-3)
+
+
+def test_stores_take_their_precision_and_no_more_than_the_quota(planner):
+    full = planner(OWN, EVALUATION).estimate
+    half = planner(OWN, EVALUATION + "activations: {dtype: float16}\n").estimate
+    assert full.store_bytes - half.store_bytes == 400 * 32 * 2
+    assert planner(OWN, EVALUATION + "activations: {quota_gb: 1e-5}\n").estimate.store_bytes == 10_000
+
+
+def test_memory_of_cells_side_by_side_is_bounded_by_what_is_there(planner):
+    tail = "seeds: {init: [0, 1, 2]}\n"
+    one = 16 * 2 * 32 * 64
+    assert planner(OWN, tail).estimate.device_memory_bytes == 3 * one + 64 * 8 * 64 + 4000
+    assert planner(OWN, tail, memory_limit_bytes=2 * one).estimate.device_memory_bytes == 2 * one + 4000
+    assert planner(OWN, tail, memory_limit_bytes=1).estimate.device_memory_bytes == one + 64 * 8 * 64 + 4000
+
+
+def test_controls_are_scored_as_their_neighbours_and_not_trained(planner):
+    entry = OWN.replace("own", "docs")
+    without = planner(entry, EVALUATION, rates=known).estimate
+    controls = planner(entry, EVALUATION + "controls: true\n", rates=known)
+    n = sum(cell.control for cell in controls.cells)
+    assert n == 4
+    assert controls.estimate.training_s == without.training_s
+    assert controls.estimate.scoring_s == pytest.approx(without.scoring_s + n * 3.0)
+
+
+def test_assumed_seconds_grow_with_the_work(planner):
+    small = planner(OWN, EVALUATION).estimate
+    wide = planner(OWN.replace("64", "4096"), EVALUATION).estimate
+    assert wide.training_s > small.training_s
+    assert wide.scoring_s > small.scoring_s
+    assert planner(OWN, EVALUATION + "seeds: {init: [0, 1]}\n").estimate.training_s == pytest.approx(
+        2 * small.training_s
+    )
+
+
+def test_losses_that_memory_does_not_keep_are_computed_for_every_cell(planner, fakes):
+    class Wordy(fakes.Model):
+        vocab_size = 1 << 24  # log-probabilities of five tokens fill the memory kept for them
+
+    facts = fakes.Facts({"docs-lm": Wordy()})
+    kept = planner(OWN, EVALUATION, rates=known).estimate
+    again = planner(OWN, EVALUATION, rates=known, facts=facts).estimate
+    assert again.scoring_s - kept.scoring_s == pytest.approx((10 - 5) * 0.002)
+
+
+def test_what_could_not_be_measured_is_assumed(planner):
+    def nothing(cells, datasets):
+        return replace(known([], datasets), remarks=("reading was cut short.",))
+
+    plan = planner(OWN, EVALUATION, rates=nothing)
+    bare = planner(OWN, EVALUATION)
+    assert plan.estimate.training_s == bare.estimate.training_s
+    assert "reading was cut short." in plan.warnings
+
+
+def test_scoring_of_a_sweep_lies_between_what_was_measured(planner):
+    sweep = "{name: topk, architecture: topk, dataset: own, config: {d_sae: 64}, sweep: {k: [4, 8, 16]}}"
+
+    def ends(cells, datasets):
+        return Rates(
+            "measured", {}, scores={score_key(cell): cell.expected_l0 for cell in cells if cell.expected_l0 != 8}
+        )
+
+    plan = planner(sweep, EVALUATION, rates=ends)
+    rates, cost = ends(plan.cells, {}), None
+    assert [rates.score(cell, cost, 0) for cell in plan.cells] == [4.0, 8.0, 16.0]
+    assert [rates.score(replace(cell, expected_l0=None), cost, 0) for cell in plan.cells] == [10.0] * 3
+    assert rates.score(replace(plan.cells[0], expected_l0=99.0), cost, 0) == 16.0
