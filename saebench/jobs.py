@@ -13,7 +13,7 @@ from saebench.artifacts import RunFolder, iter_records, write_json
 from saebench.execute import provenance
 from saebench.execute.determinism import run_numerics
 from saebench.execute.folder import locked, move_aside
-from saebench.execute.foresight import Foresight
+from saebench.execute.foresight import LONG_S, Foresight
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,7 @@ def plan_suite(
     *,
     out: Path | None = None,
     device: str = "cpu",
-    measure: bool = False,
+    measure: bool | None = False,
     fresh: bool = False,
     plugins: Sequence[Path] = (),
     say: Callable[[str], None] = lambda line: None,
@@ -80,8 +80,9 @@ def plan_suite(
         suite: File or built-in name.
         out: Run folder: a calibration of device seconds that stands there is kept. Default `runs/<suite>`.
         device: Where it would run.
-        measure: Measure this machine for the estimate, which takes seconds the first time; else it rests on an assumption. A budget
-            of device seconds needs it unless its calibration stands in `out`.
+        measure: Measure this machine for the estimate, which takes half a minute the first time; False: let it rest on an assumption;
+            None: measure where the assumption says that the run takes more than five minutes, as `run_suite` does. A budget
+            of device seconds must measure unless its calibration stands in `out`.
         fresh: Measure again what was measured before, and calibrate anew.
         plugins: Local plugin files.
         say: Prints one line for people.
@@ -100,16 +101,22 @@ def plan_suite(
     check_device(device)
     loaded = load_suite(suite)
     folder = out or Path("runs") / loaded.config.name
-    rates = _measure(catalog, device, say, fresh) if measure else None
-    return make_plan(
-        loaded,
-        catalog,
-        facts=ModelBook(catalog),
-        rates=rates,
-        calibrate=rates,
-        calibration=None if fresh else _frozen(folder, loaded.digest),
-        memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
-    )
+    rates = None if measure is False else _measure(catalog, device, say, fresh)
+    facts = ModelBook(catalog)
+
+    def made(estimated_with: Measure | None) -> Plan:
+        return make_plan(
+            loaded,
+            catalog,
+            facts=facts,
+            rates=estimated_with,
+            calibrate=rates,
+            calibration=None if fresh else _frozen(folder, loaded.digest),
+            memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
+        )
+
+    plan = made(rates if measure else None)
+    return made(rates) if measure is None and plan.estimate.seconds > LONG_S else plan
 
 
 def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Sequence[Path] = ()) -> str:

@@ -90,9 +90,10 @@ def main() -> None:
     path = out / RESULT
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cases": {}}
     catalog = load_catalog()
-    for name in chosen:
+    modules: dict[str, Any] = {name: import_module(f"cases.{name}") for name in chosen}
+    gc.freeze()  # what was imported is not looked through again
+    for name, case in modules.items():
         print(f"engine: {name}", file=sys.stderr, flush=True)
-        case: Any = import_module(f"cases.{name}")
         told = {
             "title": case.TITLE,
             "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

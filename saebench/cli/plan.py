@@ -14,7 +14,9 @@ from saebench.cli.common import common, say
 @click.argument("suite")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.option(
-    "--no-measure", is_flag=True, help="Predict seconds from an assumption instead of measuring this machine."
+    "--measure/--no-measure",
+    default=None,
+    help="Predict seconds from short measurements of this machine, or from an assumption. By default long runs are measured for.",
 )
 @click.option("--fresh", is_flag=True, help="Measure this machine anew; by default once a week.")
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="Where it would run: cpu, cuda, ...")
@@ -23,7 +25,7 @@ from saebench.cli.common import common, say
 def command(
     suite: str,
     as_json: bool,
-    no_measure: bool,
+    measure: bool | None,
     fresh: bool,
     device: str,
     out: Path | None,
@@ -32,11 +34,12 @@ def command(
 ) -> None:
     """Show cells, cohorts, order, shares and predicted cost; train nothing.
 
-    Seconds are predicted from short measurements of this machine, which
-    take some seconds the first time.
+    Where a run takes more than about five minutes, seconds are predicted
+    from short measurements of this machine; the first time these take
+    half a minute.
     """
     from saebench.jobs import plan_suite
     from saebench.plan import print_plan
 
-    plan = plan_suite(suite, out=out, device=device, measure=not no_measure, fresh=fresh, plugins=plugins, say=say)
+    plan = plan_suite(suite, out=out, device=device, measure=measure, fresh=fresh, plugins=plugins, say=say)
     click.echo(json.dumps(plan.to_json(), indent=2, sort_keys=True) if as_json else print_plan(plan))

@@ -56,7 +56,11 @@ def _tune(config: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str
     """Lists of values by config key, and of learning rates; says nothing of `tune: null`."""
     keys = {**config["properties"], LEARNING_RATE: definitions["TrainConfig"]["anyOf"][1]["properties"]["lr"]}
     lists = {
-        key: {"type": "array", "minItems": 1, "items": {name: part for name, part in value.items() if name != "default"}}
+        key: {
+            "type": "array",
+            "minItems": 1,
+            "items": {name: part for name, part in value.items() if name != "default"},
+        }
         for key, value in keys.items()
     }
     return {"properties": {"metric": {"type": "string"}, **lists}, "additionalProperties": False}

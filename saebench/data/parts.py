@@ -35,7 +35,7 @@ def part_of(digest: str) -> Part:
 def vector_digests(batch: ActivationBatch) -> list[str]:
     """What decides the part of each vector: its sequence, or SHA-256 of its values."""
     if batch.sequence_ids is not None:
-        return [f"sequence {number}" for number in batch.sequence_ids.tolist()]
+        return [f"sequence:{number}" for number in batch.sequence_ids.tolist()]
     rows = batch.x.detach().float().cpu().contiguous().numpy()
     return [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
 

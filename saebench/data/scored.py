@@ -116,9 +116,7 @@ class ScoredTokens(Scored):
             n_rows, self.sizes["loss_tokens"] * (self.model.context + 3) // self.model.context + self.model.context
         )
         if (store := ActivationStore.open(folder, key)) is None:
-            windows = self.sources.windows(
-                self.dataset, self.model, "held-out", enough, self.seed, Meter(), self.part
-            )
+            windows = self.sources.windows(self.dataset, self.model, "held-out", enough, self.seed, Meter(), self.part)
             ids = torch.stack(list(windows))
             d = self.lm.facts.hookpoint(self.model.hookpoint).d
             with ActivationStore.building(

@@ -70,6 +70,7 @@ class ScoredVectors(Scored):
             store = ActivationStore.open(folder, key, checked=True)
             assert store is not None
         self.store = store
+        self.documents = store.documents if part is not None else frozenset()
 
     def _batches(self, vectors: Any, digests: set[str]) -> Iterator[ActivationBatch]:
         if self.part is None:

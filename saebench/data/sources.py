@@ -146,7 +146,9 @@ class Sources:
             texts = tokenised(shuffled(found, seed), lm.encode_many, documents)
             windows = (torch.tensor(ids) for ids in pack(texts, context=model.context, bos_id=lm.bos_id))
         name = f"{split} part" if part is None else f"{part} part (of what is {split})"
-        empty = f"dataset '{use.name}' (plugin {use.plugin}): its {name} does not fill one window of {model.context} tokens"
+        empty = (
+            f"dataset '{use.name}' (plugin {use.plugin}): its {name} does not fill one window of {model.context} tokens"
+        )
         return Windows(opened, windows, lm, n_tokens, documents, empty)
 
     @staticmethod

@@ -16,15 +16,16 @@ from saebench.artifacts import RunFolder, has_checkpoint, read_record, save_arra
 from saebench.execute import provenance
 from saebench.execute.groups import needs_scoring, run_group
 from saebench.execute.progress import PassWatch
-from saebench.execute.records import CellOutcome, cell_record, trained_outcome
-from saebench.execute.waves import memory_limit, waves
-from saebench.plan.model import Cell, Cohort, Plan
+from saebench.execute.records import CellOutcome, cell_record, superseded, trained_outcome
+from saebench.execute.waves import cap_memory, memory_limit, waves
+from saebench.plan.model import Cell, Cohort, DatasetUse, Plan
 from saebench.plan.passes import form_passes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from saebench.data import EvaluationSource, Sources, TrainingSource
+    from saebench.data.parts import Part
     from saebench.host import Catalog
 
 GB = 1_000_000_000
@@ -69,7 +70,7 @@ class Pipeline:
         self.threads = provenance.n_threads()
         self.memory_gb: float | None = plan.budget.get("memory_gb")
         if self.memory_gb and device.startswith("cuda"):
-            _cap_memory(device, int(self.memory_gb * GB))
+            cap_memory(device, int(self.memory_gb * GB))
 
     # ---- which cells need work -------------------------------------------------------------------------------------
 
@@ -223,13 +224,21 @@ class Pipeline:
         outcome = trained_outcome(cell, source, trained, data_s)
         sae = load_sae(folder, self.catalog).to(self.device)
         facts = trained.training_facts(outcome.spent["data"]["tokens"])
-        scored = score_cell(cell, sae, self._evaluation(cell, source), self.catalog, facts)
+        scored = score_cell(
+            cell,
+            sae,
+            self._evaluation(cell, source, cell.evaluation_datasets),
+            self.catalog,
+            facts,
+            validation=self._evaluation(cell, source, cell.evaluation_datasets[:1], "validation") if cell.tune else (),
+        )
         outcome.metrics, outcome.metric_info, outcome.details = scored.metrics, scored.metric_info, scored.details
         outcome.measured_metrics, outcome.evaluation, outcome.sae_facts = (
             scored.measured_metrics,
             scored.evaluation,
             scored.sae_facts,
         )
+        outcome.validation = scored.validation
         outcome.spent["scoring"] = scored.spent
         outcome.times["score_s"] = outcome.spent_s["scoring"] = scored.seconds
         if scored.arrays:
@@ -246,11 +255,14 @@ class Pipeline:
             "Mend the parent, then run with --retry-failed."
         )
 
-    def _evaluation(self, cell: Cell, source: TrainingSource) -> list[tuple[Any, int, EvaluationSource]]:
+    def _evaluation(
+        self, cell: Cell, source: TrainingSource, uses: Sequence[DatasetUse], part: Part | None = None
+    ) -> list[tuple[Any, int, EvaluationSource]]:
+        settings = cell.evaluation
         return [
-            (dataset, seed, self.sources.evaluation(dataset, cell.model, cell.evaluation, seed, training=source))
-            for dataset in cell.evaluation_datasets
-            for seed in cell.evaluation.seeds
+            (use, seed, self.sources.evaluation(use, cell.model, settings, seed, training=source, part=part))
+            for use in uses
+            for seed in settings.seeds
         ]
 
     def _drop_snapshot(self, cell: Cell) -> None:
@@ -261,7 +273,7 @@ class Pipeline:
     def _write(self, cell: Cell, outcome: CellOutcome, started: str | None = None) -> None:
         path = self.record_path(cell)
         record = cell_record(
-            cell, self.plan, outcome, supersedes=self._superseded(cell), environment=self._environment(started)
+            cell, self.plan, outcome, supersedes=superseded(path, cell), environment=self._environment(started)
         )
         write_record(path, record)
         self.bar.update(1)
@@ -269,20 +281,6 @@ class Pipeline:
             self.say(f"{cell.label}: {outcome.status}: {(outcome.error or {}).get('message', '')}")
         for line in self.catalog.observe("saebench_cell_finished", record=record):
             self.say(line)
-
-    def _superseded(self, cell: Cell) -> str | None:
-        """The score that this one takes the place of: the newest other record of the same cell."""
-        others = []
-        for path in sorted(self.record_path(cell).parent.glob(f"{cell.point}-s{cell.init_seed}-*.json")):
-            if path.name == cell.record_name:
-                continue
-            try:
-                record = read_record(path)
-            except SuiteError:
-                continue
-            if record["cell_id"] == cell.cell_id:
-                others.append((record["measured"].get("finished") or "", record["score_id"]))
-        return max(others)[1] if others else None
 
     def _environment(self, started: str | None) -> dict[str, Any]:
         return {
@@ -292,11 +290,3 @@ class Pipeline:
             "started": started or provenance.now(),
             "finished": provenance.now(),
         }
-
-
-def _cap_memory(device: str, n_bytes: int) -> None:
-    """Makes `memory_gb` a hard limit of this process on a CUDA device."""
-    import torch
-
-    total = torch.cuda.get_device_properties(torch.device(device)).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, n_bytes / total), torch.device(device))

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from saebench.api.errors import SuiteError
+from saebench.artifacts import read_record
 from saebench.artifacts.canonical import digest
 from saebench.plan.model import Cell, Group, Plan
 from saebench.plan.rates import arm_key
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from saebench.data import TrainingSource
     from saebench.train import TrainOutcome
 
@@ -41,6 +45,13 @@ def part_facts(cell: Cell) -> dict[str, Any]:
     }
 
 
+def tune_facts(cell: Cell, outcome: CellOutcome) -> dict[str, Any]:
+    """Of a candidate of a search: its place in it, and what the search goes by; nothing for other cells."""
+    if cell.tune is None:
+        return {}
+    return {"tune": {**asdict(cell.tune), "validation": outcome.validation}}
+
+
 @dataclass
 class CellOutcome:
     """Everything the pipeline learnt of a cell. What never happened stays empty, and the record says null."""
@@ -53,6 +64,7 @@ class CellOutcome:
     input_scale: float | None = None
     spent: dict[str, dict[str, int]] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, Any] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     metric_info: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
@@ -109,13 +121,14 @@ def trained_outcome(cell: Cell, source: TrainingSource, trained: TrainOutcome, d
 
 
 def budget_facts(cell: Cell, plan: Plan) -> dict[str, Any]:
-    """What the cell was given: its share in the budget's own unit, the tokens that came of it, and the calibration where a share of
-    seconds became tokens. Controls have no budget."""
+    """What the cell was given: its share in the budget's own unit (which candidates of a search divide), the tokens that came of it,
+    and the calibration where a share of seconds became tokens. Controls have no budget."""
     facts = {
         "primary": plan.budget.get("primary", "tokens"),
         "share": None if cell.control else plan.budget.get("share"),
         "tokens": None if cell.control else cell.tokens,
         "counts": plan.budget.get("counts", "train"),
+        **({"candidates": cell.tune.n_candidates} if cell.tune is not None else {}),
     }
     calibration = plan.budget.get("calibration")
     if calibration is None or cell.control:
@@ -145,6 +158,7 @@ def cell_record(
     }
     facts = {
         **part_facts(cell),
+        **tune_facts(cell, outcome),
         "status": outcome.status,
         "error": outcome.error,
         "suite_digest": plan.suite_digest,
@@ -179,6 +193,21 @@ def cell_record(
         "facts": facts,
         "measured": measured,
     }
+
+
+def superseded(path: Path, cell: Cell) -> str | None:
+    """The score whose place the record at `path` takes: the newest other record of the same cell."""
+    others = []
+    for other in sorted(path.parent.glob(f"{cell.point}-s{cell.init_seed}-*.json")):
+        if other.name == path.name:
+            continue
+        try:
+            record = read_record(other)
+        except SuiteError:
+            continue
+        if record["cell_id"] == cell.cell_id:
+            others.append((record["measured"].get("finished") or "", record["score_id"]))
+    return max(others)[1] if others else None
 
 
 def group_record(

@@ -93,3 +93,11 @@ def _free_bytes(device: str) -> int:
     except OSError:
         pass
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def cap_memory(device: str, n_bytes: int) -> None:
+    """Makes `memory_gb` a hard limit of this process on a CUDA device."""
+    import torch
+
+    total = torch.cuda.get_device_properties(torch.device(device)).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, n_bytes / total), torch.device(device))

@@ -15,6 +15,7 @@ from saebench.leaderboard.frame import mixed_versions
 from saebench.leaderboard.levels import PRIMARY, l0_of, rank_levels
 from saebench.leaderboard.names import model_name, natural
 from saebench.leaderboard.rows import evaluation_key, make_row, row_key
+from saebench.leaderboard.searches import settle
 from saebench.leaderboard.spend import CURRENCY_OF, equal_spend
 from saebench.leaderboard.statistics import CONFIDENCE, L0_TOLERANCE, LEVEL_TOLERANCE
 from saebench.leaderboard.words import spend_text
@@ -94,7 +95,7 @@ def _not_ok(cell: CellRecord) -> dict[str, Any]:
 def _site(cells: Sequence[CellRecord], suite_cells: Sequence[CellRecord], evidence: Evidence) -> dict[str, Any]:
     facts = cells[0].facts
     model, evaluation = facts["model"], facts["evaluation"] or {}
-    rows = _rows(cells, suite_cells, evidence)
+    rows, searches = settle(_rows(cells, suite_cells, evidence), cells, suite_cells)
     contenders = [row for row in rows if not row["control"]]
     controls = [row for row in rows if row["control"]]
     mixed = mixed_versions(cells)
@@ -138,6 +139,7 @@ def _site(cells: Sequence[CellRecord], suite_cells: Sequence[CellRecord], eviden
         "rows": contenders,
         "controls": controls,
         "levels": levels,
+        "searches": searches,
         "equal_spend": equal_spend(contenders, controls, [level["l0"] for level in levels], _asked(cells)),
         "plugins": sorted({text for row in rows for values in row["versions"]["plugins"].values() for text in values}),
     }
@@ -146,12 +148,14 @@ def _site(cells: Sequence[CellRecord], suite_cells: Sequence[CellRecord], eviden
 def _budget(facts: Mapping[str, Any]) -> str:
     budget = facts["budget"] or {}
     primary, tokens, share = budget.get("primary"), budget.get("tokens"), budget.get("share")
-    if primary in CURRENCY_OF and isinstance(share, int | float):
+    if isinstance(share, int | float) and (primary in CURRENCY_OF or budget.get("candidates")):
         # What the suite asked: the tokens it comes to differ from contender to contender.
-        given = spend_text(share, CURRENCY_OF[primary])
+        given = spend_text(share, CURRENCY_OF.get(str(primary), "tokens"))
     else:
         given = f"{tokens:,} tokens" if isinstance(tokens, int) else "no token allotment recorded"
-    return f"{given} a cell, primary {primary}, counting {budget.get('counts')}"
+    n = budget.get("candidates")
+    for_whom = f"a search, divided among {n} candidates" if n else "a cell"
+    return f"{given} {for_whom}, primary {primary}, counting {budget.get('counts')}"
 
 
 def _asked(cells: Sequence[CellRecord]) -> Mapping[str, Any]:

@@ -71,6 +71,11 @@ COLUMNS = (
         "stability over seeds",
         hint="matched cosine of random directions of the same shape: the level of chance",
     ),
-    Column("cost:train", "training", "tokens", hint="tokens the cell itself was trained on"),
+    Column(
+        "cost:train",
+        "training",
+        "tokens",
+        hint="tokens the contender itself was trained on; of a search, all its candidates",
+    ),
     Column("cost:all", "all\N{NON-BREAKING HYPHEN}in", "tokens", hint="training + data making + parent"),
 )

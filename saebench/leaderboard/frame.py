@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 
 from saebench.leaderboard.evidence import CellRecord, read_evidence
+from saebench.leaderboard.searches import search_of
 
 COLUMNS = (
     "suite", "entry", "point", "architecture", "control", "model", "hookpoint", "training_dataset", "d_sae", "init_seed", "data_seed",
     "status", "family", "metric", "value", "stderr", "n", "reason", "unit", "direction", "measured", "dataset", "seed", "slice",
-    "mixed_versions", "metric_versions", "cell_id", "score_id", "path",
+    "mixed_versions", "metric_versions", "search", "validation", "cell_id", "score_id", "path",
 )  # fmt: skip
 GROUP_COLUMNS = (
     "suite", "entry", "point", "architecture", "control", "model", "hookpoint", "training_dataset", "d_sae", "vary", "members", "status",
@@ -34,6 +35,9 @@ def mixed_versions(cells: Sequence[CellRecord]) -> dict[str, list[str]]:
 
 def load(folder: str | Path) -> pd.DataFrame:
     """One row a part: (cell, metric, dataset, evaluation seed, slice).
+
+    Candidates of a search (`tune`) are all there: `search` is its key, `validation` what it goes by. Comparing them by their other values
+    is choosing on test data.
 
     Superseded records are dropped (the newest score of a cell is taken). Where the cells of one suite and place were scored with
     different metric versions, `mixed_versions` is True in all their rows: compare those numbers only within equal
@@ -71,6 +75,8 @@ def _rows(cell: CellRecord, mixed: bool) -> Iterator[dict[str, Any]]:
         "status": facts["status"],
         "mixed_versions": mixed,
         "metric_versions": " ".join(f"{name}={versions[name]}" for name in sorted(versions)),
+        "search": search_of(cell),
+        "validation": ((facts.get("tune") or {}).get("validation") or {}).get("value"),
         "cell_id": cell.cell_id,
         "score_id": cell.score_id,
         "path": cell.path,

@@ -20,10 +20,12 @@ from saebench.leaderboard.spend import CURRENCIES, VIEWS
 from saebench.leaderboard.spend_plots import spend_charts
 from saebench.leaderboard.words import (
     LEAD,
-    METHOD,
+    candidate_note,
     decimals_of,
+    method,
     rank_reason,
     rank_text,
+    search_facts,
     short,
     site_facts,
     spend_text,
@@ -111,7 +113,8 @@ def _environment() -> Environment:
         currencies=dict(zip(CURRENCIES, ("equal tokens", "equal FLOPs", "equal seconds"), strict=True)),
         views=dict(zip(VIEWS, ("training", "all-in"), strict=True)),
         lead=LEAD,
-        method=METHOD,
+        candidate_note=candidate_note,
+        search_facts=search_facts,
     )
     return environment
 
@@ -129,6 +132,7 @@ def page_html(board: Mapping[str, Any]) -> str:
         .get_template("page.html.j2")
         .render(
             board=board,
+            method=method(board),
             charts=charts,
             specs=specs,
             spend_specs=spend_specs,

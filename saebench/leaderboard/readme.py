@@ -9,7 +9,16 @@ from tabulate import tabulate
 
 from saebench.leaderboard.columns import COLUMNS, Column
 from saebench.leaderboard.formats import count, with_interval
-from saebench.leaderboard.words import EN_DASH, LEAD, METHOD, decimals_of, rank_text, site_facts
+from saebench.leaderboard.words import (
+    EN_DASH,
+    LEAD,
+    candidate_note,
+    decimals_of,
+    method,
+    rank_text,
+    search_facts,
+    site_facts,
+)
 
 _SPECIAL = str.maketrans(
     {
@@ -50,7 +59,7 @@ def readme_markdown(board: Mapping[str, Any], *, has_chart: bool) -> str:
         ]
         parts += ["## Records left out", _table(["why", "cell", "score", "reason"], rows, "left")]
     parts.append("## How to read it")
-    parts.append("\n".join(f"- **{term}.** {text}" for term, text in METHOD))
+    parts.append("\n".join(f"- **{term}.** {text}" for term, text in method(board)))
     parts.append(f"saebench {board['saebench']}.")
     return "\n\n".join(parts) + "\n"
 
@@ -78,6 +87,8 @@ def _suite(suite: Mapping[str, Any], *, several: bool) -> list[str]:
             parts.append(
                 _table(["control", *map(_heading, kept)], [_row(row, kept, ranked=False) for row in site["controls"]])
             )
+        for search in site["searches"]:
+            parts += [f"### Search: {escaped(search['label'])}", escaped(search_facts(search)), _search(search)]
     if suite["not_ok"]:
         parts.append("### Cells without a score")
         rows = [
@@ -86,6 +97,23 @@ def _suite(suite: Mapping[str, Any], *, several: bool) -> list[str]:
         ]
         parts.append(_table(["cell", "where", "status", "reason"], rows, "left"))
     return parts
+
+
+def _search(search: Mapping[str, Any]) -> str:
+    rows = []
+    for candidate in search["candidates"]:
+        found, cost = candidate["validation"], candidate["cost"]
+        rows.append(
+            [
+                escaped(candidate["label"]),
+                with_interval(found["value"], found["half"], 4),
+                str(found["n"]),
+                count(cost["tokens"]),
+                escaped(candidate_note(search, candidate)),
+            ]
+        )
+    headers = ["candidate", f"validation {search['metric']}", "seeds", "training tokens a seed", "result"]
+    return _table(headers, rows)
 
 
 def _heading(column: Column) -> str:
@@ -104,8 +132,9 @@ def _row(row: Mapping[str, Any], columns: Sequence[Column], *, ranked: bool = Tr
         if len(row["seeds"]) == len(row["planned_seeds"])
         else f" ({len(row['seeds'])} of {len(row['planned_seeds'])} seeds)"
     )
+    best = f" ({row['tune']['text']})" if row["tune"] else ""
     return [
-        escaped(row["label"]) + seeds,
+        escaped(row["label"]) + best + seeds,
         *([rank_text(row["standing"])] if ranked else []),
         *(_cell(row, column) for column in columns),
     ]

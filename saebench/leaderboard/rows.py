@@ -34,6 +34,7 @@ def evaluation_key(cell: CellRecord) -> tuple[Any, ...]:
     evaluation = cell.facts["evaluation"] or {}
     datasets = [(data.get("recipe"), data.get("content")) for data in evaluation.get("datasets") or []]
     settings = [evaluation.get(name) for name in ("seeds", "tokens", "loss_tokens", "density_tokens", "thresholds")]
+    settings += [evaluation[name] for name in ("part",) if evaluation.get(name)]
     return (tuple(datasets), repr(settings))
 
 
@@ -82,6 +83,7 @@ def make_row(
         "trajectory": mean_trajectory(runs),
         "contexts": readable(contexts, cells[:1], first.path),
         "standing": None,
+        "tune": None,
         "deterministic": all(bool(cell.facts.get("deterministic", True)) for cell in cells),
         "numerics": readable(numerics, cells, first.path),
         "versions": _versions(cells),

@@ -30,7 +30,7 @@ class Run:
     """One training run in one currency.
 
     Attributes:
-        before: Spent before its own training began (0 in the training view).
+        before: Spent before its own training began: by the other candidates of its search; in the all-in view also on data and parent.
         points: (own spend, FVU, L0), by rising spend.
     """
 
@@ -134,16 +134,21 @@ def _run(cell: Mapping[str, Any], currency: str, view: str) -> Run | str:
         return "no trajectory in its records: not trained step by step, or by an older version"
     if any(point[currency] is None for point in points):
         return f"no {currency} at its trajectory points: trained by an older version"
+    # a search divides one share: what its other candidates trained is training of this contender
+    searched = (cell.get("search") or {}).get(currency, 0.0)
+    if searched is None:
+        return "the seconds of its search were not measured"
     before = 0.0 if view == "training" else cell["before"][currency]
     if before is None:
         return "the seconds of its data or its parent were not measured"
+    before += searched
     return Run(before, tuple((point[currency], point["fvu"], point["l0"]) for point in points if point[currency] > 0))
 
 
 def _not_begun(runs: Iterable[Run], currency: str) -> str:
     before = min(run.before for run in runs)
     noted = "nothing of its own training was noted by then"
-    return f"{noted}: its data and parent alone cost {spend_text(before, currency)}" if before else noted
+    return f"{noted}: what came before (data, parent, search) cost {spend_text(before, currency)}" if before else noted
 
 
 def _levels(

@@ -17,7 +17,8 @@ _VIEWS = {"training": "training alone", "all-in": "training, data making and par
 
 def _points(site: Mapping[str, Any], currency: str, view: str) -> Iterator[dict[str, Any]]:
     for row in site["rows"]:
-        parts = [row["cost"][f"{kind}_{currency}"] for kind in ("data", "parent")] if view == "all-in" else [0.0]
+        kinds = ("data", "parent", "search") if view == "all-in" else ("search",)
+        parts = [row["cost"].get(f"{kind}_{currency}", 0.0) for kind in kinds]
         if any(part is None for part in parts):
             continue
         for point in row["trajectory"]:

@@ -53,7 +53,8 @@ def _site(site: Mapping[str, Any]) -> str:
         disable_numparse=True,
         colalign=["left"] + ["right"] * (len(headers) - 1),
     )
-    return f"{site['title']}\n{table}"
+    notes = [f"{row['label']}: {row['tune']['text']}" for row in site["rows"] if row["tune"]]
+    return "\n".join([site["title"], table, *notes])
 
 
 def _cell(row: Mapping[str, Any], column: Column) -> str:

@@ -28,6 +28,18 @@ METHOD = (
     ("Controls", "Floor and ceiling without any training budget: random directions, a permuted decoder, PCA, the identity. Never ranked."),
 )  # fmt: skip
 
+SEARCH = (
+    "Search",
+    "A contender marked “best of T by validation …” was tuned: T candidates divided one share of the budget, and the one with the best mean over init seeds on the validation part of the held-out data (one document in four) is its result. Nobody's score in this suite was taken on that part. Candidates with fewer seeds than others cannot win. The tables of searches list them all; its tokens, and its spend at equal spend, count all of them.",
+)
+
+
+def method(board: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """How to read the pages of this board."""
+    tuned = any(site["searches"] for suite in board["suites"] for site in suite["sites"])
+    return (*METHOD[:-1], SEARCH, METHOD[-1]) if tuned else METHOD
+
+
 STREAMS = {
     "ffr-random": "random tokens (drawn uniformly from the vocabulary)",
     "ffr-text": "held-out text",
@@ -59,6 +71,29 @@ def rank_reason(standing: Mapping[str, Any] | None) -> str:
     return f"compared with {standing['compared']} at matched L0{tied}"
 
 
+def candidate_note(search: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
+    """What became of a candidate."""
+    if candidate["won"]:
+        return "winner" + (f"; {candidate['reason']}" if candidate["reason"] else "")
+    return str(candidate["reason"] or "")
+
+
+def search_facts(search: Mapping[str, Any]) -> str:
+    """What a search tried, on what, and what it cost: one sentence."""
+    better = "lowest" if search["direction"] == "lower" else "highest"
+    seeds = len(search["seeds"])
+    cost = search["cost"]
+    seconds = "" if cost["seconds"] is None else f", {spend_text(cost['seconds'], 'seconds')}"
+    tried = (
+        f"{search['recorded']} of {search['planned']}" if search["recorded"] < search["planned"] else search["planned"]
+    )
+    on = f" of {search['on']} ({count(search['samples'])} tokens)" if search["on"] else ""
+    return (
+        f"{tried} candidates, the {better} {search['metric']} on the validation part{on} wins, mean over {seeds} init seed{'s' * (seeds != 1)}. "
+        f"The whole search trained on {spend_text(cost['tokens'], 'tokens')}, {spend_text(cost['flops'], 'flops')}{seconds} a seed."
+    )
+
+
 def decimals_of(column: Column, value: float | None) -> int:
     """Digits after the point for one value of a column."""
     return column.decimals if value is None or abs(value) < 1000 else 0
@@ -79,8 +114,9 @@ def site_facts(site: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("Hookpoint", f"{model['hookpoint']} ({site['d_in']} dimensions), context {model.get('context')} tokens")
         )
     facts.append(("Trained on", "; ".join(dataset_text(data) for data in site["training_datasets"])))
+    part = "test part of what is held out" if evaluation.get("part") == "test" else "held-out part"
     held_out = "; ".join(
-        f"{data['name']} (held-out part, {count(data.get('n_tokens'))} tokens, content {short(data.get('content'))})"
+        f"{data['name']} ({part}, {count(data.get('n_tokens'))} tokens, content {short(data.get('content'))})"
         for data in evaluation.get("datasets") or []
     )
     facts.append(("Scored on", held_out or "not recorded"))

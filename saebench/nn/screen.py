@@ -60,7 +60,6 @@ class Rounded:
 
     W: Tensor
     norm: float
-    rounded_norm: float
     residual: float
     bias: float
     bias_residual: float
@@ -74,12 +73,9 @@ class Rounded:
         for start in range(0, n, _ROUND_ROWS):
             own, low = W[start : start + _ROUND_ROWS], out[start : start + _ROUND_ROWS, :d]
             low.copy_(own)
-            back = low.float()
-            maxima.append(
-                torch.stack([torch.linalg.vector_norm(part, dim=1).amax() for part in (own, back, own - back)])
-            )
-        norm, rounded_norm, residual = (torch.stack(maxima).amax(0) + _lost(d)).tolist()
-        return cls(out, norm, rounded_norm, residual, 0.0, 0.0).with_bias(b)
+            maxima.append(torch.stack([torch.linalg.vector_norm(part, dim=1).amax() for part in (own, own - low)]))
+        norm, residual = (torch.stack(maxima).amax(0) + _lost(d)).tolist()
+        return cls(out, norm, residual, 0.0, 0.0).with_bias(b)
 
     def with_bias(self, b: Tensor | None) -> Rounded:
         """The same matrix with another bias."""
@@ -99,12 +95,12 @@ class Rounded:
         low = scratch("x", (n_rows, d + 2), torch.bfloat16)
         low[:, :d] = x
         low[:, d:] = 1
-        back = low[:, :d].float()
-        length = torch.linalg.vector_norm(back, dim=1) + _lost(d)
+        rounded = low[:, :d]
+        length = torch.linalg.vector_norm(rounded, dim=1, dtype=torch.float32) + _lost(d)
         error = (
-            (torch.linalg.vector_norm(x - back, dim=1) + _lost(d)) * self.norm
+            (torch.linalg.vector_norm(x - rounded, dim=1) + _lost(d)) * self.norm
             + length * self.residual
-            + (d + 4) * 2.0**-23 * (length * self.rounded_norm + self.bias)
+            + (d + 4) * 2.0**-23 * (length * (self.norm + self.residual) + self.bias)
             + self.bias_residual
             + (d + 4) * 2.0**-124
         )

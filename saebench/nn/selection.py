@@ -109,11 +109,12 @@ def linear_select(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: Tenso
     n = W.shape[0]
     if x.device.type != "cpu" or x.dtype != torch.float32 or not 0 < k < n:
         return Selection(*select_reference(x, W, b, k), 0, linear_columns(x, W, b, columns))
-    backend = backends.current(x.device, x.dtype)
-    x, reach = x.contiguous(), _reach(x, W, b)
+    backend, x = backends.current(x.device, x.dtype), x.contiguous()
     values = torch.empty(x.shape[0], k)
     latents = torch.empty(x.shape[0], k, dtype=torch.long)
     rounded = Rounded.of(W, b) if backend == "bf16-screen" else None
+    lows, errors = rounded.error(x) if rounded is not None else (x, x)
+    reach = _reach(x, W, b, rounded.norm if rounded is not None else None)
     fallback, wanted = 0, columns is not None and columns.numel() > 0
     low_dtype = torch.float32 if rounded is None else torch.bfloat16
     taken = scratch("columns", (x.shape[0], columns.numel()), low_dtype) if columns is not None else None
@@ -125,7 +126,7 @@ def linear_select(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: Tenso
             found = at_least(z, kth_lower_bound(z, k) - reach[rows], _most(k))
             exact = z.view(-1)[found.flat]
         else:
-            low, error = rounded.error(x[rows])
+            low, error = lows[rows], errors[rows]
             z = torch.mm(low, rounded.W.T, out=scratch("z", (low.shape[0], n), torch.bfloat16))
             kth = kth_lower_bound(z, k)
             found = at_least(z, (kth * (1 - RHO) - 2 * error) / ((1 + RHO) * SAFE), _most(k))
@@ -157,11 +158,12 @@ def _product(x: Tensor, W: Tensor, b: Tensor | None, backend: str) -> Tensor:
     return backends.product(x, W, b, backend, out)
 
 
-def _reach(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
-    """`[B]`: two entries of a row that lie further apart than this are in the right order."""
+def _reach(x: Tensor, W: Tensor, b: Tensor | None, norm: float | None = None) -> Tensor:
+    """`[B]`: two entries of a row that lie further apart than this are in the right order. `norm`: the largest of W's rows, where it is known."""
     d, numbers = x.shape[1], torch.finfo(x.dtype)
     lost = math.sqrt(d * numbers.tiny)  # squares and products below `tiny` may be lost
-    size = (x.norm(dim=1) + lost) * (W.norm(dim=1).amax() + lost) + (b.abs().amax() if b is not None else 0.0)
+    largest = W.norm(dim=1).amax() if norm is None else norm
+    size = (x.norm(dim=1) + lost) * (largest + lost) + (b.abs().amax() if b is not None else 0.0)
     reach: Tensor = 2.02 * (d + 2) * (numbers.eps / 2) * size + 4 * (d + 2) * numbers.tiny
     return reach
 

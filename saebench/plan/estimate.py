@@ -182,12 +182,26 @@ class Estimator:
                         sampled = rows if use.kind == "generated" else 0
                         losses = evaluation.loss_tokens if "loss" in streams else 0
                         self._forward(cell.model, tally, hooked=rows, sampled=sampled, losses=losses)
+            if cell.tune is not None:
+                self._validation(cell, seed, tally)
             if cell.model is not None and tally.first("side", _site(cell.model), seed):
                 causal = self._model(cell.model).causal
                 for name, sampled in (("random-tokens", 0), ("self-sampled", side)):
                     if name in streams and (causal or not sampled):
                         self._store(side, cell.d_in, "float32", tally, "scoring_s")
                         self._forward(cell.model, tally, hooked=side, sampled=sampled, losses=0)
+
+    def _validation(self, cell: Cell, seed: int, tally: _Tally) -> None:
+        """Validation data of the dataset that a search is judged on."""
+        from saebench.data.parts import VALIDATION_ONE_IN
+
+        use, rows = cell.evaluation_datasets[0], max(cell.evaluation.tokens, cell.evaluation.density_tokens)
+        if tally.first("validation", _site(cell.model), use.recipe, seed):
+            self._store(rows, cell.d_in, "float32", tally, "scoring_s")
+            tally.scoring_s += self._reading(use, cell.model, rows, tally)
+            if cell.model is not None:
+                sampled = VALIDATION_ONE_IN * rows if use.kind == "generated" else 0
+                self._forward(cell.model, tally, hooked=rows, sampled=sampled, losses=0)
 
     def _forward(self, model: ModelUse, tally: _Tally, *, hooked: int, sampled: int, losses: int) -> None:
         facts = self._model(model)
@@ -218,6 +232,8 @@ class Estimator:
                 pass_s = max(0, losses - kept) * self.rates.model(cell.model, facts).clean_token_s
         pass_s += self.rates.score(cell, cost, tokens)
         tally.scoring_s += passes * pass_s
+        if cell.tune is not None:
+            tally.scoring_s += len(evaluation.seeds) * self.rates.score(cell, cost, evaluation.tokens)
 
     def _wanted_streams(self, cell: Cell) -> frozenset[str]:
         specs = (self._catalog.cell_metric(name).spec for name in cell.metrics)

@@ -16,7 +16,7 @@ from saebench.plan.arms import Arm, Draft, field_names, make_arm
 from saebench.plan.datasets import DatasetBook, DatasetPlan
 from saebench.plan.labels import candidate_label, point_label
 from saebench.plan.sites import SiteUse, dataset_site
-from saebench.plan.tuning import Trials, Search, config_values, read_tune
+from saebench.plan.tuning import Search, Trials, config_values, read_tune
 
 
 def expand(

@@ -49,9 +49,7 @@ class Trials:
 
     def search(self, point: str) -> Search:
         """The search at one point."""
-        return Search(
-            point, self.info.id, self.info.direction, self.spec.name, self.spec.version, len(self.values)
-        )
+        return Search(point, self.info.id, self.info.direction, self.spec.name, self.spec.version, len(self.values))
 
 
 def read_tune(
@@ -61,7 +59,7 @@ def read_tune(
     tune = entry.tune
     if tune is None:
         return None
-    known = [field.name for field in dataclasses.fields(spec.config) if field.init]  # type: ignore[arg-type]
+    known = [field.name for field in dataclasses.fields(spec.config) if field.init]
     unknown = [key for key in tune.grid if key not in known and key != LEARNING_RATE]
     for key in unknown:
         problems.add((*path, "tune", key), f"unknown key. {hint(key, ['metric', LEARNING_RATE, *known])}")

@@ -18,6 +18,7 @@ from saebench.plan.model import Cell, DatasetUse
 from saebench.score.accumulators import Accumulator, decode_tokens, describe
 from saebench.score.combine import Part, combine, info_json
 from saebench.score.passes import EvaluationSource, Firing, Runner, run_pass
+from saebench.score.validation import validate
 
 
 @dataclass
@@ -33,6 +34,7 @@ class ScoreOutcome:
         sae_facts: What the SAE says of itself.
         spent: Tokens and FLOPs of scoring at its stand-alone cost: encoding, and the model's forwards behind the streams.
         seconds: Measured, all of it.
+        validation: Of a candidate of a search: what the search goes by.
     """
 
     metrics: dict[str, Any]
@@ -45,6 +47,7 @@ class ScoreOutcome:
     sae_facts: dict[str, Any]
     spent: dict[str, int]
     seconds: float = 0.0
+    validation: dict[str, Any] | None = None
 
 
 def score_cell(
@@ -53,6 +56,8 @@ def score_cell(
     sources: Sequence[tuple[DatasetUse, int, EvaluationSource]],
     catalog: Catalog,
     training: TrainingFacts,
+    *,
+    validation: Sequence[tuple[DatasetUse, int, EvaluationSource]] = (),
 ) -> ScoreOutcome:
     """One held-out pass a source, feeding all metrics that the cell is scored by.
 
@@ -62,6 +67,7 @@ def score_cell(
         sources: (dataset, evaluation seed, streams); the first one's dataset gives the headline values.
         catalog: Installed plugins.
         training: What training cost, for the cost metrics.
+        validation: Of a candidate of a search: validation data, by evaluation seed.
 
     Raises:
         PluginError: The SAE itself breaks its contract. A metric that raises only empties its own ids.
@@ -111,6 +117,9 @@ def score_cell(
                     take(result, None, None)
                     keep(result, sources[0][2].token_texts)
 
+    judged = validate(cell, sae, validation, catalog, training) if validation else None
+    encoded = facts.encoded_tokens + (judged.encoded_tokens if judged is not None else 0)
+    forward_flops += judged.forward_flops if judged is not None else 0
     infos = [info for spec in specs for info in spec.provides if info.id in parts]
     entries = {info.id: combine(info, parts[info.id]) for info in infos}
     measured = {info.id for info in infos if info.measured}
@@ -124,10 +133,11 @@ def score_cell(
         evaluation={**_evaluation(cell, sources), "thresholds": thresholds},
         sae_facts=_sae_facts(sae),
         spent={
-            "tokens": facts.encoded_tokens,
-            "flops": facts.encoded_tokens * _cost(cell, catalog).encode_flops_per_token + forward_flops,
+            "tokens": encoded,
+            "flops": encoded * _cost(cell, catalog).encode_flops_per_token + forward_flops,
         },
         seconds=time.perf_counter() - started,
+        validation=judged.value if judged is not None else None,
     )
 
 
@@ -185,6 +195,7 @@ def _evaluation(cell: Cell, sources: Sequence[tuple[DatasetUse, int, EvaluationS
         "tokens": settings.tokens,
         "loss_tokens": settings.loss_tokens,
         "density_tokens": settings.density_tokens,
+        **({"part": settings.part} if settings.part is not None else {}),
     }
 
 

@@ -41,8 +41,8 @@ def test_every_case_runs(tmp_path: Path) -> None:
     equal = [value for case in cases.values() for fact, value in case["facts"].items() if "bit for bit" in fact]
     assert equal == ["yes", "yes"]
     effects = [figure for figure in cases["store"]["figures"] if "FVU" in figure["name"]]
-    assert len(effects) == 2
-    assert all(abs(value) < 0.1 for figure in effects for value in figure["values"])
+    assert len(effects) == 4
+    assert all(0 < abs(value) < 0.1 for figure in effects for value in figure["values"])
     table = (tmp_path / "engine.md").read_text("utf-8")
     assert all(f"## {name}: " in table for name in cases)
     assert table.strip() == load("report").markdown({"cases": cases}).strip()

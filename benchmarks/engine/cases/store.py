@@ -11,6 +11,7 @@ from material import TOPICS, Setting, Shape, at, cohort, sources, topk_cell
 from report import Figure, Result, Row, ratios
 from stores import BATCH, CAN_DROP, epoch, forget, rows_of, write
 
+from saebench.data.precision import rounded
 from saebench.plan.model import EvaluationSettings
 from saebench.train import train_pass
 
@@ -55,13 +56,14 @@ def measure(setting: Setting) -> Result:
 
 def _fvu(setting: Setting) -> tuple[list[Figure], dict[str, Any]]:
     """The same cells trained on activations of the built-in model in each precision, all scored on the same held-out float32 rows."""
-    shape = Shape(192, 256, 8, 512) if setting.small else Shape(192, 4096, 32, 1024)
+    shape = Shape(192, 256, 8, 512) if setting.small else Shape(192, 2048, 32, 1024)
     steps, seeds, tokens = (4, 2, 2048) if setting.small else (200, 3, 65_536)
     use = at("docs-lm", "layers.2", 128)
     data = sources(setting, "fvu", TOPICS)
     cells = [topk_cell(shape, setting.catalog, steps=steps, seed=seed, decay=0.2) for seed in range(seeds)]
     wanted = EvaluationSettings(("topics",), 4 * shape.batch, 1, 1, (0,))
     found: dict[str, list[float]] = {}
+    read: dict[str, list[float]] = {dtype: [] for dtype in DTYPES}
     n_held_out = 0
     for dtype in DTYPES:
         source = data.training(cohort(TOPICS, shape.d_in, tokens, model=use, dtype=dtype))
@@ -72,13 +74,24 @@ def _fvu(setting: Setting) -> tuple[list[Figure], dict[str, Any]]:
         for cell, outcome in train_pass([(cell, source) for cell in cells], setting.catalog, device=setting.device):
             if not outcome.ok:
                 raise RuntimeError(f"store: {outcome.error}")
-            scores[cell.init_seed] = _held_out_fvu(outcome.module, outcome.input_scale, held_out)
+            scores[cell.init_seed] = _held_out_fvu(outcome.module, outcome.input_scale, held_out, held_out)
+            if dtype == "float32":
+                for other, values in read.items():
+                    inputs = rounded(held_out, other).float()
+                    values.append(_held_out_fvu(outcome.module, outcome.input_scale, inputs, held_out))
         found[dtype] = [scores[cell.init_seed] for cell in cells]
     base = found["float32"]
     figures = [
         Figure(
             f"FVU of cells trained on {dtype}, relative to float32, less 1; by seed",
             [r - 1 for r in ratios(found[dtype], base)],
+        )
+        for dtype in DTYPES[1:]
+    ]
+    figures += [
+        Figure(
+            f"FVU of cells trained on float32 that read {dtype} when scored, relative to float32, less 1; by seed",
+            [r - 1 for r in ratios(read[dtype], base)],
         )
         for dtype in DTYPES[1:]
     ]
@@ -90,6 +103,6 @@ def _fvu(setting: Setting) -> tuple[list[Figure], dict[str, Any]]:
 
 
 @torch.no_grad()
-def _held_out_fvu(module: Any, scale: float, x: torch.Tensor) -> float:
-    error = (x - scale * module.decode(module.encode(x / scale))).double().square().sum()
-    return float(error / (x.double() - x.double().mean(0)).square().sum())
+def _held_out_fvu(module: Any, scale: float, x: torch.Tensor, target: torch.Tensor) -> float:
+    error = (target - scale * module.decode(module.encode(x / scale))).double().square().sum()
+    return float(error / (target.double() - target.double().mean(0)).square().sum())

@@ -8,7 +8,7 @@ from saebench.execute import records
 
 
 def cell(control=False):
-    return SimpleNamespace(control=control, tokens=4_096)
+    return SimpleNamespace(control=control, tokens=4_096, tune=None)
 
 
 def plan(**budget):

@@ -32,10 +32,6 @@ GOOD = "{name: topk, architecture: topk, dataset: docs, config: {d_sae: 64}, swe
             "s.yaml:11 entries[0].architecture: no architecture named 'topkk'. Did you mean 'topk'?",
         ),
         (
-            GOOD.replace("config:", "tune: {k: [1]}, config:"),
-            "s.yaml:11 entries[0].tune: `tune` is not available in this version",
-        ),
-        (
             GOOD.replace("architecture: topk", "architecture: ssae"),
             "s.yaml:11 entries[0]: architecture 'ssae' starts from another entry. Add `init_from:`",
         ),

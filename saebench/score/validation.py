@@ -1,0 +1,71 @@
+"""What a search goes by: one metric of a candidate on the validation part of the held-out data, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from saebench.api import MetricContext, ScoringFacts, TrainingFacts
+from saebench.host import Catalog
+from saebench.plan.model import Cell, DatasetUse
+from saebench.score.accumulators import Accumulator
+from saebench.score.combine import Part, combine
+from saebench.score.passes import EvaluationSource, Runner, run_pass
+
+
+@dataclass(frozen=True)
+class Validation:
+    """`value`: as an entry of `metrics` in a record, with the metric's id and the content digest of what was read; and the work."""
+
+    value: dict[str, Any]
+    encoded_tokens: int
+    forward_flops: int
+
+
+def validate(
+    cell: Cell,
+    sae: Any,
+    sources: Sequence[tuple[DatasetUse, int, EvaluationSource]],
+    catalog: Catalog,
+    training: TrainingFacts,
+) -> Validation:
+    """The metric that decides the cell's search: its mean over evaluation seeds.
+
+    Args:
+        cell: A candidate of a search.
+        sae: In inference form.
+        sources: Validation data of the first evaluation dataset, by evaluation seed.
+        catalog: Installed plugins.
+        training: For the metric's context.
+
+    Raises:
+        PluginError: The SAE breaks its contract. A metric that raises gives null with what it raised as reason.
+    """
+    tune = cell.tune
+    assert tune is not None
+    spec = catalog.cell_metric(tune.spec).spec
+    info = next(info for info in spec.provides if info.id == tune.metric)
+    facts = ScoringFacts()
+    runner = Runner(sae, cell.d_out, facts, f"{cell.label} ({cell.part.architecture})")
+    parts, flops = [], 0
+    with torch.no_grad():
+        for use, seed, source in sources:
+            context = MetricContext(
+                sae,
+                cell.d_in,
+                int(sae.d_sae),
+                frozenset(cell.tags),
+                source.streams,
+                source.absent,
+                training,
+                facts,
+                source.dictionary,
+            )
+            metric = Accumulator(spec, context)
+            flops += source.cost(run_pass(runner, source, [metric]))["flops"]
+            parts.append(Part(use.name, seed, metric.compute().values[info.id]))
+    value = {"metric": tune.metric, **combine(info, parts), "content": sources[0][2].content}
+    return Validation(value, facts.encoded_tokens, flops)
