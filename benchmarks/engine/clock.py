@@ -124,7 +124,7 @@ class Bare:
         if self.after_step is not None:
             with torch.no_grad():
                 self.after_step(AfterStep(batch, terms, info, self.generator, self.optimiser.reset_moments))
-            self.optimiser.constraints.enforce()
+            self.optimiser.constraints.enforce_again()
 
 
 def weights(module: torch.nn.Module) -> dict[str, Tensor]:

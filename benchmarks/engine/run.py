@@ -21,7 +21,7 @@ from typing import Any
 from report import markdown
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ("harness", "cohort", "live", "store")
+CASES = ("harness", "cohort", "live", "store", "exact")
 RESULT, TABLE = "engine.json", "engine.md"
 
 

@@ -55,7 +55,7 @@ def _training_step(name: str) -> Callable[[], None]:
         if hasattr(sae, "after_step"):
             with torch.no_grad():
                 sae.after_step(AfterStep(batch, terms, info, generator, optimiser.reset_moments))
-            optimiser.constraints.enforce()
+            optimiser.constraints.enforce_again()
 
     return step
 

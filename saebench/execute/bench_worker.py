@@ -100,7 +100,7 @@ class Steps:
         if hasattr(module, "after_step"):
             with torch.no_grad():
                 module.after_step(AfterStep(batch, terms, info, self._generator, optimiser.reset_moments))
-            optimiser.constraints.enforce()
+            optimiser.constraints.enforce_again()
         self._index = min(index + 1, STEPS // 2)
         return terms
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,10 +32,12 @@ class Run:
     Attributes:
         before: Spent before its own training began: by the other candidates of its search; in the all-in view also on data and parent.
         points: (own spend, FVU, L0), by rising spend.
+        searched: Part of `before` was spent by a search.
     """
 
     before: float
     points: tuple[tuple[float, float, float], ...]
+    searched: bool = False
 
     @property
     def reach(self) -> float:
@@ -142,13 +144,15 @@ def _run(cell: Mapping[str, Any], currency: str, view: str) -> Run | str:
     if before is None:
         return "the seconds of its data or its parent were not measured"
     before += searched
-    return Run(before, tuple((point[currency], point["fvu"], point["l0"]) for point in points if point[currency] > 0))
+    spent = tuple((point[currency], point["fvu"], point["l0"]) for point in points if point[currency] > 0)
+    return Run(before, spent, searched > 0)
 
 
-def _not_begun(runs: Iterable[Run], currency: str) -> str:
+def _not_begun(runs: Collection[Run], currency: str) -> str:
     before = min(run.before for run in runs)
     noted = "nothing of its own training was noted by then"
-    return f"{noted}: what came before (data, parent, search) cost {spend_text(before, currency)}" if before else noted
+    what = "data, parent and search" if any(run.searched for run in runs) else "data and parent"
+    return f"{noted}: its {what} alone cost {spend_text(before, currency)}" if before else noted
 
 
 def _levels(

@@ -113,7 +113,9 @@ def add_aux_k_gradients(
     left = residual - torch.mm(pre, W_dec)
     loss = coefficient * left.pow(2).sum(1).double().sum() / n_rows / variance
     gradients = left.mul_(-2 * coefficient / (n_rows * variance)).to(low)
-    d_pre = torch.mm(gradients, W_dec.T, out=scratch("d_pre", tuple(pre.shape), low) if x.device.type == "cpu" else None)
+    d_pre = torch.mm(
+        gradients, W_dec.T, out=scratch("d_pre", tuple(pre.shape), low) if x.device.type == "cpu" else None
+    )
     sae.W_dec.grad.index_add_(0, dead, torch.mm(pre.T, gradients).to(x.dtype))
     zero_where_zero_(d_pre, pre)
     sae.W_enc.grad.index_add_(0, dead, torch.mm(d_pre.T, x.to(low)).to(x.dtype))

@@ -14,8 +14,13 @@ ADAM_FLOPS = 12
 """Per parameter: two moments, bias corrections folded, square root, division, update."""
 CLIP_FLOPS = 3
 """Per parameter: square, add, scale."""
-BLOCK_TOKENS = 512
-"""Tokens whose pre-activations exist at once."""
+
+
+def block_tokens(d_sae: int) -> int:
+    """Tokens whose pre-activations exist at once: a power of two from 256 to 2048, as many as give about 12 million of them."""
+    return 1 << min(11, max(8, (12_582_912 // max(1, d_sae)).bit_length() - 1))
+
+
 PRE_ACT_BYTES = 5
 """A float32 pre-activation and its place in the mask."""
 UNIT_ROW_FLOPS = 9
@@ -63,7 +68,7 @@ def linear_cost(
         # Input, centred input, reconstruction, residual; value, latent, row and gradient of each active entry, in two orders.
         workspace_bytes_per_token=24 * d_in + 64 * active + (0 if blocked else pre_acts),
         # A block's pre-activations and the mask over them; the encoder rounded to bfloat16.
-        workspace_bytes=(BLOCK_TOKENS * pre_acts if blocked else 0) + 2 * width * d_sae,
+        workspace_bytes=(block_tokens(d_sae) * pre_acts if blocked else 0) + 2 * width * d_sae,
         expected_l0=expected_l0,
     )
 

@@ -17,25 +17,27 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from saebench.nn.planning import block_tokens
+
 U = 2.0**-8
 RHO = U / (1 - U)
 SAFE = 1 + 1e-5
 """For the rounding of a cut, which is computed in float32."""
-BLOCK = 512
-"""Tokens of one block: its pre-activations stay in the cache between the passes over them."""
-BLOCK_FLOAT32 = 256
-"""The same for float32 pre-activations, which take twice the room."""
 GROUP = 32
 """Latents of one group, at most; the maxima of groups give a lower bound of the k-th largest."""
-_ROUND_ROWS = 256
+_ROUND_ROWS = 1024
 
 _local = threading.local()
+_helpers: ThreadPoolExecutor | None = None
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -47,6 +49,11 @@ def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         with torch.inference_mode(False):  # a tensor made in inference mode could not be written outside of it
             flat = held[name] = torch.empty(size, dtype=dtype)
     return flat[:size].view(shape)
+
+
+def block_rows(d_sae: int, dtype: torch.dtype) -> int:
+    """Tokens of one block: its pre-activations stay in the cache between the passes over them. Half as many in float32."""
+    return block_tokens(d_sae) if dtype == torch.bfloat16 else max(256, block_tokens(d_sae) // 4)
 
 
 def bits_of(x: Tensor) -> Tensor:
@@ -163,7 +170,8 @@ def at_least(z: Tensor, cut: Tensor, most: int) -> Candidates:
         bits = (bits >> 16).to(torch.int16)
     bits = torch.where(usable, bits, torch.iinfo(bits.dtype).max)
     mask = scratch("mask", (n_rows, n), torch.bool)
-    np.greater_equal(z.view(bits.dtype).numpy(), bits.unsqueeze(1).numpy(), out=mask.numpy())
+    values, cuts, hits = z.view(bits.dtype).numpy(), bits.unsqueeze(1).numpy(), mask.numpy()
+    _by_rows(n_rows, lambda rows: np.greater_equal(values[rows], cuts[rows], out=hits[rows]))
     flat = nonzero_flat(mask)
     rows = torch.div(flat, n, rounding_mode="floor")
     counts = torch.bincount(rows, minlength=n_rows)
@@ -177,6 +185,22 @@ def at_least(z: Tensor, cut: Tensor, most: int) -> Candidates:
     offsets = torch.zeros(n_rows + 1, dtype=torch.long)
     torch.cumsum(counts, 0, out=offsets[1:])
     return Candidates(flat, flat - rows * n, rows, offsets, overflow)
+
+
+def _by_rows(n_rows: int, work: Callable[[slice], object]) -> None:
+    """Work of numpy's, which knows no threads, on as many parts of the rows as torch uses threads."""
+    global _helpers
+    parts = min(torch.get_num_threads(), n_rows // 64)
+    if parts < 2:
+        work(slice(None))
+        return
+    if _helpers is None:
+        _helpers = ThreadPoolExecutor(thread_name_prefix="saebench-nn")
+    bounds = [n_rows * part // parts for part in range(parts + 1)]
+    others = [_helpers.submit(work, slice(start, stop)) for start, stop in pairwise(bounds[1:])]
+    work(slice(0, bounds[1]))
+    for other in others:
+        other.result()
 
 
 def nonzero_flat(mask: Tensor) -> Tensor:

@@ -14,14 +14,13 @@ from saebench.api.codes import SparseCodes
 from saebench.nn import backends
 from saebench.nn.kernels import entry_dots
 from saebench.nn.screen import (
-    BLOCK,
-    BLOCK_FLOAT32,
     RHO,
     SAFE,
     Candidates,
     Rounded,
     at_least,
     bits_of,
+    block_rows,
     kth_lower_bound,
     scratch,
 )
@@ -118,7 +117,7 @@ def linear_select(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: Tenso
     fallback, wanted = 0, columns is not None and columns.numel() > 0
     low_dtype = torch.float32 if rounded is None else torch.bfloat16
     taken = scratch("columns", (x.shape[0], columns.numel()), low_dtype) if columns is not None else None
-    block = BLOCK_FLOAT32 if rounded is None else BLOCK
+    block = block_rows(n, low_dtype)
     for start in range(0, x.shape[0], block):
         rows = slice(start, start + block)
         if rounded is None:

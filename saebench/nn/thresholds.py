@@ -13,13 +13,12 @@ from saebench.api.codes import SparseCodes
 from saebench.nn import backends
 from saebench.nn.kernels import entry_dots
 from saebench.nn.screen import (
-    BLOCK,
-    BLOCK_FLOAT32,
     RHO,
     SAFE,
     Rounded,
     at_least,
     bits_of,
+    block_rows,
     group_size,
     nonzero_flat,
     scratch,
@@ -59,7 +58,7 @@ def linear_above(x: Tensor, W: Tensor, b: Tensor | None, threshold: Tensor | flo
     n_rows, n = x.shape[0], W.shape[0]
     backend = backends.current(x.device, x.dtype)
     if backend != "bf16-screen" or n_rows == 0:
-        step = BLOCK_FLOAT32 if x.device.type == "cpu" else n_rows
+        step = block_rows(n, torch.float32) if x.device.type == "cpu" else n_rows
         found = [_block_above(x[i : i + step], W, b, threshold, backend) for i in range(0, n_rows, max(1, step))]
         places = [flat + i * step * n for i, (_, flat) in enumerate(found)]
         return _joined([values for values, _ in found], places, n_rows, n) if found else _nothing(x)
@@ -68,8 +67,9 @@ def linear_above(x: Tensor, W: Tensor, b: Tensor | None, threshold: Tensor | flo
     shift = 4 * float(rounded.error(x)[1].amax())
     rounded = rounded.with_bias((b if b is not None else 0) - cuts + shift)
     values, places = [], []
-    for start in range(0, n_rows, BLOCK):
-        block = x[start : start + BLOCK]
+    step = block_rows(n, torch.bfloat16)
+    for start in range(0, n_rows, step):
+        block = x[start : start + step]
         low, error = rounded.error(block)
         z = torch.mm(low, rounded.W.T, out=scratch("z", (len(block), n), torch.bfloat16))
         found_here = at_least(z, (shift - error) / ((1 + RHO) * SAFE), n)
@@ -116,7 +116,7 @@ def linear_batch_topk(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: T
     rounded = Rounded.of(W, b) if screened else None
     z = scratch("z", (n_rows, n), torch.bfloat16 if screened else torch.float32)
     errors, rho = torch.zeros(n_rows), RHO if screened else 0.0
-    block = BLOCK if screened else BLOCK_FLOAT32
+    block = block_rows(n, z.dtype)
     for start in range(0, n_rows, block):
         rows = slice(start, start + block)
         if rounded is not None:
@@ -131,8 +131,8 @@ def linear_batch_topk(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: T
     values_found: list[Tensor] = []
     places: list[Tensor] = []
     undecided = False
-    for start in range(0, n_rows, BLOCK):
-        rows = slice(start, start + BLOCK)
+    for start in range(0, n_rows, block):
+        rows = slice(start, start + block)
         cut = (bound - errors[rows]) / ((1 + rho) * SAFE)
         # A screened token whose error reaches the bound comes out as overflow: anything positive there may count.
         found = at_least(z[rows], cut if screened else cut.clamp_min(torch.finfo(torch.float32).tiny), n)

@@ -172,7 +172,7 @@ class CellRun:
         if hasattr(module, "after_step"):
             with torch.no_grad():
                 module.after_step(AfterStep(batch, terms, step, self.generator, optimiser.reset_moments))
-            optimiser.constraints.enforce()  # re-aimed rows obey them too
+            optimiser.constraints.enforce_again()
         shared.check(self.scale, self.label)
 
     def finish(self) -> None:

@@ -14,8 +14,8 @@ from saebench.api.sae import Constraint
 from saebench.train.schedule import lr_factor
 
 _TINY = torch.finfo(torch.float32).tiny
-CHUNK_VALUES = 1 << 18
-"""Values of a weight, and as many of its gradient, that one pass over constrained rows holds: 1 MB together."""
+CHUNK_VALUES = 1 << 19
+"""Values of a weight, and as many of its gradient, that one pass over constrained rows holds: 4 MB together."""
 
 
 class Constraints:
@@ -34,6 +34,7 @@ class Constraints:
         parameters = dict(module.named_parameters())
         self._unit_rows: list[Tensor] = []
         self._floors: list[tuple[Tensor, float]] = []
+        self._seen: list[int] = []
         for name, constraint in wanted.items():
             if name not in parameters:
                 raise PluginError(
@@ -70,6 +71,16 @@ class Constraints:
                 own.div_(own.norm(dim=-1, keepdim=True).clamp_min_(_TINY))
         for parameter, floor in self._floors:
             parameter.clamp_min_(floor)
+        self._seen = self._versions()
+
+    def enforce_again(self) -> None:
+        """`enforce`, where a constrained parameter was written into since (re-aimed rows obey constraints too)."""
+        if self._versions() != self._seen:
+            self.enforce()
+
+    def _versions(self) -> list[int]:
+        """Each goes up with every write in place."""
+        return [parameter._version for parameter in (*self._unit_rows, *(floored for floored, _ in self._floors))]
 
 
 def _chunks(weight: Tensor) -> list[slice]:

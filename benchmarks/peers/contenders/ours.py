@@ -55,7 +55,7 @@ def build(setting: Setting) -> Contender:
         if after_step is not None:
             with torch.no_grad():
                 after_step(AfterStep(batch, terms, info, generator, optimiser.reset_moments))
-            optimiser.constraints.enforce()
+            optimiser.constraints.enforce_again()
         state["index"] += 1
         state["terms"] = terms
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from saebench.execute import records
+from saebench.plan.model import Tune
 
 
 def cell(control=False):
@@ -56,3 +57,17 @@ def test_what_training_left_in_the_record_s_words(control):
     assert outcome.training == (None if control else {"steps": 3})
     assert outcome.deterministic is False
     assert outcome.peak_memory == {"bytes": 10, "scope": "here"}
+
+
+def test_a_candidate_s_record_holds_its_place_in_the_search_and_others_say_nothing():
+    tune = Tune("group", "k4", "fvu", "lower", "reconstruction", "1", {"lr": 0.1}, 3)
+    candidate = SimpleNamespace(control=False, tokens=1_280, tune=tune)
+    assert records.budget_facts(candidate, plan()) == {**records.budget_facts(cell(), plan()), "tokens": 1_280, "candidates": 3}  # fmt: skip
+    assert "candidates" not in records.budget_facts(cell(), plan())
+    outcome = records.CellOutcome("failed")
+    assert records.tune_facts(cell(), outcome) == {}
+    found = records.tune_facts(candidate, outcome)["tune"]
+    assert found["validation"] is None
+    assert (found["group"], found["values"], found["n_candidates"]) == ("group", {"lr": 0.1}, 3)
+    outcome.validation = {"metric": "fvu", "value": 0.5}
+    assert records.tune_facts(candidate, outcome)["tune"]["validation"]["value"] == 0.5

@@ -122,7 +122,7 @@ def test_all_in_counts_data_and_parent_and_names_who_had_not_begun() -> None:
     assert contenders(found)["child"]["value"] == pytest.approx(0.4)
     (out,) = found["left_out"]
     assert out["contenders"] == ["late"]
-    assert "what came before (data, parent, search) cost 900 tokens" in out["reason"]
+    assert "its data and parent alone cost 900 tokens" in out["reason"]
     assert contenders(state(plain, child, late))["late"]["standing"]["rank"] == 1
 
 

@@ -8,7 +8,16 @@ import torch
 
 from saebench.api import Site
 from saebench.nn import LinearSAE, stored_bytes
-from saebench.nn.planning import at_least, fraction, k_fits, linear_cost, not_negative, one_place, positive
+from saebench.nn.planning import (
+    at_least,
+    block_tokens,
+    fraction,
+    k_fits,
+    linear_cost,
+    not_negative,
+    one_place,
+    positive,
+)
 
 
 def test_linear_cost_by_hand() -> None:
@@ -27,8 +36,8 @@ def test_linear_cost_by_hand() -> None:
 
 def test_a_batch_selected_as_a_whole_needs_all_its_pre_activations() -> None:
     blocked, whole = linear_cost(6, 10, expected_l0=3), linear_cost(6, 10, expected_l0=3, blocked=False)
-    assert whole.step_workspace_bytes(512) == blocked.step_workspace_bytes(512)
-    assert whole.step_workspace_bytes(1024) == blocked.step_workspace_bytes(1024) + 512 * 5 * 10
+    assert whole.step_workspace_bytes(2048) == blocked.step_workspace_bytes(2048)
+    assert whole.step_workspace_bytes(3072) == blocked.step_workspace_bytes(3072) + 1024 * 5 * 10
 
 
 def test_helpers_say_what_was_found_and_what_to_use() -> None:
@@ -40,3 +49,7 @@ def test_helpers_say_what_was_found_and_what_to_use() -> None:
     assert [p.key for p in fraction(config, "a", "b", "c", "d")] == ["a", "b", "d"]
     assert not list(one_place(Site(4, 4)))
     assert "reads 4 and writes 5" in next(iter(one_place(Site(4, 5)))).message
+
+
+def test_a_block_has_about_twelve_million_pre_activations() -> None:
+    assert [block_tokens(d_sae) for d_sae in (1, 6144, 8192, 24576, 49152, 131072)] == [2048, 2048, 1024, 512, 256, 256]
