@@ -34,7 +34,7 @@ def test_every_case_runs(tmp_path: Path) -> None:
     done = run("--small", "--rounds", "1", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     cases = json.loads((tmp_path / "engine.json").read_text("utf-8"))["cases"]
-    assert list(cases) == ["harness", "cohort", "live", "store"]
+    assert list(cases) == ["harness", "cohort", "live", "store", "exact"]
     for case in cases.values():
         assert all(row["median_s"] > 0 and len(row["seconds"]) == 1 for row in case["rows"])
         assert {figure["meets_must"] for figure in case["figures"]} == {None}  # bars are for real sizes
@@ -51,7 +51,7 @@ def test_every_case_runs(tmp_path: Path) -> None:
 def test_an_unknown_case_is_refused(tmp_path: Path) -> None:
     done = run("--cases", "harness,growth", "--out", str(tmp_path))
     assert done.returncode == 1
-    assert "no case growth. Use all, or some of harness, cohort, live, store." in done.stderr
+    assert "no case growth. Use all, or some of harness, cohort, live, store, exact." in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -29,7 +29,7 @@ def test_linear_cost_by_hand() -> None:
     assert cost.train_flops_per_active == 4 * 2 * 6  # decode, its value gradient, two weight gradients
     assert cost.expected_l0 == 3
     assert (
-        cost.workspace_bytes == 512 * 5 * 10 + 2 * 6 * 10
+        cost.workspace_bytes == 2048 * 5 * 10 + 2 * 6 * 10
     )  # a block's pre-activations with their mask, W_enc in bfloat16
     assert cost.training_memory_bytes(100) == 16 * 136 + cost.workspace_bytes + 100 * cost.workspace_bytes_per_token
 
