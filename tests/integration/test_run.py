@@ -135,7 +135,14 @@ def test_a_killed_run_goes_on_with_equal_facts(finished: Path, suite: Path, tmp_
 def test_interrupt_is_130_and_leaves_nothing_half_written(suite: Path, tmp_path: Path) -> None:
     folder = tmp_path / "interrupted"
     command = [sys.executable, "-m", "saebench", "run", str(suite), "--out", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell starts what it puts into the background deaf to Ctrl-C, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while process.poll() is None and not list(folder.glob("records/**/*.json")):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
