@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench.api import CellMetricSpec, Cost, MetricContext, MetricResult, ScoringFacts, Site, TrainingFacts
+from saebench.api import CellMetricSpec, Cost, MetricResult, ScoringFacts, Site, TrainingFacts
 from saebench.artifacts import canonical_json
 from saebench.host import Catalog
 from saebench.host.build import part_cost
 from saebench.plan.model import Cell, DatasetUse
 from saebench.score.accumulators import Accumulator, decode_tokens, describe
 from saebench.score.combine import Part, combine, info_json
-from saebench.score.passes import EvaluationSource, Firing, Runner, run_pass
+from saebench.score.passes import EvaluationSource, Firing, Runner, metric_context, run_pass
 from saebench.score.validation import validate
 
 
@@ -96,7 +96,7 @@ def score_cell(
 
     with torch.no_grad():
         for index, (use, seed, source) in enumerate(sources):
-            context = _context(cell, sae, source, training, facts)
+            context = metric_context(cell, sae, source, training, facts)
             metrics = [Accumulator(spec, context) for spec in specs if spec.streams]
             firing = Firing(runner.d_sae) if index == 0 else None
             read = run_pass(runner, source, metrics, firing=firing)
@@ -110,7 +110,7 @@ def score_cell(
                 arrays.setdefault("density", density.cpu())
         if sources:
             # last, so that what scoring cost is complete; once, for it is no matter of datasets and seeds
-            context = _context(cell, sae, sources[0][2], training, facts)
+            context = metric_context(cell, sae, sources[0][2], training, facts)
             for spec in specs:
                 if not spec.streams:
                     result = Accumulator(spec, context).compute()
@@ -138,22 +138,6 @@ def score_cell(
         },
         seconds=time.perf_counter() - started,
         validation=judged.value if judged is not None else None,
-    )
-
-
-def _context(
-    cell: Cell, sae: Any, source: EvaluationSource, training: TrainingFacts, facts: ScoringFacts
-) -> MetricContext:
-    return MetricContext(
-        sae,
-        cell.d_in,
-        int(sae.d_sae),
-        frozenset(cell.tags),
-        source.streams,
-        source.absent,
-        training,
-        facts,
-        source.dictionary,
     )
 
 

@@ -11,8 +11,19 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from saebench.api import ActivationBatch, PluginError, ScoredBatch, ScoringFacts, SparseCodes, SplicedLosses, Stream
+from saebench.api import (
+    ActivationBatch,
+    MetricContext,
+    PluginError,
+    ScoredBatch,
+    ScoringFacts,
+    SparseCodes,
+    SplicedLosses,
+    Stream,
+    TrainingFacts,
+)
 from saebench.host.build import normalise_codes
+from saebench.plan.model import Cell
 from saebench.score.accumulators import Accumulator
 
 STREAMS: tuple[Stream, ...] = ("eval", "density", "random-tokens", "self-sampled", "loss")
@@ -272,3 +283,20 @@ def _select(pieces: Sequence[SparseCodes], rows: Tensor) -> SparseCodes:
     )
     side = {name: torch.cat([codes.side[name] for codes in pieces])[rows] for name in pieces[0].side}
     return replace(pieces[0], values=values[places], latents=latents[places], offsets=offsets, side=side)
+
+
+def metric_context(
+    cell: Cell, sae: Any, source: EvaluationSource, training: TrainingFacts, facts: ScoringFacts
+) -> MetricContext:
+    """What a metric is told of the cell and of one source before it reads."""
+    return MetricContext(
+        sae,
+        cell.d_in,
+        int(sae.d_sae),
+        frozenset(cell.tags),
+        source.streams,
+        source.absent,
+        training,
+        facts,
+        source.dictionary,
+    )

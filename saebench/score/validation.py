@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from saebench.api import MetricContext, ScoringFacts, TrainingFacts
+from saebench.api import ScoringFacts, TrainingFacts
 from saebench.host import Catalog
 from saebench.plan.model import Cell, DatasetUse
 from saebench.score.accumulators import Accumulator
 from saebench.score.combine import Part, combine
-from saebench.score.passes import EvaluationSource, Runner, run_pass
+from saebench.score.passes import EvaluationSource, Runner, metric_context, run_pass
 
 
 @dataclass(frozen=True)
@@ -53,17 +53,7 @@ def validate(
     parts, flops = [], 0
     with torch.no_grad():
         for use, seed, source in sources:
-            context = MetricContext(
-                sae,
-                cell.d_in,
-                int(sae.d_sae),
-                frozenset(cell.tags),
-                source.streams,
-                source.absent,
-                training,
-                facts,
-                source.dictionary,
-            )
+            context = metric_context(cell, sae, source, training, facts)
             metric = Accumulator(spec, context)
             flops += source.cost(run_pass(runner, source, [metric]))["flops"]
             parts.append(Part(use.name, seed, metric.compute().values[info.id]))
