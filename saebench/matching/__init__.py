@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from saebench.matching.assignment import Matching, cosine_matrix, match, match_cosines, match_saes
 from saebench.matching.directions import decoder_directions, encoder_directions
+from saebench.matching.nearest import best_cosines
 from saebench.matching.null import null_cosine
 from saebench.matching.subspace import subspace_agreement
 
 __all__ = [
     "Matching",
+    "best_cosines",
     "cosine_matrix",
     "decoder_directions",
     "encoder_directions",

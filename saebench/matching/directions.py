@@ -14,14 +14,20 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
+def directions(sae: Any, side: str) -> Any | None:
+    """Rows of a side, `decoder` or `encoder`, as the SAE holds them: its own method (`decoder_directions()`), else `W_dec`, `W_enc`."""
+    own = getattr(sae, f"{side}_directions", None)
+    return own() if callable(own) else getattr(sae, f"W_{side[:3]}", None)
+
+
 def decoder_directions(sae: Any) -> Floats | None:
     """`[d_sae, d_out]` float64: the SAE's own `decoder_directions()`, else `W_dec`; None where it has neither."""
-    return _directions(sae, "decoder_directions", "W_dec")
+    return _matrix(sae, "decoder")
 
 
 def encoder_directions(sae: Any) -> Floats | None:
     """`[d_sae, d_in]` float64: the SAE's own `encoder_directions()`, else `W_enc`; None where it has neither."""
-    return _directions(sae, "encoder_directions", "W_enc")
+    return _matrix(sae, "encoder")
 
 
 def as_matrix(rows: Any, label: str) -> Floats:
@@ -45,7 +51,6 @@ def as_matrix(rows: Any, label: str) -> Floats:
     return matrix
 
 
-def _directions(sae: Any, method: str, parameter: str) -> Floats | None:
-    own = getattr(sae, method, None)
-    rows = own() if callable(own) else getattr(sae, parameter, None)
-    return None if rows is None else as_matrix(rows, f"{type(sae).__name__}.{method if callable(own) else parameter}")
+def _matrix(sae: Any, side: str) -> Floats | None:
+    rows = directions(sae, side)
+    return None if rows is None else as_matrix(rows, f"{side} of {type(sae).__name__}")

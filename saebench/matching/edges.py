@@ -1,0 +1,139 @@
+"""A sparse graph of pairs, and the dual prices of an assignment on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Pairs with their values in CSR order: by row, then column, each once. Every row has one at least.
+
+    Attributes:
+        n, m: Rows and columns, n <= m.
+        keys: `[E]` row * m + column, increasing.
+        values: `[E]` float64 `c_ij`.
+    """
+
+    n: int
+    m: int
+    keys: Places
+    values: Floats
+
+    @classmethod
+    def of(cls, n: int, m: int, rows: Places, columns: Places, value: Callable[[Places, Places], Floats]) -> Edges:
+        """Sorted, doubles dropped."""
+        keys = np.unique(rows * m + columns)
+        return cls(n, m, keys, value(keys // m, keys % m))
+
+    def joined(self, rows: Places, columns: Places, values: Floats) -> Edges:
+        """With more pairs."""
+        keys, first = np.unique(np.concatenate([self.keys, rows * self.m + columns]), return_index=True)
+        return Edges(self.n, self.m, keys, np.concatenate([self.values, values])[first])
+
+    def where(self, kept: NDArray[np.bool_]) -> Edges:
+        """Some of them."""
+        return Edges(self.n, self.m, self.keys[kept], self.values[kept])
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def rows(self) -> Places:
+        """`[E]`."""
+        return self.keys // self.m
+
+    @cached_property
+    def columns(self) -> Places:
+        """`[E]`."""
+        return self.keys - self.rows * self.m
+
+    @cached_property
+    def offsets(self) -> Places:
+        """`[n + 1]`."""
+        return np.searchsorted(self.keys, np.arange(self.n + 1) * self.m)
+
+    def value(self, rows: Places, columns: Places) -> Floats:
+        """Values of pairs that are among the edges."""
+        found: Floats = self.values[np.searchsorted(self.keys, rows * self.m + columns)]
+        return found
+
+    def valued(self, values: Floats) -> Edges:
+        """The same pairs with other values."""
+        other = Edges(self.n, self.m, self.keys, values)
+        other.__dict__.update(rows=self.rows, columns=self.columns, offsets=self.offsets)
+        return other
+
+    def of_rows(self, rows: Places) -> tuple[Places, Places]:
+        """Places of all edges of some rows, and where each row begins among them."""
+        counts = self.offsets[rows + 1] - self.offsets[rows]
+        starts = np.cumsum(counts) - counts
+        return np.repeat(self.offsets[rows] - starts, counts) + np.arange(counts.sum()), starts
+
+
+class Prices(NamedTuple):
+    """Of rows and of columns, and whether they prove the assignment the best on its edges."""
+
+    u: Floats
+    v: Floats
+    settled: bool
+
+
+def best_gain(edges: Edges, v: Floats) -> Floats:
+    """`[n]`: `max_j (c_ij - v_j)` over the edges."""
+    return np.asarray(np.maximum.reduceat(edges.values - v[edges.columns], edges.offsets[:-1]))
+
+
+def prices(
+    edges: Edges, column_of: Places, start: Floats, *, tolerance: float = 1e-13, sweeps: int | None = None
+) -> Prices:
+    """Dual prices of an assignment: u `[n]`, v `[m]`, v >= start, with `u_i + v_j = c_ij` on its pairs and `>=` on all edges.
+
+    `v_j >= v_p(i) + c_ij - c_ip(i)` for every edge, raised until nothing changes (Bellman-Ford from the rows whose column changed its
+    price). There are such prices if the assignment is the best on the edges; otherwise raising never ends.
+
+    Args:
+        edges, column_of: The graph, and the column of each row.
+        start: `[m]`.
+        tolerance: Smaller raises are rounding.
+        sweeps: After so many, default 4 m, they count as not settled.
+    """
+    n, m = edges.n, edges.m
+    own = edges.value(np.arange(n), column_of)
+    gains = edges.values - own[edges.rows]
+    row_of = np.full(m, -1)
+    row_of[column_of] = np.arange(n)
+    v = start.copy()
+    active = np.arange(n)
+    for _ in range(4 * m + 16 if sweeps is None else sweeps):
+        places, starts = edges.of_rows(active)
+        counts = np.diff(np.append(starts, len(places)))
+        offered = np.repeat(v[column_of[active]], counts) + gains[places]
+        columns = edges.columns[places]
+        raised = offered > v[columns] + tolerance
+        if not raised.any():
+            break
+        columns = columns[raised]
+        np.maximum.at(v, columns, offered[raised])
+        touched = np.zeros(m, dtype=bool)
+        touched[columns] = True
+        active = row_of[touched]
+        active = active[active >= 0]
+        if not len(active):
+            break
+    else:
+        return Prices(own - v[column_of], v, False)
+    # a raised price of a column that stays free says that some row should have it
+    free = row_of < 0
+    return Prices(own - v[column_of], v, bool((v[free] <= start[free] + 1e-12).all()))

@@ -1,0 +1,134 @@
+"""The sparse method, from a `Similarity` to a `Matching`: zero rows, orientation, progress, certificate."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saebench.matching.assignment import Matching, finished
+from saebench.matching.solver import Limits, Solution, Solver, Watch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from saebench.matching.similarity import Similarity
+
+    Places = NDArray[np.int64]
+
+
+def match_sparse(
+    similarity: Similarity,
+    *,
+    solver: str = "auto",
+    time_limit_s: float | None = None,
+    memory_limit_bytes: int | None = None,
+    progress: bool = False,
+    may_stall: bool = False,
+) -> Matching:
+    """See `match`. Zero rows are matched last, with what is left; should that not be the best, they take part like all others."""
+    turned = similarity.n > similarity.m
+    if turned:
+        similarity = similarity.transposed()
+    limits = Limits(time_limit_s, memory_limit_bytes)
+    rows, columns = similarity.nonzero()
+    result = None
+    with _Bar(progress) as watch:
+        name = "scipy" if solver == "auto" else solver
+
+        def solve(part: Similarity) -> Solution:
+            return Solver(part, solver=name, limits=limits, watch=watch, may_stall=may_stall).solve()
+
+        if len(rows) < similarity.n or len(columns) < similarity.m:
+            result = _without_zeros(similarity, rows, columns, solve)
+        if result is None or (not result.proven and result.facts["stopped"] is None):
+            whole = _result(similarity, solve(similarity))
+            # a limit may have ended this one earlier than the other
+            result = whole if result is None or whole.proven or whole.total >= result.total else result
+    return finished(
+        result.rows, result.columns, result.cosines, result.row_prices, result.column_prices, turned, similarity.rounding(), result.facts
+    )  # fmt: skip
+
+
+def _result(similarity: Similarity, solution: Solution) -> Matching:
+    facts = {"method": "sparse", **solution.facts}
+    return finished(
+        np.arange(similarity.n), solution.column_of, solution.cosines, solution.u, solution.v, False, similarity.rounding(), facts
+    )  # fmt: skip
+
+
+def _without_zeros(
+    similarity: Similarity, rows: Places, columns: Places, solve: Callable[[Similarity], Solution]
+) -> Matching:
+    """The best among matchings of as many rows with a direction as possible.
+
+    A zero row or column has price 0 and cosine 0 with all others, whose prices then must not be under 0 either. Where raising those that
+    are leaves a gap, a row with a direction may do better with a zero column, and the caller solves the whole.
+    """
+    n, m = similarity.n, similarity.m
+    u, v = np.zeros(n), np.zeros(m)
+    column_of = np.full(n, -1)
+    facts: dict[str, Any] = {
+        "method": "sparse",
+        "rounds": 0,
+        "passes": 0.0,
+        "stopped": None,
+        "candidates": 0,
+    }
+    if len(rows) and len(columns):
+        part = similarity.take(rows, columns)
+        turned = part.n > part.m
+        solution = solve(part.transposed() if turned else part)
+        facts |= solution.facts
+        if turned:
+            column_of[rows[solution.column_of]] = columns
+            u[rows], v[columns] = solution.v, solution.u
+        else:
+            column_of[rows] = columns[solution.column_of]
+            u[rows], v[columns] = solution.u, solution.v
+        if len(rows) == len(columns):
+            # sides of one size: what every row gives and every column gets changes nothing
+            shift = max(0.0, min(-float(u[rows].min()), float(v[columns].min())))
+            u[rows] += shift
+            v[columns] -= shift
+    if len(columns) < m:
+        u = np.maximum(u, 0)
+    if len(rows) < n or n < m:
+        v = np.maximum(v, 0)
+    free = np.ones(m, dtype=bool)
+    free[column_of[column_of >= 0]] = False
+    left = np.flatnonzero(column_of < 0)
+    column_of[left] = np.flatnonzero(free)[: len(left)]
+    cosines = similarity.exact(np.arange(n), column_of)
+    return finished(np.arange(n), column_of, cosines, u, v, False, similarity.rounding(), facts)
+
+
+class _Bar:
+    """A progress bar on standard error: the stage, how much of this pass is done, the gap proven so far."""
+
+    def __init__(self, shown: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=1.0, disable=not shown, file=sys.stderr, leave=False, dynamic_ncols=True,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+        )  # fmt: skip
+        self._watch = Watch(self._stage, self._share, self._note)
+
+    def __enter__(self) -> Watch:
+        return self._watch
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def _stage(self, name: str) -> None:
+        self._bar.reset(total=1.0)
+        self._bar.set_description_str(f"matching: {name}")
+
+    def _share(self, share: float) -> None:
+        self._bar.update(min(share, 1.0 - self._bar.n))
+
+    def _note(self, text: str) -> None:
+        self._bar.set_postfix_str(text)
