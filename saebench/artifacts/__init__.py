@@ -19,7 +19,7 @@ from saebench.artifacts.checkpoints import (
     save_arrays,
     save_checkpoint,
 )
-from saebench.artifacts.layout import RunFolder
+from saebench.artifacts.layout import RunFolder, cache_folder
 from saebench.artifacts.records import (
     RECORD_SCHEMA_VERSION,
     STATUSES,
@@ -30,7 +30,7 @@ from saebench.artifacts.records import (
 )
 
 __all__ = [
-    "RECORD_SCHEMA_VERSION", "STATUSES", "RunFolder", "atomic_folder", "atomic_path", "canonical_json", "digest", "file_digest",
+    "RECORD_SCHEMA_VERSION", "STATUSES", "RunFolder", "atomic_folder", "atomic_path", "cache_folder", "canonical_json", "digest", "file_digest",
     "has_checkpoint", "iter_groups", "iter_records", "machine_errors", "pretty_json", "read_arrays", "read_checkpoint", "read_meta",
     "read_record", "save_arrays", "save_checkpoint", "write_bytes", "write_json", "write_record", "write_text",
 ]  # fmt: skip

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """What a user keeps between runs: `saebench` below `$XDG_CACHE_HOME`, or below `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "saebench"
 
 
 @dataclass(frozen=True)
@@ -27,9 +34,9 @@ class RunFolder:
         """A cell's record; `name` is `Cell.record_name`."""
         return self.root / "records" / suite / entry / name
 
-    def group_record(self, suite: str, entry: str, name: str) -> Path:
-        """A group's record; `name` is `Group.name`."""
-        return self.root / "groups" / suite / entry / f"{name}.json"
+    def group_record(self, suite: str, folder: str, name: str) -> Path:
+        """A group's record; `folder` and `name` are the `Group`'s."""
+        return self.root / "groups" / suite / folder / f"{name}.json"
 
     def checkpoint(self, cell_id: str) -> Path:
         """Folder with sae.safetensors and sae.json."""
@@ -43,6 +50,10 @@ class RunFolder:
     def arrays(self, cell_id: str) -> Path:
         """Per-latent arrays of one cell."""
         return self.root / "arrays" / f"{cell_id[:16]}.safetensors"
+
+    def group_arrays(self, group_id: str) -> Path:
+        """Per-latent arrays of the members of one group."""
+        return self.root / "arrays" / f"group-{group_id[:16]}.safetensors"
 
     def activations(self, digest: str) -> Path:
         """Activation store of one cohort or evaluation set."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -12,19 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api.errors import SaebenchError
-from saebench.artifacts import digest, write_json
+from saebench.artifacts import cache_folder, digest, write_json
 from saebench.execute import provenance
 from saebench.plan.model import ENGINE_VERSION
 
 PROFILE_VERSION = 1
 MAX_AGE = timedelta(days=7)
 """What is older is measured again: machines are upgraded, and one that was busy then may be quiet now."""
-
-
-def cache_folder() -> Path:
-    """`saebench` below `$XDG_CACHE_HOME`, or below `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "saebench"
 
 
 def machine(device: str) -> dict[str, Any]:

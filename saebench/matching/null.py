@@ -1,23 +1,225 @@
-"""What matching gives by chance."""
+"""What matching gives by chance: the scores of random dictionaries of the same sizes."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import stdtrit
 
+from saebench.api.errors import SaebenchError
+from saebench.artifacts import cache_folder, digest, write_json
 from saebench.matching.assignment import match
+from saebench.matching.scores import BINS, THRESHOLD, compare, curve, n_shared, n_strict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Bools = NDArray[np.bool_]
+
+_VERSION = 1  # goes up whenever a level can change: kept levels of another version are not read
+_SHARES = ("sfr", "strict-shared")
+_MEMORY: dict[str, Null] = {}
 
 
-@lru_cache(maxsize=64)
-def null_cosine(n: int, m: int, d: int, *, signed: bool = True) -> float:
-    """Mean matched cosine of n with m independent random unit vectors in d dimensions.
+@dataclass(frozen=True)
+class NullLevel:
+    """The mean over draws, and the 95 % t-interval of that mean (one draw strays further).
 
-    One draw from a fixed generator (its spread over draws is far under that of one pair over the root of the number of pairs), cached
-    by size. High dictionaries in low dimensions match well by chance: read matched cosines against it.
+    A share that is 0 in every draw has the upper end that N misses in a row leave at 95 %, 1 - 0.05^(1/N) (the rule of three), N the
+    number of pairs in all draws, taken as independent. Where the level is known in closed form `draws` is 0 and the interval is the
+    range of 95 % of single draws.
     """
-    generator = np.random.default_rng((n, m, d))
-    # Gaussian rows point uniformly; `match` normalises them
-    return float(
-        match(generator.standard_normal((n, d)), generator.standard_normal((m, d)), signed=signed).cosines.mean()
-    )
+
+    value: float
+    low: float
+    high: float
+    draws: int
+
+    def to_json(self) -> dict[str, float | int]:
+        """Plain mapping."""
+        return {"value": self.value, "low": self.low, "high": self.high, "draws": self.draws}
+
+
+@dataclass(frozen=True)
+class Null:
+    """What random dictionaries of `n` and `m` latents in `d` dimensions score.
+
+    Attributes:
+        levels: `sfr`, `strict-shared`, `matched-cosine`, `mmcs`. `sfr-alive` has the level of `sfr` at the alive sizes.
+        curve: Mean share of matched pairs over each threshold of `scores.CURVE`.
+        histogram: Mean share of matched pairs in each bin between the edges `scores.BINS`.
+        proven: False where a solver's limit stopped a matching: the levels are then too low.
+    """
+
+    n: int
+    m: int
+    d: int
+    levels: Mapping[str, NullLevel]
+    curve: tuple[float, ...]
+    histogram: tuple[float, ...]
+    proven: bool = True
+
+
+def null_scores(
+    n: int,
+    m: int,
+    d: int,
+    *,
+    signed: bool = True,
+    tied: bool = True,
+    threshold: float = THRESHOLD,
+    supports: tuple[Bools, Bools] | None = None,
+    **solver: Any,
+) -> Null:
+    """Scores of dictionaries whose rows are independent standard Gaussians, so directions uniform on the sphere.
+
+    10 draws up to 2,048 latents a side, 5 up to 4,096, 3 above, from generators that the sizes and the draw's number decide. The
+    level of n against m is that of m against n. Kept in memory and, where it can be written, under `saebench/null` in the user's
+    cache folder (`$XDG_CACHE_HOME` or `~/.cache`); rounded to 10 decimals so that a kept level is the one this machine would find.
+
+    Real dictionaries are not isotropic: their rows crowd where activations vary, so random rows matched to that spread would agree
+    more than these. The null answers "more than nothing learned?", not "more than the data's covariance gives away?".
+
+    Args:
+        n, m: Latents a side.
+        d: Width.
+        signed: See `matching.match`.
+        tied: The encoder reads what the decoder writes; otherwise `strict-shared` draws encoders of their own.
+        threshold: Of `sfr` and `strict-shared`.
+        supports: `[n, d]` and `[m, d]` bool: random rows are zero elsewhere. For dictionaries with a frozen support, which they share
+            before anything is learned.
+        solver: Further arguments of `matching.match`; they do not change the level, unless a limit stops them (then it is not kept).
+    """
+    if supports is None:
+        n, m = sorted((n, m))
+    key = {
+        "version": _VERSION,
+        "n": int(n),
+        "m": int(m),
+        "d": int(d),
+        "signed": signed,
+        "tied": tied,
+        "threshold": float(threshold),
+        "supports": [hashlib.sha256(np.packbits(side).tobytes()).hexdigest() for side in supports or ()],
+    }
+    name = digest(key, 32)
+    if name not in _MEMORY:
+        path = _folder() / f"{name}.json"
+        null = _kept(path, key)
+        if null is None:
+            null = _sample(n, m, d, signed, tied, threshold, supports, solver)
+            if not null.proven:
+                return null
+            _keep(path, key, null)
+        _MEMORY[name] = null
+    return _MEMORY[name]
+
+
+def null_cosine(n: int, m: int, d: int, *, signed: bool = True) -> float:
+    """Mean matched cosine of n with m random directions in d dimensions; see `null_scores`."""
+    return null_scores(n, m, d, signed=signed).levels["matched-cosine"].value
+
+
+def corrected(score: float, null: float) -> float | None:
+    """(score - null) / (1 - null): 0 at chance, 1 where the score is 1; None where chance alone gives 1."""
+    return None if null >= 1 else (score - null) / (1 - null)
+
+
+def null_size(n: int) -> int:
+    """The size whose null stands for n alive latents: n itself up to 4,096, two significant digits above."""
+    if n <= 4096:
+        return n
+    unit = 10 ** (len(str(n)) - 2)
+    return int(round(n / unit) * unit)
+
+
+def n_draws(n: int) -> int:
+    """Draws for dictionaries of at most n latents."""
+    return 10 if n <= 2048 else 5 if n <= 4096 else 3
+
+
+def level(draws: Sequence[float], *, misses: int | None = None) -> NullLevel:
+    """Mean and 95 % t-interval of at least two draws; `misses`: for a share, the pairs in all draws."""
+    values = np.asarray(draws, dtype=np.float64)
+    value = float(values.mean())
+    if misses and not values.any():
+        return NullLevel(0.0, 0.0, round(1 - 0.05 ** (1 / misses), 10), len(values))
+    half = float(stdtrit(len(values) - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    least = 0.0 if misses else -1.0
+    low, high = max(least, value - half), min(1.0, value + half)
+    return NullLevel(round(value, 10), round(low, 10), round(high, 10), len(values))
+
+
+def _sample(
+    n: int,
+    m: int,
+    d: int,
+    signed: bool,
+    tied: bool,
+    threshold: float,
+    supports: tuple[Bools, Bools] | None,
+    solver: dict[str, Any],
+) -> Null:
+    draws: dict[str, list[float]] = {id: [] for id in ("sfr", "strict-shared", "matched-cosine", "mmcs")}
+    curves, histograms, proven = [], [], True
+    number, smaller = n_draws(max(n, m)), min(n, m)
+    every = np.ones(n, dtype=bool), np.ones(m, dtype=bool)
+    for draw in range(number):
+        rng = np.random.default_rng((n, m, d, draw))
+        found = compare(*_rows(rng, n, m, d, supports), *every, signed=signed, **solver)
+        matching = found.matching
+        proven = proven and matching.proven
+        draws["sfr"].append(n_shared(matching, threshold) / smaller)
+        draws["matched-cosine"].append(matching.total / smaller)
+        draws["mmcs"].append(found.mmcs)
+        strict = int((matching.cosines >= threshold).sum())
+        if strict and not tied:
+            encoder = match(*_rows(rng, n, m, d, supports), signed=signed, **solver)
+            proven = proven and encoder.proven
+            strict = n_strict(matching, encoder, n, threshold)
+        draws["strict-shared"].append(strict / smaller)
+        curves.append(curve(matching, smaller))
+        histograms.append(np.histogram(np.clip(matching.cosines, -1, 1), BINS)[0] / smaller)
+    levels = {id: level(values, misses=number * smaller if id in _SHARES else None) for id, values in draws.items()}
+    return Null(n, m, d, levels, _rounded(np.mean(curves, 0)), _rounded(np.mean(histograms, 0)), proven)
+
+
+def _rows(
+    rng: np.random.Generator, n: int, m: int, d: int, supports: tuple[Bools, Bools] | None
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    # Gaussian rows point uniformly; matching normalises them
+    a, b = rng.standard_normal((n, d), dtype=np.float32), rng.standard_normal((m, d), dtype=np.float32)
+    return (a, b) if supports is None else (a * supports[0], b * supports[1])
+
+
+def _rounded(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(round(float(value), 10) for value in values)
+
+
+def _folder() -> Path:
+    return cache_folder() / "null"
+
+
+def _keep(path: Path, key: dict[str, Any], null: Null) -> None:
+    levels = {id: level.to_json() for id, level in null.levels.items()}
+    with contextlib.suppress(OSError, SaebenchError):  # a cache that cannot be written costs time, nothing else
+        write_json(path, {"key": key, "levels": levels, "curve": null.curve, "histogram": null.histogram})
+
+
+def _kept(path: Path, key: dict[str, Any]) -> Null | None:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if found["key"] != key:
+            return None
+        levels = {id: NullLevel(**level) for id, level in found["levels"].items()}
+        return Null(key["n"], key["m"], key["d"], levels, tuple(found["curve"]), tuple(found["histogram"]))
+    except (OSError, SaebenchError, ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,134 +1,169 @@
-"""How far SAEs that differ in their seed alone agree on their latents.
-
-Cosines are signed. Latents tagged `signed_latents` may be negative, so the sign of their direction is not identified (flipping code
-and direction changes nothing): for them every cosine here is its absolute value.
-"""
+"""How far two SAEs of one site agree on their latents, beside what chance gives, and the mean over seeds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saebench.matching.assignment import cosine_matrix, match_cosines
-from saebench.matching.null import null_cosine
+from saebench.matching.assignment import Matching, match
+from saebench.matching.null import NullLevel, corrected, null_scores, null_size
+from saebench.matching.scores import CURVE, THRESHOLD, Latents, compare, curve, n_shared, n_strict
 from saebench.matching.subspace import subspace_agreement
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-    Bools = NDArray[np.bool_]
 
-THRESHOLD = 0.7
-CURVE = tuple(i / 20 for i in range(20))
+__all__ = [
+    "CORRECTED", "CURVE", "THRESHOLD", "Latents", "PairScores", "jackknife", "mean_curve", "mean_over_pairs", "over_pairs", "pair_scores",
+]  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Latents:
-    """One SAE as stability sees it: `decoder [d_sae, d]`, `encoder` alike or None, `dead [d_sae]` bool or None if not known."""
-
-    decoder: Floats
-    encoder: Floats | None = None
-    dead: Bools | None = None
-
-    @property
-    def alive(self) -> Bools:
-        """`[d_sae]` bool; all of them where deadness is not known."""
-        return np.ones(len(self.decoder), dtype=bool) if self.dead is None else ~self.dead
+CORRECTED = ("sfr", "sfr-alive", "strict-shared", "matched-cosine", "mmcs")
+"""Scores that have a sampled null level and a form corrected by it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PairScores:
-    """Scores of one pair by metric id (None with a reason in `reasons`), and what the curves are drawn from."""
+    """Scores of one pair, and what the curves and pictures are drawn from.
 
-    values: dict[str, float | None]
-    reasons: dict[str, str]
+    Attributes:
+        values: Score by metric id; None with a reason in `reasons`.
+        null: The level that random dictionaries of these sizes reach, by the same ids (where it was asked for and there is one).
+        corrected: (score - null) / (1 - null) for the ids in `CORRECTED`; None where the score is, or chance alone gives 1.
+        curve, curve_alive, curve_null: Share of matched pairs over each threshold of `CURVE`.
+        sizes, alive, coverage: Of both sides: latents, alive ones, share of the latents that are in a shared pair.
+        width: d of the directions.
+        matching: Of all decoder rows. `matching_alive`: of those alive on both sides, under the same indices.
+        gap, proven: The largest relative gap of all matchings that the scores came from, and whether all were proven.
+    """
+
+    values: Mapping[str, float | None]
+    reasons: Mapping[str, str]
+    null: Mapping[str, NullLevel]
+    corrected: Mapping[str, float | None]
     curve: Floats
     curve_alive: Floats | None
+    curve_null: Floats | None
     sizes: tuple[int, int]
+    width: int
     alive: tuple[int, int]
     coverage: tuple[float, float]
+    matching: Matching
+    matching_alive: Matching
+    gap: float
+    proven: bool
 
 
-def pair_scores(a: Latents, b: Latents, *, signed: bool = True) -> PairScores:
-    """All stability scores of two SAEs of one site.
+def pair_scores(
+    a: Latents, b: Latents, *, signed: bool = True, threshold: float = THRESHOLD, null: bool = True, **solver: Any
+) -> PairScores:
+    """All scores of two SAEs of one site.
 
-    With M the decoder matching that maximises the sum of cosines, s = min(d_sae of a, d_sae of b):
-    `sfr` = #{pairs of M with cos > 0.7} / s (FaithfulSAE).
+    With M the decoder matching that maximises the sum of cosines, s = min(d_sae of a, d_sae of b), t the threshold (0.7):
+    `sfr` = #{pairs of M with cos > t} / s (FaithfulSAE).
     `sfr-alive`: the same after each side's own dead latents are dropped and the rest matched anew, over the smaller alive count.
-    `strict-shared` = #{latents that the decoder matching and the encoder matching pair alike, both cosines >= 0.7} / s (Paulo and
-        Belrose 2025). Where encoder and decoder are tied it is sfr (but for ties at 0.7).
+    `strict-shared` = #{latents that the decoder matching and the encoder matching pair alike, both cosines >= t} / s (Paulo and
+        Belrose 2025). Where encoder and decoder are tied it is sfr (but for ties at t).
     `matched-cosine` = mean cos over M (PW-MCC of Song et al. 2025).
-    `matched-cosine-null`: the same for random directions of these counts and width.
     `mmcs` = (mean_i max_j cos(a_i, b_j) + mean_j max_i cos(a_i, b_j)) / 2.
-    `subspace-agreement`: `matching.subspace` over alive latents not in a pair of cosine > 0.7.
+    `subspace-agreement`: `matching.subspace` over alive latents not in a pair of cosine > t.
+
+    Args:
+        a, b: Their directions.
+        signed: False for latents whose sign is not identified: every cosine is its absolute value.
+        threshold: Where a pair counts as shared.
+        null: Sample the null levels (`matching.null_scores`).
+        solver: Further arguments of `matching.match`, for each matching.
     """
-    cosines = cosine_matrix(a.decoder, b.decoder)
-    if not signed:
-        cosines = np.abs(cosines)
-    n, m = cosines.shape
-    smaller = min(n, m)
-    matching = match_cosines(cosines)
-    shared = matching.cosines > THRESHOLD
+    n, m = len(a.decoder), len(b.decoder)
+    smaller, width = min(n, m), int(a.decoder.shape[1])
+    alive = a.alive, b.alive
+    counts = int(alive[0].sum()), int(alive[1].sum())
+    found = compare(a.decoder, b.decoder, *alive, signed=signed, **solver)
+    used = [found.matching, found.alive]
     values: dict[str, float | None] = {
-        "sfr": int(shared.sum()) / smaller,
-        "matched-cosine": matching.total / smaller,
-        "matched-cosine-null": null_cosine(n, m, a.decoder.shape[1], signed=signed),
-        "mmcs": float(cosines.max(1).mean() + cosines.max(0).mean()) / 2,
+        "sfr": n_shared(found.matching, threshold) / smaller,
+        "matched-cosine": found.matching.total / smaller,
+        "mmcs": found.mmcs,
     }
     reasons: dict[str, str] = {}
 
-    curve_alive = None
-    alive = a.alive, b.alive
-    n_alive = min(int(alive[0].sum()), int(alive[1].sum()))
     if a.dead is None or b.dead is None:
         reasons["sfr-alive"] = "it is not known which latents are dead"
-    elif n_alive == 0:
+    elif min(counts) == 0:
         reasons["sfr-alive"] = "one SAE has no latent that is alive"
     else:
-        among_alive = match_cosines(cosines[np.ix_(*alive)]).cosines
-        values["sfr-alive"] = int((among_alive > THRESHOLD).sum()) / n_alive
-        curve_alive = _curve(among_alive, n_alive)
+        values["sfr-alive"] = n_shared(found.alive, threshold) / min(counts)
 
+    tied = a.tied and b.tied
     if a.encoder is None or b.encoder is None:
         reasons["strict-shared"] = "the encoder directions are not known"
     else:
-        encoder = match_cosines(cosine_matrix(a.encoder, b.encoder), signed=signed)
-        partner = np.full(n, -1)
-        partner[encoder.rows] = encoder.columns
-        encoder_cosine = np.zeros(n)
-        encoder_cosine[encoder.rows] = encoder.cosines
-        agree = partner[matching.rows] == matching.columns
-        both = agree & (matching.cosines >= THRESHOLD) & (encoder_cosine[matching.rows] >= THRESHOLD)
-        values["strict-shared"] = int(both.sum()) / smaller
+        encoder = found.matching if tied else match(a.encoder, b.encoder, signed=signed, **solver)
+        used.append(encoder)
+        values["strict-shared"] = n_strict(found.matching, encoder, n, threshold) / smaller
 
+    shared = found.matching.cosines > threshold
     orphan_a, orphan_b = alive[0].copy(), alive[1].copy()
-    orphan_a[matching.rows[shared]] = False
-    orphan_b[matching.columns[shared]] = False
-    agreement, reason = subspace_agreement(a.decoder[orphan_a], b.decoder[orphan_b])
-    values["subspace-agreement"] = agreement
-    if reason:
-        reasons["subspace-agreement"] = reason
+    orphan_a[found.matching.rows[shared]] = False
+    orphan_b[found.matching.columns[shared]] = False
+    subspace = subspace_agreement(a.decoder[orphan_a], b.decoder[orphan_b])
+    values["subspace-agreement"] = subspace.value
+    if subspace.reason:
+        reasons["subspace-agreement"] = subspace.reason
     for id in reasons:
         values[id] = None
-    n_shared = int(shared.sum())
-    counts = int(alive[0].sum()), int(alive[1].sum())
+
+    levels: dict[str, NullLevel] = {}
+    curve_null = None
+    if null:
+        untied = a.encoder is not None and b.encoder is not None and not tied
+        options = {"signed": signed, "threshold": threshold, **solver}
+        supports = None if a.support is None or b.support is None else (a.support, b.support)
+        chance = null_scores(n, m, width, tied=not untied, supports=supports, **options)
+        levels = {id: level for id, level in chance.levels.items() if values[id] is not None}
+        curve_null = np.array(chance.curve)
+        if values.get("sfr-alive") is not None:
+            if counts != (n, m) and supports is not None:
+                of_alive = supports[0][alive[0]], supports[1][alive[1]]
+                chance = null_scores(*counts, width, supports=of_alive, **options)
+            elif counts != (n, m):
+                chance = null_scores(null_size(counts[0]), null_size(counts[1]), width, **options)
+            levels["sfr-alive"] = chance.levels["sfr"]
+        if subspace.null is not None:
+            levels["subspace-agreement"] = subspace.null
     return PairScores(
-        values, reasons, _curve(matching.cosines, smaller), curve_alive, (n, m), counts, (n_shared / n, n_shared / m)
+        values=values,
+        reasons=reasons,
+        null=levels,
+        corrected=_corrected(values, levels),
+        curve=curve(found.matching, smaller),
+        curve_alive=None if values["sfr-alive"] is None else curve(found.alive, min(counts)),
+        curve_null=curve_null,
+        sizes=(n, m),
+        width=width,
+        alive=counts,
+        coverage=(int(shared.sum()) / n, int(shared.sum()) / m),
+        matching=found.matching,
+        matching_alive=found.alive,
+        gap=float(max(matching.relative_gap for matching in used)),
+        proven=all(bool(matching.proven) for matching in used),
     )
 
 
-def over_pairs(items: Sequence[Latents], *, signed: bool = True) -> dict[tuple[int, int], PairScores]:
+def over_pairs(items: Sequence[Latents], *, signed: bool = True, **options: Any) -> dict[tuple[int, int], PairScores]:
     """Scores of every pair of members, by their indices."""
-    return {(i, j): pair_scores(items[i], items[j], signed=signed) for i, j in combinations(range(len(items)), 2)}
+    pairs = combinations(range(len(items)), 2)
+    return {(i, j): pair_scores(items[i], items[j], signed=signed, **options) for i, j in pairs}
 
 
-def mean_over_pairs(scores: dict[tuple[int, int], float], n_members: int) -> tuple[float, float | None]:
+def mean_over_pairs(scores: Mapping[tuple[int, int], float], n_members: int) -> tuple[float, float | None]:
     """Mean over pairs, and its standard error by leaving out one member at a time.
 
     Pairs that share a member are not independent, so their spread is no standard error. With theta_(-s) the mean over the pairs
@@ -141,8 +176,13 @@ def mean_over_pairs(scores: dict[tuple[int, int], float], n_members: int) -> tup
         if not rest:
             return value, None
         without.append(math.fsum(rest) / len(rest))
-    mean = math.fsum(without) / n_members
-    return value, math.sqrt((n_members - 1) / n_members * math.fsum((x - mean) ** 2 for x in without))
+    return value, jackknife(without)
+
+
+def jackknife(without: Sequence[float]) -> float:
+    """Standard error from the values found without each of S members: sqrt((S - 1) / S * sum (x_s - mean)^2)."""
+    mean = math.fsum(without) / len(without)
+    return math.sqrt((len(without) - 1) / len(without) * math.fsum((x - mean) ** 2 for x in without))
 
 
 def mean_curve(curves: Sequence[Floats]) -> list[float]:
@@ -150,7 +190,9 @@ def mean_curve(curves: Sequence[Floats]) -> list[float]:
     return [float(share) for share in np.mean(np.stack(list(curves)), axis=0)]
 
 
-def _curve(cosines: Floats, size: int) -> Floats:
-    """Share of `size` whose matched cosine is over each threshold of `CURVE`."""
-
-    return np.array([int((cosines > threshold).sum()) / size for threshold in CURVE])
+def _corrected(values: Mapping[str, float | None], levels: Mapping[str, NullLevel]) -> dict[str, float | None]:
+    scores: dict[str, float | None] = {}
+    for id in CORRECTED:
+        value, level = values[id], levels.get(id)
+        scores[id] = None if value is None or level is None else corrected(value, level.value)
+    return scores

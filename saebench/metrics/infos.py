@@ -87,6 +87,10 @@ TRUTH = _family(
     ),
 )
 
+_CHANCE: tuple[tuple[str, Unit], ...] = (
+    ("sfr", "fraction"), ("sfr-alive", "fraction"), ("strict-shared", "fraction"), ("matched-cosine", "ratio"), ("mmcs", "ratio"),
+)  # fmt: skip
+
 STABILITY = _family(
     "stability",
     ("sfr", "fraction", "higher", "Shared feature ratio: one-to-one matched decoder pairs with cosine > 0.7, over the smaller dictionary."),
@@ -101,6 +105,59 @@ STABILITY = _family(
     (
         "subspace-agreement", "ratio", "higher",
         "Mean squared cosine of principal angles between the spans of unmatched latents, 0 at chance, 1 when equal.",
+    ),
+    *(
+        (f"{id}-null", unit, "neutral", f"{id} of random directions of the same counts and width: the chance level.")
+        for id, unit in _CHANCE
+        if id != "matched-cosine"
+    ),
+    *((f"{id}-corrected", unit, "higher", f"({id} - chance) / (1 - chance): 0 at chance, 1 where {id} is 1.") for id, unit in _CHANCE),
+    (
+        "matched-correlation", "ratio", "higher",
+        "Mean over latents of the correlation of codes on held-out tokens, matched one to one by it; unmatched and silent latents count 0.",
+    ),
+    (
+        "matched-correlation-null", "ratio", "neutral",
+        "matched-correlation with one SAE's tokens turned round: what equally active latents give by chance.",
+    ),
+    (
+        "matched-correlation-corrected", "ratio", "higher",
+        "(matched-correlation - chance) / (1 - chance): 0 at chance, 1 where every latent fires as its match.",
+    ),
+    (
+        "sfr-activation", "fraction", "higher",
+        "Latents matched by activations with a correlation > 0.7, over the smaller dictionary.",
+    ),
+    (
+        "block-agreement", "ratio", "higher",
+        "Grouped latents: mean squared cosine of principal angles between blocks matched one to one, one random pair's r/d taken out.",
+    ),
+    ("distinct-latents", "latents", "neutral", "Distinct alive latents that all seeds find together; matched cosine > 0.7 is the same latent."),
+    (
+        "idealised-dictionary-size", "latents", "neutral",
+        "Distinct latents that ever more seeds would find: capture-recapture (Chao2; Chapman for two seeds), a lower bound.",
+    ),
+)  # fmt: skip
+
+ACROSS: tuple[str, ...] = ("seeds", "datasets", "both")
+"""What two members of an agreement group differ in: the init seed, the training dataset, or both."""
+_WORDS = {
+    "seeds": "same dataset, other init seed",
+    "datasets": "same init seed, other dataset",
+    "both": "other dataset and other init seed",
+}
+
+AGREEMENT = _family(
+    "stability",
+    *(
+        (f"{id}-across-{kind}", unit, "neutral", f"{id}, mean over the pairs of SAEs with {_WORDS[kind]}.")
+        for id, unit in _CHANCE
+        if id != "strict-shared"
+        for kind in ACROSS
+    ),
+    (
+        "dataset-over-seed", "fraction", "neutral",
+        "sfr-alive across seeds minus sfr-alive across datasets: positive where the dataset matters more than the seed.",
     ),
 )  # fmt: skip
 
@@ -128,7 +185,7 @@ COST = _family(
 )
 
 INFO: dict[str, MetricInfo] = {
-    info.id: info for info in (*RECONSTRUCTION, *LOSSES, *SPARSITY, *DENSITY, *TRUTH, *STABILITY, *COST)
+    info.id: info for info in (*RECONSTRUCTION, *LOSSES, *SPARSITY, *DENSITY, *TRUTH, *STABILITY, *AGREEMENT, *COST)
 }
 """Every core metric by id (those of faithfulness stand with their plugin)."""
 

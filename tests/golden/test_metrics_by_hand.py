@@ -113,7 +113,8 @@ def test_matching_is_optimal_not_greedy() -> None:
     assert found.columns.tolist() == [1, 0]
     assert found.cosines.tolist() == pytest.approx([0.8, 0.8])
     assert found.total == pytest.approx(1.6)
-    assert (found.relative_gap, found.proven) == (0.0, True)
+    assert 0 < found.relative_gap < 1e-12  # what rounding leaves open
+    assert found.proven is True
 
 
 def test_match_both_sides() -> None:

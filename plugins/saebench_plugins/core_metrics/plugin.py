@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saebench.api import CellMetricSpec, GroupMetricSpec, MetricSpec, hookimpl
-from saebench.metrics.infos import COST, DENSITY, LOSSES, RECONSTRUCTION, SPARSITY, STABILITY, TRUTH
+from saebench.metrics.infos import AGREEMENT, COST, DENSITY, LOSSES, RECONSTRUCTION, SPARSITY, STABILITY, TRUTH
 
 _HERE = "saebench_plugins.core_metrics"
 
@@ -56,12 +56,30 @@ METRICS: tuple[MetricSpec, ...] = (
         core=True,
     ),
     CellMetricSpec(name="cost", version="1", provides=COST, make=f"{_HERE}.cost:make", core=True),
+    CellMetricSpec(
+        name="latent-shares",
+        version="1",
+        provides=(),
+        make=f"{_HERE}.shares:make",
+        streams=("eval",),
+        fields=("codes", "reconstruction"),
+        core=True,
+    ),
     GroupMetricSpec(
         name="stability",
-        version="1",
+        version="2",
         provides=STABILITY,
         make=f"{_HERE}.stability:make",
         vary=frozenset({"init_seed"}),
+        streams=True,
+        core=True,
+    ),
+    GroupMetricSpec(
+        name="agreement",
+        version="1",
+        provides=AGREEMENT,
+        make=f"{_HERE}.agreement:make",
+        vary=frozenset({"init_seed", "dataset"}),
         core=True,
     ),
 )
@@ -69,5 +87,5 @@ METRICS: tuple[MetricSpec, ...] = (
 
 @hookimpl
 def saebench_metrics() -> Sequence[MetricSpec]:
-    """Reconstruction, losses, sparsity, density, truth, cost; stability over seeds."""
+    """Reconstruction, losses, sparsity, density, truth, cost; stability over seeds, agreement over seeds and datasets."""
     return METRICS

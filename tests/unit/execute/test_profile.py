@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from saebench.execute.profile import Profile, cache_folder, machine
+from saebench.artifacts import cache_folder
+from saebench.execute.profile import Profile, machine
 from saebench.plan.rates import ArmRate
 
 FACTS = {"cpu": "one", "threads": 2}
