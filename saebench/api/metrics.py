@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from saebench.api.batches import ScoredBatch
+    from saebench.api.codes import SparseCodes
     from saebench.api.sae import SparseAutoencoder
     from saebench.api.values import MetricResult
 
@@ -81,8 +82,15 @@ class GroupMember:
     """One SAE of a group, in inference form.
 
     Attributes:
-        label: What differs, for messages (`s0`).
+        label: What differs, for messages and names of arrays: `s0`; in a group that varies more than the seed also `docs s0`.
+        sae: The SAE.
+        tags: The architecture's tags; a metric looks at these, never at names.
         dead: `[d_sae]` bool, latents silent on the density stream of the first evaluation dataset; None if unknown.
+        facts: `entry`, `point`, `dataset`, `hookpoint`, `init_seed`, `data_seed`, `cell_id`, `score_id` of its cell.
+        arrays: `[d_sae]` arrays of its cell where they are known: `density` (share of tokens on which a latent fires),
+            `variance-share` (share of the explained variance that goes when a latent is silenced).
+        codes: Where the spec asks for `streams`: codes on the held-out stream of the group, batch by batch. The tokens and
+            their order are the same for every member, and each call starts anew. None otherwise.
     """
 
     label: str
@@ -90,11 +98,16 @@ class GroupMember:
     tags: frozenset[str] = frozenset()
     dead: Tensor | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)
+    codes: Callable[[], Iterator[SparseCodes]] | None = None
 
 
 class GroupMetric(Protocol):
-    """A metric over several SAEs that differ in one thing."""
+    """A metric over several SAEs that differ in the aspects its spec names."""
 
     def measure(self, members: Sequence[GroupMember]) -> MetricResult:
-        """All values this spec provides; at least two members."""
+        """All values this spec provides; at least two members.
+
+        Arrays of the result are kept beside the record of the group; one for each member is named `<name>/<member label>`.
+        """
         ...

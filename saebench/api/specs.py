@@ -198,7 +198,10 @@ class GroupMetricSpec:
 
     Attributes:
         make: `make()` -> GroupMetric; or `"module:attribute"`.
-        vary: What the members differ in: `init_seed`, `data_seed`, `dataset`, `hookpoint` or `entry`.
+        vary: What the members differ in, one or several of `init_seed`, `data_seed`, `dataset` (that they learnt from),
+            `hookpoint` and `entry` (architecture, config and parent, at operating points of one name). All else that decides
+            the weights is equal, whatever the entries are called.
+        streams: Members get `codes` on a held-out stream.
     """
 
     name: str
@@ -207,6 +210,7 @@ class GroupMetricSpec:
     make: Reference
     vary: frozenset[str] = field(default_factory=lambda: frozenset({"init_seed"}))
     core: bool = False
+    streams: bool = False
 
 
 MetricSpec = CellMetricSpec | GroupMetricSpec

@@ -31,7 +31,7 @@ class EvaluationSource:
         dictionary: `[n_features, d_in]` true features, or None.
     """
 
-    def __init__(self, scored: Scored, training: TrainingSource, device: torch.device) -> None:
+    def __init__(self, scored: Scored, training: TrainingSource | None, device: torch.device) -> None:
         self._scored, self._training, self._device = scored, training, device
         self.dataset = scored.dataset.name
         self.recipe = scored.dataset.recipe

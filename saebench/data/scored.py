@@ -62,7 +62,7 @@ class Scored(ABC):
         """Folders of the stores it reads."""
         return {self.store.folder}
 
-    def stream_store(self, name: Stream, training: TrainingSource) -> ActivationStore:
+    def stream_store(self, name: Stream, training: TrainingSource | None) -> ActivationStore:
         """The store behind a stream of activations."""
         return self.store
 
@@ -150,12 +150,13 @@ class ScoredTokens(Scored):
         """Folders of the stores it reads."""
         return {self.store.folder, *(store.folder for store in self._stores.values())}
 
-    def stream_store(self, name: Stream, training: TrainingSource) -> ActivationStore:
+    def stream_store(self, name: Stream, training: TrainingSource | None) -> ActivationStore:
         """Built when a stream is first read. Samples that also stand in the training data are left out."""
         if name in ("eval", "density"):
             return self.store
         found = self._side_store(name, ())
-        both = found.documents & training.document_digests if name == "self-sampled" else frozenset()
+        theirs = training.document_digests if training is not None and name == "self-sampled" else frozenset()
+        both = found.documents & theirs
         return self._side_store(name, tuple(sorted(both))) if both else found
 
     def _side_store(self, name: str, without: Sequence[str]) -> ActivationStore:

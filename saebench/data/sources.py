@@ -179,7 +179,7 @@ class Sources:
         evaluation: EvaluationWanted,
         seed: int,
         *,
-        training: TrainingSource,
+        training: TrainingSource | None,
         part: Part | None = None,
     ) -> EvaluationSource:
         """Held-out data for one evaluation seed, as one cell sees it.
@@ -188,7 +188,7 @@ class Sources:
 
         Args:
             dataset, model, evaluation, seed: What, where, how much.
-            training: What the cell was trained on; none of its documents may be among these.
+            training: What the cell was trained on; none of its documents may be among these. None: this was seen to when cells were scored on it.
             part: `validation` for a search; else the part that the settings name, or all that is held out.
 
         Raises:
@@ -207,8 +207,7 @@ class Sources:
                     else ScoredTokens(self, dataset, model, sizes, seed, key, part)
                 )
         scored = self._scored[code]
-        both = scored.documents & training.document_digests
-        if both:
+        if training is not None and (both := scored.documents & training.document_digests):
             raise SuiteError(
                 f"dataset '{dataset.name}': {len(both)} held-out document(s), first sha256 {min(both)[:16]}, also stand in the training documents of "
                 f"'{training.dataset}'. The dataset plugin must split by document (saebench.api.split_of)."

@@ -1,71 +1,168 @@
-"""Group records: what is scored over the seeds of one point together."""
+"""Group records: what is scored over cells that differ in one thing (the seeds of one point, or datasets besides)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from saebench.api.errors import SuiteError
 from saebench.api.metrics import GroupMember
-from saebench.artifacts import RunFolder, read_arrays, read_record, write_record
+from saebench.artifacts import RunFolder, read_arrays, read_record, save_arrays, write_record
 from saebench.execute.records import group_record
+from saebench.plan.groups import GROUP_TOKENS, member_label
 from saebench.plan.model import Cell, Group
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from saebench.api.sae import SparseAutoencoder
+    from saebench.data import EvaluationSource, Sources
     from saebench.host import Catalog
+    from saebench.score.codes import Room
 
 
-def needs_scoring(
-    path: Path, group: Group, cells: Sequence[Cell], statuses: Mapping[str, str], say: Callable[[str], None]
-) -> bool:
-    """False where a record of these very members, statuses and metric versions stands."""
-    if not path.is_file():
-        return True
-    try:
-        old = read_record(path, "group")["facts"]
-    except SuiteError as error:
-        say(f"{error} It is written anew now.")
-        return True
-    members = [(member["score_id"], member["status"]) for member in old["members"]]
-    now = [(cell.score_id, statuses[cell.cell_id]) for cell in cells]
-    return members != now or old["metric_versions"] != dict(group.metrics)
-
-
-def run_group(
-    group: Group,
-    cells: Sequence[Cell],
-    statuses: Mapping[str, str],
-    run: RunFolder,
-    catalog: Catalog,
-    environment: Callable[[], dict[str, Any]],
-) -> None:
-    """Scores a group and writes its record.
+class GroupRunner:
+    """Scores groups of one run, one after the other; what a group needs in memory goes with it.
 
     Args:
-        group, cells, statuses: Its members and what became of them.
-        run: Where checkpoints, arrays and the record stand.
+        run: Where checkpoints, arrays and records stand.
         catalog: Installed plugins.
-        environment: Called at the end: what the record says of machine and times.
+        sources: Held-out data, as cells were scored on it.
+        device: Where members encode.
+        say: Prints one line for people.
+        model: Digest of the language model that is in memory.
     """
-    from saebench.host.build import load_sae
-    from saebench.score import score_group
 
-    members = []
-    for cell in cells:
-        if statuses[cell.cell_id] == "ok":
-            density = read_arrays(run.arrays(cell.cell_id)).get("density")
+    def __init__(
+        self,
+        run: RunFolder,
+        catalog: Catalog,
+        sources: Sources,
+        device: str,
+        say: Callable[[str], None],
+        model: str | None = None,
+    ) -> None:
+        self._run, self._catalog, self._sources, self._device, self._say = run, catalog, sources, device, say
+        self._model = model
+
+    def is_due(self, group: Group, cells: Sequence[Cell], statuses: Mapping[str, str]) -> bool:
+        """False where a record of these very members, statuses and metric versions stands, with its arrays."""
+        path = self._path(group)
+        if not path.is_file():
+            return True
+        try:
+            record = read_record(path, "group")
+        except SuiteError as error:
+            self._say(f"{error} It is written anew now.")
+            return True
+        old = record["facts"]
+        if old.get("arrays") and not self._run.group_arrays(record["group_id"]).is_file():
+            return True
+        members = [(member["score_id"], member["status"]) for member in old["members"]]
+        now = [(cell.score_id, statuses[cell.cell_id]) for cell in cells]
+        return members != now or old["metric_versions"] != dict(group.metrics)
+
+    def score(
+        self,
+        group: Group,
+        cells: Sequence[Cell],
+        statuses: Mapping[str, str],
+        environment: Callable[[], dict[str, Any]],
+    ) -> None:
+        """Scores a group; writes its arrays, then its record.
+
+        Args:
+            group, cells, statuses: Its members and what became of them.
+            environment: Called at the end: what the record says of machine and times.
+        """
+        from saebench.score import score_group
+
+        ready = [cell for cell in cells if statuses[cell.cell_id] == "ok"]
+        missing = [
+            f"{member_label(cell, group.vary)} ({statuses[cell.cell_id]})" for cell in cells if cell not in ready
+        ]
+        outcome = score_group(group, self._members(group, ready), self._catalog, missing=missing)
+        plugins = {name: self._catalog.group_metric(name).provenance() for name in group.metrics}
+        record = group_record(group, list(cells), statuses, outcome, environment=environment(), plugins=plugins)
+        path = self._path(group)
+        older = _group_id(path)
+        if outcome.arrays:
+            save_arrays(self._run.group_arrays(record["group_id"]), outcome.arrays)
+        write_record(path, record)
+        if older not in (None, record["group_id"]):
+            self._run.group_arrays(str(older)).unlink(missing_ok=True)
+
+    def _path(self, group: Group) -> Path:
+        return self._run.group_record(group.suite, group.folder, group.name)
+
+    def _members(self, group: Group, cells: Sequence[Cell]) -> list[GroupMember]:
+        from saebench.host.build import load_sae
+        from saebench.score.codes import Room
+        from saebench.score.passes import batch_size
+
+        streams = any(self._catalog.group_metric(name).spec.streams for name in group.metrics)
+        room, batch = Room(), min((batch_size(cell.d_sae) for cell in cells), default=1)
+        members = []
+        for cell in cells:
+            sae = cast(
+                "SparseAutoencoder", load_sae(self._run.checkpoint(cell.cell_id), self._catalog).to(self._device)
+            )
+            arrays = read_arrays(self._run.arrays(cell.cell_id))
+            density = arrays.get("density")
             members.append(
                 GroupMember(
-                    label=f"s{cell.init_seed}",
-                    sae=load_sae(run.checkpoint(cell.cell_id), catalog),  # type: ignore[arg-type]
+                    label=member_label(cell, group.vary),
+                    sae=sae,
                     tags=frozenset(cell.tags),
                     dead=None if density is None else density == 0,
+                    facts=member_facts(cell),
+                    arrays=arrays,
+                    codes=self._codes(cell, sae, batch, room) if streams else None,
                 )
             )
-    missing = [f"s{cell.init_seed} ({statuses[cell.cell_id]})" for cell in cells if statuses[cell.cell_id] != "ok"]
-    outcome = score_group(group, members, catalog, missing=missing)
-    plugins = {name: catalog.group_metric(name).provenance() for name in group.metrics}
-    path = run.group_record(group.suite, group.entry, group.name)
-    write_record(path, group_record(group, list(cells), statuses, outcome, environment=environment(), plugins=plugins))
+        return members
+
+    def _codes(self, cell: Cell, sae: SparseAutoencoder, batch: int, room: Room) -> Any:
+        from saebench.score.codes import HeldOutCodes
+
+        return HeldOutCodes(
+            sae,
+            cell.d_out,
+            partial(self._held_out, cell),
+            n_tokens=GROUP_TOKENS,
+            batch=batch,
+            label=f"{cell.label} ({cell.part.architecture})",
+            room=room,
+        )
+
+    def _held_out(self, cell: Cell) -> EvaluationSource:
+        """The first evaluation dataset under the first evaluation seed; its store stands since the cell was scored."""
+        use = cell.model
+        if use is not None and self._model not in (None, use.digest):
+            self._sources.release()  # one language model in memory at a time
+        self._model = use.digest if use is not None else self._model
+        settings = cell.evaluation
+        return self._sources.evaluation(cell.evaluation_datasets[0], use, settings, settings.seeds[0], training=None)
+
+
+def member_facts(cell: Cell) -> dict[str, Any]:
+    """What a group metric is told of a member, beside the SAE itself."""
+    return {
+        "entry": cell.entry,
+        "point": cell.point,
+        "dataset": cell.dataset.name,
+        "hookpoint": cell.model.hookpoint_name if cell.model is not None else None,
+        "init_seed": cell.init_seed,
+        "data_seed": cell.data_seed,
+        "cell_id": cell.cell_id,
+        "score_id": cell.score_id,
+    }
+
+
+def _group_id(path: Path) -> str | None:
+    """Of the record at `path`; None where there is none that can be read."""
+    try:
+        return str(read_record(path, "group")["group_id"]) if path.is_file() else None
+    except SuiteError:
+        return None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from saebench.api.errors import CellError, MachineError, SaebenchError, SuiteError
 from saebench.artifacts import RunFolder, has_checkpoint, read_record, save_arrays, write_record
 from saebench.execute import provenance
-from saebench.execute.groups import needs_scoring, run_group
+from saebench.execute.groups import GroupRunner
 from saebench.execute.progress import PassWatch
 from saebench.execute.records import CellOutcome, cell_record, superseded, trained_outcome
 from saebench.execute.waves import cap_memory, memory_limit, waves
@@ -121,14 +121,14 @@ class Pipeline:
             model = use.digest if use else model
             self._pass(together, todo)
         statuses = {cell.cell_id: self.status_of(cell) or "failed" for cell in cells}
+        runner = GroupRunner(self.run, self.catalog, self.sources, self.device, self.say, model)
         for group in self.plan.groups:
             if all(cell_id in wanted for cell_id in group.cells):
                 members = [wanted[cell_id] for cell_id in group.cells]
-                path = self.run.group_record(group.suite, group.entry, group.name)
-                if needs_scoring(path, group, members, statuses, self.say):
+                if runner.is_due(group, members, statuses):
                     started = provenance.now()
-                    self.bar.set_postfix_str(f"stability of {group.entry} {group.point}")
-                    run_group(group, members, statuses, self.run, self.catalog, lambda: self._environment(started))  # noqa: B023
+                    self.bar.set_postfix_str(f"{', '.join(group.metrics) or 'group'} of {group.entry} {group.point}")
+                    runner.score(group, members, statuses, lambda: self._environment(started))  # noqa: B023
         return statuses
 
     def _pass(self, cohorts: Sequence[Cohort], todo: Mapping[str, Sequence[Cell]]) -> None:

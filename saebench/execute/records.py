@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from saebench.api.errors import SuiteError
 from saebench.artifacts import read_record
 from saebench.artifacts.canonical import digest
+from saebench.plan.groups import member_label
 from saebench.plan.model import Cell, Group, Plan
 from saebench.plan.rates import arm_key
 
@@ -219,10 +220,15 @@ def group_record(
     environment: Mapping[str, Any],
     plugins: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The record of one group: `outcome` has metrics, metric_info, metric_versions, details and status."""
+    """The record of one group: `outcome` has metrics, metric_info, metric_versions, details, arrays and status."""
     first = cells[0]
     members = [
         {
+            "label": member_label(cell, group.vary),
+            "entry": cell.entry,
+            "point": cell.point,
+            "dataset": cell.dataset.name,
+            "data_seed": cell.data_seed,
             "cell_id": cell.cell_id,
             "score_id": cell.score_id,
             "init_seed": cell.init_seed,
@@ -235,11 +241,12 @@ def group_record(
         "suite": group.suite,
         "entry": group.entry,
         "point": group.point,
-        "vary": group.vary,
-        "architecture": first.part.architecture,
+        "vary": "+".join(group.vary),
+        "architecture": " + ".join(dict.fromkeys(cell.part.architecture for cell in cells)),
         "control": first.control,
         "model": asdict(first.model) if first.model else None,
         "dataset": first.dataset.name,
+        "datasets": list(dict.fromkeys(cell.dataset.name for cell in cells)),
         "d_in": first.d_in,
         "d_sae": first.d_sae,
         "members": members,
@@ -247,6 +254,7 @@ def group_record(
         "metric_info": outcome.metric_info,
         "metric_versions": outcome.metric_versions,
         "details": outcome.details,
+        "arrays": sorted(outcome.arrays),
     }
     group_id = digest({"members": [member["score_id"] for member in members], "metrics": outcome.metric_versions})
     measured = {**environment, "times": outcome.times, "plugins": dict(plugins)}

@@ -1,14 +1,13 @@
-"""Cohorts (cells that read the same activations in the same batches) and groups (cells equal but for the init seed), in order."""
+"""Cohorts: cells that read the same activations in the same batches, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
 from saebench.artifacts.canonical import digest
-from saebench.plan.metrics import MetricChoice
-from saebench.plan.model import ActivationUse, Cell, Cohort, Group
+from saebench.plan.model import ActivationUse, Cell, Cohort
 
 
 def order_cells(cells: Sequence[Cell], activations: ActivationUse) -> tuple[list[Cell], list[Cohort]]:
@@ -82,24 +81,3 @@ def _staged(cells: Sequence[Cell]) -> list[Cell]:
         stage = depth[cell.cell_id]
         staged.append(replace(cell, cohort=digest({"cohort": cell.cohort, "stage": stage})) if stage else cell)
     return staged
-
-
-def form_groups(cells: Sequence[Cell], metrics: MetricChoice) -> list[Group]:
-    """One group for each set of cells equal but for `init_seed`; controls form none."""
-    members: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if not cell.control:
-            members.setdefault(cell.group, []).append(cell)
-    versions: Mapping[str, str] = metrics.group_versions
-    return [
-        Group(
-            key=key,
-            suite=group[0].suite,
-            entry=group[0].entry,
-            point=group[0].point,
-            name=f"{group[0].point}-{key[:8]}",
-            cells=tuple(cell.cell_id for cell in group),
-            metrics=versions,
-        )
-        for key, group in members.items()
-    ]

@@ -10,6 +10,7 @@ from saebench.api.specs import Cost, Site
 from saebench.host import Catalog
 from saebench.host.build import part_cost
 from saebench.plan.facts import ModelFacts, ModelFactsSource
+from saebench.plan.groups import GROUP_TOKENS
 from saebench.plan.model import Cell, Cohort, DatasetUse, Estimate, Group, ModelUse
 from saebench.plan.passes import form_passes
 from saebench.plan.rates import Rates
@@ -28,7 +29,7 @@ START_S = 6.0
 CELL_S = 0.1
 """Checkpoint, reloading and record of one cell."""
 PAIR_S = 1e-7
-"""Matching two dictionaries of n latents, decoders and the living ones apart: this times n^2, and more beyond 4096."""
+"""A group metric over two dictionaries of n latents, all its matchings together: this times n^2."""
 SHARED_LOSSES = 3
 """Clean, zero and mean: forwards that all cells of a site share."""
 
@@ -94,9 +95,7 @@ class Estimator:
             self._training(cell, costs[cell.cell_id], tally)
             self._scoring(cell, costs[cell.cell_id], tally)
         for group in groups:
-            latents = [by_id[cell].d_sae for cell in group.cells if cell in by_id]
-            pairs = len(latents) * (len(latents) - 1) // 2
-            tally.scoring_s += pairs * PAIR_S * max(latents, default=0) ** 2 * max(1.0, max(latents, default=0) / 4096)
+            self._group(group, [by_id[cell] for cell in group.cells if cell in by_id], costs, tally)
         tally.store_bytes = self._within_quota(cohorts, tally.store_bytes)
         checkpoints = sum(cost.stored_bytes for cost in costs.values())
         trained = [[costs[cell.cell_id] for cell in here if not cell.control] for here in members]
@@ -234,6 +233,19 @@ class Estimator:
         tally.scoring_s += passes * pass_s
         if cell.tune is not None:
             tally.scoring_s += len(evaluation.seeds) * self.rates.score(cell, cost, evaluation.tokens)
+
+    def _group(self, group: Group, members: Sequence[Cell], costs: Mapping[str, Cost], tally: _Tally) -> None:
+        """Its pairs, and where codes are compared a pass of each member over some held-out tokens."""
+        specs = [self._catalog.group_metric(name).spec for name in group.metrics]
+        if len(members) < 2:
+            return
+        pairs = len(members) * (len(members) - 1) // 2
+        tally.scoring_s += len(specs) * pairs * PAIR_S * max(cell.d_sae for cell in members) ** 2
+        if any(spec.streams for spec in specs):
+            for cell in members:
+                whole = max(cell.evaluation.tokens, cell.evaluation.density_tokens)
+                read = min(cell.evaluation.tokens, GROUP_TOKENS)
+                tally.scoring_s += self.rates.score(cell, costs[cell.cell_id], whole) * read / whole
 
     def _wanted_streams(self, cell: Cell) -> frozenset[str]:
         specs = (self._catalog.cell_metric(name).spec for name in cell.metrics)

@@ -13,12 +13,13 @@ from saebench.plan.arms import Arm
 from saebench.plan.budget import share_out
 from saebench.plan.calibration import Calibration, calibrated, resumed
 from saebench.plan.cells import CellMaker
-from saebench.plan.cohorts import form_groups, order_cells
+from saebench.plan.cohorts import order_cells
 from saebench.plan.controls import control_arms
 from saebench.plan.datasets import DatasetBook
 from saebench.plan.estimate import Estimator
 from saebench.plan.expand import expand
 from saebench.plan.facts import ModelFactsSource
+from saebench.plan.groups import form_groups
 from saebench.plan.metrics import MetricChoice, choose_metrics
 from saebench.plan.model import ActivationUse, Cell, DatasetUse, Plan
 from saebench.plan.rates import Measure, Rates

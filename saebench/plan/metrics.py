@@ -10,6 +10,10 @@ from saebench.api.specs import CellMetricSpec, GroupMetricSpec
 from saebench.config import Problems, Suite
 from saebench.config.near import hint
 from saebench.host import Catalog, Offer
+from saebench.plan.model import SEEDS_ALONE
+
+ASPECTS = ("data_seed", "dataset", "entry", "hookpoint", "init_seed")
+"""What the members of a group may differ in."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +29,22 @@ class MetricChoice:
         return {offer.spec.name: offer.spec.version for offer in self.cell}
 
     @property
-    def group_versions(self) -> dict[str, str]:
-        """Version by spec name."""
-        return {offer.spec.name: offer.spec.version for offer in self.group}
+    def varied(self) -> list[tuple[str, ...]]:
+        """Each set of aspects that some group metric varies, sorted; the init seed alone, which always forms groups, first."""
+        return list(dict.fromkeys([SEEDS_ALONE, *sorted(tuple(sorted(offer.spec.vary)) for offer in self.group)]))
+
+    def group_versions(self, vary: tuple[str, ...]) -> dict[str, str]:
+        """Version by name of the specs that vary these aspects."""
+        return {offer.spec.name: offer.spec.version for offer in self.group if tuple(sorted(offer.spec.vary)) == vary}
 
 
 def choose_metrics(suite: Suite, catalog: Catalog, problems: Problems) -> MetricChoice:
-    """Reads the suite's `metrics`; unknown ids are added as problems. Groups vary the init seed only."""
+    """Reads the suite's `metrics`; unknown ids, and group metrics that vary what cannot be varied, are added as problems.
+
+    Cell metrics without an id of their own make per-latent arrays for group metrics, and come along with any of these.
+    """
     cell = sorted(catalog.cell_metrics(), key=lambda offer: offer.spec.name)
-    group = sorted(
-        (offer for offer in catalog.group_metrics() if offer.spec.vary == {"init_seed"}),
-        key=lambda offer: offer.spec.name,
-    )
+    group = sorted(catalog.group_metrics(), key=lambda offer: offer.spec.name)
     wanted = suite.config.metrics
     known = [*_ids(cell), *_ids(group)]
     if not isinstance(wanted, str):
@@ -49,7 +57,15 @@ def choose_metrics(suite: Suite, catalog: Catalog, problems: Problems) -> Metric
             return wanted == "extended" or bool(offer.spec.core)
         return any(info.id in wanted for info in offer.spec.provides)
 
-    return MetricChoice(tuple(filter(taken, cell)), tuple(filter(taken, group)))
+    groups = tuple(filter(taken, group))
+    for offer in groups:
+        if not offer.spec.vary or not offer.spec.vary <= set(ASPECTS):
+            found = ", ".join(sorted(offer.spec.vary)) or "nothing"
+            problems.line(
+                f"group metric '{offer.spec.name}' varies {found}; allowed are {', '.join(ASPECTS)}. Mend it."
+            )
+    cells = (offer for offer in cell if taken(offer) or (groups and offer.spec.core and not offer.spec.provides))
+    return MetricChoice(tuple(cells), groups)
 
 
 def _ids(offers: Sequence[Offer[Any]]) -> list[str]:

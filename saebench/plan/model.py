@@ -14,6 +14,9 @@ ENGINE_VERSION = "2"
 
 PLAN_SCHEMA_VERSION = 1
 
+SEEDS_ALONE = ("init_seed",)
+"""What most groups vary."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -225,7 +228,15 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Group:
-    """Cells equal but for `init_seed` (two or more seeds, or one: then null with a reason). `name` is its record's file stem."""
+    """Cells equal but for what is varied. One cell alone gives null with a reason.
+
+    Attributes:
+        key: Digest of what its members share.
+        suite, entry, point: Names for people; `entry` names all entries (`topk + faithful`).
+        name: File stem of its record.
+        cells, metrics: Members; version by name of each group metric spec.
+        vary: Aspects that the members may differ in, sorted (see `GroupMetricSpec.vary`).
+    """
 
     key: str
     suite: str
@@ -234,7 +245,13 @@ class Group:
     name: str
     cells: tuple[str, ...]
     metrics: Mapping[str, str]
-    vary: str = "init_seed"
+    vary: tuple[str, ...] = SEEDS_ALONE
+
+    @property
+    def folder(self) -> str:
+        """Folder of its record: the entry's name; `across-dataset` where more than the init seed varies."""
+        more = [name for name in self.vary if name != "init_seed"]
+        return f"across-{'+'.join(more)}" if more else self.entry
 
 
 @dataclass(frozen=True)

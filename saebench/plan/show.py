@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from textwrap import wrap
 from typing import Any
@@ -12,6 +13,7 @@ from saebench.plan.model import Cell, Estimate, Plan
 from saebench.plan.rates import ASSUMED_FLOPS_PER_S
 
 WIDTH = 80
+_MANY = {"data_seed": "data seeds", "dataset": "datasets", "entry": "entries", "hookpoint": "hookpoints"}
 
 
 def print_plan(plan: Plan) -> str:
@@ -19,7 +21,7 @@ def print_plan(plan: Plan) -> str:
     n_controls = sum(cell.control for cell in plan.cells)
     number = {cohort.key: i + 1 for i, cohort in enumerate(plan.cohorts)}
     lines = [
-        f"{plan.suite}: {len(plan.cells)} cells ({n_controls} of them controls), {len(plan.cohorts)} cohorts, {len(plan.groups)} groups",
+        f"{plan.suite}: {len(plan.cells)} cells ({n_controls} of them controls), {len(plan.cohorts)} cohorts, {_groups(plan)}",
         "",
     ]
     rows = [
@@ -55,6 +57,13 @@ def print_plan(plan: Plan) -> str:
         for warning in plan.warnings:
             lines += wrap(warning, WIDTH, initial_indent="  ! ", subsequent_indent="    ", break_on_hyphens=False)
     return "\n".join(lines)
+
+
+def _groups(plan: Plan) -> str:
+    """`14 groups`; `14 groups (2 across datasets)`."""
+    across = Counter(" and ".join(_MANY[name] for name in group.vary if name in _MANY) for group in plan.groups)
+    words = [f"{n} across {names}" for names, n in across.items() if names]
+    return f"{len(plan.groups)} groups" + (f" ({', '.join(words)})" if words else "")
 
 
 def _entry_row(name: str, cells: list[Cell], number: dict[str, int]) -> list[Any]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from saebench.api import (
     CellMetric,
     CellMetricSpec,
     GroupMember,
     GroupMetricSpec,
+    MachineError,
     MetricContext,
     MetricResult,
     MetricValue,
@@ -17,6 +20,7 @@ from saebench.api import (
     Stream,
     resolve,
 )
+from saebench.artifacts import canonical_json
 
 
 def describe(error: BaseException) -> str:
@@ -37,6 +41,10 @@ def checked(spec: CellMetricSpec | GroupMetricSpec, answer: object) -> MetricRes
             spec,
             f"PluginError: metric '{spec.name}' must return saebench.api.MetricResult, got {type(answer).__name__}",
         )
+    strange = next((name for name, array in answer.arrays.items() if not isinstance(array, Tensor)), None)
+    if strange is not None:
+        kind = type(answer.arrays[strange]).__name__
+        return null_result(spec, f"PluginError: metric '{spec.name}' gave array '{strange}' as {kind}, not as a tensor")
     values = {}
     for info in spec.provides:
         value = answer.values.get(info.id)
@@ -56,7 +64,7 @@ def guarded(spec: CellMetricSpec | GroupMetricSpec, call: Callable[[], object]) 
     """`checked(call())`, or nulls that quote the exception."""
     try:
         return checked(spec, call())
-    except MemoryError:
+    except (MemoryError, MachineError):
         raise
     except Exception as error:
         return null_result(spec, describe(error))
@@ -102,6 +110,18 @@ class Accumulator:
 def measure_group(spec: GroupMetricSpec, members: Sequence[GroupMember]) -> MetricResult:
     """One group metric over its members."""
     return guarded(spec, lambda: resolve(spec.make)().measure(members))
+
+
+def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Details that can be written; one that cannot is replaced by a line that says why."""
+    plain = {}
+    for name, value in details.items():
+        try:
+            canonical_json(value)
+            plain[name] = value
+        except (TypeError, ValueError) as error:
+            plain[name] = {"error": f"not written: {describe(error)}"}
+    return plain
 
 
 def decode_tokens(details: Any, texts: Callable[[list[int]], list[str]]) -> Any:

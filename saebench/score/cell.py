@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from saebench.api import CellMetricSpec, Cost, MetricResult, ScoringFacts, Site, TrainingFacts
-from saebench.artifacts import canonical_json
 from saebench.host import Catalog
 from saebench.host.build import part_cost
 from saebench.plan.model import Cell, DatasetUse
-from saebench.score.accumulators import Accumulator, decode_tokens, describe
+from saebench.score.accumulators import Accumulator, decode_tokens, describe, plain_details
 from saebench.score.combine import Part, combine, info_json
 from saebench.score.passes import EvaluationSource, Firing, Runner, metric_context, run_pass
 from saebench.score.validation import validate
@@ -88,7 +87,7 @@ def score_cell(
             parts.setdefault(id, []).append(Part(dataset, seed, value))
 
     def keep(result: MetricResult, texts: Any) -> None:
-        found = _plain(decode_tokens(dict(result.details), texts))
+        found = plain_details(decode_tokens(dict(result.details), texts))
         # a metric with a threshold names it under this detail; it belongs to what was evaluated
         thresholds.update(found.pop("thresholds", {}))
         details.update(found)
@@ -145,18 +144,6 @@ def _versions(specs: Sequence[CellMetricSpec]) -> dict[str, str]:
     return {spec.name: spec.version for spec in specs}
 
 
-def _plain(details: dict[str, Any]) -> dict[str, Any]:
-    """Details that can be written; one that cannot is replaced by a line that says why."""
-    plain = {}
-    for name, value in details.items():
-        try:
-            canonical_json(value)
-            plain[name] = value
-        except (TypeError, ValueError) as error:
-            plain[name] = {"error": f"not written: {describe(error)}"}
-    return plain
-
-
 def _evaluation(cell: Cell, sources: Sequence[tuple[DatasetUse, int, EvaluationSource]]) -> dict[str, Any]:
     settings = cell.evaluation
     datasets: dict[str, dict[str, Any]] = {}
@@ -189,7 +176,7 @@ def _sae_facts(sae: Any) -> dict[str, Any]:
         return {}
     try:
         facts: Mapping[str, Any] = tell()
-        return _plain(dict(facts))
+        return plain_details(dict(facts))
     except Exception as error:
         return {"error": describe(error)}
 

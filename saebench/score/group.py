@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from saebench.api import GroupMember
 from saebench.host import Catalog
 from saebench.plan.model import Group
-from saebench.score.accumulators import measure_group, null_result
+from saebench.score.accumulators import measure_group, null_result, plain_details
 from saebench.score.combine import Part, combine, info_json
 
 
@@ -24,6 +25,7 @@ class GroupOutcome:
         status: ok, or skipped where fewer than two members are ok.
         metrics, metric_info, metric_versions, details: As in a cell's record; `on` is null and `parts` is empty.
         measured_metrics: Those that differ between equal runs.
+        arrays: `[d_sae]` arrays of the members, `<name>/<member label>`.
         times: Seconds.
     """
 
@@ -33,6 +35,7 @@ class GroupOutcome:
     metric_info: dict[str, Any]
     metric_versions: dict[str, str]
     details: dict[str, Any]
+    arrays: dict[str, Tensor]
     times: dict[str, float]
 
 
@@ -52,14 +55,16 @@ def score_group(
     enough = len(members) >= 2
     others = f"; without {', '.join(missing)}" if missing else ""
     names = ", ".join(member.label for member in members) or "none"
-    reason = f"needs two or more SAEs that differ in {group.vary}, there {'is' if len(members) == 1 else 'are'} {len(members)} ({names}){others}"
+    reason = f"needs two or more SAEs that differ in {' and '.join(group.vary)}, there {'is' if len(members) == 1 else 'are'} {len(members)} ({names}){others}"
     entries: dict[str, Any] = {}
     details: dict[str, Any] = {}
+    arrays: dict[str, Tensor] = {}
     infos = [info for spec in specs for info in spec.provides]
     with torch.no_grad():
         for spec in specs:
             result = measure_group(spec, members) if enough else null_result(spec, reason)
-            details.update(result.details)
+            details.update(plain_details(dict(result.details)))
+            arrays.update({name: array.detach().cpu() for name, array in result.arrays.items()})
             for info in spec.provides:
                 entries[info.id] = {**combine(info, [Part(None, None, result.values[info.id])]), "parts": []}
     measured = {info.id for info in infos if info.measured}
@@ -70,5 +75,6 @@ def score_group(
         metric_info=info_json(infos),
         metric_versions={spec.name: spec.version for spec in specs},
         details=details,
+        arrays=arrays,
         times={"score_s": time.perf_counter() - started},
     )

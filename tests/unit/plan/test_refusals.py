@@ -146,7 +146,7 @@ def test_models_and_datasets_are_checked(refused, fakes, old, new, line):
     [
         (
             "metrics: [fvu, f-v-u]",
-            "s.yaml:14 metrics[1]: no metric named 'f-v-u'. Did you mean 'fvu'? Allowed: oddness, fvu, mse, l0, sfr.",
+            "s.yaml:14 metrics[1]: no metric named 'f-v-u'. Did you mean 'fvu'? Allowed: oddness, fvu, mse, l0, drift, sfr.",
         ),
         (
             "evaluation: {datasets: [docs, truth]}",

@@ -88,7 +88,7 @@ def test_the_starter_suite_loads_and_plans(tmp_path: Path, fakes):
     config_only_topk = path.read_text().splitlines()
     path.write_text("\n".join(line for line in config_only_topk if "jumprelu" not in line and "expander" not in line))
     plan = make_plan(load_suite(path), catalog, facts=fakes.Facts())
-    assert len(plan.groups) == 4
+    assert [group.vary for group in plan.groups] == [("init_seed",)] * 4 + [("dataset",)] * 2 * 3
 
 
 def test_the_starter_suite_of_an_encoder_asks_for_no_samples():

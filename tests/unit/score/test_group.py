@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
-from saebench.api import GroupMember, MetricResult, MetricValue
+from saebench.api import GroupMember, MachineError, MetricResult, MetricValue
 from saebench.score import score_group
 
 
@@ -59,3 +62,46 @@ def test_a_group_metric_that_raises_is_null(kit):
     outcome = score_group(kit.group(spec_of(kit, measure, "same", "other")), members(kit, 2), kit.catalog)
     assert outcome.status == "ok"
     assert {entry["reason"] for entry in outcome.metrics.values()} == {"RuntimeError: no pairs"}
+
+
+def test_arrays_of_members_are_kept_by_name(kit):
+    def measure(found):
+        arrays = {f"row/{member.label}": torch.full((kit.d,), float(i)) for i, member in enumerate(found)}
+        return MetricResult({"same": MetricValue.of(kit.info("same"), 1.0, 2)}, arrays=arrays)
+
+    outcome = score_group(kit.group(spec_of(kit, measure)), members(kit, 2), kit.catalog)
+    assert sorted(outcome.arrays) == ["row/s0", "row/s1"]
+    assert outcome.arrays["row/s1"].tolist() == [1.0] * kit.d
+
+
+def test_an_array_that_is_no_tensor_and_details_that_are_no_json_hurt_nobody_else(kit):
+    def measure(found):
+        value = {"same": MetricValue.of(kit.info("same"), 1.0, 2)}
+        return MetricResult(value, {"good": 1, "bad": float("nan")}, {"list": [1, 2]} if len(found) == 2 else {})
+
+    strange = score_group(kit.group(spec_of(kit, measure)), members(kit, 2), kit.catalog)
+    assert (
+        strange.metrics["same"]["reason"]
+        == "PluginError: metric 'stability' gave array 'list' as list, not as a tensor"
+    )
+    assert strange.arrays == {}
+    odd = score_group(kit.group(spec_of(kit, measure)), members(kit, 3), kit.catalog)
+    assert odd.metrics["same"]["value"] == 1.0
+    assert odd.details["good"] == 1
+    assert odd.details["bad"]["error"].startswith("not written: ValueError")
+
+
+def test_what_varies_is_named_where_members_are_missing(kit):
+    group = replace(kit.group(spec_of(kit, same(kit))), vary=("dataset", "init_seed"))
+    outcome = score_group(group, [], kit.catalog, missing=["docs s0 (failed)"])
+    assert outcome.metrics["same"]["reason"] == (
+        "needs two or more SAEs that differ in dataset and init_seed, there are 0 (none); without docs s0 (failed)"
+    )
+
+
+def test_a_machine_that_refuses_stops_the_run(kit):
+    def measure(found):
+        raise MachineError("/here: no space is left on the disk.")
+
+    with pytest.raises(MachineError, match="no space"):
+        score_group(kit.group(spec_of(kit, measure)), members(kit, 2), kit.catalog)
