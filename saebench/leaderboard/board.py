@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from saebench.artifacts import STATUSES, digest
+from saebench.leaderboard.across import across_datasets
 from saebench.leaderboard.columns import COLUMNS
 from saebench.leaderboard.evidence import CellRecord, Evidence, cell_name
 from saebench.leaderboard.formats import rounded
@@ -36,6 +37,7 @@ def make_board(evidence: Evidence) -> dict[str, Any]:
             "confidence": CONFIDENCE,
             "interval": "Student t over init seeds",
             "comparison": "paired by init seed where both have the same seeds, else Welch; 95 % a pair, not corrected for the number of pairs",
+            "agreement": "mean over pairs of SAEs; Student t with seeds - 1 degrees of freedom on a jackknife over init seeds, as pairs share seeds",
             "primary": PRIMARY,
             "equal_spend": "FVU on training batches, linear in log own spend, at the largest spend that all contenders of a site reached; ranked within one training dataset",
             "l0_tolerance": L0_TOLERANCE,
@@ -133,16 +135,25 @@ def _site(cells: Sequence[CellRecord], suite_cells: Sequence[CellRecord], eviden
             for name, version in sorted((cell.facts.get("metric_versions") or {}).items())
         },
         "mixed_versions": mixed,
-        "columns": [
-            column.id for column in COLUMNS if any(row["columns"][column.id]["value"] is not None for row in rows)
-        ],
+        "columns": _columns(rows),
         "rows": contenders,
         "controls": controls,
         "levels": levels,
+        "across": across_datasets(contenders, evidence.groups),
         "searches": searches,
         "equal_spend": equal_spend(contenders, controls, [level["l0"] for level in levels], _asked(cells)),
         "plugins": sorted({text for row in rows for values in row["versions"]["plugins"].values() for text in values}),
     }
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Columns in which any row has a value; SFR alive stands over chance where every record has it so (both stand with the agreement of seeds)."""
+
+    def valued(id: str) -> set[str]:
+        return {row["id"] for row in rows if row["columns"][id]["value"] is not None}
+
+    doubled = {"sfr-alive"} if valued("sfr-alive") <= valued("sfr-alive-corrected") else set()
+    return [column.id for column in COLUMNS if valued(column.id) and column.id not in doubled]
 
 
 def _budget(facts: Mapping[str, Any]) -> str:

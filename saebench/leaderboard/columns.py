@@ -60,6 +60,12 @@ COLUMNS = (
     ),
     Column("sfr-alive", "SFR alive", "stability over seeds", hint="the same with dead latents dropped before matching"),
     Column(
+        "sfr-alive-corrected",
+        "SFR alive, corrected",
+        "stability over seeds",
+        hint="SFR alive over chance: (SFR - chance) / (1 - chance), chance being random directions of the same shape",
+    ),
+    Column(
         "matched-cosine",
         "matched cosine",
         "stability over seeds",

@@ -107,13 +107,15 @@ def _rows(cell: CellRecord, mixed: bool) -> Iterator[dict[str, Any]]:
 
 
 def load_groups(folder: str | Path) -> pd.DataFrame:
-    """One row a (group, metric): the stability family. Raises as `load`."""
+    """One row a (group, metric): agreement of cells that differ in `vary` alone (`init_seed`: stability; `dataset+init_seed`: agreement).
+
+    A group over several entries or datasets has their names joined by ` + `. Raises as `load`.
+    """
     rows = []
     for group in read_evidence([Path(folder)]).groups:
         facts = group.facts
         model = facts.get("model") or {}
         info = facts.get("metric_info") or {}
-        dataset = facts.get("dataset")
         for name in sorted(facts["metrics"]):
             metric = facts["metrics"][name]
             rows.append(
@@ -124,7 +126,7 @@ def load_groups(folder: str | Path) -> pd.DataFrame:
                     },
                     "model": model.get("id"),
                     "hookpoint": model.get("hookpoint"),
-                    "training_dataset": dataset.get("name") if isinstance(dataset, Mapping) else dataset,
+                    "training_dataset": _trained_on(facts),
                     "members": len(facts["members"]),
                     "family": (info.get(name) or {}).get("family"),
                     "metric": name,
@@ -134,3 +136,10 @@ def load_groups(folder: str | Path) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows, columns=pd.Index(GROUP_COLUMNS))
+
+
+def _trained_on(facts: Mapping[str, Any]) -> Any:
+    if facts.get("datasets"):
+        return " + ".join(map(str, facts["datasets"]))
+    dataset = facts.get("dataset")
+    return dataset.get("name") if isinstance(dataset, Mapping) else dataset

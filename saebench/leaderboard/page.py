@@ -12,15 +12,19 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from saebench.leaderboard.charts import site_charts
+from saebench.leaderboard.across import KINDS, SHOWN
+from saebench.leaderboard.charts import agreement_charts, site_charts
 from saebench.leaderboard.columns import COLUMNS
 from saebench.leaderboard.formats import count, fixed, half_width, scientific
 from saebench.leaderboard.look import theme
 from saebench.leaderboard.spend import CURRENCIES, VIEWS
 from saebench.leaderboard.spend_plots import spend_charts
+from saebench.leaderboard.stability import SCORES
 from saebench.leaderboard.words import (
     LEAD,
     candidate_note,
+    certificate_text,
+    chance_text,
     decimals_of,
     method,
     rank_reason,
@@ -29,6 +33,7 @@ from saebench.leaderboard.words import (
     short,
     site_facts,
     spend_text,
+    total_text,
 )
 
 _SHADES = 9
@@ -115,6 +120,12 @@ def _environment() -> Environment:
         lead=LEAD,
         candidate_note=candidate_note,
         search_facts=search_facts,
+        scores=SCORES,
+        kinds=KINDS,
+        across_scores=SHOWN,
+        certificate_text=certificate_text,
+        chance_text=chance_text,
+        total_text=total_text,
     )
     return environment
 
@@ -123,7 +134,9 @@ def page_html(board: Mapping[str, Any]) -> str:
     """The whole page as one string."""
     sites = [site for suite in board["suites"] for site in suite["sites"]]
     charts = {site["id"]: site_charts(site) for site in sites}
-    specs = {chart["id"]: chart["spec"] for found in charts.values() for chart in found}
+    agreement = {site["id"]: agreement_charts(site) for site in sites}
+    drawn = [*charts.values(), *(found for kinds in agreement.values() for found in kinds.values())]
+    specs = {chart["id"]: chart["spec"] for found in drawn for chart in found}
     spend_specs = {site["id"]: spend_charts(site) for site in sites}
     for id, found in spend_specs.items():
         specs.update({f"{id}-spend-{name}": spec for name, spec in found.items()})
@@ -134,6 +147,7 @@ def page_html(board: Mapping[str, Any]) -> str:
             board=board,
             method=method(board),
             charts=charts,
+            agreement=agreement,
             specs=specs,
             spend_specs=spend_specs,
             themes={"light": {**theme(dark=False), "background": "transparent"}, "dark": theme(dark=True)},

@@ -35,17 +35,19 @@ def fidelity_metrics(site: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield metric, title
 
 
-def _entries(site: Mapping[str, Any]) -> list[str]:
+def entries_of(site: Mapping[str, Any]) -> list[str]:
+    """Names of a site's contenders without their points, in the order that decides their colours."""
     return sorted({row["entry"] for row in site["rows"]}, key=natural)
 
 
-def _by_name(site: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def by_name(site: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Rows by label, k8 before k16."""
     return sorted(site["rows"], key=lambda row: natural(row["label"]))
 
 
 def entry_colour(site: Mapping[str, Any], **settings: Any) -> alt.Color:
     """One colour an entry, the same in every chart of a site."""
-    entries = _entries(site)
+    entries = entries_of(site)
     return alt.Color(
         "entry:N",
         scale=alt.Scale(domain=entries, range=[PALETTE[i % len(PALETTE)] for i in range(len(entries))]),
@@ -79,7 +81,7 @@ def fidelity_chart(site: Mapping[str, Any], metric: str, title: str) -> alt.Laye
                     "shown": f"{y['value']:.4f}" + (f" ± {half:.4f}" if y["half"] is not None else " (one seed)"),
                 }
             )
-    entries = _entries(site)
+    entries = entries_of(site)
     lows, highs = [value["l0_low"] for value in values], [value["l0_high"] for value in values]
     x = alt.X(
         "l0:Q",
@@ -123,7 +125,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 def density_points(site: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One histogram an entry: of the row at its largest L0."""
-    for entry in reversed(_entries(site)):
+    for entry in reversed(entries_of(site)):
         rows = [row for row in site["rows"] if row["entry"] == entry and row["density"]]
         if rows:
             row = max(rows, key=lambda row: (row["columns"]["l0"]["value"] or 0.0, row["label"]))
@@ -207,7 +209,7 @@ def density_chart(histograms: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
     return alt.layer(ridges, text).properties(height=52 * max(2, len(histograms)))
 
 
-def _dots(
+def dots(
     values: list[dict[str, Any]], labels: list[str], kinds: Mapping[str, tuple[str, str]], title: str, percent: bool
 ) -> alt.LayerChart:
     """Rows of dots: one row a label, one mark a kind (its colour and shape)."""
@@ -241,7 +243,8 @@ def _dots(
     return alt.layer(*([bars] if spread else []), points).properties(height=_ROW * len(labels) + 10)
 
 
-def _dot(row: Mapping[str, Any], column: str, kind: str, percent: bool) -> Iterator[dict[str, Any]]:
+def dot(row: Mapping[str, Any], column: str, kind: str, percent: bool) -> Iterator[dict[str, Any]]:
+    """The mark of one column of a row for `dots`, its interval cut to [0, 1]; nothing where there is no value."""
     shown = row["columns"][column]
     if shown["value"] is not None:
         scale = 100.0 if percent else 1.0
@@ -260,25 +263,11 @@ def _dot(row: Mapping[str, Any], column: str, kind: str, percent: bool) -> Itera
 def ffr_chart(site: Mapping[str, Any]) -> alt.LayerChart:
     """FFR by stream, a row a contender."""
     values = [
-        dot for row in _by_name(site) for column, kind in STREAMS.items() for dot in _dot(row, column, kind, True)
+        mark for row in by_name(site) for column, kind in STREAMS.items() for mark in dot(row, column, kind, True)
     ]
     kinds = {
         "random tokens": (PALETTE[1], "triangle-up"),
         "held-out text": (PALETTE[0], "circle"),
         "own samples": (PALETTE[2], "square"),
     }
-    return _dots(values, [row["label"] for row in _by_name(site)], kinds, "latents above the threshold", True)
-
-
-def stability_chart(site: Mapping[str, Any]) -> alt.LayerChart:
-    """Matched cosine against its null, and SFR among alive latents, a row a contender."""
-    kinds = {
-        "matched cosine": (PALETTE[0], "circle"),
-        "chance": (PALETTE[7], "stroke"),
-        "SFR, alive latents": (PALETTE[1], "diamond"),
-    }
-    columns = {"matched-cosine": "matched cosine", "matched-cosine-null": "chance", "sfr-alive": "SFR, alive latents"}
-    values = [
-        dot for row in _by_name(site) for column, kind in columns.items() for dot in _dot(row, column, kind, False)
-    ]
-    return _dots(values, [row["label"] for row in _by_name(site)], kinds, "cosine · fraction of pairs", False)
+    return dots(values, [row["label"] for row in by_name(site)], kinds, "latents above the threshold", True)

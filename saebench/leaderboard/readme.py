@@ -7,17 +7,20 @@ from typing import Any
 
 from tabulate import tabulate
 
+from saebench.leaderboard.across import KINDS
 from saebench.leaderboard.columns import COLUMNS, Column
 from saebench.leaderboard.formats import count, with_interval
 from saebench.leaderboard.words import (
     EN_DASH,
     LEAD,
     candidate_note,
+    certificate_text,
     decimals_of,
     method,
     rank_text,
     search_facts,
     site_facts,
+    total_text,
 )
 
 _SPECIAL = str.maketrans(
@@ -34,6 +37,14 @@ _SPECIAL = str.maketrans(
         "]": "\\]",
     }
 )
+
+_CORRECTED = {
+    "sfr-alive": "SFR alive",
+    "matched-cosine": "matched cosine",
+    "matched-correlation": "matched correlation",
+}
+_SEEDS = "Scores over chance, (score - chance) / (1 - chance), a mean over pairs of seeds with a 95 % jackknife interval over seeds. The estimated total is the idealised dictionary size by capture-recapture: a lower bound, as some latents are harder to find than others."
+_ACROSS = "SFR alive between SAEs that differ in the seed, in the training dataset, or in both, with 95 % jackknife intervals over init seeds. Equal init seeds lift “other dataset”."
 
 
 def escaped(text: object) -> str:
@@ -87,6 +98,7 @@ def _suite(suite: Mapping[str, Any], *, several: bool) -> list[str]:
             parts.append(
                 _table(["control", *map(_heading, kept)], [_row(row, kept, ranked=False) for row in site["controls"]])
             )
+        parts += _agreement(site)
         for search in site["searches"]:
             parts += [f"### Search: {escaped(search['label'])}", escaped(search_facts(search)), _search(search)]
     if suite["not_ok"]:
@@ -97,6 +109,55 @@ def _suite(suite: Mapping[str, Any], *, several: bool) -> list[str]:
         ]
         parts.append(_table(["cell", "where", "status", "reason"], rows, "left"))
     return parts
+
+
+def _agreement(site: Mapping[str, Any]) -> list[str]:
+    """Seeds over chance, and datasets against seeds, where the records have them."""
+    parts = []
+    found = [(row, row["stability"]) for row in site["rows"] if row["stability"]["scores"]]
+    if any(score["corrected"] for _, stability in found for score in stability["scores"].values()):
+        rows = []
+        for row, stability in found:
+            scores = [(stability["scores"].get(id) or {}).get("corrected") for id in _CORRECTED]
+            recapture = stability["recapture"]
+            rows.append(
+                [
+                    escaped(row["label"]),
+                    *(
+                        EN_DASH if score is None else with_interval(score["value"], score["half"], 3)
+                        for score in scores
+                    ),
+                    f"{recapture['distinct'][-1]:,.0f} in {recapture['k'][-1]} seeds" if recapture else EN_DASH,
+                    _total(recapture),
+                    certificate_text(stability["matching"])[0],
+                ]
+            )
+        headers = ["contender", *_CORRECTED.values(), "distinct latents", "estimated total (95 %)", "matching"]
+        parts += ["### Do seeds agree?", _SEEDS, _table(headers, rows)]
+    across = [item for item in site["across"] if item["reason"] is None]
+    if across:
+        rows = []
+        for item in across:
+            kinds = [item["kinds"][kind].get("sfr-alive") for kind in KINDS]
+            difference = item["difference"]
+            rows.append(
+                [
+                    escaped(f"{item['label']}: {', '.join(item['datasets'])}"),
+                    *(EN_DASH if score is None else with_interval(score["value"], score["half"], 3) for score in kinds),
+                    with_interval(difference["value"], difference["half"], 3),
+                    difference["verdict"],
+                ]
+            )
+        headers = ["SFR alive", *KINDS.values(), "seed - dataset", "what it says"]
+        parts += ["### Dataset or seed?", _ACROSS, _table(headers, rows)]
+    return parts
+
+
+def _total(recapture: Mapping[str, Any] | None) -> str:
+    if recapture is None:
+        return EN_DASH
+    total, interval = total_text(recapture)
+    return f"{total} ({interval})" if interval else total
 
 
 def _search(search: Mapping[str, Any]) -> str:

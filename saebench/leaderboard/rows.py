@@ -11,7 +11,8 @@ from saebench.artifacts import digest
 from saebench.leaderboard.columns import COLUMNS, Column
 from saebench.leaderboard.drawn import contexts, density, ffr_sweep, readable
 from saebench.leaderboard.evidence import CellRecord, GroupRecord
-from saebench.leaderboard.statistics import jackknife_half, mean, over_seeds
+from saebench.leaderboard.stability import group_metrics, group_of, seed_agreement
+from saebench.leaderboard.statistics import mean, over_seeds
 from saebench.leaderboard.trajectories import (
     mean_or_none,
     mean_trajectory,
@@ -44,7 +45,7 @@ def make_row(
     """One row from the scored cells of an (entry, point); `planned` also holds those that failed."""
     first = cells[0]
     facts = first.facts
-    group = _group_of(cells, groups)
+    group = group_of(cells, groups)
     metrics = {name: _metric(cells, name) for name in sorted({name for cell in cells for name in cell.metrics})}
     cost = _cost(cells)
     runs = [readable(training_trajectory, cell, cell.path) for cell in cells]
@@ -76,7 +77,8 @@ def make_row(
         "planned_seeds": sorted({cell.facts["init_seed"] for cell in planned}),
         "cost": cost,
         "metrics": metrics,
-        "group": _group_metrics(group),
+        "group": group_metrics(group),
+        "stability": None if facts["control"] else seed_agreement(group),
         "other_datasets": _other_datasets(cells),
         "density": readable(density, cells, first.path),
         "ffr_sweep": readable(ffr_sweep, cells, first.path),
@@ -130,39 +132,6 @@ def _metric(cells: Sequence[CellRecord], name: str) -> dict[str, Any]:
         "on": found.get("on"),
         "family": info.get("family") or "other",
         "description": info.get("description") or "",
-    }
-
-
-def _group_of(cells: Sequence[CellRecord], groups: Sequence[GroupRecord]) -> GroupRecord | None:
-    """The group record over exactly these scores (in the newest wording, where the same group was written twice)."""
-    facts = cells[0].facts
-    own = {cell.score_id for cell in cells}
-    for group in groups:
-        vary = group.facts.get("vary", "init_seed")
-        named = (group.facts["suite"], group.facts["entry"], group.facts["point"]) == (
-            facts["suite"],
-            facts["entry"],
-            facts["point"],
-        )
-        members = {str(member.get("score_id")) for member in group.facts["members"] if member.get("status") == "ok"}
-        if named and vary in ("init_seed", ["init_seed"]) and members == own:
-            return group
-    return None
-
-
-def _group_metrics(group: GroupRecord | None) -> dict[str, dict[str, Any]]:
-    if group is None:
-        return {}
-    info = group.facts.get("metric_info") or {}
-    kept = ("value", "stderr", "n", "reason", "unit", "direction")
-    seeds = sum(member.get("status") == "ok" for member in group.facts["members"])
-    return {
-        name: {
-            **{key: metric.get(key) for key in kept},
-            "half": jackknife_half(metric.get("stderr"), seeds),
-            **{key: (info.get(name) or {}).get(key) for key in ("family", "description")},
-        }
-        for name, metric in sorted(group.facts["metrics"].items())
     }
 
 

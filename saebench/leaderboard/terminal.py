@@ -19,9 +19,10 @@ SHORT = {
     "variance-explained": "var. expl.",
     "ce-recovered-mean": "CE rec.",
     "truth-mcc": "MCC",
+    "sfr-alive-corrected": "SFR alive",
     "sfr": "SFR",
 }
-"""Metrics that fit in 80 columns, with their short headings."""
+"""Metrics that fit in 80 columns, with their short headings; SFR stands where no record has it for alive latents over chance."""
 
 
 def summary(folders: Sequence[Path]) -> str:
@@ -40,7 +41,10 @@ def summary(folders: Sequence[Path]) -> str:
 
 
 def _site(site: Mapping[str, Any]) -> str:
-    columns = [column for column in COLUMNS if column.id in SHORT and column.id in site["columns"]]
+    shown = {id for id in SHORT if id in site["columns"]}
+    if "sfr-alive-corrected" in shown:
+        shown.discard("sfr")
+    columns = [column for column in COLUMNS if column.id in shown]
     rows = [
         [row["label"], rank_text(row["standing"]), *(_cell(row, column) for column in columns)] for row in site["rows"]
     ]
@@ -53,7 +57,8 @@ def _site(site: Mapping[str, Any]) -> str:
         disable_numparse=True,
         colalign=["left"] + ["right"] * (len(headers) - 1),
     )
-    notes = [f"{row['label']}: {row['tune']['text']}" for row in site["rows"] if row["tune"]]
+    notes = ["SFR alive: over chance, (SFR - chance) / (1 - chance)."] if "sfr-alive-corrected" in shown else []
+    notes += [f"{row['label']}: {row['tune']['text']}" for row in site["rows"] if row["tune"]]
     return "\n".join([site["title"], table, *notes])
 
 

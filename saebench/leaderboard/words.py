@@ -22,7 +22,7 @@ METHOD = (
     ("Ranks", "1 + the number of contenders that are better beyond the 95 % interval of the difference. Differences are paired by init seed where both have the same seeds, else by Welch; the level holds for each pair and is not corrected for the number of pairs. “tie” marks a contender that at least one other at its level is not separated from."),
     ("Matched sparsity", "A pair is compared at one L0: the level, or the nearest L0 that both have measured, at most 20 % from it. Between two measured points values are interpolated linearly in log L0, by seed; beyond the measured range nothing is extrapolated (a score within 10 % of the L0 stands as it is)."),
     ("Ranking metric", "Variance explained at matched L0 gives the rank of the main table; the tables by level rank the other fidelity metrics beside it, and any column sorts."),
-    ("Stability", "SFR and matched cosine come from an exact one-to-one matching of decoder directions between seeds, over the smaller dictionary. “null” is what random directions of the same shape reach. SFR alive drops latents that are dead in their own SAE first. Pairs share seeds, so their standard error is a jackknife over seeds, and the interval is t with seeds - 1."),
+    ("Stability", "SFR and matched cosine come from an exact one-to-one matching of decoder directions between seeds, over the smaller dictionary; “exact” stands where dual prices prove that no matching is better by more than 1e-6 of the total. SFR counts pairs with a cosine above 0.7; SFR alive drops latents that are dead in their own SAE first. Chance (“null”) is what random directions of the same shape reach, and a corrected score is (score - chance) / (1 - chance). Pairs share seeds and are dependent, so their standard error is a jackknife over seeds, and the interval is t with seeds - 1."),
     ("Cost", "“training” counts the tokens a contender itself was trained on, which is what the budget limits; “all-in” adds what it took to make its data and to train its parent."),
     ("Equal spend", "The scores of the main table stand at the suite's own budget. The page's switch asks the same of other budgets, from what each record noted while it trained: FVU and L0 of one training batch at 12 log-spaced points. Every run is read at the largest spend that all contenders reached (tokens, FLOPs or seconds of their own training; “all-in” adds what their data and their parent cost), by linear interpolation in log spend, never beyond what was noted. Being FVU on training batches, these numbers are noisier than the held-out scores and compare nothing between contenders trained on different data: those are ranked apart."),
     ("Controls", "Floor and ceiling without any training budget: random directions, a permuted decoder, PCA, the identity. Never ranked."),
@@ -150,3 +150,34 @@ def dataset_text(data: Mapping[str, Any]) -> str:
 def short(digest: object) -> str:
     """First 12 hex digits of a digest."""
     return str(digest)[:12] if digest else "not recorded"
+
+
+def certificate_text(matching: Mapping[str, Any] | None) -> tuple[str, str]:
+    """What is proven of a row's matchings, and the longer text on hover."""
+    if matching is None:
+        return EN_DASH, "no certificate in this record"
+    gap = matching["gap"]
+    if matching["proven"] == matching["pairs"]:
+        bound = "" if gap is None else f"; no better matching by more than {gap:.1g} of the total"
+        return "exact", f"all {matching['pairs']} matchings proven optimal{bound}"
+    some = f"{matching['proven']} of {matching['pairs']} matchings proven optimal"
+    return ("not proven", f"{some}; no bound for the rest") if gap is None else (f"within {100 * gap:.2g} %", some)
+
+
+def chance_text(null: Mapping[str, Any]) -> str:
+    """How a level of chance was found."""
+    text = f"chance {null['value']:.4f}"
+    if null.get("low") is not None and null.get("high") is not None:
+        text += f" (95 % {null['low']:.4f} to {null['high']:.4f}"
+        text += f", {null['draws']} draws)" if null.get("draws") else ")"
+    if null.get("n") and null.get("m") and null.get("d"):
+        text += f": {null['n']:,.0f} with {null['m']:,.0f} random directions in {null['d']:,} dimensions"
+    return text
+
+
+def total_text(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Extrapolated total and its 95 % interval: `1,214` and `1,102 to 1,361`."""
+    if found["estimate"] is None:
+        return EN_DASH, ""
+    interval = "" if found["low"] is None or found["high"] is None else f"{found['low']:,.0f} to {found['high']:,.0f}"
+    return f"{found['estimate']:,.0f}", interval

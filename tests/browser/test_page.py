@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -60,6 +61,10 @@ const report = async () => {
     })),
     controls: table.tBodies[1].rows.length, wide: document.documentElement.scrollWidth, view: document.documentElement.clientWidth, theme: document.documentElement.dataset.drawn,
   };
+  const seeds = document.querySelector("table.seeds");
+  const agreement = () => [...seeds.tBodies[0].rows].map((row) => row.cells[2].dataset.v);
+  seeds.tHead.rows[0].cells[2].querySelector("button").click();
+  found.agreement = agreement();
   const section = document.querySelector(".spend");
   found.first = [...section.querySelectorAll(".state")].filter(shown).map((state) => state.dataset.state);
   found.pressed = {};
@@ -73,17 +78,28 @@ const watch = setInterval(() => { if (document.documentElement.dataset.drawn) { 
 </script>"""
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = Path(__file__).parents[1] / "unit" / "leaderboard" / "make_records.py"
-    spec = importlib.util.spec_from_file_location("browser_make_records", source)
+def module(name: str) -> ModuleType:
+    source = Path(__file__).parents[1] / "unit" / "leaderboard" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"browser_{name}", source)
     assert spec is not None
     assert spec.loader is not None
-    generator = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generator)
-    folder = tmp_path_factory.mktemp("page")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def made(folder: Path, *, today: bool) -> Path:
+    """The page of made records: groups as they are written today, or as old versions wrote them."""
+    generator = module("make_records")
     cells, groups = generator.make_records()
+    if today:
+        module("make_stability").add_stability(cells, groups)
     return build([generator.write_folder(folder / "run", cells, groups)], folder / "out") / "index.html"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("page"), today=True)
 
 
 def opened(page: Path, tmp_path: Path, width: int) -> dict[str, Any]:
@@ -117,16 +133,28 @@ def opened(page: Path, tmp_path: Path, width: int) -> dict[str, Any]:
     return report
 
 
+def assert_drawn(report: dict[str, Any], number: int) -> None:
+    assert len(report["charts"]) == number
+    for chart in report["charts"]:
+        assert chart["marks"] > 10, chart
+        assert 0 < chart["drawn"] <= chart["width"] + 1, chart
+    assert report["wide"] <= report["view"], "the page scrolls sideways"
+
+
+def test_the_page_of_old_records_draws_what_they_hold(tmp_path: Path) -> None:
+    report = opened(made(tmp_path, today=False), tmp_path, 1280)
+    assert report["problems"] == []
+    assert_drawn(report, 8)
+
+
 @pytest.mark.parametrize("width", [400, 1280])
 def test_the_page_draws_sorts_and_stays_at_home(page: Path, tmp_path: Path, width: int) -> None:
     report = opened(page, tmp_path, width)
     assert report["problems"] == []
     assert report["requests"] == []
-    assert len(report["charts"]) == 8
-    for chart in report["charts"]:
-        assert chart["marks"] > 10, chart
-        assert 0 < chart["drawn"] <= chart["width"] + 1, chart
-    assert report["wide"] <= report["view"], "the page scrolls sideways"
+    assert_drawn(report, 17)
+    agreement = [float(value) for value in report["agreement"]]
+    assert agreement == sorted(agreement)
     values = [float(value) for value in report["before"]]
     assert [float(value) for value in report["up"]] == sorted(values)
     assert [float(value) for value in report["down"]] == sorted(values, reverse=True)

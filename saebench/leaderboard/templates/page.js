@@ -5,7 +5,7 @@
     const body = table.tBodies[0];
     const headings = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
     headings.forEach((heading, index) => {
-      heading.querySelector("button").addEventListener("click", () => {
+      heading.querySelector("button")?.addEventListener("click", () => {
         const ascending = heading.getAttribute("aria-sort") !== "ascending";
         headings.forEach((other) => other.removeAttribute("aria-sort"));
         heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");

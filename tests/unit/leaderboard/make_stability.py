@@ -1,0 +1,166 @@
+"""Adds to made records what later groups hold: scores over chance, certificates, curves, reappearance, recapture, and groups over datasets."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+
+Record = dict[str, Any]
+THRESHOLDS = [index / 20 for index in range(20)]
+# id: (share of the row's level, level of chance)
+SCORES = {
+    "sfr": (0.92, 0.0),
+    "sfr-alive": (1.0, 0.0),
+    "strict-shared": (0.35, 0.0),
+    "matched-cosine": (1.35, 0.207),
+    "mmcs": (1.4, 0.246),
+    "matched-correlation": (1.1, 0.018),
+    "sfr-activation": (0.7, 0.0),
+}
+
+
+def info(id: str) -> dict[str, Any]:
+    direction = "neutral" if id.endswith(("-null", "-size")) or id == "distinct-latents" else "higher"
+    unit = "latents" if "latents" in id or id.endswith("-size") else "ratio"
+    return {"family": "stability", "description": f"what {id} is", "unit": unit, "direction": direction, "measured": False}  # fmt: skip
+
+
+def metric(id: str, value: float | None, stderr: float | None = None, n: int = 3, reason: str | None = None) -> Record:
+    described = info(id)
+    kept = {key: described[key] for key in ("unit", "direction")}
+    return {"value": value, "stderr": stderr, "n": n, "reason": reason, "on": None, "parts": [], **kept}
+
+
+def put(facts: Record, id: str, *given: Any, **named: Any) -> None:
+    facts["metrics"][id] = metric(id, *given, **named)
+    facts["metric_info"][id] = info(id)
+
+
+def bins(low: float, step: float, alive: int, level: float, slope: float, rng: np.random.Generator) -> Record:
+    """Latents by log10 of density or share of variance, those that matter more found again more often."""
+    edges = [round(low + step * index, 2) for index in range(round(-low / step) + 1)]
+    drawn = np.clip(rng.normal(-1.9, 0.55, alive), low + 0.01, -0.01)
+    counts, _ = np.histogram(drawn, bins=np.array(edges))
+    mean: list[float | None] = []
+    stderr: list[float | None] = []
+    for edge, n in zip(edges, counts, strict=False):
+        centre = min(0.97, max(0.02, level + slope * (edge + step / 2 + 1.9)))
+        mean.append(None if n == 0 else float(np.clip(centre + rng.normal(0, 0.02), 0, 1)))
+        stderr.append(None if n < 2 else 0.25 / math.sqrt(n))
+    return {"edges": edges, "n": [int(n) for n in counts], "mean": mean, "stderr": stderr}
+
+
+def add_details(group: Record, level: float, dead: int, rng: np.random.Generator) -> None:
+    """Everything that a group of seeds of today holds, around the SFR `level`."""
+    facts = group["facts"]
+    d_sae, seeds = facts["d_sae"], sum(member["status"] == "ok" for member in facts["members"])
+    labels = [f"s{member['init_seed']}" for member in facts["members"] if member["status"] == "ok"]
+    pairs = [(a, b) for index, a in enumerate(labels) for b in labels[index + 1 :]]
+    stderr = None if seeds < 3 else 0.012
+    for id, (share, null) in SCORES.items():
+        value = min(0.98, level * share + null * 0.5)
+        spread = None if stderr is None else stderr * (0.4 if null else 1.0)
+        put(facts, id, value, spread, len(pairs))
+        put(facts, f"{id}-null", null)
+        put(facts, f"{id}-corrected", (value - null) / (1 - null), None if spread is None else spread / (1 - null))
+    put(facts, "subspace-agreement", 0.55 + 0.1 * level, stderr)
+    reason = "only for latents in blocks: no member is tagged grouped_latents"
+    put(facts, "block-agreement", None, None, 0, reason)
+    alive = d_sae - dead
+    curve = [1 / (1 + math.exp((threshold - 0.55 - 0.35 * (level - 0.3)) / 0.11)) for threshold in THRESHOLDS]
+    null_curve = [float(0.5 * math.erfc((threshold - 0.207) / 0.03)) for threshold in THRESHOLDS]
+    counted = [float(alive), alive * (2 - level), alive * (2.9 - 1.6 * level)][:seeds]
+    total = counted[-1] * (1.05 + 0.9 * (1 - level))
+    put(facts, "distinct-latents", counted[-1])
+    put(facts, "idealised-dictionary-size", total, total * 0.04)
+    drawn = {"draws": 10, "n": d_sae, "m": d_sae, "d": 128}
+    facts["details"] = {
+        "sfr-curve": {
+            "thresholds": THRESHOLDS, "sfr": curve, "sfr-alive": [min(1.0, 1.03 * share) for share in curve], "sfr-null": null_curve,
+            "stderr": {key: None if stderr is None else [0.01] * len(curve) for key in ("sfr", "sfr-alive")},
+        },
+        "stability-pairs": [
+            {"a": a, "b": b, "d_sae": [d_sae, d_sae], "alive": [alive, alive], "signed": True, "coverage": [level, level], "gap": 3.1e-16, "proven": True, "values": {"sfr": level * 0.92}}
+            for a, b in pairs
+        ],
+        "stability-null": {
+            id: {"value": null, "low": max(0.0, null - 0.002), "high": null + 0.002, **drawn} for id, (_, null) in SCORES.items() if id not in ("matched-correlation", "sfr-activation")
+        } | {"subspace-agreement": {"value": 0.0, "low": -0.02, "high": 0.02, **drawn, "draws": 0}},
+        "reappearance": {
+            "seeds": seeds, "share": [index / (seeds - 1) for index in range(seeds)], "n": [alive, alive // 2, alive // 3][:seeds],
+            "by_density": {**bins(-6, 0.5, 3 * alive, level, 0.22, rng), "dead": {"n": 3 * dead, "mean": 0.01 if dead else None}},
+            "by_variance_share": {**bins(-7, 0.5, 3 * alive, level, 0.3, rng), "not_positive": {"n": 25, "mean": 0.11}, "dead": {"n": 3 * dead, "mean": 0.01 if dead else None}},
+        },
+        "recapture": {
+            "k": list(range(1, seeds + 1)), "distinct": counted, "n_alive": [alive] * seeds, "singletons": round(counted[-1] * 0.6), "doubletons": round(counted[-1] * 0.2),
+            "estimate": total, "low": total * 0.93, "high": total * 1.11, "method": "chao2" if seeds > 2 else "chapman",
+            "assumptions": "Every seed draws its latents independently from one closed dictionary; a cosine over 0.7 is identity. Some latents are harder to find than others, so this is a lower bound.",
+        },
+        "activation-match": {"tokens": 65_536, "floor": 0.05, "bound": 0.002, "null": {"value": 0.018, "low": 0.017, "high": 0.019, "draws": 3}},
+    }  # fmt: skip
+
+
+def across_group(members: list[Record], levels: dict[str, float], difference: float, stderr: float | None) -> Record:
+    """A group of one config over the datasets and seeds of `members`; `levels` is SFR alive by kind of pair."""
+    first = members[0]["facts"]
+    listed = [
+        {
+            **{key: member[key] for key in ("cell_id", "score_id")},
+            "init_seed": member["facts"]["init_seed"],
+            "entry": member["facts"]["entry"],
+            "dataset": member["facts"]["dataset"]["name"],
+            "status": member["facts"]["status"],
+        }
+        for member in members
+    ]
+    entries = list(dict.fromkeys(member["entry"] for member in listed))
+    facts: Record = {
+        **{key: first[key] for key in ("suite", "point", "architecture", "control", "model", "d_sae")},
+        "entry": " + ".join(entries), "datasets": list(dict.fromkeys(member["dataset"] for member in listed)), "vary": "dataset+init_seed", "members": listed, "status": "ok",
+        "metrics": {}, "metric_info": {}, "metric_versions": {"agreement": "1"},
+    }  # fmt: skip
+    details: Record = {}
+    counts = {"seeds": 6, "datasets": 3, "both": 6}
+    for kind, level in levels.items():
+        details[kind] = {}
+        for id in ("sfr", "sfr-alive", "strict-shared", "matched-cosine", "mmcs"):
+            share, null = SCORES[id]
+            value = level * share + null * 0.5
+            for name, shown in ((id, value), (f"{id}-null", null), (f"{id}-corrected", (value - null) / (1 - null))):
+                details[kind][name] = {"value": shown, "stderr": stderr, "n": counts[kind]}
+            if id != "strict-shared":
+                put(facts, f"{id}-across-{kind}", value, stderr, counts[kind])
+    put(facts, "dataset-over-seed", difference, stderr)
+    pairs = [
+        {"a": "docs s0", "b": "own s0", "kind": "datasets", "values": {"sfr-alive": levels["datasets"]}},
+        {"a": "docs s0", "b": "docs s1", "kind": "seeds", "values": {"sfr-alive": levels["seeds"]}},
+    ]
+    facts["details"] = {"agreement": details, "agreement-pairs": pairs}
+    identity = hashlib.sha256(repr([member["score_id"] for member in listed]).encode()).hexdigest()
+    return {
+        "schema_version": 1, "kind": "group", "group_id": identity, "facts": facts, "measured": {"versions": {"saebench": "0.1.0"}, "times": {}},
+    }  # fmt: skip
+
+
+def add_stability(cells: dict[str, Record], groups: dict[str, Record]) -> None:
+    """Brings made groups up to date, and adds two groups over datasets: topk (docs) with faithful (own) at each point."""
+    rng = np.random.default_rng(11)
+    for path in sorted(groups):
+        facts = groups[path]["facts"]
+        level = 0.85 if facts["entry"] == "truth" else facts["metrics"]["sfr-alive"]["value"] - 0.12
+        add_details(groups[path], level, 110 if facts["entry"] == "expander" else 6, rng)
+    last = groups["groups/quickstart/jumprelu/target-l0-16.json"]["facts"]["details"]["stability-pairs"][1]
+    last.update(gap=0.0007, proven=False)
+    cases = {"k8": ((0.43, 0.31, 0.27), 0.12, 0.011), "k16": ((0.41, 0.4, 0.36), 0.01, 0.009)}
+    for point, (levels, difference, stderr) in cases.items():
+        members = [
+            record
+            for entry in ("topk", "faithful")
+            for path, record in sorted(cells.items())
+            if f"/{entry}/{point}-s" in path
+        ]
+        found = across_group(members, dict(zip(("seeds", "datasets", "both"), levels, strict=True)), difference, stderr)
+        groups[f"groups/quickstart/across-dataset+init_seed/topk-{point}-{found['group_id'][:8]}.json"] = found
