@@ -1,4 +1,4 @@
-"""The main jobs, as the command line and Python call them: plan, run, load an SAE, write a starter suite."""
+"""The main jobs, as the command line and Python call them: plan, run, load an SAE, match two of them, write a starter suite."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from saebench.host import Catalog
+    from saebench.pair.job import Comparison
     from saebench.plan.model import Cell, DatasetUse, Plan
     from saebench.plan.rates import Measure, Rates
 
@@ -284,3 +285,15 @@ def load_sae(folder: str | Path, *, plugins: Sequence[Path] = ()) -> torch.nn.Mo
     from saebench.host.build import load_sae as load
 
     return load(Path(folder), load_catalog(plugins))
+
+
+def match_folders(a: str | Path, b: str | Path, **options: Any) -> Comparison:
+    """Matches the latents of two SAEs, ours or other libraries', one to one; see `saebench.pair.job.match_folders`.
+
+    Raises:
+        SuiteError: A side cannot be read, lacks the directions, or the widths differ.
+        PluginError: The plugin of one of our checkpoints is missing or broken.
+    """
+    from saebench.pair.job import match_folders as job
+
+    return job(a, b, **options)

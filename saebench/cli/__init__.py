@@ -15,6 +15,7 @@ _COMMANDS = {
     "run": "plan, train, score, write records, build the leaderboard",
     "init": "print a suite for your own model and text",
     "plan": "show what a suite would do; train nothing",
+    "match": "match the latents of two SAEs one to one",
     "leaderboard": "rebuild the leaderboard from records alone",
     "diff": "compare the facts of two folders",
     "plugins": "list architectures, datasets and metrics, and problems",

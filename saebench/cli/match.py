@@ -1,0 +1,95 @@
+"""`saebench match`: exact one-to-one matching of two SAEs, with a certificate and the level of chance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from saebench.cli.common import common, say
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command("match")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option(
+    "--which",
+    type=click.Choice(["decoder", "encoder", "both"]),
+    default="decoder",
+    show_default=True,
+    help="Directions to match by; both: the mean of the two cosines.",
+)
+@click.option("--absolute", is_flag=True, help="Match |cosine|. So anyway where latents are known to be signed.")
+@click.option("--threshold", type=float, default=0.7, show_default=True, help="A pair over this cosine is shared.")
+@click.option("--no-null", is_flag=True, help="Leave out what random directions score (kept between calls).")
+@click.option("--picture", type=_FILE, metavar="FILE", help="Draw it: .svg, .png or .html.")
+@click.option("--out", type=_FILE, metavar="FILE", help="Write all numbers and the pairs as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object on standard output.")
+@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Of each matching.")
+@click.option("--solver", type=click.Choice(["auto", "scipy", "ortools"]), default="auto", show_default=True)
+@click.option("--device", default="cpu", show_default=True, metavar="D", help="cpu, cuda, cuda:1, ...")
+@common
+def command(
+    a: Path,
+    b: Path,
+    which: str,
+    absolute: bool,
+    threshold: float,
+    no_null: bool,
+    picture: Path | None,
+    out: Path | None,
+    as_json: bool,
+    time_limit: float | None,
+    solver: str,
+    device: str,
+    plugins: tuple[Path, ...],
+    debug: bool,
+) -> None:
+    """Match the latents of two SAEs one to one.
+
+    A and B are checkpoint folders of a run, records of its cells, folders of
+    SAELens, sparsify, dictionary_learning, OpenMOSS or Gemma Scope, or files
+    (.safetensors, .npz, .npy, .pt) with a decoder, a row a latent. The
+    matching maximises the summed cosine; how far it can be from the best is
+    proven and shown. A limit gives the best found with its gap.
+    """
+    if not 0 <= threshold < 1:
+        raise click.UsageError(f"--threshold {threshold:g}: a cosine from 0 up to, not including, 1 is allowed.")
+
+    from saebench.artifacts import write_text
+    from saebench.jobs import check_device
+    from saebench.pair.job import match_folders
+    from saebench.pair.picture import check_path, save_picture
+    from saebench.pair.show import page
+
+    check_device(device)
+    if picture is not None:
+        check_path(picture)
+    options: dict[str, Any] = {"solver": solver, "progress": True}
+    if time_limit is not None:
+        options["time_limit_s"] = time_limit
+    if device != "cpu":
+        options["device"] = device
+    comparison = match_folders(
+        a,
+        b,
+        which=which,  # type: ignore[arg-type]
+        signed=False if absolute else None,
+        threshold=threshold,
+        null=not no_null,
+        plugins=plugins,
+        say=say,
+        **options,
+    )
+    text = json.dumps(comparison.to_json(), indent=None, allow_nan=False)
+    if out is not None:
+        write_text(out, text + "\n")
+        say(f"written: {out}")
+    if picture is not None:
+        save_picture(comparison, picture)
+        say(f"written: {picture}")
+    click.echo(text if as_json else page(comparison))

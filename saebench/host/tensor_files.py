@@ -1,0 +1,70 @@
+"""Tensors out of safetensors, npz, npy and pt files, as numpy arrays. Importing this module imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saebench.api.errors import SuiteError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating[Any]]
+
+SUFFIXES = (".safetensors", ".npz", ".npy", ".pt")
+
+
+def read_tensors(path: Path) -> dict[str, Floats]:
+    """All floating tensors of a safetensors, npz, npy or pt file by name (`""` for a file that holds just one), as float32 or float64.
+
+    Raises:
+        SuiteError: Of another kind, damaged, or a pickle that holds more than tensors.
+    """
+    if path.suffix not in SUFFIXES:
+        raise SuiteError(
+            f"{path}: tensors are read from {', '.join(SUFFIXES)} files, not from this one. Save them as one of these."
+        )
+    try:
+        if path.suffix == ".npy":
+            found: Any = {"": np.load(path, allow_pickle=False)}
+        elif path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                found = {name: archive[name] for name in archive.files}
+        elif path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            found = load_file(path)
+        else:
+            import torch
+
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each reader has exceptions of its own; all mean that the file cannot be used
+        more = " Only tensors are read, never pickled code." if path.suffix == ".pt" else ""
+        raise SuiteError(
+            f"{path}: not readable as {path.suffix[1:]} ({type(error).__name__}: {_first_line(error)}).{more} Save its tensors again."
+        ) from error
+    if not isinstance(found, Mapping):
+        found = {"": found}
+    while len(found) == 1 and isinstance(inner := next(iter(found.values())), Mapping):
+        found = inner  # {"state_dict": {...}}
+    arrays = {str(name): _array(value) for name, value in found.items()}
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _array(value: Any) -> Floats | None:
+    if hasattr(value, "detach"):
+        if not value.is_floating_point() or value.is_sparse:
+            return None
+        value = value.detach().cpu()
+        value = (value if str(value.dtype) == "torch.float64" else value.float()).numpy()
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        return None
+    return value if value.dtype == np.float64 else value.astype(np.float32, copy=False)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:160]

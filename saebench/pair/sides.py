@@ -1,0 +1,168 @@
+"""One side of a comparison: the directions of an SAE, wherever it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saebench.api.errors import SuiteError
+from saebench.artifacts import RunFolder, read_arrays, read_meta, read_record
+from saebench.artifacts.checkpoints import META, TENSORS
+from saebench.host.foreign import FORMATS, looked_for, read_foreign
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from saebench.host import Catalog
+
+    Floats = NDArray[np.floating[Any]]
+    Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """An SAE as `saebench match` sees it.
+
+    Attributes:
+        path: What was read.
+        kind: In words: `topk checkpoint`, `SAELens folder (jumprelu)`, `file`.
+        detail: What tells it from its siblings (`topk k8 s0`, a config); may be empty.
+        decoder: `[d_sae, d_out]`, a row a latent.
+        encoder: `[d_sae, d_in]` or None.
+        dead: `[d_sae]` bool, silent on what its density was measured on; None where nobody measured.
+        signed_latents: Codes may be negative, so the sign of a direction is not identified.
+        support: Digest of a frozen support of the weights; None where there is none.
+        site: What it reads, as its checkpoint names it; None where it is not known.
+        notes: What a reader of the numbers should know.
+    """
+
+    path: Path
+    kind: str
+    detail: str
+    decoder: Floats
+    encoder: Floats | None
+    dead: Bools | None
+    signed_latents: bool = False
+    support: str | None = None
+    site: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def d_sae(self) -> int:
+        """Number of latents."""
+        return len(self.decoder)
+
+    @property
+    def n_alive(self) -> int | None:
+        """Latents that are not dead; None where it is not known."""
+        return None if self.dead is None else int((~self.dead).sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the arrays."""
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "detail": self.detail,
+            "d_sae": self.d_sae,
+            "width": self.decoder.shape[1],
+            "alive": self.n_alive,
+            "encoder": self.encoder is not None,
+            "signed_latents": self.signed_latents,
+            "notes": list(self.notes),
+        }
+
+
+def read_side(path: str | Path, *, catalog: Catalog) -> Side:
+    """Reads a checkpoint folder of ours, a cell's record, another library's folder, or a file with a matrix.
+
+    Raises:
+        SuiteError: Nothing that can be read stands there.
+        PluginError: The plugin of one of our checkpoints is missing or broken.
+    """
+    path = Path(path)
+    if path.name in (META, TENSORS) and (path.parent / META).is_file():
+        path = path.parent
+    if (path / META).is_file():
+        return _checkpoint(path, catalog, detail=None)
+    if path.suffix == ".json" and path.is_file() and path.name not in {format.config for format in FORMATS}:
+        return _of_record(path, catalog)
+    if (path / "plan.json").is_file():
+        raise SuiteError(
+            f"{path}: a run folder, with many SAEs. Give the record of one (below {path}/records) or its folder (below {path}/checkpoints)."
+        )
+    found = read_foreign(path)
+    kind = found.library if found.library == "file" else f"{found.library} folder"
+    return Side(
+        found.path,
+        f"{kind} ({found.architecture})" if found.architecture else kind,
+        "",
+        found.decoder,
+        found.encoder,
+        found.dead,
+        notes=found.notes,
+    )
+
+
+def _of_record(path: Path, catalog: Catalog) -> Side:
+    try:
+        record = read_record(path)
+    except SuiteError as error:
+        raise SuiteError(f"{path}: not the record of a cell ({error}) {looked_for()}") from error
+    parents = [parent.parent for parent in path.resolve().parents if parent.name == "records"]
+    if not parents:
+        raise SuiteError(
+            f"{path}: a record outside of a records/ folder does not say where its checkpoint stands. Give the checkpoint's folder."
+        )
+    folder = RunFolder(parents[0]).checkpoint(record["cell_id"])
+    if not folder.is_dir():
+        status = record["facts"]["status"]
+        why = "the records alone stand here" if status == "ok" else f"its cell is {status}"
+        raise SuiteError(
+            f"{path}: its checkpoint {folder} is not there ({why}). Give a cell whose checkpoint stands, or run the suite again."
+        )
+    return _checkpoint(folder, catalog, detail=f"{path.parent.name} {path.stem.rsplit('-', 1)[0]}")
+
+
+def _checkpoint(folder: Path, catalog: Catalog, *, detail: str | None) -> Side:
+    from saebench.host.build import load_sae
+    from saebench.matching import decoder_directions, encoder_directions
+
+    meta = read_meta(folder)
+    sae = load_sae(folder, catalog)
+    decoder = decoder_directions(sae)
+    if decoder is None:
+        raise SuiteError(
+            f"{folder}: architecture '{meta['architecture']}' gives no decoder_directions() and has no W_dec, so its latents have no directions to match."
+        )
+    run = RunFolder(folder.resolve().parent.parent)
+    density = read_arrays(run.arrays(str(meta.get("cell_id") or folder.name))).get("density")
+    dead = None if density is None or len(density) != len(decoder) else np.asarray((density == 0).numpy())
+    tags = frozenset(meta.get("tags") or ())
+    digest = getattr(sae, "support_digest", None)
+    notes = []
+    if "grouped_latents" in tags:
+        notes.append("its latents come in groups whose single directions are not identified: low cosines mean little")
+    site = meta.get("site")
+    return Side(
+        folder,
+        f"{meta['architecture']} checkpoint",
+        detail if detail is not None else _settings(meta.get("config")),
+        decoder,
+        encoder_directions(sae),
+        dead,
+        signed_latents="signed_latents" in tags,
+        support=digest() if callable(digest) else None,
+        site=site.get("reads") if isinstance(site, Mapping) else None,
+        notes=tuple(notes),
+    )
+
+
+def _settings(config: object) -> str:
+    """`k 8` and the like: what a sweep usually varies."""
+    wanted: Sequence[str] = ("k", "target_l0", "l1", "degree", "tilt")
+    shown = [(name, config[name]) for name in wanted if name in config] if isinstance(config, Mapping) else []
+    return ", ".join(f"{name} {value:g}" for name, value in shown if isinstance(value, int | float))
