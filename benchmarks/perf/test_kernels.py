@@ -13,7 +13,6 @@ import torch
 
 from saebench.api import ActivationBatch, AfterStep, Site, StepInfo, resolve
 from saebench.host import load_catalog
-from saebench.matching import match
 from saebench.metrics.reconstruction import FvuAccumulator
 from saebench.nn import backends, loss_and_grad
 from saebench.testing import example_activations
@@ -101,10 +100,3 @@ def test_fvu_accumulator(benchmark: Any) -> None:
         fvu.compute()
 
     benchmark(score)
-
-
-def test_match_2048(benchmark: Any) -> None:
-    """Exact one-to-one matching of two dictionaries of 2,048."""
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(D_SAE, D_IN, generator=generator), torch.randn(D_SAE, D_IN, generator=generator)
-    benchmark.pedantic(lambda: match(a, b), rounds=3)
