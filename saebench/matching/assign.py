@@ -23,8 +23,6 @@ _AUCTION_REST = 0.005
 _AUCTION_ROUNDS = 500
 _COARSEST, _FINEST = 2.0**-9, 2.0**-46
 _GREEDY_ROUNDS = 200
-_SWEEPS = 1000
-"""Of prices for an assignment that may not be the best: longer chains than this are left to the next stage."""
 
 
 def auction(edges: Edges) -> Prices:
@@ -111,7 +109,7 @@ def assign(
         column_of, costs, v = _stage(edges, u, v, slack, 0.0 if last else grid)
         check()
         start = v if square else np.zeros(edges.m)
-        found = prices(edges, column_of, start, sweeps=None if last else _SWEEPS)
+        found = prices(edges, column_of, start)
         if found.settled or last:
             return column_of, found.u, found.v
         check()

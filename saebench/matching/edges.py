@@ -82,6 +82,9 @@ class Edges:
         return np.repeat(self.offsets[rows] - starts, counts) + np.arange(counts.sum()), starts
 
 
+_LOOK_EVERY = 8
+
+
 class Prices(NamedTuple):
     """Of rows and of columns, and whether they prove the assignment the best on its edges."""
 
@@ -95,19 +98,17 @@ def best_gain(edges: Edges, v: Floats) -> Floats:
     return np.asarray(np.maximum.reduceat(edges.values - v[edges.columns], edges.offsets[:-1]))
 
 
-def prices(
-    edges: Edges, column_of: Places, start: Floats, *, tolerance: float = 1e-13, sweeps: int | None = None
-) -> Prices:
+def prices(edges: Edges, column_of: Places, start: Floats, *, tolerance: float = 1e-13) -> Prices:
     """Dual prices of an assignment: u `[n]`, v `[m]`, v >= start, with `u_i + v_j = c_ij` on its pairs and `>=` on all edges.
 
     `v_j >= v_p(i) + c_ij - c_ip(i)` for every edge, raised until nothing changes (Bellman-Ford from the rows whose column changed its
-    price). There are such prices if the assignment is the best on the edges; otherwise raising never ends.
+    price). There are such prices if the assignment is the best on the edges. If it is not, columns raise each other round a cycle for ever;
+    the cycle shows among the columns that last raised each other (Tarjan 1981), and that ends it.
 
     Args:
         edges, column_of: The graph, and the column of each row.
         start: `[m]`.
         tolerance: Smaller raises are rounding.
-        sweeps: After so many, default 4 m, they count as not settled.
     """
     n, m = edges.n, edges.m
     own = edges.value(np.arange(n), column_of)
@@ -115,25 +116,37 @@ def prices(
     row_of = np.full(m, -1)
     row_of[column_of] = np.arange(n)
     v = start.copy()
+    raised_by = np.arange(m)  # column whose price last raised this one's; itself at the start
     active = np.arange(n)
-    for _ in range(4 * m + 16 if sweeps is None else sweeps):
+    for sweep in range(1, 4 * m + 16):
         places, starts = edges.of_rows(active)
         counts = np.diff(np.append(starts, len(places)))
-        offered = np.repeat(v[column_of[active]], counts) + gains[places]
+        sources = np.repeat(column_of[active], counts)
+        offered = v[sources] + gains[places]
         columns = edges.columns[places]
         raised = offered > v[columns] + tolerance
         if not raised.any():
             break
-        columns = columns[raised]
-        np.maximum.at(v, columns, offered[raised])
+        columns, offered, sources = columns[raised], offered[raised], sources[raised]
+        np.maximum.at(v, columns, offered)
+        highest = offered == v[columns]
+        raised_by[columns[highest]] = sources[highest]
         touched = np.zeros(m, dtype=bool)
         touched[columns] = True
         active = row_of[touched]
         active = active[active >= 0]
         if not len(active):
             break
-    else:
-        return Prices(own - v[column_of], v, False)
+        if sweep % _LOOK_EVERY == 0 and _has_cycle(raised_by):
+            return Prices(own - v[column_of], v, False)
     # a raised price of a column that stays free says that some row should have it
     free = row_of < 0
     return Prices(own - v[column_of], v, bool((v[free] <= start[free] + 1e-12).all()))
+
+
+def _has_cycle(parent: Places) -> bool:
+    """Whether following `parent` from somewhere never ends at an element that is its own."""
+    root = parent
+    for _ in range(int(np.ceil(np.log2(len(parent) + 1)))):
+        root = root[root]
+    return bool((parent[root] != root).any())
