@@ -81,8 +81,9 @@ def match(
     Args:
         A, B: Tensors or arrays of any scale, floating or integer. A zero row has cosine 0 with everything.
         signed: False matches on |cos|, for latents whose sign is not identified.
-        time_limit_s: Stop after about so long, with the best matching so far and the gap that is proven for it.
-        memory_limit_bytes: The same for memory beyond that of A and B.
+        time_limit_s: Stop after about so long, with the best matching so far and the gap that is proven for it. A limit of the sparse
+            method: the dense one (up to 1,024 latents, and where it takes over up to 4,096) ends in a second or two.
+        memory_limit_bytes: The same for memory beyond that of A and B; `auto` then takes the dense method only where it fits.
         device: Where products are computed; default: where A is.
         method: `dense` holds the whole matrix (both sides to 4,096), `sparse` never does; `auto` takes what is quicker.
         solver: Of the first sparse assignment: SciPy's, or OR-tools' where the extra `[matching]` is installed (equal sizes only);
@@ -91,7 +92,7 @@ def match(
 
     Raises:
         SuiteError: Widths differ, a value is not finite, or an argument is not allowed.
-        MachineError: OR-tools is asked for and not installed.
+        MachineError: OR-tools is asked for, would be used, and is not installed.
     """
     return match_factors(
         [(A, B)],

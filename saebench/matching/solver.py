@@ -114,13 +114,13 @@ class Solver:
         may_stall: bool = False,
     ) -> None:
         self.similarity, self.n, self.m = similarity, similarity.n, similarity.m
-        self.per_row, self.solver = per_row, solver
+        self.per_row, self.solver = per_row, solver if self.n == self.m else "scipy"
         self.limits, self.watch = limits or Limits(), watch or Watch()
         self.may_stall = may_stall
         # the first certificate: no cosine is over 1
         self.u, self.v = np.ones(self.n), np.zeros(self.m)
         self.bound = float(self.n)
-        self.facts: dict[str, Any] = {"rounds": 0, "passes": 0.0, "stopped": None, "solver": solver}
+        self.facts: dict[str, Any] = {"rounds": 0, "passes": 0.0, "stopped": None, "solver": self.solver}
         self._near: tuple[Places, Places, Floats] | None = None
         self._reference: tuple[Floats, Floats] = (self.u, self.v)
 
@@ -134,6 +134,7 @@ class Solver:
             edges, stopped = self._candidates(per_row)
             if stopped is not None:
                 raise stopped
+            self._suits(edges)
             u, v, _ = auction(edges)
             slack = np.inf
             while True:
@@ -189,7 +190,7 @@ class Solver:
 
     def _assigned(self, edges: Edges, u: Floats, v: Floats, slack: float) -> tuple[Places, Floats, Floats]:
         """The best assignment on the edges and its prices."""
-        if self.facts["rounds"] == 0 and self.solver == "ortools" and self.n == self.m:
+        if self.facts["rounds"] == 0 and self.solver == "ortools":
             column_of, unit = assign_ortools(edges)
             # integers are a little off: near prices, from which the repair below ends at the best
             v = prices(edges, column_of, np.zeros(self.m), tolerance=4 * unit).v
@@ -209,9 +210,12 @@ class Solver:
                 raise Stopped("memory")
         edges = edges.joined(rows, columns, values)
         self.facts["candidates"] = len(edges)
+        self._suits(edges)
+        return edges
+
+    def _suits(self, edges: Edges) -> None:
         if self.may_stall and (len(edges) > _STALLED_EDGES * self.n or self.facts["rounds"] >= _STALLED_ROUNDS):
             raise Stopped("stalled")
-        return edges
 
     # ---- the proof ----------------------------------------------------------------------------------------------------
 
