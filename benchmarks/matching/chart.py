@@ -45,7 +45,7 @@ def main(results: tuple[Path, ...], out: Path) -> None:
                 "pair:N",
                 title=None,
                 sort=["trained decoders", "mixed"],
-                legend=alt.Legend(symbolType="stroke", symbolSize=300, symbolStrokeWidth=2),
+                legend=alt.Legend(symbolType="stroke", symbolSize=300, symbolStrokeWidth=2, symbolStrokeColor="black"),
             ),
         )
         .properties(width=520, height=300, background="white")
