@@ -5,7 +5,7 @@ from __future__ import annotations
 from saebench.matching.assignment import Matching, cosine_matrix, match, match_cosines, match_saes
 from saebench.matching.directions import decoder_directions, encoder_directions
 from saebench.matching.nearest import best_cosines
-from saebench.matching.null import null_cosine
+from saebench.matching.null import null_scores
 from saebench.matching.subspace import subspace_agreement
 
 __all__ = [
@@ -17,6 +17,6 @@ __all__ = [
     "match",
     "match_cosines",
     "match_saes",
-    "null_cosine",
+    "null_scores",
     "subspace_agreement",
 ]

@@ -15,8 +15,8 @@ from scipy.sparse import csr_array, hstack, vstack
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from saebench.api.errors import SuiteError
-from saebench.matching.assignment import match_cosines
-from saebench.matching.scores import DENSE, THRESHOLD
+from saebench.matching.assignment import DENSE_ALLOWED, match_cosines
+from saebench.matching.scores import THRESHOLD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 FLOOR = 0.05
-"""Above `DENSE` latents a side, correlations under this are left out of the matching; what that can cost is bounded."""
+"""Above `DENSE_ALLOWED` latents a side, correlations under this are left out of the matching; what that can cost is bounded."""
 _CELLS = 1 << 24  # most entries of one block of the product
 _SWEEPS = 2000
 
@@ -168,7 +168,7 @@ def activation_match(
             f"codes to match: {a.tokens} and {b.tokens} tokens; both SAEs must encode the same tokens in the same order"
         )
     smaller = min(a.n, b.n)
-    if len(a.alive) * len(b.alive) <= DENSE**2:
+    if len(a.alive) * len(b.alive) <= DENSE_ALLOWED**2:
         floor = 0.0
         rows, columns, weights, loss = _dense(a, b, signed)
     else:

@@ -28,6 +28,7 @@ DENSE_UP_TO = 1024
 DENSE_ALLOWED = 4096
 """No matrix of all cosines is made where a side is larger."""
 CROWDED_WIDTH = 16
+"""In fewer dimensions all rows are near one another, and no few candidates can be told from the rest: dense, where that is allowed."""
 SMALLEST_COSINE = 1e-6
 """Where the mean cosine of a matching is smaller than this, the relative gap is a share of this instead."""
 
@@ -36,9 +37,9 @@ SMALLEST_COSINE = 1e-6
 class Matching:
     """A one-to-one matching of min(n, m) pairs, and what proves how good it is.
 
-    The certificate: `row_prices[i] + column_prices[j] >= cos_ij` for all pairs, and prices of the larger side are not negative (of both
-    sides where sizes differ in nothing they may have any sign). So no matching has a larger sum than all prices together
-    (linear programming duality); `relative_gap` says how far `total` is from that, rounding included.
+    The certificate: `row_prices[i] + column_prices[j] >= cos_ij` for all pairs, and where sizes differ no price of the larger side is
+    negative. So no matching has a larger sum than all prices together (linear programming duality); `relative_gap` says how far `total`
+    is from that, rounding included.
 
     Attributes:
         rows, columns: `[min(n, m)]` int64: row `rows[i]` of A goes with row `columns[i]` of B; `rows` increases.
@@ -75,7 +76,7 @@ def match(
 ) -> Matching:
     """Match the rows of `A [n, d]` with those of `B [m, d]` one to one so that the sum of cosines is largest.
 
-    Exact, and proven so, at any size that fits: no n x m array is made where both are over 4,096. Deterministic for one device and number
+    Exact, and proven so, at any size that fits: no n x m array is made where a side is over 4,096. Deterministic for one device and number
     of threads; which of several equally good matchings is taken is not fixed across them. Cosines are float64 whatever the input is.
 
     Args:
@@ -177,7 +178,6 @@ def match_factors(
             f"method: 'dense' holds all {n:,} x {m:,} cosines and is allowed up to {DENSE_ALLOWED:,}. Use 'sparse' or 'auto'."
         )
     may_be_dense = method == "auto" and max(n, m) <= DENSE_ALLOWED and 32 * n * m <= (memory_limit_bytes or math.inf)
-    # in few dimensions all rows are near one another: no few candidates can be told from the rest
     if method == "dense" or (may_be_dense and (min(n, m) <= DENSE_UP_TO or similarity.width < CROWDED_WIDTH)):
         return match_cosines(similarity.dense(), _rounding=similarity.rounding())
     from saebench.matching.sparse import match_sparse

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench.api.errors import SuiteError
-from saebench.matching.assignment import Matching, match_cosines
+from saebench.matching.assignment import DENSE_ALLOWED, Matching, match_cosines
 from saebench.matching.directions import as_matrix
 from saebench.matching.null import NullLevel, level, n_draws
-from saebench.matching.scores import DENSE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,8 +55,10 @@ def block_agreement(A: Any, B: Any, group_size: int) -> BlockAgreement:
         raise SuiteError(f"blocks to match: A has width {d}, B has {b.shape[2]}; both must come from one site")
     if group_size >= d:
         raise SuiteError(f"group_size: got {group_size} but the width is {d}: every block may be the whole space")
-    if min(len(a), len(b)) > DENSE:
-        raise SuiteError(f"blocks to match: {len(a)} and {len(b)}; the most that are compared is {DENSE} on one side")
+    if min(len(a), len(b)) > DENSE_ALLOWED:
+        raise SuiteError(
+            f"blocks to match: {len(a)} and {len(b)}; the most that are compared is {DENSE_ALLOWED} on one side"
+        )
     flat = b.reshape(-1, d)
     overlaps = np.stack([np.square(block @ flat.T).reshape(group_size, len(b), group_size).sum((0, 2)) for block in a])
     matching = match_cosines(overlaps / group_size)

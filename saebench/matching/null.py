@@ -123,11 +123,6 @@ def null_scores(
     return _MEMORY[name]
 
 
-def null_cosine(n: int, m: int, d: int, *, signed: bool = True) -> float:
-    """Mean matched cosine of n with m random directions in d dimensions; see `null_scores`."""
-    return null_scores(n, m, d, signed=signed).levels["matched-cosine"].value
-
-
 def corrected(score: float, null: float) -> float | None:
     """(score - null) / (1 - null): 0 at chance, 1 where the score is 1; None where chance alone gives 1."""
     return None if null >= 1 else (score - null) / (1 - null)

@@ -25,8 +25,6 @@ THRESHOLD = 0.7
 """A pair is shared from here on (Paulo and Belrose 2025; FaithfulSAE)."""
 CURVE = tuple(i / 20 for i in range(20))
 """Thresholds of the curve that stands in place of the one point."""
-DENSE = 4096
-"""No array of cosines is larger than the square of this."""
 BINS = tuple(i / 50 - 1 for i in range(101))
 """Edges of histograms of cosines."""
 _BLOCK = 4096

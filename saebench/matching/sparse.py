@@ -34,34 +34,34 @@ def match_sparse(
         similarity = similarity.transposed()
     limits = Limits(time_limit_s, memory_limit_bytes)
     rows, columns = similarity.nonzero()
-    result = None
+    name = "scipy" if solver == "auto" else solver
+    rounding = similarity.rounding()
+
+    def made(found: Solution, turned: bool = False) -> Matching:
+        facts = {"method": "sparse", **found.facts}
+        return finished(
+            np.arange(len(found.u)), found.column_of, found.cosines, found.u, found.v, turned, rounding, facts
+        )
+
+    found: Solution | None = None
     with _Bar(progress) as watch:
-        name = "scipy" if solver == "auto" else solver
 
         def solve(part: Similarity) -> Solution:
             return Solver(part, solver=name, limits=limits, watch=watch, may_stall=may_stall).solve()
 
         if len(rows) < similarity.n or len(columns) < similarity.m:
-            result = _without_zeros(similarity, rows, columns, solve)
-        if result is None or (not result.proven and result.facts["stopped"] is None):
-            whole = _result(similarity, solve(similarity))
+            found = _without_zeros(similarity, rows, columns, solve)
+        if found is None or (found.facts["stopped"] is None and not made(found).proven):
+            whole = solve(similarity)
             # a limit may have ended this one earlier than the other
-            result = whole if result is None or whole.proven or whole.total >= result.total else result
-    return finished(
-        result.rows, result.columns, result.cosines, result.row_prices, result.column_prices, turned, similarity.rounding(), result.facts
-    )  # fmt: skip
-
-
-def _result(similarity: Similarity, solution: Solution) -> Matching:
-    facts = {"method": "sparse", **solution.facts}
-    return finished(
-        np.arange(similarity.n), solution.column_of, solution.cosines, solution.u, solution.v, False, similarity.rounding(), facts
-    )  # fmt: skip
+            if found is None or made(whole).proven or whole.cosines.sum() >= found.cosines.sum():
+                found = whole
+    return made(found, turned)
 
 
 def _without_zeros(
     similarity: Similarity, rows: Places, columns: Places, solve: Callable[[Similarity], Solution]
-) -> Matching:
+) -> Solution:
     """The best among matchings of as many rows with a direction as possible.
 
     A zero row or column has price 0 and cosine 0 with all others, whose prices then must not be under 0 either. Where raising those that
@@ -70,13 +70,7 @@ def _without_zeros(
     n, m = similarity.n, similarity.m
     u, v = np.zeros(n), np.zeros(m)
     column_of = np.full(n, -1)
-    facts: dict[str, Any] = {
-        "method": "sparse",
-        "rounds": 0,
-        "passes": 0.0,
-        "stopped": None,
-        "candidates": 0,
-    }
+    facts: dict[str, Any] = {"rounds": 0, "passes": 0.0, "stopped": None, "candidates": 0}
     if len(rows) and len(columns):
         part = similarity.take(rows, columns)
         turned = part.n > part.m
@@ -102,7 +96,7 @@ def _without_zeros(
     left = np.flatnonzero(column_of < 0)
     column_of[left] = np.flatnonzero(free)[: len(left)]
     cosines = similarity.exact(np.arange(n), column_of)
-    return finished(np.arange(n), column_of, cosines, u, v, False, similarity.rounding(), facts)
+    return Solution(column_of, cosines, u, v, float(u.sum() + v.sum()), facts)
 
 
 class _Bar:

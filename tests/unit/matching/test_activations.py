@@ -45,7 +45,7 @@ def slow(A: np.ndarray, B: np.ndarray, signed: bool) -> tuple[float, float]:
 @pytest.mark.parametrize("dense", [True, False])
 def test_slow_reference(signed: bool, dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not dense:
-        monkeypatch.setattr(activations, "DENSE", 0)
+        monkeypatch.setattr(activations, "DENSE_ALLOWED", 0)
         monkeypatch.setattr(activations, "_CELLS", 64)  # blocks of two latents
     A, B = codes(300, 40, 4, 1, signed), codes(300, 32, 4, 1, signed)[:, ::-1].copy()
     B[:, 3:] += codes(300, 32, 4, 2, signed)[:, 3:]
@@ -68,7 +68,7 @@ def test_slow_reference(signed: bool, dense: bool, monkeypatch: pytest.MonkeyPat
 def test_the_bound_holds_above_the_floor(signed: bool, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     A, B = csr_array(codes(200, 60, 5, seed, signed)), csr_array(codes(200, 50, 5, seed + 10, signed))
     exact = activation_match(A, B, signed=signed)
-    monkeypatch.setattr(activations, "DENSE", 0)
+    monkeypatch.setattr(activations, "DENSE_ALLOWED", 0)
     for floor in (0.05, 0.3, 0.6):
         found = activation_match(A, B, signed=signed, floor=floor)
         assert found.correlation <= exact.correlation + 1e-12

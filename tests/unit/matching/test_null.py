@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saebench.matching import match, null, null_cosine
+from saebench.matching import match, null
 from saebench.matching.null import corrected, level, null_scores, null_size
 from saebench.matching.scores import BINS, CURVE, THRESHOLD
 
@@ -17,6 +17,10 @@ from saebench.matching.scores import BINS, CURVE, THRESHOLD
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(null, "_MEMORY", {})
+
+
+def null_cosine(n: int, m: int, d: int, *, signed: bool = True) -> float:
+    return null_scores(n, m, d, signed=signed).levels["matched-cosine"].value
 
 
 def test_the_level_is_what_independent_draws_give() -> None:
