@@ -41,15 +41,11 @@ def main(results: tuple[Path, ...], out: Path) -> None:
             x,
             y,
             alt.Color("method:N", scale=colours, title=None),
-            alt.StrokeDash(
-                "pair:N",
-                title=None,
-                sort=["trained decoders", "mixed"],
-                legend=alt.Legend(symbolType="stroke", symbolSize=300, symbolStrokeWidth=2, symbolStrokeColor="black"),
-            ),
+            alt.StrokeDash("pair:N", sort=["trained decoders", "mixed"], legend=None),
         )
-        .properties(width=520, height=300, background="white")
+        .properties(width=520, height=300, background="white", title="solid: trained decoders; dashed: mixed pairs")
         .configure_legend(orient="bottom")
+        .configure_title(fontSize=11, fontWeight="normal")
     )
     out.write_text(vl_convert.vegalite_to_svg(chart.to_dict()), encoding="utf-8")
 

@@ -210,9 +210,15 @@ def density_chart(histograms: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
 
 
 def dots(
-    values: list[dict[str, Any]], labels: list[str], kinds: Mapping[str, tuple[str, str]], title: str, percent: bool
+    values: list[dict[str, Any]],
+    labels: list[str],
+    kinds: Mapping[str, tuple[str, str]],
+    title: str,
+    percent: bool,
+    *,
+    apart: bool = False,
 ) -> alt.LayerChart:
-    """Rows of dots: one row a label, one mark a kind (its colour and shape)."""
+    """Rows of dots: one row a label, one mark a kind (its colour and shape); `apart`: on a line of its own, where intervals overlap."""
     domain = [kind for kind in kinds if any(value["kind"] == kind for value in values)]
     y = alt.Y("label:N", sort=labels, title=None, axis=alt.Axis(domain=False, ticks=False, grid=True, labelLimit=150))
     x = alt.X(
@@ -232,15 +238,20 @@ def dots(
         alt.Tooltip("kind:N", title="what"),
         alt.Tooltip("shown:N", title="value"),
     ]
+    line = {"yOffset": alt.YOffset("kind:N", sort=domain)} if apart else {}
     base = alt.Chart(alt.Data(values=values))
     spread = [value for value in values if value["high"] > value["low"]]
     bars = (
         alt.Chart(alt.Data(values=spread))
         .mark_rule(strokeWidth=1.4)
-        .encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=colour)
+        .encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=colour, **line)
     )
-    points = base.mark_point(size=62, strokeWidth=2).encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip)
-    return alt.layer(*([bars] if spread else []), points).properties(height=_ROW * len(labels) + 10)
+    points = base.mark_point(size=62, strokeWidth=2).encode(
+        x=x, y=y, color=colour, shape=shape, tooltip=tooltip, **line
+    )
+    return alt.layer(*([bars] if spread else []), points).properties(
+        height=_ROW * len(labels) * (2 if apart else 1) + 10
+    )
 
 
 def dot(row: Mapping[str, Any], column: str, kind: str, percent: bool) -> Iterator[dict[str, Any]]:

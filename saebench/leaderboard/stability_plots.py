@@ -258,4 +258,4 @@ def across_chart(site: Mapping[str, Any]) -> alt.LayerChart | None:
                 )
     if not values:
         return None
-    return dots(values, [item["label"] for item in drawn], marks, "SFR, alive latents", False)
+    return dots(values, [item["label"] for item in drawn], marks, "SFR, alive latents", False, apart=True)
