@@ -2,6 +2,7 @@
 
 SaebenchError                 everything that saebench raises on purpose; `exit_status` is the command's status
 ├── SuiteError          2     the suite, the arguments or the material they name are unusable
+│   └── Damaged               a file that saebench wrote is not what it wrote
 ├── PluginError         3     a needed plugin is broken, missing, or breaks its contract
 ├── MachineError        5     the machine refuses: disk full, folder not writable, not enough memory
 └── CellError           4     one cell cannot go on; the others do
@@ -24,6 +25,20 @@ class SuiteError(SaebenchError):
     """The suite, the arguments, or the model or data they name cannot be used."""
 
     exit_status = 2
+
+
+class Damaged(SuiteError):
+    """A file that saebench wrote is not what it wrote, or is missing.
+
+    Attributes:
+        found: Which file and what is wrong with it, as the beginning of a sentence: whoever makes it again says so behind it.
+    """
+
+    def __init__(
+        self, found: str, advice: str = "Run the suite again into this folder: what is damaged is made again."
+    ) -> None:
+        super().__init__(f"{found}. {advice}")
+        self.found = found
 
 
 class PluginError(SaebenchError):

@@ -13,6 +13,7 @@ from saebench.artifacts.atomic import (
 from saebench.artifacts.canonical import canonical_json, digest, file_digest, pretty_json
 from saebench.artifacts.checkpoints import (
     has_checkpoint,
+    prove_checkpoint,
     read_arrays,
     read_checkpoint,
     read_meta,
@@ -20,17 +21,49 @@ from saebench.artifacts.checkpoints import (
     save_checkpoint,
 )
 from saebench.artifacts.layout import RunFolder, cache_folder
+from saebench.artifacts.proof import check_seal, digest_of, opened, prove, read_json, read_sealed, sealed
 from saebench.artifacts.records import (
     RECORD_SCHEMA_VERSION,
     STATUSES,
     iter_groups,
     iter_records,
     read_record,
+    records_of,
     write_record,
 )
 
 __all__ = [
-    "RECORD_SCHEMA_VERSION", "STATUSES", "RunFolder", "atomic_folder", "atomic_path", "cache_folder", "canonical_json", "digest", "file_digest",
-    "has_checkpoint", "iter_groups", "iter_records", "machine_errors", "pretty_json", "read_arrays", "read_checkpoint", "read_meta",
-    "read_record", "save_arrays", "save_checkpoint", "write_bytes", "write_json", "write_record", "write_text",
+    "RECORD_SCHEMA_VERSION",
+    "STATUSES",
+    "RunFolder",
+    "atomic_folder",
+    "atomic_path",
+    "cache_folder",
+    "canonical_json",
+    "check_seal",
+    "digest",
+    "digest_of",
+    "file_digest",
+    "has_checkpoint",
+    "iter_groups",
+    "iter_records",
+    "machine_errors",
+    "opened",
+    "pretty_json",
+    "prove",
+    "prove_checkpoint",
+    "read_arrays",
+    "read_checkpoint",
+    "read_json",
+    "read_meta",
+    "read_record",
+    "read_sealed",
+    "records_of",
+    "save_arrays",
+    "save_checkpoint",
+    "sealed",
+    "write_bytes",
+    "write_json",
+    "write_record",
+    "write_text",
 ]  # fmt: skip

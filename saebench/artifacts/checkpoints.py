@@ -1,22 +1,24 @@
-"""Checkpoints: one safetensors file with the tensors, one JSON file that says what they are and holds their digest."""
+"""Checkpoints: one safetensors file with the tensors, one JSON file that says what they are, with the digest of both."""
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saebench.api.errors import SuiteError
+from saebench.api.errors import Damaged, SuiteError
 from saebench.artifacts.atomic import atomic_folder, atomic_path, write_json
-from saebench.artifacts.canonical import file_digest
+from saebench.artifacts.layout import CHECKPOINTS
+from saebench.artifacts.proof import check_seal, digest_of, prove, read_json, sealed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CHECKPOINT_SCHEMA_VERSION = 1
+CHECKPOINT_SCHEMA_VERSION = 2
 TENSORS = "sae.safetensors"
 META = "sae.json"
+SEAL = "meta_sha256"
 
 
 def _ready(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -34,75 +36,102 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], meta: Mapping[s
 
     with atomic_folder(folder) as temporary:
         save_file(_ready(tensors), temporary / TENSORS)
-        write_json(
-            temporary / META,
-            {**meta, "schema_version": CHECKPOINT_SCHEMA_VERSION, "sha256": file_digest(temporary / TENSORS)},
-        )
+        content = {**meta, "schema_version": CHECKPOINT_SCHEMA_VERSION, "sha256": digest_of(temporary / TENSORS)}
+        write_json(temporary / META, sealed(content, SEAL))
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
-    """The JSON part of a checkpoint.
+def read_meta(folder: Path, cell_id: str | None = None) -> dict[str, Any]:
+    """The JSON part of a checkpoint, verified against its own digest.
 
     Raises:
-        SuiteError: The folder is no checkpoint, or of a version this saebench does not read.
+        SuiteError: The folder is no checkpoint.
+        Damaged: It was changed, is of another cell than `cell_id` or its folder's name say, or of a version this saebench does not read.
+        MachineError: The machine refuses to read it.
     """
     path = folder / META
-    if not path.is_file():
+    if not os.path.lexists(path) and not os.path.lexists(folder / TENSORS):
         raise SuiteError(
             f"{folder}: no checkpoint stands here ({META} is missing). Give a folder that `saebench run` wrote under checkpoints/."
         )
-    try:
-        meta: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise SuiteError(
-            f"{path}: not readable as JSON ({error}). Delete the folder and run again to train this cell anew."
-        ) from error
-    if meta.get("schema_version") != CHECKPOINT_SCHEMA_VERSION:
-        raise SuiteError(
-            f"{path}: schema_version is {meta.get('schema_version')!r}; this saebench reads {CHECKPOINT_SCHEMA_VERSION}. Use the saebench that wrote it."
+    meta = read_json(path)
+    version = meta.get("schema_version") if isinstance(meta, dict) else None
+    if version != CHECKPOINT_SCHEMA_VERSION:
+        raise Damaged(
+            f"{path}: schema_version is {version!r}; this saebench reads {CHECKPOINT_SCHEMA_VERSION}",
+            "Use the saebench that wrote it, or run the suite again.",
         )
-    return meta
+    check_seal(path, meta, SEAL)
+    found = str(meta.get("cell_id"))
+    here = folder.absolute()
+    expected = cell_id or (here.name if here.parent.name == CHECKPOINTS else found)
+    if not found.startswith(expected):
+        raise Damaged(f"{path}: damaged (it is the checkpoint of cell {found[:16]}, not of {expected[:16]})")
+    return dict(meta)
 
 
-def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and meta, verified against the digest in the meta.
+def read_checkpoint(folder: Path, cell_id: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and meta, verified against the digests in the meta.
 
     Raises:
-        SuiteError: No checkpoint, an unknown version, or damaged tensors.
+        SuiteError, Damaged, MachineError: As `read_meta`; or the tensors are missing or were changed.
     """
     from safetensors.torch import load_file
 
-    meta = read_meta(folder)
-    path = folder / TENSORS
-    if not path.is_file() or file_digest(path) != meta.get("sha256"):
-        raise SuiteError(
-            f"{path}: missing or damaged (its digest is not the one in {META}). Delete the folder and run again to train this cell anew."
-        )
-    return load_file(path), meta
+    meta = read_meta(folder, cell_id)
+    prove(folder / TENSORS, meta.get("sha256"))
+    return load_file(folder / TENSORS), meta
 
 
-def has_checkpoint(folder: Path, cell_id: str | None = None) -> bool:
-    """True when a whole, undamaged checkpoint (of this cell) stands in the folder."""
+def prove_checkpoint(folder: Path, cell_id: str) -> bool:
+    """True when a whole, undamaged checkpoint of this cell stands in the folder, False where there is none.
+
+    Raises:
+        Damaged, MachineError: As `read_checkpoint`.
+    """
+    if not os.path.lexists(folder):
+        return False
+    if not folder.is_dir():
+        raise Damaged(f"{folder}: damaged (it is not a folder)")
     try:
-        meta = read_meta(folder)
+        prove(folder / TENSORS, read_meta(folder, cell_id).get("sha256"))
+    except Damaged:
+        raise
     except SuiteError:
         return False
-    if cell_id is not None and meta.get("cell_id") != cell_id:
+    return True
+
+
+def has_checkpoint(folder: Path, cell_id: str) -> bool:
+    """True when a whole, undamaged checkpoint of this cell stands in the folder.
+
+    Raises:
+        MachineError: The machine refuses to read it.
+    """
+    try:
+        return prove_checkpoint(folder, cell_id)
+    except Damaged:
         return False
-    path = folder / TENSORS
-    return path.is_file() and file_digest(path) == meta.get("sha256")
 
 
-def save_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
-    """Per-latent arrays as one safetensors file."""
+def save_arrays(path: Path, arrays: Mapping[str, Tensor]) -> str:
+    """Per-latent arrays as one safetensors file; gives its SHA-256, for the record that they belong to."""
     from safetensors.torch import save_file
 
     with atomic_path(path) as temporary:
         save_file(_ready(arrays), temporary)
+        return digest_of(temporary)
 
 
-def read_arrays(path: Path) -> dict[str, Tensor]:
-    """The arrays saved by `save_arrays`; empty when the file is not there."""
+def read_arrays(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    """The arrays saved by `save_arrays`, verified against what their record holds; none where it holds no digest.
+
+    Raises:
+        Damaged: They are missing, were changed, or belong to another record.
+        MachineError: The machine refuses to read them.
+    """
     from safetensors.torch import load_file
 
-    return load_file(path) if path.is_file() else {}
+    if sha256 is None:
+        return {}
+    prove(path, sha256)
+    return load_file(path)

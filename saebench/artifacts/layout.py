@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+CHECKPOINTS = "checkpoints"
+
 
 def cache_folder() -> Path:
     """What a user keeps between runs: `saebench` below `$XDG_CACHE_HOME`, or below `~/.cache`."""
@@ -40,7 +42,7 @@ class RunFolder:
 
     def checkpoint(self, cell_id: str) -> Path:
         """Folder with sae.safetensors and sae.json."""
-        return self.root / "checkpoints" / cell_id[:16]
+        return self.root / CHECKPOINTS / cell_id[:16]
 
     @property
     def snapshots(self) -> Path:

@@ -2,54 +2,50 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from saebench.api.errors import SuiteError
+from saebench.api.errors import Damaged
 from saebench.artifacts.atomic import write_json
 from saebench.artifacts.layout import RunFolder
+from saebench.artifacts.proof import check_seal, opened, read_json, sealed
 
-RECORD_SCHEMA_VERSION = 1
+RECORD_SCHEMA_VERSION = 2
+SEAL = "record_sha256"
 STATUSES = ("ok", "failed", "diverged", "over_budget", "skipped")
 _KEYS = {
-    "cell": ("cell_id", "score_id", "facts", "measured"),
-    "group": ("group_id", "facts", "measured"),
+    "cell": ("cell_id", "score_id", "arrays_sha256", "facts", "measured"),
+    "group": ("group_id", "arrays_sha256", "facts", "measured"),
 }
+_ADVICE = "Run the suite again into this folder: it is written anew. Keep only saebench's own files below records/ and groups/."
 
 
 def read_record(path: Path, kind: str = "cell") -> dict[str, Any]:
-    """One record, checked for its shape.
+    """One record, verified against its own digest.
 
     Raises:
-        SuiteError: Not JSON, not such a record, or of a schema version this saebench does not read.
+        Damaged: Not JSON, not such a record, changed after it was written, or of a schema version this saebench does not read.
+        MachineError: The machine refuses to read it.
     """
-    try:
-        record = json.loads(path.read_text("utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise SuiteError(
-            f"{path}: not readable as JSON ({error}). Delete the file and run again, or restore it."
-        ) from error
+    record = read_json(path)
     if not isinstance(record, dict) or record.get("kind") != kind:
-        raise SuiteError(
-            f"{path}: not a {kind} record of saebench. Keep only saebench records below records/ and groups/."
-        )
+        raise Damaged(f"{path}: not a {kind} record of saebench", _ADVICE)
     if record.get("schema_version") != RECORD_SCHEMA_VERSION:
-        raise SuiteError(
-            f"{path}: schema_version is {record.get('schema_version')!r}; this saebench reads {RECORD_SCHEMA_VERSION}. Use the saebench that wrote it."
+        raise Damaged(
+            f"{path}: schema_version is {record.get('schema_version')!r}; this saebench reads {RECORD_SCHEMA_VERSION}",
+            "Use the saebench that wrote it, or run the suite again.",
         )
+    check_seal(path, record, SEAL)
     missing = [key for key in _KEYS[kind] if key not in record]
     if missing or record["facts"].get("status") not in STATUSES:
-        raise SuiteError(
-            f"{path}: damaged record (missing {', '.join(missing) or 'a known status'}). Delete the file and run again, or restore it."
-        )
+        raise Damaged(f"{path}: damaged record (missing {', '.join(missing) or 'a known status'})", _ADVICE)
     return record
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Writes a cell or group record, whole or not at all."""
-    write_json(path, {"schema_version": RECORD_SCHEMA_VERSION, **record})
+    """Writes a cell or group record with its own digest, whole or not at all."""
+    write_json(path, sealed({"schema_version": RECORD_SCHEMA_VERSION, **record}, SEAL))
 
 
 def iter_records(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -62,3 +58,17 @@ def iter_groups(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """All group records below `folder/groups`, in path order."""
     for path in RunFolder(Path(folder)).group_paths():
         yield path, read_record(path, "group")
+
+
+def records_of(run: RunFolder, cell_id: str) -> Iterator[dict[str, Any]]:
+    """All undamaged records of one cell: its scores under several evaluations or metric versions."""
+    for path in run.record_paths():
+        try:
+            with opened(path) as file:
+                if cell_id.encode() not in file.read():  # most are of other cells: not worth parsing
+                    continue
+            record = read_record(path)
+        except Damaged:
+            continue
+        if record["cell_id"] == cell_id:
+            yield record

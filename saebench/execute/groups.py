@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from saebench.api.errors import SuiteError
+from saebench.api.errors import Damaged
 from saebench.api.metrics import GroupMember
-from saebench.artifacts import RunFolder, read_arrays, read_record, save_arrays, write_record
-from saebench.execute.records import group_record
+from saebench.artifacts import RunFolder, prove, read_arrays, read_record, save_arrays, write_record
+from saebench.execute.records import group_id_of, group_record
 from saebench.plan.groups import GROUP_TOKENS, member_label
 from saebench.plan.model import Cell, Group
 
@@ -49,19 +50,22 @@ class GroupRunner:
     def is_due(self, group: Group, cells: Sequence[Cell], statuses: Mapping[str, str]) -> bool:
         """False where a record of these very members, statuses and metric versions stands, with its arrays."""
         path = self._path(group)
-        if not path.is_file():
+        if not os.path.lexists(path):
             return True
         try:
             record = read_record(path, "group")
-        except SuiteError as error:
-            self._say(f"{error} It is written anew now.")
+            old = record["facts"]
+            members = [(member["score_id"], member["status"]) for member in old["members"]]
+            now = [(cell.score_id, statuses[cell.cell_id]) for cell in cells]
+            group_id = group_id_of([cell.score_id for cell in cells], group.metrics)
+            if members != now or old["metric_versions"] != dict(group.metrics) or record["group_id"] != group_id:
+                return True
+            if record["arrays_sha256"] is not None:
+                prove(self._run.group_arrays(group_id), record["arrays_sha256"])
+        except Damaged as error:
+            self._say(f"{error.found}. The group is scored again")
             return True
-        old = record["facts"]
-        if old.get("arrays") and not self._run.group_arrays(record["group_id"]).is_file():
-            return True
-        members = [(member["score_id"], member["status"]) for member in old["members"]]
-        now = [(cell.score_id, statuses[cell.cell_id]) for cell in cells]
-        return members != now or old["metric_versions"] != dict(group.metrics)
+        return False
 
     def score(
         self,
@@ -88,7 +92,7 @@ class GroupRunner:
         path = self._path(group)
         older = _group_id(path)
         if outcome.arrays:
-            save_arrays(self._run.group_arrays(record["group_id"]), outcome.arrays)
+            record["arrays_sha256"] = save_arrays(self._run.group_arrays(record["group_id"]), outcome.arrays)
         write_record(path, record)
         if older not in (None, record["group_id"]):
             self._run.group_arrays(str(older)).unlink(missing_ok=True)
@@ -108,7 +112,8 @@ class GroupRunner:
             sae = cast(
                 "SparseAutoencoder", load_sae(self._run.checkpoint(cell.cell_id), self._catalog).to(self._device)
             )
-            arrays = read_arrays(self._run.arrays(cell.cell_id))
+            record = read_record(self._run.record(cell.suite, cell.entry, cell.record_name))
+            arrays = read_arrays(self._run.arrays(cell.cell_id), record["arrays_sha256"])
             density = arrays.get("density")
             members.append(
                 GroupMember(
@@ -163,6 +168,6 @@ def member_facts(cell: Cell) -> dict[str, Any]:
 def _group_id(path: Path) -> str | None:
     """Of the record at `path`; None where there is none that can be read."""
     try:
-        return str(read_record(path, "group")["group_id"]) if path.is_file() else None
-    except SuiteError:
+        return str(read_record(path, "group")["group_id"])
+    except Damaged:
         return None

@@ -242,7 +242,7 @@ class Pipeline:
         outcome.spent["scoring"] = scored.spent
         outcome.times["score_s"] = outcome.spent_s["scoring"] = scored.seconds
         if scored.arrays:
-            save_arrays(self.run.arrays(cell.cell_id), scored.arrays)
+            outcome.arrays_sha256 = save_arrays(self.run.arrays(cell.cell_id), scored.arrays)
         return outcome
 
     def _missing_parent(self, cell: Cell) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,7 @@ class CellOutcome:
     trajectory_s: list[float] = field(default_factory=list)
     peak_memory: dict[str, Any] = field(default_factory=dict)
     observer_errors: list[str] = field(default_factory=list)
+    arrays_sha256: str | None = None
     deterministic: bool = True
 
 
@@ -191,6 +192,7 @@ def cell_record(
         "cell_id": cell.cell_id,
         "score_id": cell.score_id,
         "supersedes": supersedes,
+        "arrays_sha256": outcome.arrays_sha256,
         "facts": facts,
         "measured": measured,
     }
@@ -211,6 +213,11 @@ def superseded(path: Path, cell: Cell) -> str | None:
     return max(others)[1] if others else None
 
 
+def group_id_of(score_ids: Sequence[str], metric_versions: Mapping[str, str]) -> str:
+    """What decides a group's scores."""
+    return digest({"members": list(score_ids), "metrics": dict(metric_versions)})
+
+
 def group_record(
     group: Group,
     cells: list[Cell],
@@ -220,7 +227,10 @@ def group_record(
     environment: Mapping[str, Any],
     plugins: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The record of one group: `outcome` has metrics, metric_info, metric_versions, details, arrays and status."""
+    """The record of one group: `outcome` has metrics, metric_info, metric_versions, details, arrays and status.
+
+    Its arrays are named by its `group_id`: who saves them adds `arrays_sha256`.
+    """
     first = cells[0]
     members = [
         {
@@ -256,6 +266,6 @@ def group_record(
         "details": outcome.details,
         "arrays": sorted(outcome.arrays),
     }
-    group_id = digest({"members": [member["score_id"] for member in members], "metrics": outcome.metric_versions})
+    group_id = group_id_of([cell.score_id for cell in cells], outcome.metric_versions)
     measured = {**environment, "times": outcome.times, "plugins": dict(plugins)}
-    return {"kind": "group", "group_id": group_id, "facts": facts, "measured": measured}
+    return {"kind": "group", "group_id": group_id, "arrays_sha256": None, "facts": facts, "measured": measured}

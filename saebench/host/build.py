@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from saebench.api.codes import SparseCodes
-from saebench.api.errors import PluginError, SaebenchError, SuiteError
+from saebench.api.errors import Damaged, PluginError, SaebenchError
 from saebench.api.specs import ArchitectureSpec, Cost, Site, resolve
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def load_module(folder: Path, catalog: Catalog) -> tuple[torch.nn.Module, dict[s
     """
     import torch
 
-    from saebench.artifacts.checkpoints import read_checkpoint
+    from saebench.artifacts.checkpoints import META, read_checkpoint
 
     tensors, meta = read_checkpoint(folder)
     try:
@@ -215,10 +215,8 @@ def load_module(folder: Path, catalog: Catalog) -> tuple[torch.nn.Module, dict[s
         )
         site = Site(**meta["site"])
         float(meta["input_scale"])
-    except (KeyError, TypeError) as error:
-        raise SuiteError(
-            f"{folder}: sae.json lacks {error}. Delete the folder and run again to train this cell anew."
-        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"{folder / META}: damaged ({type(error).__name__}: {error})") from error
     # the seed is of no consequence: every tensor is overwritten, strictly
     module = build_module(part, base, site=site, generator=torch.Generator().manual_seed(0), catalog=catalog)
     _load_state(module, tensors, f"{folder}: architecture '{part.architecture}' {part.version}")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saebench.api.errors import SuiteError
-from saebench.artifacts import RunFolder, read_arrays, read_meta, read_record
+from saebench.api.errors import Damaged, SuiteError
+from saebench.artifacts import RunFolder, read_arrays, read_meta, read_record, records_of
 from saebench.artifacts.checkpoints import META, TENSORS
 from saebench.host.foreign import FORMATS, looked_for, read_foreign
 
@@ -138,12 +138,14 @@ def _checkpoint(folder: Path, catalog: Catalog, *, detail: str | None) -> Side:
         raise SuiteError(
             f"{folder}: architecture '{meta['architecture']}' gives no decoder_directions() and has no W_dec, so its latents have no directions to match."
         )
-    run = RunFolder(folder.resolve().parent.parent)
-    density = read_arrays(run.arrays(str(meta.get("cell_id") or folder.name))).get("density")
-    dead = None if density is None or len(density) != len(decoder) else np.asarray((density == 0).numpy())
+    notes = []
+    try:
+        dead = _dead(RunFolder(folder.resolve().parent.parent), str(meta["cell_id"]))
+    except Damaged as error:
+        dead = None
+        notes.append(f"{error.found}: which latents are dead is not known. Run the suite again to score it anew")
     tags = frozenset(meta.get("tags") or ())
     digest = getattr(sae, "support_digest", None)
-    notes = []
     if "grouped_latents" in tags:
         notes.append("its latents come in groups whose single directions are not identified: low cosines mean little")
     site = meta.get("site")
@@ -159,6 +161,26 @@ def _checkpoint(folder: Path, catalog: Catalog, *, detail: str | None) -> Side:
         site=site.get("reads") if isinstance(site, Mapping) else None,
         notes=tuple(notes),
     )
+
+
+def _dead(run: RunFolder, cell_id: str) -> Bools | None:
+    """`[d_sae]` bool: silent on what the cell was scored on, as the arrays of one of its records say; None where it has none.
+
+    Raises:
+        Damaged: The arrays are those of none of its records.
+    """
+    damage: Damaged | None = None
+    for record in records_of(run, cell_id):
+        try:
+            density = read_arrays(run.arrays(cell_id), record["arrays_sha256"]).get("density")
+        except Damaged as error:
+            damage = error
+            continue
+        if density is not None:
+            return np.asarray((density == 0).numpy())
+    if damage is not None:
+        raise damage
+    return None
 
 
 def _settings(config: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from suites import text_file
 
-from saebench.artifacts import RunFolder, iter_groups, read_arrays
+from saebench.artifacts import RunFolder, iter_groups, iter_records, read_arrays
 from saebench.jobs import load_sae, run_suite
 from saebench.leaderboard import diff
 from saebench.testing import make_model
@@ -119,13 +119,14 @@ def test_arrays_are_kept_and_named(folder: Path) -> None:
     _, record = across(run_folder.root)
     labels = ["one s0", "one s1", "two s0", "two s1"]
     assert record["facts"]["arrays"] == [f"share/{label}" for label in labels]
-    arrays = read_arrays(run_folder.group_arrays(record["group_id"]))
+    arrays = read_arrays(run_folder.group_arrays(record["group_id"]), record["arrays_sha256"])
     assert sorted(arrays) == record["facts"]["arrays"]
+    cells = {cell["score_id"]: cell for _, cell in iter_records(run_folder.root)}
     for member in record["facts"]["members"]:
         shares = arrays[f"share/{member['label']}"]
         assert shares.shape == (48,)
         assert bool(shares.isfinite().all())
-        own = read_arrays(run_folder.arrays(member["cell_id"]))
+        own = read_arrays(run_folder.arrays(member["cell_id"]), cells[member["score_id"]]["arrays_sha256"])
         assert shares.equal(own["variance-share"])
         assert bool((shares != 0).any())
 
@@ -182,12 +183,10 @@ def test_variance_shares_of_a_trained_sae_are_those_of_silencing(folder: Path) -
     """Through the whole harness: the stored array against decoding without one latent, on the same held-out tokens."""
     import torch
 
-    from saebench.artifacts import iter_records
-
     run_folder = RunFolder(folder / "run")
     record = next(record for _, record in iter_records(run_folder.root) if record["facts"]["entry"] == "b")
     sae = load_sae(run_folder.checkpoint(record["cell_id"]))
-    shares = read_arrays(run_folder.arrays(record["cell_id"]))["variance-share"].double()
+    shares = read_arrays(run_folder.arrays(record["cell_id"]), record["arrays_sha256"])["variance-share"].double()
     x = _held_out(folder)
     assert len(x) == 900
     with torch.no_grad():

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from saebench.api import SuiteError
-from saebench.artifacts import RunFolder, iter_groups, iter_records, read_record, write_record
+from saebench.api.errors import Damaged
+from saebench.artifacts import RunFolder, iter_groups, iter_records, read_record, records_of, write_record
 
-RECORD = {"kind": "cell", "cell_id": "a", "score_id": "b", "facts": {"status": "ok"}, "measured": {}}
+RECORD = {
+    "kind": "cell",
+    "cell_id": "a",
+    "score_id": "b",
+    "arrays_sha256": None,
+    "facts": {"status": "ok"},
+    "measured": {},
+}
 
 
 def test_round_trip_in_path_order(tmp_path: Path) -> None:
@@ -17,7 +23,7 @@ def test_round_trip_in_path_order(tmp_path: Path) -> None:
         write_record(run.record("suite", entry, name), {**RECORD, "cell_id": entry + name})
     write_record(
         run.group_record("suite", "a", "x"),
-        {"kind": "group", "group_id": "g", "facts": {"status": "ok"}, "measured": {}},
+        {"kind": "group", "group_id": "g", "arrays_sha256": None, "facts": {"status": "ok"}, "measured": {}},
     )
     found = [(path.relative_to(tmp_path).as_posix(), record["cell_id"]) for path, record in iter_records(tmp_path)]
     assert found == [
@@ -32,19 +38,36 @@ def test_round_trip_in_path_order(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"kind": "group"}, "not a cell record"),
-        ({"schema_version": 2}, "schema_version is 2"),
+        ({"schema_version": 1}, "schema_version is 1"),
         ({"facts": {"status": "fine"}}, "damaged record"),
     ],
 )
 def test_records_that_cannot_be_read(tmp_path: Path, change: dict[str, object], words: str) -> None:
     path = tmp_path / "r.json"
-    path.write_text(json.dumps({"schema_version": 1, **RECORD, **change}))
-    with pytest.raises(SuiteError, match=words):
+    write_record(path, {**RECORD, **change})
+    with pytest.raises(Damaged, match=words) as caught:
         read_record(path)
+    assert caught.value.found.startswith(str(path))
 
 
 def test_half_a_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    path.write_text('{"schema_version": 1, ')
-    with pytest.raises(SuiteError, match=r"r\.json: not readable as JSON"):
+    path.write_text('{"schema_version": 2, ')
+    with pytest.raises(Damaged, match=r"r\.json: damaged \(not readable as JSON"):
         read_record(path)
+
+
+def test_an_edited_record_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    write_record(path, {**RECORD, "facts": {"status": "ok", "metrics": {"fvu": {"value": 0.25}}}})
+    path.write_text(path.read_text().replace("0.25", "0.15"))
+    with pytest.raises(Damaged, match="record_sha256"):
+        read_record(path)
+
+
+def test_records_of_a_cell_are_found_whatever_stands_beside_them(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for score, cell in (("1", "one"), ("2", "one"), ("3", "other")):
+        write_record(run.record("suite", "e", f"k-s0-{score}.json"), {**RECORD, "cell_id": cell, "score_id": score})
+    run.record("suite", "e", "k-s0-1.json").write_text("one")
+    assert [record["score_id"] for record in records_of(run, "one")] == ["2"]

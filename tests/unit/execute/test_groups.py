@@ -4,8 +4,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from saebench.artifacts import RunFolder, read_record, write_record
+from saebench.artifacts import RunFolder, read_record, save_arrays, write_record
 from saebench.execute.groups import GroupRunner, member_facts
 from saebench.execute.records import group_record
 from saebench.plan.model import Cell, DatasetUse, EvaluationSettings, Group, ModelUse, Part
@@ -45,10 +46,13 @@ def due(tmp_path):
     def ask(group=GROUP, cells=CELLS, statuses=OK):
         return runner.is_due(group, cells, statuses)
 
-    def write(*arrays):
+    def write(**arrays):
         record = group_record(GROUP, CELLS, OK, outcome(*arrays), environment={}, plugins={})
+        arrays_path = run.group_arrays(record["group_id"])
+        if arrays:
+            record["arrays_sha256"] = save_arrays(arrays_path, arrays)
         write_record(path, record)
-        return run.group_arrays(record["group_id"])
+        return arrays_path
 
     ask.write, ask.path, ask.said = write, path, said
     return ask
@@ -70,27 +74,33 @@ def test_other_members_statuses_or_versions_make_it_due(due):
     assert not due()
 
 
-def test_lost_arrays_make_it_due(due):
-    arrays = due.write("x/a-text s0")
-    assert due()
-    arrays.parent.mkdir()
-    arrays.write_bytes(b"there")
+def test_arrays_that_are_not_the_records_make_it_due(due):
+    arrays = due.write(x=torch.ones(3))
     assert not due()
+    content = bytearray(arrays.read_bytes())
+    content[-1] ^= 1
+    arrays.write_bytes(content)
+    assert due()
+    arrays.unlink()
+    assert due()
+    assert due.said == [
+        f"{arrays}: damaged (its sha256 is not the one that was written down). The group is scored again",
+        f"{arrays}: missing. The group is scored again",
+    ]
 
 
 def test_a_damaged_record_is_told_and_made_anew(due):
     due.write()
     due.path.write_text("{")
     assert due()
-    assert due.said[0].startswith(str(due.path)) and due.said[0].endswith("It is written anew now.")
+    assert due.said[0].startswith(str(due.path)) and due.said[0].endswith("The group is scored again")
 
 
-def test_a_record_written_before_groups_had_arrays_still_stands(due):
+def test_a_record_of_another_group_is_not_this_ones(due):
     due.write()
-    old = read_record(due.path, "group")
-    del old["facts"]["arrays"]
-    write_record(due.path, old)
-    assert not due()
+    record = read_record(due.path, "group")
+    write_record(due.path, record | {"group_id": "other"})
+    assert due()
 
 
 def test_the_record_names_all_that_differs():

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from saebench.artifacts import write_record
+
 MODEL = {
     "id": "docs-lm",
     "revision": None,
@@ -202,11 +204,11 @@ def cell_record(
             "fallback_rows": {"mean": 0.001 * (1 + seed), "min": 0.0, "max": 0.01, "last": 0.0, "n": 146}
         }
     return {
-        "schema_version": 1,
         "kind": "cell",
         "cell_id": cell_id,
         "score_id": score_id,
         "supersedes": supersedes,
+        "arrays_sha256": None,
         "facts": facts,
         "measured": measured,
     }
@@ -244,9 +246,9 @@ def group_record(members: list[dict[str, Any]], values: dict[str, float | None])
     }
     identity = hexes("group", facts["suite"], facts["entry"], facts["point"])
     return {
-        "schema_version": 1,
         "kind": "group",
         "group_id": identity,
+        "arrays_sha256": None,
         "facts": body,
         "measured": {"versions": {"saebench": "0.1.0"}, "times": {}},
     }
@@ -403,7 +405,5 @@ def write_folder(
     folder: Path, cells: dict[str, dict[str, Any]], groups: dict[str, dict[str, Any]] | None = None
 ) -> Path:
     for path, record in {**cells, **(groups or {})}.items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(record), "utf-8")
+        write_record(folder / path, record)
     return folder

@@ -141,7 +141,7 @@ def across_group(members: list[Record], levels: dict[str, float], difference: fl
     facts["details"] = {"agreement": details, "agreement-pairs": pairs}
     identity = hashlib.sha256(repr([member["score_id"] for member in listed]).encode()).hexdigest()
     return {
-        "schema_version": 1, "kind": "group", "group_id": identity, "facts": facts, "measured": {"versions": {"saebench": "0.1.0"}, "times": {}},
+        "kind": "group", "group_id": identity, "arrays_sha256": None, "facts": facts, "measured": {"versions": {"saebench": "0.1.0"}, "times": {}},
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from saebench.api.errors import SuiteError
+from saebench.artifacts import write_record
 from saebench.leaderboard import build, load, summary
 from saebench.leaderboard.board import make_board
 from saebench.leaderboard.evidence import read_evidence
@@ -171,7 +172,7 @@ def test_a_search_that_spent_more_than_others_trained_on_is_told_so(tmp_path: Pa
         record = json.loads(path.read_text())
         record["facts"]["training"]["trajectory"] = STEPS  # a third of what the search spent
         del record["measured"]["trajectory_s"]
-        path.write_text(json.dumps(record))
+        write_record(path, record)
     (out,) = (
         item for item in site_of(where)["equal_spend"]["states"]["tokens-training"]["left_out"] if "search" in item["reason"]
     )  # fmt: skip
@@ -208,7 +209,7 @@ def test_scores_on_the_test_part_share_no_table_with_scores_on_all(tmp_path: Pat
     for path in (where / "records/q/plain").glob("*.json"):
         record = json.loads(path.read_text())
         del record["facts"]["evaluation"]["part"]
-        path.write_text(json.dumps(record))
+        write_record(path, record)
     sites = make_board(read_evidence([where]))["suites"][0]["sites"]
     assert sorted([row["entry"] for row in site["rows"]] for site in sites) == [["plain"], ["tuned"]]
     assert sorted(len(site["searches"]) for site in sites) == [0, 1]
@@ -227,6 +228,6 @@ def test_a_record_whose_search_cannot_be_read_is_named(tmp_path: Path, generator
     path = where / "records/q/tuned/lr0.1-s0.json"
     record = json.loads(path.read_text())
     record["facts"]["tune"] = {"metric": "fvu"}
-    path.write_text(json.dumps(record))
+    write_record(path, record)
     with pytest.raises(SuiteError, match=r"records/q/tuned/lr0.1-s0.json: damaged record: cannot read its tune"):
         make_board(read_evidence([where]))

@@ -71,10 +71,10 @@ def write_checkpoint(
     save_checkpoint(folder, state, {**meta, "cell_id": id, "site": site, "d_sae": d_sae, "input_scale": 1.5, "tags": list(tags)})  # fmt: skip
     density = torch.full((d_sae,), 0.1)
     density[list(dead)] = 0
-    save_arrays(run.arrays(id), {"density": density})
+    arrays = save_arrays(run.arrays(id), {"density": density})
     if record:
         facts = {"status": "ok", "entry": "docs", "point": "k2"}
-        write_record(run.record("small", "docs", f"k2-s{seed}-{id[:8]}.json"), {"kind": "cell", "cell_id": id, "score_id": id, "facts": facts, "measured": {}})  # fmt: skip
+        write_record(run.record("small", "docs", f"k2-s{seed}-{id[:8]}.json"), {"kind": "cell", "cell_id": id, "score_id": id, "arrays_sha256": arrays, "facts": facts, "measured": {}})  # fmt: skip
     return folder
 
 
