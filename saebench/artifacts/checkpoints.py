@@ -134,4 +134,5 @@ def read_arrays(path: Path, sha256: str | None) -> dict[str, Tensor]:
     if sha256 is None:
         return {}
     prove(path, sha256)
-    return load_file(path)
+    arrays: dict[str, Tensor] = load_file(path)
+    return arrays

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saebench.api.errors import MachineError
+from saebench.api.errors import MachineError, SaebenchError
+from saebench.artifacts import read_sealed
+from saebench.data.manifests import MANIFEST, SEAL
 from saebench.data.precision import DTYPES
 
 INDEX_BYTES = 12
@@ -71,12 +73,10 @@ def folder_bytes(folder: Path) -> int:
 def stored(folder: Path) -> list[Stored]:
     """Finished stores below `folder`, least recently used first."""
     found = []
-    for manifest in folder.glob("[!.]*/manifest.json"):  # a dot: not finished
-        try:
-            key = json.loads(manifest.read_text(encoding="utf-8"))["key"]
+    for manifest in folder.glob(f"[!.]*/{MANIFEST}"):  # a dot: not finished
+        with suppress(OSError, SaebenchError):
+            key = read_sealed(manifest, SEAL)["key"]
             found.append(Stored(manifest.parent, key, folder_bytes(manifest.parent), manifest.stat().st_mtime_ns))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
     return sorted(found, key=lambda store: (store.used_ns, store.folder.name))
 
 
@@ -128,7 +128,7 @@ def make_room(
     for store in loose:
         if taken + n_bytes <= quota:
             break
-        (store.folder / "manifest.json").unlink()  # from here on it is no store, whatever stops us
+        (store.folder / MANIFEST).unlink()  # from here on it is no store, whatever stops us
         shutil.rmtree(store.folder, ignore_errors=True)
         taken -= store.n_bytes
         removed.append(store.folder)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,7 +57,7 @@ class Passes:
             check_plan(self._shelf, list(steps.values()), cohorts[0].activations.quota_gb)
         self._coming = list(cohorts)
 
-    def open(self, cohorts: Sequence[CohortWanted]) -> list[TrainingSource]:
+    def open(self, cohorts: Sequence[CohortWanted], reads: Sequence[bool]) -> list[TrainingSource]:
         """See `Sources.training_pass`."""
         if len({_pass_key(cohort) for cohort in cohorts}) > 1:
             raise ValueError("cohorts of one pass share model, context, dataset, data seed, dtype and shuffle")
@@ -64,29 +65,35 @@ class Passes:
             if cohort in self._coming:
                 self._coming.remove(cohort)
         self._abandon()
-        sources = self._stored(cohorts)
+        read = {self._code(cohort) for cohort, reading in zip(cohorts, reads, strict=True) if reading}
+        sources = self._stored(cohorts, read)
         missing = [cohort for cohort in cohorts if self._code(cohort) not in sources]
         if missing:
             self._make_room(cohorts, missing)
             for tokens in sorted({cohort.tokens for cohort in missing}):
-                sources |= self._made([cohort for cohort in missing if cohort.tokens == tokens])
+                sources |= self._made([cohort for cohort in missing if cohort.tokens == tokens], read)
         return [sources[self._code(cohort)] for cohort in cohorts]
 
-    def _stored(self, cohorts: Sequence[CohortWanted]) -> dict[str, TrainingSource]:
-        """Sources whose stores are there, by code of the store."""
+    def _stored(self, cohorts: Sequence[CohortWanted], read: Set[str]) -> dict[str, TrainingSource]:
+        """Sources whose stores are there, by code of the store; the rows of those in `read` are proven."""
         sources: dict[str, TrainingSource] = {}
         for cohort in cohorts:
             code = self._code(cohort)
             if cohort.model is not None and cohort.activations.source == "live":
                 continue
-            store = self._stores.get(code) or ActivationStore.open(
-                self._sources.run.activations(code), self._training_key(cohort)
-            )
+            store = self._sources.standing(partial(self._find, cohort, code, code in read))
             if store is not None:
                 sources.setdefault(code, self._from_store(cohort, store))
         return sources
 
-    def _made(self, cohorts: Sequence[CohortWanted]) -> dict[str, TrainingSource]:
+    def _find(self, cohort: CohortWanted, code: str, rows: bool) -> ActivationStore | None:
+        if (known := self._stores.pop(code, None)) is None:
+            return ActivationStore.open(self._sources.run.activations(code), self._training_key(cohort), rows=rows)
+        if rows:
+            known.prove_rows()
+        return known
+
+    def _made(self, cohorts: Sequence[CohortWanted], read: Set[str]) -> dict[str, TrainingSource]:
         """Sources whose rows have yet to be made, from one stream of tokens (or vectors)."""
         first = cohorts[0]
         use = first.activations
@@ -114,7 +121,7 @@ class Passes:
         live = LivePass(
             lm, tokens, list(by_hook), dtype=first.dtype, block=first.shuffle, prefetch=self._prefetch(first), orders=orders
         )  # fmt: skip
-        if orders and use.build == "ahead":
+        if orders and use.build == "ahead" and any(self._code(cohort) in read for cohort in cohorts):
             live.write_all(f"{first.dataset.name}: activations", progress=self._sources.progress)
             return {
                 self._code(by_hook[hookpoint]): self._from_store(by_hook[hookpoint], store)
@@ -150,7 +157,7 @@ class Passes:
         use = cohort.dataset
         key = self._training_key(cohort, tokens_alone=True)
         folder = self._sources.run.activations(digest(key))
-        store = TokenStore.open(folder, key)
+        store = self._sources.standing(partial(TokenStore.open, folder, key))
         if store is None:
             meter = Meter()
             windows = self._sources.windows(use, model, "train", cohort.tokens, cohort.data_seed, meter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,7 +42,7 @@ class ScoredVectors(Scored):
         vectors = sources.open(dataset, seed=seed)
         self.dictionary = vectors.dictionary
         n_rows = self.n_rows
-        if (store := ActivationStore.open(folder, key)) is None:
+        if (store := sources.standing(partial(ActivationStore.open, folder, key))) is None:
             with ActivationStore.building(
                 folder,
                 key,

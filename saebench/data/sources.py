@@ -6,13 +6,13 @@ One `Sources` serves a whole run. It loads each model once, builds each store on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from saebench.api.errors import SuiteError
+from saebench.api.errors import Damaged, SuiteError
 from saebench.artifacts import digest, machine_errors
 from saebench.data.evaluation import EvaluationSource
 from saebench.data.language_model import LanguageModel
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from saebench.data.training import TrainingSource
     from saebench.host import Catalog
 
+Store = TypeVar("Store")
 DATA_VERSION = 1
 """Goes up whenever equal suites can give other tokens or activations: it stands in the key of every store."""
 
@@ -46,6 +47,7 @@ class Sources:
         catalog: Installed plugins.
         device: Where models run and batches are handed out.
         progress: Whether to draw bars on standard error.
+        say: Hears in one line what was damaged and is made again.
     """
 
     def __init__(
@@ -56,8 +58,9 @@ class Sources:
         catalog: Catalog,
         device: str | torch.device = "cpu",
         progress: bool = True,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.run, self.catalog, self.progress = run, catalog, progress
+        self.run, self.catalog, self.progress, self.say = run, catalog, progress, say
         self.device = torch.device(device)
         self._opener = Opener(datasets, run, catalog, progress)
         self._models: dict[str, LanguageModel] = {}
@@ -83,6 +86,14 @@ class Sources:
         """A dataset without a language model, as its plugin opens it."""
         return self._opener.open(use, model=None, seed=seed, length=0, meter=meter or Meter())
 
+    def standing(self, find: Callable[[], Store | None]) -> Store | None:
+        """The store that `find` opens; None where it has to be filled, since there is none or it is damaged."""
+        try:
+            return find()
+        except Damaged as error:
+            self.say(f"{error.found}. The store is filled again")
+            return None
+
     def release(self) -> None:
         """Lets models, sources and cached evaluation go. Finished stores stay on disk, one half built beside training does not."""
         self._passes.release()
@@ -105,12 +116,18 @@ class Sources:
         """Training activations of one cohort: a pass of one."""
         return self.training_pass([cohort])[0]
 
-    def training_pass(self, cohorts: Sequence[CohortWanted]) -> list[TrainingSource]:
+    def training_pass(
+        self, cohorts: Sequence[CohortWanted], reads: Sequence[bool] | None = None
+    ) -> list[TrainingSource]:
         """Training activations of cohorts that differ in their hookpoints only, in their order.
 
         What must come from the model comes from one forward for all of them: stores that are missing are built together, and
         live sources share each forward while they are read in lockstep. Cohorts with the same rows get the same source.
         A new pass ends the one before: a store that it was building beside training and did not finish goes.
+
+        Args:
+            cohorts: What is wanted.
+            reads: Whether somebody will read a cohort's rows, which are proven then (by default all are read); else its facts do.
 
         Raises:
             ValueError: They differ in more.
@@ -118,7 +135,7 @@ class Sources:
             MachineError: A store does not fit on the disk or under the quota.
         """
         with machine_errors(self.run.root):
-            return self._passes.open(cohorts)
+            return self._passes.open(cohorts, [True] * len(cohorts) if reads is None else reads)
 
     # --- tokens -------------------------------------------------------------------------------------------------------
 

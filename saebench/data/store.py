@@ -1,22 +1,21 @@
 """Vectors on disk, read through memory maps: what a cohort trains on, what a cell is scored on.
 
-    FOLDER/manifest.json     key, sizes, digest of every shard, facts of whoever built it
+    FOLDER/manifest.json     key, sizes, digest of every file, facts of whoever built it
     FOLDER/x-00000.bin       `[rows, d]` little-endian float32, float16 or bfloat16
     FOLDER/token_ids-00000.bin, positions-..., sequence_ids-...   `[rows]` int32, where there are tokens
     FOLDER/extras.safetensors                                      whole tensors (token windows, true codes)
     FOLDER/documents.txt                                           digests of the documents read
 
-A folder is there whole or not at all: it is built under another name and renamed. Opening checks sizes; a shard that an earlier
-run left is checked against its digest when it is first read.
+A folder is there whole or not at all: it is built under another name and renamed. What an earlier run left is proven against its
+digests before it is read: small files when the store is opened, the rows (at about 1 GB/s) only where somebody will read them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,14 +24,15 @@ import torch
 from torch import Tensor
 
 from saebench.api.batches import ActivationBatch
-from saebench.api.errors import MachineError
-from saebench.artifacts import atomic_folder, digest, file_digest, write_json
+from saebench.artifacts import atomic_folder, digest, digest_of
 from saebench.data.disk import check_space, row_bytes
+from saebench.data.manifests import prove_files, read_manifest, write_manifest
 from saebench.data.precision import DTYPES, rounded
-from saebench.data.windows import read_documents, write_documents
+from saebench.data.windows import DOCUMENTS, read_documents, write_documents
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 SHARD_BYTES = 1 << 28
+EXTRAS = "extras.safetensors"
 INDEX = ("token_ids", "positions", "sequence_ids")
 
 
@@ -48,7 +48,8 @@ class StoreWriter:
         self.documents: set[str] = set()
         self.columns: list[str] = []
         self.shard_rows = max(1, SHARD_BYTES // row_bytes(d, dtype, tokens=False))
-        self.shards: list[dict[str, Any]] = []
+        self.shards: list[int] = []
+        self._sha256: dict[str, str] = {}
         self._files: dict[str, IO[bytes]] = {}
         self._hashes: dict[str, Any] = {}
         self._rows = 0
@@ -75,25 +76,24 @@ class StoreWriter:
 
     def _write(self, name: str, values: np.ndarray[Any, Any]) -> None:
         if name not in self._files:
-            self._files[name] = (self.folder / f"{name}-{len(self.shards):05d}.bin").open("wb")
+            self._files[name] = (self.folder / shard_name(name, len(self.shards))).open("wb")
             self._hashes[name] = hashlib.sha256()
         data = memoryview(values.data).cast("B")
         self._files[name].write(data)
         self._hashes[name].update(data)
 
     def _end_shard(self) -> None:
-        files = {
-            name: {"bytes": file.tell(), "sha256": self._hashes[name].hexdigest()} for name, file in self._files.items()
-        }
+        for name, made in self._hashes.items():
+            self._sha256[shard_name(name, len(self.shards))] = made.hexdigest()
         self.close()
-        self.shards.append({"rows": self._rows, "files": files})
+        self.shards.append(self._rows)
         self._rows = 0
 
     def content(self) -> str:
         """Digest of all vectors so far; ends the shard that is being written."""
         if self._rows:
             self._end_shard()
-        return digest([shard["files"]["x"]["sha256"] for shard in self.shards])
+        return digest([self._sha256[shard_name("x", number)] for number in range(len(self.shards))])
 
     def close(self) -> None:
         """Closes what is open; harmless twice."""
@@ -106,19 +106,25 @@ class StoreWriter:
         from safetensors.torch import save_file
 
         content = self.content()
-        if self.extras:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in self.extras.items()}, self.folder / "extras.safetensors"
-            )
         write_documents(self.folder, self.documents)
+        others = [DOCUMENTS]
+        if self.extras:
+            save_file({name: tensor.contiguous() for name, tensor in self.extras.items()}, self.folder / EXTRAS)
+            others.append(EXTRAS)
+        files = self._sha256 | {name: digest_of(self.folder / name) for name in others}
         mean = (self.sum / max(1, self.n_rows)).tolist()
-        write_json(
-            self.folder / "manifest.json",
+        write_manifest(
+            self.folder, key, files,
             {
-                "version": STORE_VERSION, "key": dict(key), "n_rows": self.n_rows, "d": self.d, "dtype": self.dtype, "columns": self.columns,
+                "version": STORE_VERSION, "n_rows": self.n_rows, "d": self.d, "dtype": self.dtype, "columns": self.columns,
                 "shards": self.shards, "vectors": content, "mean": mean, "facts": self.facts, "extras": sorted(self.extras),
             },
         )  # fmt: skip
+
+
+def shard_name(column: str, number: int) -> str:
+    """File of one column of one shard."""
+    return f"{column}-{number:05d}.bin"
 
 
 class ActivationStore:
@@ -131,7 +137,7 @@ class ActivationStore:
         mean: `[d]` float32 mean of the vectors, summed in float64.
     """
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any], *, checked: bool = False) -> None:
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         self.folder = folder
         self.n_rows: int = manifest["n_rows"]
         self.d: int = manifest["d"]
@@ -140,63 +146,61 @@ class ActivationStore:
         self.vectors: str = manifest["vectors"]
         self.mean = torch.tensor(manifest["mean"], dtype=torch.float64).float()
         self.columns: list[str] = manifest["columns"]
-        shards = manifest["shards"]
-        self._starts = torch.tensor([0, *(shard["rows"] for shard in shards)]).cumsum(0)
-        self._shards = [
-            {name: self._map(name, i, shard["rows"]) for name in self.columns} for i, shard in enumerate(shards)
-        ]
-        self._unchecked = {} if checked else {i: shard["files"] for i, shard in enumerate(shards)}
+        self._manifest = manifest
+        self._rows: list[int] = manifest["shards"]
+        self._starts = torch.tensor([0, *self._rows]).cumsum(0)
+        self._proven = False
         self._extras: dict[str, Tensor] | None = None
 
-    def _map(self, name: str, number: int, rows: int) -> Tensor:
-        """A shard's column as a tensor over its file: private, so writing to it would not reach the disk."""
-        dtype, width = (DTYPES[self.dtype], self.d) if name == "x" else (torch.int32, 1)
-        flat = torch.from_file(str(self._path(name, number)), shared=False, size=rows * width, dtype=dtype)
-        return flat.view(rows, width) if name == "x" else flat
-
-    def _path(self, name: str, number: int) -> Path:
-        return self.folder / f"{name}-{number:05d}.bin"
-
     @classmethod
-    def open(cls, folder: Path, key: Mapping[str, Any], *, checked: bool = False) -> ActivationStore | None:
-        """The store in `folder` if it is whole and was built for `key`, else None.
+    def open(
+        cls, folder: Path, key: Mapping[str, Any], *, checked: bool = False, rows: bool = True
+    ) -> ActivationStore | None:
+        """The store in `folder` that was built for `key`; None where there is none.
 
         Args:
             folder: Where it stands.
             key: What decides its content.
-            checked: This process wrote it: its shards need no check against their digests.
-        """
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            fits = manifest["version"] == STORE_VERSION and digest(manifest["key"]) == digest(dict(key))
-            whole = all(
-                (folder / f"{name}-{number:05d}.bin").stat().st_size == file["bytes"]
-                for number, shard in enumerate(manifest["shards"])
-                for name, file in shard["files"].items()
-            )
-            if not (fits and whole):
-                return None
-            store = cls(folder, manifest, checked=checked)
-            os.utime(folder / "manifest.json")  # the least recently used store makes room first
-            return store
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
-            return None
-
-    def _check(self, number: int) -> None:
-        """Compares a shard with its digests, once.
+            checked: This process wrote it: its files need no check against their digests.
+            rows: Somebody will read its rows: they are checked now, not when they are first read.
 
         Raises:
-            MachineError: It is damaged; the store is set aside, so that the next run builds it anew.
+            Damaged: A file of it is missing, or was changed after it was written.
+            MachineError: The machine refuses to read it.
         """
-        for name, file in self._unchecked.get(number, {}).items():
-            path = self._path(name, number)
-            if file_digest(path) != file["sha256"]:
-                (self.folder / "manifest.json").unlink(missing_ok=True)
-                raise MachineError(
-                    f"{path}: the stored activations are damaged (their sha256 is not the one written down). "
-                    "Run the same command again: this store is built anew, and all that was finished is kept."
-                )
-        self._unchecked.pop(number, None)
+        manifest = read_manifest(folder, key, {"version": STORE_VERSION})
+        if manifest is None:
+            return None
+        store = cls(folder, manifest)
+        store._proven = checked
+        if not checked:
+            prove_files(folder, manifest, [name for name in manifest["files"] if not name.endswith(".bin")])
+            if rows:
+                store.prove_rows()
+        return store
+
+    def prove_rows(self) -> None:
+        """Compares all rows with their digests, once.
+
+        Raises:
+            Damaged, MachineError: As `open`.
+        """
+        if not self._proven:
+            names = [shard_name(name, number) for number in range(len(self._rows)) for name in self.columns]
+            prove_files(self.folder, self._manifest, names)
+            self._proven = True
+
+    @cached_property
+    def _shards(self) -> list[dict[str, Tensor]]:
+        self.prove_rows()
+        return [{name: self._map(name, i, rows) for name in self.columns} for i, rows in enumerate(self._rows)]
+
+    def _map(self, name: str, number: int, rows: int) -> Tensor:
+        """A shard's column as a tensor over its file: private, so writing to it would not reach the disk."""
+        dtype, width = (DTYPES[self.dtype], self.d) if name == "x" else (torch.int32, 1)
+        path = str(self.folder / shard_name(name, number))
+        flat = torch.from_file(path, shared=False, size=rows * width, dtype=dtype)
+        return flat.view(rows, width) if name == "x" else flat
 
     @staticmethod
     @contextmanager
@@ -227,7 +231,7 @@ class ActivationStore:
         if self._extras is None:
             from safetensors.torch import load_file
 
-            self._extras = load_file(self.folder / "extras.safetensors")
+            self._extras = load_file(self.folder / EXTRAS)
         return self._extras[name]
 
     def slice(self, start: int, stop: int) -> ActivationBatch:
@@ -244,9 +248,6 @@ class ActivationStore:
         """The given rows of every column as stored: `x [n, d]` in `dtype`, the others `[n]` int32."""
         shard_of = torch.bucketize(rows, self._starts[1:], right=True)
         numbers: list[int] = torch.bincount(shard_of).nonzero()[:, 0].tolist()
-        for number in numbers:
-            if number in self._unchecked:
-                self._check(number)
         if len(numbers) == 1:
             offsets = rows - self._starts[numbers[0]]
             return {name: column.index_select(0, offsets) for name, column in self._shards[numbers[0]].items()}

@@ -3,14 +3,12 @@
 FOLDER/windows.bin      `[n_windows, T]` little-endian int32
 FOLDER/counts.bin       `[n_windows]` int32: rows (tokens that are not special) of each
 FOLDER/documents.txt    digests of the documents read
-FOLDER/manifest.json    key, sizes, facts
+FOLDER/manifest.json    key, sizes, facts, digest of every file
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +18,15 @@ import torch
 from torch import Tensor
 
 from saebench.api.errors import SuiteError
-from saebench.artifacts import atomic_folder, digest, file_digest, write_json
+from saebench.artifacts import atomic_folder, digest_of
+from saebench.data.manifests import prove_files, read_manifest, write_manifest
 from saebench.data.opening import progress_bar
 
 if TYPE_CHECKING:
     from saebench.data.language_model import LanguageModel
 
-TOKENS_VERSION = 1
+TOKENS_VERSION = 2
+WINDOWS, COUNTS, DOCUMENTS = "windows.bin", "counts.bin", "documents.txt"
 
 
 class Windows:
@@ -93,25 +93,25 @@ class TokenStore:
         self.n_windows: int = manifest["n_windows"]
         self.length: int = manifest["length"]
         self.facts: dict[str, Any] = manifest["facts"]
-        counts = np.fromfile(folder / "counts.bin", dtype="<i4")
+        counts = np.fromfile(folder / COUNTS, dtype="<i4")
         self.starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._ids = torch.from_file(
-            str(folder / "windows.bin"), shared=False, size=self.n_windows * self.length, dtype=torch.int32
+            str(folder / WINDOWS), shared=False, size=self.n_windows * self.length, dtype=torch.int32
         ).view(self.n_windows, self.length)
 
     @classmethod
     def open(cls, folder: Path, key: Mapping[str, Any]) -> TokenStore | None:
-        """The store in `folder` if it is whole, undamaged and was built for `key`, else None."""
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            fits = manifest["tokens_version"] == TOKENS_VERSION and digest(manifest["key"]) == digest(dict(key))
-            if not fits or file_digest(folder / "windows.bin") != manifest["facts"]["content"]:
-                return None
-            store = cls(folder, manifest)
-            os.utime(folder / "manifest.json")  # the least recently used store makes room first
-            return store if len(store.starts) == store.n_windows + 1 else None
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        """The store in `folder` that was built for `key`; None where there is none.
+
+        Raises:
+            Damaged: A file of it is missing, or was changed after it was written.
+            MachineError: The machine refuses to read it.
+        """
+        manifest = read_manifest(folder, key, {"tokens_version": TOKENS_VERSION})
+        if manifest is None:
             return None
+        prove_files(folder, manifest, (WINDOWS, COUNTS, DOCUMENTS))
+        return cls(folder, manifest)
 
     @staticmethod
     def build(
@@ -135,7 +135,7 @@ class TokenStore:
         length = 0
         with (
             atomic_folder(folder) as temporary,
-            (temporary / "windows.bin").open("wb") as file,
+            (temporary / WINDOWS).open("wb") as file,
             progress_bar(n_tokens, label, shown=progress) as bar,
         ):
             before = 0
@@ -145,12 +145,13 @@ class TokenStore:
                 bar.update(counts[-1])
                 before, length = windows.n_rows, len(window)
             file.close()
-            np.array(counts, dtype="<i4").tofile(temporary / "counts.bin")
+            np.array(counts, dtype="<i4").tofile(temporary / COUNTS)
             write_documents(temporary, windows.documents)
-            write_json(
-                temporary / "manifest.json",
+            files = {name: digest_of(temporary / name) for name in (WINDOWS, COUNTS, DOCUMENTS)}
+            write_manifest(
+                temporary, key, files,
                 {
-                    "tokens_version": TOKENS_VERSION, "key": dict(key), "n_rows": min(windows.n_rows, n_tokens), "n_windows": len(counts),
+                    "tokens_version": TOKENS_VERSION, "n_rows": min(windows.n_rows, n_tokens), "n_windows": len(counts),
                     "length": length, "facts": {**facts(), "content": windows.content, "manifest": windows.manifest},
                 },
             )  # fmt: skip
@@ -167,9 +168,9 @@ class TokenStore:
 
 def write_documents(folder: Path, documents: Iterable[str]) -> None:
     """One digest a line, in order."""
-    (folder / "documents.txt").write_text("".join(f"{line}\n" for line in sorted(documents)), encoding="ascii")
+    (folder / DOCUMENTS).write_text("".join(f"{line}\n" for line in sorted(documents)), encoding="ascii")
 
 
 def read_documents(folder: Path) -> frozenset[str]:
     """What `write_documents` wrote."""
-    return frozenset((folder / "documents.txt").read_text(encoding="ascii").split())
+    return frozenset((folder / DOCUMENTS).read_text(encoding="ascii").split())

@@ -66,7 +66,7 @@ class Pipeline:
 
         self.plan, self.run, self.catalog, self.device = plan, run, catalog, device
         self.say, self.bar, self.debug, self.snapshot_every_s = say, bar, debug, snapshot_every_s
-        self.sources: Sources = Sources(plan.datasets, run=run, catalog=catalog, device=device, progress=True)
+        self.sources: Sources = Sources(plan.datasets, run=run, catalog=catalog, device=device, progress=True, say=say)
         self.threads = provenance.n_threads()
         self.memory_gb: float | None = plan.budget.get("memory_gb")
         if self.memory_gb and device.startswith("cuda"):
@@ -134,9 +134,12 @@ class Pipeline:
     def _pass(self, cohorts: Sequence[Cohort], todo: Mapping[str, Sequence[Cell]]) -> None:
         """Cells that read the same tokens: trained in as few passes over them as parents and memory allow, then scored."""
         cells = [cell for cohort in cohorts for cell in todo[cohort.key]]
+        trained = {cell.cell_id for cell in cells if has_checkpoint(self.run.checkpoint(cell.cell_id), cell.cell_id)}
+        reads = [any(cell.cell_id not in trained for cell in todo[cohort.key]) for cohort in cohorts]
         started = time.perf_counter()
         try:
-            found = dict(zip((cohort.key for cohort in cohorts), self.sources.training_pass(cohorts), strict=True))
+            opened = self.sources.training_pass(cohorts, reads)
+            found = dict(zip((cohort.key for cohort in cohorts), opened, strict=True))
         except SaebenchError:
             raise  # bad input or a full disk: nothing of this run can be right, say so at once
         except Exception as error:
@@ -147,7 +150,6 @@ class Pipeline:
             return
         data_s = time.perf_counter() - started
         sources = {cell.cell_id: found[cohort.key] for cohort in cohorts for cell in todo[cohort.key]}
-        trained = {cell.cell_id for cell in cells if has_checkpoint(self.run.checkpoint(cell.cell_id), cell.cell_id)}
         for cell in cells:
             if cell.cell_id in trained:
                 self._drop_snapshot(cell)

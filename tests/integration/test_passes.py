@@ -74,9 +74,9 @@ def test_hookpoints_of_one_model_form_one_pass(folder: Path, tmp_path: Path, mon
     trained: list[int] = []
     opened, pass_of = Sources.training_pass, pipeline.Pipeline._wave
 
-    def opening(self: Any, cohorts: Any) -> Any:
+    def opening(self: Any, cohorts: Any, reads: Any) -> Any:
         passes.append([cohort.model.hookpoint_name for cohort in cohorts])
-        return opened(self, cohorts)
+        return opened(self, cohorts, reads)
 
     def wave(self: Any, cells: Any, *arguments: Any) -> None:
         trained.append(len(cells))

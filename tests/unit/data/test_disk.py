@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 from collections import namedtuple
@@ -14,6 +13,7 @@ from data_toys import Cohort, Evaluation, How, Use, sources
 
 from saebench.api import MachineError
 from saebench.data.disk import GB, Need, check_plan, folder_bytes, make_room, row_bytes, stored, window_bytes
+from saebench.data.manifests import write_manifest
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def disk(monkeypatch):
 def shelve(root, name, n_bytes, *, used=0, **key):
     folder = root / name
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps({"key": {"name": name, **key}}))
+    write_manifest(folder, {"name": name, **key}, {}, {})
     (folder / "x-00000.bin").write_bytes(b"0" * (n_bytes - (folder / "manifest.json").stat().st_size))
     os.utime(folder / "manifest.json", ns=(used, used))
 

@@ -10,6 +10,7 @@ import torch
 
 import saebench.data.store as store_module
 from saebench.api import ActivationBatch, MachineError, SuiteError
+from saebench.api.errors import Damaged
 from saebench.data.seeds import generator
 from saebench.data.store import ActivationStore
 
@@ -65,18 +66,16 @@ def test_content_does_not_depend_on_the_pieces(tmp_path):
     assert build(tmp_path / "c", {}, x + 1).vectors != one.vectors
 
 
-def test_reused_only_when_key_and_sizes_fit(tmp_path):
+def test_reused_only_when_key_and_version_fit(tmp_path, monkeypatch):
     folder = tmp_path / "s"
     build(folder, {"tokens": 5}, torch.ones(5, 2))
     assert ActivationStore.open(folder, {"tokens": 5}) is not None
-    assert ActivationStore.open(folder, {"tokens": 6}) is None
     assert ActivationStore.open(tmp_path / "none", {}) is None
-    shard = folder / "x-00000.bin"
-    shard.write_bytes(shard.read_bytes()[:-1])
-    assert ActivationStore.open(folder, {"tokens": 5}) is None
-    build(folder, {"tokens": 5}, torch.ones(5, 2))
-    (folder / "manifest.json").write_text("{")
-    assert ActivationStore.open(folder, {"tokens": 5}) is None
+    with pytest.raises(Damaged, match="it is the manifest of other data"):
+        ActivationStore.open(folder, {"tokens": 6})
+    monkeypatch.setattr(store_module, "STORE_VERSION", 99)
+    with pytest.raises(Damaged, match="version is 2; this saebench reads 99"):
+        ActivationStore.open(folder, {"tokens": 5})
 
 
 def test_a_build_that_breaks_leaves_nothing(tmp_path):
@@ -97,37 +96,60 @@ def test_a_full_disk_is_told_before_anything_is_made(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("column", ["x", "positions"])
-def test_a_shard_that_an_earlier_run_left_is_checked_when_first_read(column, tmp_path, monkeypatch):
+FILES = ["manifest.json", "documents.txt", "extras.safetensors", "x-00001.bin", "positions-00000.bin", "token_ids-00002.bin", "sequence_ids-00001.bin"]  # fmt: skip
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "harm", [flip, lambda path: path.write_bytes(path.read_bytes()[:-3]), lambda path: path.unlink(), lambda path: path.write_bytes(b"")]
+)  # fmt: skip
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_is_proven_when_the_store_is_opened(name, harm, tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "SHARD_BYTES", 160)  # 10 rows
     x = torch.randn(30, 4, generator=generator("x"))
     build(tmp_path / "s", {}, x)
-    path = tmp_path / "s" / f"{column}-00001.bin"
-    data = bytearray(path.read_bytes())
-    data[5] ^= 4
-    path.write_bytes(bytes(data))
-    store = ActivationStore.open(tmp_path / "s", {})
-    assert torch.equal(store.slice(0, 10).x, x[:10])
-    assert torch.equal(store.take(torch.tensor([25, 3])).x, x[[25, 3]])
-    with pytest.raises(
-        MachineError, match=rf"{column}-00001.bin: the stored activations are damaged.*Run the same command"
-    ):
-        store.slice(5, 15)
-    assert ActivationStore.open(tmp_path / "s", {}) is None  # set aside: it will be built anew
-    build(tmp_path / "s", {}, x)
-    assert torch.equal(ActivationStore.open(tmp_path / "s", {}).slice(0, 30).x, x)
+    harm(tmp_path / "s" / name)
+    with pytest.raises(Damaged, match=rf"{name}: (damaged|missing)"):
+        ActivationStore.open(tmp_path / "s", {})
+    assert torch.equal(build(tmp_path / "s", {}, x).slice(0, 30).x, x)
 
 
-def test_a_shard_is_checked_once_and_never_by_who_wrote_it(tmp_path, monkeypatch):
+def test_two_shards_in_each_others_place_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 160)
+    build(tmp_path / "s", {}, torch.randn(30, 4, generator=generator("x")))
+    one, two = tmp_path / "s" / "x-00000.bin", tmp_path / "s" / "x-00001.bin"
+    first = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(first)
+    with pytest.raises(Damaged, match=r"x-00000\.bin: damaged"):
+        ActivationStore.open(tmp_path / "s", {})
+
+
+def test_rows_that_nobody_reads_are_not_checked_and_others_once(tmp_path, monkeypatch):
     checked = []
-    digest_of = store_module.file_digest
-    monkeypatch.setattr(store_module, "file_digest", lambda path: checked.append(path.name) or digest_of(path))
+    prove_files = store_module.prove_files
+    monkeypatch.setattr(
+        store_module, "prove_files", lambda folder, manifest, names: checked.extend(names) or prove_files(folder, manifest, names)
+    )  # fmt: skip
     build(tmp_path / "s", {}, torch.ones(5, 2), tokens=False)
+    del checked[:]
     ActivationStore.open(tmp_path / "s", {}, checked=True).slice(0, 5)
     assert checked == []
-    store = ActivationStore.open(tmp_path / "s", {})
+    flip(tmp_path / "s" / "x-00000.bin")
+    store = ActivationStore.open(tmp_path / "s", {}, rows=False)
+    assert sorted(checked) == ["documents.txt", "extras.safetensors"]
+    with pytest.raises(Damaged, match=r"x-00000\.bin: damaged"):
+        store.slice(0, 5)
+    flip(tmp_path / "s" / "x-00000.bin")
+    del checked[:]
+    store = ActivationStore.open(tmp_path / "s", {}, rows=False)
     store.slice(0, 5), store.slice(0, 5)
-    assert checked == ["x-00000.bin"]
+    assert checked.count("x-00000.bin") == 1
 
 
 def test_half_precision_refuses_what_it_cannot_hold(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from data_toys import Cohort, Use, sources
 
 from saebench.api import SuiteError
+from saebench.api.errors import Damaged
 from saebench.data.opening import Meter
 from saebench.data.windows import TokenStore
 
@@ -40,19 +41,27 @@ def test_round_trip(built):
     assert store.documents == windows.documents
 
 
-def test_damage_and_other_keys_are_seen(built, tmp_path):
-    assert TokenStore.open(tmp_path / "t", {"a": 2}) is None
-    assert TokenStore.open(tmp_path / "none", {"a": 1}) is None
-    path = tmp_path / "t" / "windows.bin"
-    data = bytearray(path.read_bytes())
+@pytest.mark.parametrize("name", ["manifest.json", "windows.bin", "counts.bin", "documents.txt"])
+def test_damage_is_seen(built, name, tmp_path):
+    path = tmp_path / "t" / name
+    whole = path.read_bytes()
+    data = bytearray(whole)
     data[17] ^= 1
-    path.write_bytes(bytes(data))
-    assert TokenStore.open(tmp_path / "t", {"a": 1}) is None
-    data[17] ^= 1
-    path.write_bytes(bytes(data))
+    for harmed in (bytes(data), whole[:-3], b""):
+        path.write_bytes(harmed)
+        with pytest.raises(Damaged, match=f"{name}: damaged"):
+            TokenStore.open(tmp_path / "t", {"a": 1})
+    path.unlink()
+    with pytest.raises(Damaged, match=f"{name}: missing"):
+        TokenStore.open(tmp_path / "t", {"a": 1})
+    path.write_bytes(whole)
     assert TokenStore.open(tmp_path / "t", {"a": 1}) is not None
-    (tmp_path / "t" / "counts.bin").write_bytes(b"\0\0\0\0")
-    assert TokenStore.open(tmp_path / "t", {"a": 1}) is None
+
+
+def test_other_keys_are_seen(built, tmp_path):
+    assert TokenStore.open(tmp_path / "none", {"a": 1}) is None
+    with pytest.raises(Damaged, match="it is the manifest of other data"):
+        TokenStore.open(tmp_path / "t", {"a": 2})
 
 
 def test_a_short_corpus_says_how_many_rows_there_are(tmp_path, model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,7 +151,7 @@ class Evaluation:
     part: str | None = None
 
 
-def sources(folder: Path, *uses: Use, device: str = "cpu") -> Sources:
+def sources(folder: Path, *uses: Use, device: str = "cpu", say: Callable[[str], None] = print) -> Sources:
     return Sources(
-        {use.name: use for use in uses}, run=RunFolder(folder), catalog=Offers(), device=device, progress=False
+        {use.name: use for use in uses}, run=RunFolder(folder), catalog=Offers(), device=device, progress=False, say=say
     )
