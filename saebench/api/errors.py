@@ -9,10 +9,13 @@ SaebenchError                 everything that saebench raises on purpose; `exit_
     ├── Diverged              a loss or a parameter is not finite
     └── OverBudget            memory or another share would be exceeded
 
-A message says where, what was found, what is allowed, and the next step.
+A message says where, what was found, what is allowed, and the next step. Any exception, also one that cannot be printed, becomes
+text by `said`, `first_line`, `describe` or `recorded`.
 """
 
 from __future__ import annotations
+
+from saebench.api.text import one_line, shown, without_folders
 
 
 class SaebenchError(Exception):
@@ -70,3 +73,28 @@ class OverBudget(CellError):
     """A share (memory first of all) would be exceeded."""
 
     status = "over_budget"
+
+
+def said(error: BaseException) -> str:
+    """All that an exception says, fit to be printed; its type where it says nothing or cannot be printed."""
+    try:
+        text = str(error)
+    except Exception as unprintable:
+        return f"{type(error).__name__} (its text cannot be shown: {type(unprintable).__name__})"
+    return shown(text.strip()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, never empty, at most 1,000 characters."""
+    return one_line(said(error).splitlines()[0])
+
+
+def describe(error: BaseException) -> str:
+    """`TypeError: what it said`, on one line."""
+    name, line = type(error).__name__, first_line(error)
+    return line if line.startswith(name) else f"{name}: {line}"
+
+
+def recorded(error: BaseException) -> dict[str, str]:
+    """An exception as a record holds it: `{type, message}`, the same on every machine."""
+    return {"type": type(error).__name__, "message": without_folders(first_line(error))}

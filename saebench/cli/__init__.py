@@ -8,7 +8,7 @@ from importlib import import_module
 
 import click
 
-from saebench.cli.common import debug_wanted, fail
+from saebench.cli.common import debug_wanted, fail, say, use_plain_streams
 from saebench.version import __version__
 
 _COMMANDS = {
@@ -55,6 +55,7 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with the documented exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    use_plain_streams()
     try:
         # not cli.main(): that would end a broken pipe with status 1, which means a bug here
         with cli.make_context("saebench", arguments) as context:
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Abort:
         status = fail(KeyboardInterrupt())
     except click.ClickException as error:
-        error.show()
+        usage = error.ctx.get_usage() + "\n" if isinstance(error, click.UsageError) and error.ctx else ""
+        say(f"{usage}Error: {error.format_message()}")
         status = 2
     except BaseException as error:
         if isinstance(error, SystemExit | GeneratorExit):
@@ -72,6 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug_wanted(arguments):
             import traceback
 
-            traceback.print_exception(error)
+            say("".join(traceback.format_exception(error)))
         status = fail(error)
     sys.exit(status if isinstance(status, int) else 0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from saebench.cli.common import common, say
+from saebench.cli.common import common, emit, say
 
 if TYPE_CHECKING:
     from saebench.plan.model import Plan
@@ -79,9 +79,9 @@ def command(
     setting: dict[str, Any] = {"device": device, "rounds": rounds, "threads": threads or provenance.n_threads()}
     measured = bench.run(shapes, chosen, **setting, plugins=plugins, say=say)
     if as_json:
-        click.echo(json.dumps(bench_report.as_data(measured, chosen, **setting), indent=2, sort_keys=True))
+        emit(json.dumps(bench_report.as_data(measured, chosen, **setting), indent=2, sort_keys=True))
     else:
-        click.echo(bench_report.page(measured, chosen, **setting))
+        emit(bench_report.page(measured, chosen, **setting))
 
 
 def _plan(suite: str, device: str, plugins: tuple[Path, ...]) -> Plan:

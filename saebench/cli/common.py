@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from saebench.api.errors import SaebenchError
+from saebench.api.errors import SaebenchError, describe, said
+from saebench.api.text import shown
 from saebench.artifacts.atomic import refuse
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -34,9 +36,14 @@ def debug_wanted(arguments: Sequence[str]) -> bool:
     return "--debug" in arguments
 
 
+def emit(text: str = "", *, end: str = "\n", bold: bool = False, err: bool = False) -> None:
+    """What a command prints. Names and messages come from files of others: no control character of theirs reaches a terminal."""
+    click.echo((click.style(shown(text), bold=True) if bold else shown(text)) + end, nl=False, err=err)
+
+
 def say(text: str) -> None:
     """One line to standard error: progress and remarks never mix with what a command prints."""
-    click.echo(text, err=True)
+    emit(text, err=True)
 
 
 def fail(error: BaseException) -> int:
@@ -51,7 +58,15 @@ def fail(error: BaseException) -> int:
     if isinstance(error, OSError) and (refusal := refuse(error, Path(error.filename or "the disk"))):
         error = refusal
     if isinstance(error, SaebenchError):
-        say(f"saebench: {error}" if "\n" not in str(error) else f"saebench:\n{error}")
+        text = said(error)
+        say(f"saebench:\n{text}" if "\n" in text else f"saebench: {text}")
         return error.exit_status
-    say(f"saebench: this is a bug: {type(error).__name__}: {error}. Run again with --debug and report the traceback.")
+    say(f"saebench: this is a bug: {describe(error)}. Run again with --debug and report the traceback.")
     return 1
+
+
+def use_plain_streams() -> None:
+    """A terminal that cannot show a character (`LANG=C`) gets its escape, not an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common
+from saebench.cli.common import common, emit
 
 DIFFERENT = 6
 
@@ -26,11 +26,11 @@ def command(a: Path, b: Path, show_all: bool, plugins: tuple[Path, ...], debug: 
 
     differences = diff(a, b)
     if not differences:
-        click.echo("equal facts")
+        emit("equal facts")
         return 0
     shown = differences if show_all else differences[:20]
     for difference in shown:
-        click.echo(str(difference))
+        emit(str(difference))
     if len(shown) < len(differences):
-        click.echo(f"... and {len(differences) - len(shown)} more (--all shows them)")
+        emit(f"... and {len(differences) - len(shown)} more (--all shows them)")
     return DIFFERENT

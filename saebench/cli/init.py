@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common
+from saebench.cli.common import common, emit
 
 
 @click.command("init")
@@ -22,4 +22,4 @@ def command(model: str, text: str, hookpoint: str | None, plugins: tuple[Path, .
     """
     from saebench.jobs import starter
 
-    click.echo(starter(model, text, hookpoint=hookpoint, plugins=plugins), nl=False)
+    emit(starter(model, text, hookpoint=hookpoint, plugins=plugins), end="")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common
+from saebench.cli.common import common, emit
 
 
 @click.command("leaderboard")
@@ -23,4 +23,4 @@ def command(folders: tuple[Path, ...], out: Path | None, plugins: tuple[Path, ..
 
     target = out or folders[0] / "leaderboard"
     build(list(folders), target)
-    click.echo(str(target / "index.html"))
+    emit(str(target / "index.html"))

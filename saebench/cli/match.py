@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from saebench.cli.common import common, say
+from saebench.cli.common import common, emit, say
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -92,4 +92,4 @@ def command(
     if picture is not None:
         save_picture(comparison, picture)
         say(f"written: {picture}")
-    click.echo(text if as_json else page(comparison))
+    emit(text if as_json else page(comparison))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common, say
+from saebench.cli.common import common, emit, say
 
 
 @click.command("plan")
@@ -42,4 +42,4 @@ def command(
     from saebench.plan import print_plan
 
     plan = plan_suite(suite, out=out, device=device, measure=measure, fresh=fresh, plugins=plugins, say=say)
-    click.echo(json.dumps(plan.to_json(), indent=2, sort_keys=True) if as_json else print_plan(plan))
+    emit(json.dumps(plan.to_json(), indent=2, sort_keys=True) if as_json else print_plan(plan))

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from saebench.cli.common import common
+from saebench.cli.common import common, emit
 
 
 def _rows(catalog: Any) -> dict[str, list[dict[str, Any]]]:
@@ -58,23 +58,21 @@ def command(as_json: bool, plugins: tuple[Path, ...], debug: bool) -> None:
 
     rows = _rows(load_catalog(plugins))
     if as_json:
-        click.echo(json.dumps(rows, indent=2, sort_keys=True))
+        emit(json.dumps(rows, indent=2, sort_keys=True))
         return
     width = max(60, min(shutil.get_terminal_size().columns, 120))
     for kind in ("architectures", "datasets", "metrics"):
-        click.echo(click.style(kind, bold=True))
+        emit(kind, bold=True)
         for row in rows[kind]:
             text = row.get("description") or ", ".join(row.get("ids", ()))
             head = f"  {row['name']:<20} {row['version']:<4}"
-            click.echo(
-                textwrap.fill(text, width, initial_indent=head, subsequent_indent=" " * 27, break_on_hyphens=False)
-            )
-            click.echo(f"{'':<27}{row['distribution']} {row['distribution_version']}")
-        click.echo()
+            emit(textwrap.fill(text, width, initial_indent=head, subsequent_indent=" " * 27, break_on_hyphens=False))
+            emit(f"{'':<27}{row['distribution']} {row['distribution_version']}")
+        emit()
     if rows["problems"]:
-        click.echo(click.style("problems", bold=True))
+        emit("problems", bold=True)
         for problem in rows["problems"]:
-            click.echo(
+            emit(
                 textwrap.fill(
                     f"{problem['name']} ({problem['distribution']}): {problem['message']}",
                     width,
@@ -83,6 +81,6 @@ def command(as_json: bool, plugins: tuple[Path, ...], debug: bool) -> None:
                 )
             )
             if debug:
-                click.echo(textwrap.indent(problem["details"], "      "))
+                emit(textwrap.indent(problem["details"], "      "))
     else:
-        click.echo("no problems")
+        emit("no problems")

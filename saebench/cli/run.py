@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common, say
+from saebench.cli.common import common, emit, say
 
 
 @click.command("run")
@@ -52,6 +52,6 @@ def command(
             say=say,
             debug=debug,
         )
-    click.echo(result.table)
-    click.echo(f"leaderboard: {result.leaderboard / 'index.html'}")
+    emit(result.table)
+    emit(f"leaderboard: {result.leaderboard / 'index.html'}")
     return result.exit_status

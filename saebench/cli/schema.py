@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common
+from saebench.cli.common import common, emit
 
 
 @click.command("schema")
@@ -17,4 +17,4 @@ def command(plugins: tuple[Path, ...], debug: bool) -> None:
     from saebench.config import json_schema
     from saebench.host import load_catalog
 
-    click.echo(json.dumps(json_schema(load_catalog(plugins)), indent=2, sort_keys=True))
+    emit(json.dumps(json_schema(load_catalog(plugins)), indent=2, sort_keys=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
-from saebench.cli.common import common
+from saebench.cli.common import common, emit
 
 
 @click.command("status")
@@ -22,16 +22,14 @@ def command(folder: Path, as_json: bool, plugins: tuple[Path, ...], debug: bool)
 
     status = read_status(folder)
     if as_json:
-        click.echo(
-            json.dumps({**asdict(status), "counts": status.counts(), "seconds_left": status.seconds_left()}, indent=2)
-        )
+        emit(json.dumps({**asdict(status), "counts": status.counts(), "seconds_left": status.seconds_left()}, indent=2))
         return
     rows: dict[tuple[str, str], list[str]] = {}
     for cell in status.cells:
         mark = {"ok": "done", "left": "left"}.get(cell.state, cell.state)
         seconds = f" {(cell.train_s or 0) + (cell.score_s or 0):.1f}s" if cell.state == "ok" else ""
         rows.setdefault((cell.entry, cell.point), []).append(f"s{cell.init_seed} {mark}{seconds}")
-    click.echo(
+    emit(
         tabulate(
             [[entry, point, ", ".join(cells)] for (entry, point), cells in rows.items()],
             headers=["entry", "point", "seeds"],
@@ -40,10 +38,10 @@ def command(folder: Path, as_json: bool, plugins: tuple[Path, ...], debug: bool)
     )
     for cell in status.cells:
         if cell.error:
-            click.echo(f"{cell.entry} {cell.point} s{cell.init_seed} {cell.state}: {cell.error}")
+            emit(f"{cell.entry} {cell.point} s{cell.init_seed} {cell.state}: {cell.error}")
     counts = ", ".join(
         f"{count} {'done' if state == 'ok' else state}" for state, count in sorted(status.counts().items())
     )
     left = status.seconds_left()
     ends = f"; about {left:.0f} s left" if left else ""
-    click.echo(f"{status.suite}: {counts}{ends}" + ("; running now" if status.running else ""))
+    emit(f"{status.suite}: {counts}{ends}" + ("; running now" if status.running else ""))

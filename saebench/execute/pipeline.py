@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from saebench.api.errors import CellError, MachineError, SaebenchError, SuiteError
+from saebench.api.errors import CellError, MachineError, SaebenchError, SuiteError, recorded
 from saebench.artifacts import RunFolder, has_checkpoint, read_record, save_arrays, write_record
 from saebench.execute import provenance
 from saebench.execute.groups import GroupRunner
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from saebench.host import Catalog
 
 GB = 1_000_000_000
-
-
-def _error(error: BaseException) -> dict[str, str]:
-    lines = str(error).strip().splitlines()
-    return {"type": type(error).__name__, "message": lines[0] if lines else type(error).__name__}
 
 
 class Pipeline:
@@ -146,7 +141,7 @@ class Pipeline:
             if self.debug:
                 raise
             for cell in cells:  # a dataset plugin's bug: its cells fail, the others go on
-                self._write(cell, CellOutcome("failed", _error(error)))
+                self._write(cell, CellOutcome("failed", recorded(error)))
             return
         data_s = time.perf_counter() - started
         sources = {cell.cell_id: found[cohort.key] for cohort in cohorts for cell in todo[cohort.key]}
@@ -208,11 +203,11 @@ class Pipeline:
         except (KeyboardInterrupt, MachineError):
             raise
         except SaebenchError as error:
-            outcome = CellOutcome(error.status if isinstance(error, CellError) else "failed", _error(error))
+            outcome = CellOutcome(error.status if isinstance(error, CellError) else "failed", recorded(error))
         except Exception as error:
             if self.debug:
                 raise
-            outcome = CellOutcome("failed", _error(error))
+            outcome = CellOutcome("failed", recorded(error))
         outcome.observer_errors += errors
         self._write(cell, outcome, started)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saebench.api.errors import SuiteError
+from saebench.api.errors import SuiteError, describe
 from saebench.artifacts import RunFolder, read_record
 from saebench.execute.folder import is_running
 
@@ -83,6 +83,6 @@ def read_status(root: Path) -> RunStatus:
         cells = tuple(_cell(run, cell) for cell in plan["cells"])
     except (ValueError, KeyError, TypeError) as error:
         raise SuiteError(
-            f"{run.plan}: not readable as a plan ({type(error).__name__}: {error}). Run the suite again to write it anew."
+            f"{run.plan}: not readable as a plan ({describe(error)}). Run the suite again to write it anew."
         ) from error
     return RunStatus(plan["suite"], is_running(root), cells)

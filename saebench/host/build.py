@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from saebench.api.codes import SparseCodes
-from saebench.api.errors import Damaged, PluginError, SaebenchError
+from saebench.api.errors import Damaged, PluginError, SaebenchError, describe, first_line
 from saebench.api.specs import ArchitectureSpec, Cost, Site, resolve
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def parse_config(spec: ArchitectureSpec, config: Mapping[str, Any]) -> Any:
         return spec.config(**{name: _tupled(value) for name, value in config.items()})
     except (TypeError, ValueError) as error:
         raise PluginError(
-            f"architecture '{spec.name}' {spec.version}: its config class refuses {dict(config)}: {error}"
+            f"architecture '{spec.name}' {spec.version}: its config class refuses {dict(config)}: {first_line(error)}"
         ) from error
 
 
@@ -93,9 +93,7 @@ def part_cost(part: PartLike, base: PartLike | None, site: Site, catalog: Catalo
     except SaebenchError:
         raise
     except Exception as error:
-        raise PluginError(
-            f"architecture '{spec.name}' {spec.version}: cost raised {type(error).__name__}: {error}"
-        ) from error
+        raise PluginError(f"architecture '{spec.name}' {spec.version}: cost raised {describe(error)}") from error
     if not isinstance(cost, Cost):
         raise PluginError(
             f"architecture '{spec.name}' {spec.version}: cost must return saebench.api.Cost, got {type(cost).__name__}"
@@ -160,7 +158,7 @@ def _call_build(
     except SaebenchError:
         raise
     except Exception as error:
-        raise PluginError(f"{who}: build raised {type(error).__name__}: {error}") from error
+        raise PluginError(f"{who}: build raised {describe(error)}") from error
     if not isinstance(module, torch.nn.Module):
         raise PluginError(f"{who}: build must return a torch.nn.Module, got {type(module).__name__}")
     missing = [name for name in REQUIRED if not callable(getattr(module, name, None))]
@@ -216,7 +214,7 @@ def load_module(folder: Path, catalog: Catalog) -> tuple[torch.nn.Module, dict[s
         site = Site(**meta["site"])
         float(meta["input_scale"])
     except (KeyError, TypeError, ValueError) as error:
-        raise Damaged(f"{folder / META}: damaged ({type(error).__name__}: {error})") from error
+        raise Damaged(f"{folder / META}: damaged ({describe(error)})") from error
     # the seed is of no consequence: every tensor is overwritten, strictly
     module = build_module(part, base, site=site, generator=torch.Generator().manual_seed(0), catalog=catalog)
     _load_state(module, tensors, f"{folder}: architecture '{part.architecture}' {part.version}")

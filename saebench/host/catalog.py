@@ -11,9 +11,10 @@ from typing import Any, Generic, TypeVar
 
 import pluggy
 
-from saebench.api.errors import PluginError, SuiteError
+from saebench.api.errors import PluginError, SuiteError, describe
 from saebench.api.specs import ArchitectureSpec, CellMetricSpec, DatasetSpec, GroupMetricSpec
-from saebench.host.discovery import Origin, PluginProblem, _describe, new_manager, register_all
+from saebench.api.text import without_folders
+from saebench.host.discovery import Origin, PluginProblem, new_manager, register_all
 
 SpecT = TypeVar("SpecT", ArchitectureSpec, DatasetSpec, CellMetricSpec, GroupMetricSpec, covariant=True)
 
@@ -85,7 +86,7 @@ class Catalog:
             try:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
             except Exception as error:
-                errors.append(f"{implementation.plugin_name}: {hook} raised {_describe(error)}")
+                errors.append(f"{implementation.plugin_name}: {hook} raised {without_folders(describe(error))}")
         return errors
 
     def _find(self, offers: Mapping[str, Offer[SpecT]], name: str, what: str) -> Offer[SpecT]:
@@ -164,7 +165,7 @@ def load_catalog(files: Sequence[Path] = ()) -> Catalog:
                         for spec in _specs_of(function, allowed)
                     ]
         except Exception as error:
-            catalog.problems.append(PluginProblem(origin, _describe(error), traceback.format_exc()))
+            catalog.problems.append(PluginProblem(origin, describe(error), traceback.format_exc()))
             manager.unregister(plugin)
             continue
         catalog.origins.append(origin)

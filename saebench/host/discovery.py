@@ -14,7 +14,7 @@ from typing import Any
 import pluggy
 
 from saebench.api import hookspecs
-from saebench.api.errors import PluginError
+from saebench.api.errors import PluginError, describe
 from saebench.api.markers import ENTRY_POINT_GROUP, PROJECT
 
 _HOOK_PREFIX = "saebench_"
@@ -37,11 +37,6 @@ class PluginProblem:
     origin: Origin
     message: str
     details: str = ""
-
-
-def _describe(error: BaseException) -> str:
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
 
 
 def new_manager() -> pluggy.PluginManager:
@@ -118,7 +113,7 @@ def register_all(
         except BaseException as error:  # a plugin may even call sys.exit at import
             if plugin is not None and manager.is_registered(plugin):
                 manager.unregister(plugin)
-            problems.append(PluginProblem(origin, _describe(error), traceback.format_exc()))
+            problems.append(PluginProblem(origin, describe(error), traceback.format_exc()))
 
     for origin, point in _installed():
         register(origin, point.load)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saebench.api.errors import SuiteError
+from saebench.api.errors import SuiteError, describe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,7 +45,7 @@ def read_tensors(path: Path) -> dict[str, Floats]:
     except Exception as error:  # each reader has exceptions of its own; all mean that the file cannot be used
         more = " Only tensors are read, never pickled code." if path.suffix == ".pt" else ""
         raise SuiteError(
-            f"{path}: not readable as {path.suffix[1:]} ({type(error).__name__}: {_first_line(error)}).{more} Save its tensors again."
+            f"{path}: not readable as {path.suffix[1:]} ({describe(error)}).{more} Save its tensors again."
         ) from error
     if not isinstance(found, Mapping):
         found = {"": found}
@@ -64,7 +64,3 @@ def _array(value: Any) -> Floats | None:
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         return None
     return value if value.dtype == np.float64 else value.astype(np.float32, copy=False)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:160]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from saebench.api.errors import SuiteError
+from saebench.api.errors import SuiteError, first_line
 from saebench.config import Problems, Suite
 from saebench.config.problems import Path
 from saebench.host import Catalog
@@ -55,7 +55,7 @@ def control_arms(suite: Suite, catalog: Catalog, arms: Sequence[Arm]) -> tuple[l
             try:
                 found.stop()
             except SuiteError as error:
-                warnings.append(f"{name} at {_place(reference)} is left out: {str(error).splitlines()[0]}")
+                warnings.append(f"{name} at {_place(reference)} is left out: {first_line(error)}")
     return made, tuple(warnings)
 
 

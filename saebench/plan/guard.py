@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from saebench.api.errors import PluginError, SaebenchError, SuiteError
+from saebench.api.errors import PluginError, SaebenchError, SuiteError, describe
 from saebench.host import Offer
 
 T = TypeVar("T")
@@ -27,5 +27,5 @@ def ask(offer: Offer[Any], what: str, call: Callable[..., T], *arguments: Any) -
         raise SuiteError(f"{error.filename or offer.spec.name}: cannot be read ({error.strerror or error}).") from error
     except Exception as error:
         raise PluginError(
-            f"{offer.spec.name} of {offer.distribution} {offer.version}: {what} raised {type(error).__name__}: {error}. This is a bug of the plugin."
+            f"{offer.spec.name} of {offer.distribution} {offer.version}: {what} raised {describe(error)}. This is a bug of the plugin."
         ) from error

@@ -20,13 +20,9 @@ from saebench.api import (
     Stream,
     resolve,
 )
+from saebench.api.errors import describe
+from saebench.api.text import without_folders
 from saebench.artifacts import canonical_json
-
-
-def describe(error: BaseException) -> str:
-    """`TypeError: what it said`, on one line."""
-    first = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {first[0]}" if first else type(error).__name__
 
 
 def null_result(spec: CellMetricSpec | GroupMetricSpec, reason: str) -> MetricResult:
@@ -67,7 +63,7 @@ def guarded(spec: CellMetricSpec | GroupMetricSpec, call: Callable[[], object]) 
     except (MemoryError, MachineError):
         raise
     except Exception as error:
-        return null_result(spec, describe(error))
+        return null_result(spec, without_folders(describe(error)))
 
 
 class Accumulator:
@@ -104,7 +100,7 @@ class Accumulator:
         except MemoryError:
             raise
         except Exception as error:
-            self._error = describe(error)
+            self._error = without_folders(describe(error))
 
 
 def measure_group(spec: GroupMetricSpec, members: Sequence[GroupMember]) -> MetricResult:
@@ -120,7 +116,7 @@ def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
             canonical_json(value)
             plain[name] = value
         except (TypeError, ValueError) as error:
-            plain[name] = {"error": f"not written: {describe(error)}"}
+            plain[name] = {"error": f"not written: {without_folders(describe(error))}"}
     return plain
 
 

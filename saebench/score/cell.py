@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from saebench.api import CellMetricSpec, Cost, MetricResult, ScoringFacts, Site, TrainingFacts
+from saebench.api.errors import describe
+from saebench.api.text import without_folders
 from saebench.host import Catalog
 from saebench.host.build import part_cost
 from saebench.plan.model import Cell, DatasetUse
-from saebench.score.accumulators import Accumulator, decode_tokens, describe, plain_details
+from saebench.score.accumulators import Accumulator, decode_tokens, plain_details
 from saebench.score.combine import Part, combine, info_json
 from saebench.score.passes import EvaluationSource, Firing, Runner, metric_context, run_pass
 from saebench.score.validation import validate
@@ -178,7 +180,7 @@ def _sae_facts(sae: Any) -> dict[str, Any]:
         facts: Mapping[str, Any] = tell()
         return plain_details(dict(facts))
     except Exception as error:
-        return {"error": describe(error)}
+        return {"error": without_folders(describe(error))}
 
 
 def _cost(cell: Cell, catalog: Catalog) -> Cost:

@@ -22,6 +22,7 @@ from saebench.api import (
     Stream,
     TrainingFacts,
 )
+from saebench.api.errors import describe
 from saebench.host.build import normalise_codes
 from saebench.plan.model import Cell
 from saebench.score.accumulators import Accumulator
@@ -136,7 +137,7 @@ class Runner:
         except PluginError:
             raise
         except Exception as error:
-            raise PluginError(f"{self.label}: encode raised {type(error).__name__}: {error}") from error
+            raise PluginError(f"{self.label}: encode raised {describe(error)}") from error
         _wait(x)
         self.facts.encode_s += time.perf_counter() - started
         self.facts.encoded_tokens += x.shape[0]
@@ -149,7 +150,7 @@ class Runner:
         except PluginError:
             raise
         except Exception as error:
-            raise PluginError(f"{self.label}: decode raised {type(error).__name__}: {error}") from error
+            raise PluginError(f"{self.label}: decode raised {describe(error)}") from error
         if not isinstance(x_hat, Tensor) or x_hat.shape != (codes.n_rows, self.d_out):
             found = list(x_hat.shape) if isinstance(x_hat, Tensor) else type(x_hat).__name__
             raise PluginError(f"{self.label}: decode must return [{codes.n_rows}, {self.d_out}], got {found}")

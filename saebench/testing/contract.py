@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from saebench.api import ActivationBatch, ArchitectureSpec, LossTerms, Site, SparseCodes, StepInfo, UnitRows, resolve
+from saebench.api.errors import describe, said
 from saebench.testing.gradients import check_gradients
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def _run(case: _Case) -> Iterator[Check]:
             yield Check(
                 name,
                 "fail",
-                f"{type(error).__name__}: {error}" if not isinstance(error, AssertionError) else str(error),
+                describe(error) if not isinstance(error, AssertionError) else said(error),
             )
         else:
             yield Check(name, "pass")

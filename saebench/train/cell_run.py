@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import AfterStep, CellError, Diverged, MachineError, OverBudget, PluginError, Site, StepInfo
+from saebench.api.errors import recorded
 from saebench.artifacts.atomic import refuse
 from saebench.data.seeds import generator as seeded
 from saebench.host import Catalog
@@ -95,7 +96,7 @@ class CellRun:
     def _fail(self, status: str, error: BaseException) -> None:
         outcome = self.outcome
         outcome.status = status
-        outcome.error = {"type": type(error).__name__, "message": str(error) or type(error).__name__}
+        outcome.error = recorded(error)
         outcome.traceback = traceback.format_exc()
 
     def skip(self, message: str) -> None:

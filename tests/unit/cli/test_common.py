@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,9 +51,6 @@ def test_bad_arguments(arguments: list[str], status: int, words: str, capsys: py
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
-    import subprocess
-    import sys
-
     code = "import sys; from saebench.cli import main; main(['plugins', '--json'])"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
@@ -75,3 +76,48 @@ def test_plugins_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     shown = json.loads(capsys.readouterr().out)
     assert set(shown) == {"architectures", "datasets", "metrics", "problems"}
     assert {"name", "version", "distribution", "distribution_version"} <= set(shown["architectures"][0])
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("never")
+
+
+def test_an_error_that_cannot_be_printed_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail(Unprintable()) == 1
+    assert "this is a bug: Unprintable (its text cannot be shown: RuntimeError)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "a\x1b[2Jb.yaml"],
+        ["plan", "a\udcffb.yaml"],
+        ["status", "a\x1b[2J"],
+        ["a\x1b[2J"],
+        ["run", "--a\x1b[2J"],
+        ["run", "--executor", "a\x1b[2J"],
+        ["leaderboard", "a\x9b2J"],
+        ["diff", "a\x1b", "b"],
+        ["match", "a\x1b", "b"],
+        ["init", "--model", "a\x1b", "--text", "b"],
+    ],
+)
+def test_control_characters_never_reach_a_terminal(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--debug"])
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    text = (captured.out + captured.err).replace("\n", "").replace("\t", "")
+    assert text.isprintable()
+    assert any(escape in text for escape in (r"\x1b", r"\x9b", r"\udcff"))
+
+
+def test_a_terminal_without_the_characters_gets_escapes(tmp_path: Path) -> None:
+    code = "from saebench.cli.common import emit, use_plain_streams; use_plain_streams(); emit('→')"
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "\\u2192\n"

@@ -1,0 +1,41 @@
+"""Text that others wrote, made fit for a terminal, a page or a record."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_KEPT = "\n\t\u00a0\u202f"
+_ROOT = r"(?:file://)?(?:~?/|~\\|[A-Za-z]:[/\\])"
+_PART = r"[^\s'\"`<>()\[\]{},;|:/\\]"
+_ABSOLUTE = re.compile(rf"(?<![\w./\\~$%-])(?!//){_ROOT}(?:{_PART}+[/\\]+)*({_PART}*)")
+_QUOTED = re.compile(rf"(['\"]){_ROOT}[^\n'\"]*?([^\n'\"/\\]*)[/\\]*\1")
+
+
+def shown(text: str) -> str:
+    r"""`text` as it may be printed: whatever moves a cursor, hides or turns what is read is written out (`\x1b`, `\u202e`, `\ud800`).
+
+    Line breaks and tabs stay; `one_line` takes these out too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in _KEPT else _escape(char) for char in text)
+
+
+def one_line(text: str, limit: int = 1000) -> str:
+    """`text` on one line of at most `limit` characters, fit to be printed."""
+    line = shown(" ".join(text[: 4 * limit].split()))
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def without_folders(text: str) -> str:
+    """`text` with every absolute path cut to its last part: what is published tells nothing of the folders of a machine."""
+    home = str(Path.home())  # a user's name may hold blanks, which end a path where no quotes do
+    if len(home) > 1:
+        text = text.replace(home, "~")
+    text = _QUOTED.sub(lambda match: match[1] + match[2] + match[1], text)
+    return _ABSOLUTE.sub(lambda match: match[1] or match[0], text)
