@@ -24,6 +24,8 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from saebench.data.hf import cache_argument, cache_of
+
 BAR = 0.85
 """The model needs at most this share of the bits of `xz -9e`."""
 
@@ -122,8 +124,8 @@ def sample(model: Any, tokenizer: Any, n_tokens: int, seed: int) -> str:
     generator = torch.Generator().manual_seed(seed)
     token, past, ids = torch.tensor([[tokenizer.bos_token_id]]), None, []
     for _ in range(n_tokens):
-        output = model(token, past_key_values=past, use_cache=True)
-        past = output.past_key_values
+        output = model(token, **cache_argument(model, past))
+        past = cache_of(model, output)
         token = torch.multinomial(output.logits[:, -1].float().softmax(-1), 1, generator=generator)
         if token.item() == tokenizer.eos_token_id:
             break

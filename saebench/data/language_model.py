@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saebench.api.errors import SuiteError
+from saebench.data.hf import cache_switch
 from saebench.data.models import (
     ModelFacts,
     describe_model,
@@ -24,7 +25,7 @@ from saebench.data.models import (
 )
 from saebench.data.sampling import sample
 from saebench.data.splicing import CleanPass, Splicer
-from saebench.data.trace import cache_argument, first_tensor
+from saebench.data.trace import first_tensor
 
 if TYPE_CHECKING:
     from saebench.host import Catalog
@@ -179,7 +180,7 @@ class LanguageModel:
     def run(self, ids: Tensor, **arguments: Any) -> Any:
         """One forward without a cache."""
         with torch.no_grad():
-            return self.model(input_ids=ids.to(self.device), **cache_argument(self.model, False), **arguments)
+            return self.model(input_ids=ids.to(self.device), **cache_switch(self.model, False), **arguments)
 
     def activations(self, ids: Tensor, hookpoint: str) -> Tensor:
         """`[S, T, d]` float32 output of the module at `hookpoint` on `ids [S, T]`; nothing behind it runs."""

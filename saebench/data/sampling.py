@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from saebench.api.errors import SuiteError
-from saebench.data.trace import cache_argument
+from saebench.data.hf import cache_argument, cache_of, cache_switch
 
 if TYPE_CHECKING:
     from saebench.data.language_model import LanguageModel
@@ -99,10 +99,10 @@ def _sample_rows(
     with torch.no_grad():
         for position in range(1, length):
             if cache is not None:
-                out = lm.model(input_ids=ids[:, position - 1 : position], past_key_values=cache, use_cache=True)
+                out = lm.model(input_ids=ids[:, position - 1 : position], **cache_argument(lm.model, cache))
             else:
-                out = lm.model(input_ids=ids[:, :position], **cache_argument(lm.model, use_cache))
-            cache = getattr(out, "past_key_values", None) if use_cache else None
+                out = lm.model(input_ids=ids[:, :position], **cache_switch(lm.model, use_cache))
+            cache = cache_of(lm.model, out) if use_cache else None
             chosen = choose(
                 next_probabilities(out.logits[:, -1, : lm.vocab_size], temperature=temperature, top_p=top_p),
                 uniform[:, position - 1],

@@ -5,7 +5,6 @@ The model may hold real weights or stand on the meta device, where the forward c
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from saebench.data.hf import cache_switch
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,6 @@ def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList] | None:
     return max(found, key=lambda item: len(item[1]), default=None)
 
 
-def cache_argument(model: nn.Module, use: bool) -> dict[str, bool]:
-    """`{"use_cache": use}` for a model that knows the word."""
-    return {"use_cache": use} if "use_cache" in inspect.signature(model.forward).parameters else {}
-
-
 @contextmanager
 def _recording(model: nn.Module, ran: dict[str, Ran]) -> Iterator[None]:
     flops = 0
@@ -112,7 +108,7 @@ def trace(model: nn.Module, *, causal: bool, tokens: int = 4) -> Trace:
         ran: dict[str, Ran] = {}
         try:
             with torch.no_grad(), _recording(model, ran):
-                model(input_ids=ids, **mask, **cache_argument(model, False))
+                model(input_ids=ids, **mask, **cache_switch(model, False))
         except Exception as error:
             errors.append(error)
             continue
