@@ -40,7 +40,7 @@ from saebench.api.specs import (
     TrainDefaults,
     resolve,
 )
-from saebench.api.splits import Split, document_digest, is_held_out, split_of
+from saebench.api.splits import Split, document_digest, folded, is_held_out, split_of
 from saebench.api.values import Direction, MetricInfo, MetricResult, MetricValue, Unit
 
 __all__ = [
@@ -96,6 +96,7 @@ __all__ = [
     "UnitRows",
     "document_digest",
     "file_manifest",
+    "folded",
     "hookimpl",
     "hookspec",
     "is_held_out",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,9 +25,9 @@ class Document:
     text: str
     name: str = ""
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of the text."""
+        """SHA-256 of the folded text (`saebench.api.splits.folded`)."""
         return document_digest(self.text)
 
 

@@ -9,6 +9,7 @@ _SPECIAL = "left out of activations in training and scoring; they keep their own
 
 POLICIES: Mapping[str, Mapping[str, Any]] = {
     "text": {
+        "held_out": "one document in five, by SHA-256 of the text without case, Unicode form (NFKC) and blanks",
         "bos": "first token of every window",
         "separator": "bos between documents",
         "packing": "documents joined, cut into windows of the context length; the last short window is dropped",

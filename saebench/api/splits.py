@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
+from functools import cache
 from typing import Literal
 
 Split = Literal["train", "held-out"]
@@ -10,9 +12,32 @@ Split = Literal["train", "held-out"]
 HELD_OUT_ONE_IN = 5
 
 
+@cache
+def _ignored() -> dict[int, None]:
+    """What does not tell documents apart: blanks, control and format characters (BOM, zero-width blanks), variation selectors."""
+
+    def is_ignored(code: int) -> bool:
+        return unicodedata.category(chr(code)) in ("Cc", "Cf", "Zs", "Zl", "Zp") or 0xFE00 <= code <= 0xFE0F
+
+    planes = (*range(0x10000), *range(0xE0000, 0xE0200))  # the planes between hold next to none of them
+    return {code: None for code in planes if is_ignored(code)}
+
+
+def folded(text: str) -> str:
+    """The text without case, Unicode form (NFKC) and blanks: equal for documents that are copies of each other.
+
+    Empty where there is no text at all.
+    """
+    if text.isascii():
+        return text.lower().translate(_ignored())
+    # folding case can leave the normal form, hence the second NFKC (Unicode 3.13, D147)
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return text.translate(_ignored())
+
+
 def document_digest(text: str) -> str:
-    """SHA-256 (hex) of the document's UTF-8 text: its identity across datasets."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    """SHA-256 (hex) of the folded text: the document's identity across datasets. Copies share it; see `folded`."""
+    return hashlib.sha256(folded(text).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def split_of(digest: str) -> Split:

@@ -24,7 +24,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from saebench.api.splits import document_digest, is_held_out
+from saebench.api.packing import POLICIES
+from saebench.api.splits import is_held_out
 from saebench_plugins.core_datasets import docs_extract
 from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, EXTRACTOR_VERSION, STDLIB, Source, is_read
 
@@ -89,7 +90,7 @@ def without_near_duplicates(documents: Iterable[str]) -> list[str]:
     Returns:
         the kept documents in the order of their sha256.
     """
-    named = ((document_digest(text), text) for text in set(documents))
+    named = ((_sha256(text), text) for text in set(documents))
     ordered = sorted(named, key=lambda pair: (-len(pair[1]), pair[0]))
     vocabulary: dict[str, int] = {}
     seen: set[int] = set()
@@ -197,8 +198,13 @@ def _bytes(documents: Iterable[str]) -> int:
     return sum(len(text.encode()) for text in documents)
 
 
+def _sha256(text: str) -> str:
+    """Of the text to the letter; a document's identity (`document_digest`) knows less."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _digest(train: Sequence[str], held_out: Sequence[str]) -> str:
-    digests = sorted(document_digest(text) for documents in (train, held_out) for text in documents)
+    digests = sorted(_sha256(text) for documents in (train, held_out) for text in documents)
     return "sha256:" + hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -206,7 +212,7 @@ def _digest(train: Sequence[str], held_out: Sequence[str]) -> str:
 
 
 def _cache_key(versions: dict[str, str | None]) -> str:
-    content = json.dumps([EXTRACTOR_VERSION, CATALOGUE, versions], sort_keys=True)
+    content = json.dumps([EXTRACTOR_VERSION, POLICIES["text"]["held_out"], CATALOGUE, versions], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saebench.api.splits import document_digest, is_held_out
+from saebench.api.splits import is_held_out
 from saebench_plugins.core_datasets import docs_corpus, docs_extract
 from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, STDLIB, Source, is_read
 from saebench_plugins.core_datasets.docs_corpus import DocsCorpus, build_docs, without_near_duplicates
@@ -200,7 +200,7 @@ def test_near_duplicates_are_dropped_whatever_the_order() -> None:
     kept = without_near_duplicates(texts)
     assert len(kept) == 3
     assert {texts[3], texts[4]} < set(kept)
-    assert kept == sorted(kept, key=document_digest)
+    assert kept == sorted(kept, key=docs_corpus._sha256)
     for _ in range(5):
         rng.shuffle(texts)
         assert without_near_duplicates(texts + texts[:2]) == kept
@@ -219,7 +219,7 @@ def test_whole_corpus(whole: DocsCorpus) -> None:
     assert not any(is_held_out(text) for text in whole.train)
     assert all(is_held_out(text) for text in whole.held_out)
     assert 0.17 < len(whole.held_out) / len(everything) < 0.23
-    assert whole.train == sorted(whole.train, key=document_digest)
+    assert whole.train == sorted(whole.train, key=docs_corpus._sha256)
     assert manifest["documents"]["train"] == len(whole.train)
     assert manifest["bytes"]["held_out"] == sum(len(text.encode()) for text in whole.held_out) > 500_000
     assert sum(row["lines"] for row in manifest["distributions"]) < 1_300_000
