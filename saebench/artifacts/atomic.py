@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,23 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+_MADE = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>tmp|old)")
+
+
+def temporary_name(path: Path) -> Path:
+    """`.<name>.<8 hex digits>.tmp` beside `path`."""
+    return path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+
+
+def parse_temporary(name: str) -> tuple[str, str] | None:
+    """What a name made by `temporary_name` stands for, and its kind; None for any other name.
+
+    The kind is `tmp` for what is not yet, or no longer, of use, and `old` for a whole folder whose place nothing has taken yet.
+    """
+    found = _MADE.fullmatch(name)
+    return (found["name"], found["kind"]) if found else None
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; when the block ends well the file there takes `path`'s place, else it is removed.
@@ -58,7 +77,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         MachineError: The disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = temporary_name(path)
     with machine_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,9 +92,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Like `atomic_path` for a whole folder; an older folder of that name is replaced."""
+    """Like `atomic_path` for a whole folder; an older folder of that name is replaced.
+
+    That takes two renames. A kill between them leaves the older folder under its `.old` name: `settle` brings it back, `standing` finds it.
+    """
     path = Path(path)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = temporary_name(path)
+    old = temporary.with_suffix(".old")
     with machine_errors(path):
         try:
             temporary.mkdir(parents=True)
@@ -84,16 +107,57 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 if file.is_file():
                     with file.open("rb+") as handle:
                         os.fsync(handle.fileno())
-            if path.exists():
-                old = temporary.with_suffix(".old")
+            _sync_folder(temporary)
+            if os.path.lexists(path):
                 os.replace(path, old)
-                os.replace(temporary, path)
-                shutil.rmtree(old)
-            else:
-                os.replace(temporary, path)
+            os.replace(temporary, path)
             _sync_folder(path.parent)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if os.path.lexists(old):
+                # once the new folder stands, the older one is called what it is: of no use, even half removed
+                os.replace(old, temporary if os.path.lexists(path) else path)
+            remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a whole folder as far as the machine lets it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def standing(folder: Path) -> Path:
+    """The folder, or what a kill inside `atomic_folder` left of it: the older one under its `.old` name."""
+    found = [] if os.path.lexists(folder) or not folder.parent.is_dir() else _older(folder)
+    return found[0] if found else folder
+
+
+def _older(folder: Path) -> list[Path]:
+    """Its `.old` folders, newest first."""
+    found = [
+        path
+        for path in folder.parent.glob(f".{glob.escape(folder.name)}.*.old")
+        if parse_temporary(path.name) == (folder.name, "old") and path.is_dir() and not path.is_symlink()
+    ]
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+
+
+def settle(folder: Path) -> None:
+    """Ends what a kill inside `atomic_folder` left half done: the folder stands, whole, and no `.old` of it does.
+
+    Raises:
+        MachineError: The machine refuses to rename it.
+    """
+    for old in _older(folder):
+        with machine_errors(folder):
+            if os.path.lexists(folder):
+                useless = temporary_name(folder)
+                os.replace(old, useless)
+                remove(useless)
+            else:
+                os.replace(old, folder)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import Damaged, SuiteError
-from saebench.artifacts.atomic import atomic_folder, atomic_path, write_json
+from saebench.artifacts.atomic import atomic_folder, atomic_path, standing, write_json
 from saebench.artifacts.layout import CHECKPOINTS
 from saebench.artifacts.proof import check_seal, digest_of, prove, read_json, sealed
 
@@ -41,13 +41,15 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], meta: Mapping[s
 
 
 def read_meta(folder: Path, cell_id: str | None = None) -> dict[str, Any]:
-    """The JSON part of a checkpoint, verified against its own digest.
+    """The JSON part of a checkpoint, verified against its own digest. Where a kill cut its replacement short, the older one is read.
 
     Raises:
         SuiteError: The folder is no checkpoint.
         Damaged: It was changed, is of another cell than `cell_id` or its folder's name say, or of a version this saebench does not read.
         MachineError: The machine refuses to read it.
     """
+    here = folder.absolute()
+    folder = standing(folder)
     path = folder / META
     if not os.path.lexists(path) and not os.path.lexists(folder / TENSORS):
         raise SuiteError(
@@ -62,7 +64,6 @@ def read_meta(folder: Path, cell_id: str | None = None) -> dict[str, Any]:
         )
     check_seal(path, meta, SEAL)
     found = str(meta.get("cell_id"))
-    here = folder.absolute()
     expected = cell_id or (here.name if here.parent.name == CHECKPOINTS else found)
     if not found.startswith(expected):
         raise Damaged(f"{path}: damaged (it is the checkpoint of cell {found[:16]}, not of {expected[:16]})")
@@ -78,6 +79,7 @@ def read_checkpoint(folder: Path, cell_id: str | None = None) -> tuple[dict[str,
     from safetensors.torch import load_file
 
     meta = read_meta(folder, cell_id)
+    folder = standing(folder)
     prove(folder / TENSORS, meta.get("sha256"))
     return load_file(folder / TENSORS), meta
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from saebench.api.errors import SuiteError
 from saebench.artifacts import RunFolder, machine_errors
+from saebench.artifacts.leftovers import sweep
 
 LOCK = ".lock"
 
@@ -25,15 +25,6 @@ def move_aside(root: Path) -> Path | None:
     with machine_errors(root):
         root.rename(target)
     return target
-
-
-def sweep(root: Path) -> None:
-    """Removes temporary files and folders of a run that was killed (`.name.xxxxxxxx.tmp`)."""
-    for path in list(root.rglob(".*.tmp")) + list(root.rglob(".*.old")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -54,8 +45,9 @@ def locked(root: Path) -> Iterator[RunFolder]:
             raise SuiteError(
                 f"{root}: another saebench run works in this folder. Wait for it, or choose another folder with --out."
             ) from None
-        sweep(root)
-        yield RunFolder(root)
+        run = RunFolder(root)
+        sweep(run)
+        yield run
     finally:
         os.close(handle)  # the file stays: removing it would let two runs lock two different files of one name
 

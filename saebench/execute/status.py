@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api.errors import SuiteError, describe
-from saebench.artifacts import RunFolder, read_record
+from saebench.artifacts import RunFolder, read_record, standing
 from saebench.execute.folder import is_running
 
 
@@ -63,7 +63,7 @@ def _cell(run: RunFolder, cell: dict[str, Any]) -> CellStatus:
             times.get("train_s"),
             times.get("score_s"),
         )
-    state = "trained" if (run.checkpoint(cell["cell_id"]) / "sae.json").is_file() else "left"
+    state = "trained" if (standing(run.checkpoint(cell["cell_id"])) / "sae.json").is_file() else "left"
     return CellStatus(cell["entry"], cell["point"], cell["init_seed"], state, None, None, None)
 
 

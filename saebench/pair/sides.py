@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench.api.errors import Damaged, SuiteError
-from saebench.artifacts import RunFolder, read_arrays, read_meta, read_record, records_of
+from saebench.artifacts import RunFolder, read_arrays, read_meta, read_record, standing, records_of
 from saebench.artifacts.checkpoints import META, TENSORS
 from saebench.host.foreign import FORMATS, looked_for, read_foreign
 
@@ -86,7 +86,7 @@ def read_side(path: str | Path, *, catalog: Catalog) -> Side:
     path = Path(path)
     if path.name in (META, TENSORS) and (path.parent / META).is_file():
         path = path.parent
-    if (path / META).is_file():
+    if (standing(path) / META).is_file():
         return _checkpoint(path, catalog, detail=None)
     if path.suffix == ".json" and path.is_file() and path.name not in {format.config for format in FORMATS}:
         return _of_record(path, catalog)
@@ -118,7 +118,7 @@ def _of_record(path: Path, catalog: Catalog) -> Side:
             f"{path}: a record outside of a records/ folder does not say where its checkpoint stands. Give the checkpoint's folder."
         )
     folder = RunFolder(parents[0]).checkpoint(record["cell_id"])
-    if not folder.is_dir():
+    if not standing(folder).is_dir():
         status = record["facts"]["status"]
         why = "the records alone stand here" if status == "ok" else f"its cell is {status}"
         raise SuiteError(

@@ -22,8 +22,8 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 
 def test_what_a_killed_run_left_is_swept(tmp_path: Path) -> None:
     root = tmp_path / "run"
-    (root / "checkpoints" / ".abc.12345678.tmp").mkdir(parents=True)
-    (root / "checkpoints" / ".abc.12345678.tmp" / "x").write_text("half")
+    (root / "checkpoints" / ".0123456789abcdef.12345678.tmp").mkdir(parents=True)
+    (root / "checkpoints" / ".0123456789abcdef.12345678.tmp" / "x").write_text("half")
     (root / ".plan.json.12345678.tmp").write_text("half")
     (root / "keep.json").write_text("{}")
     with locked(root):

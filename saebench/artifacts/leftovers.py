@@ -1,0 +1,80 @@
+"""What a killed run left half made in its folder, known by the exact names that saebench itself writes there. Nothing else is ever touched."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from saebench.artifacts.atomic import parse_temporary, remove, settle
+from saebench.artifacts.layout import CHECKPOINTS, RunFolder
+
+_DIGEST = r"[0-9a-f]{16}"
+
+
+@dataclass(frozen=True)
+class _Room:
+    """A part of a run folder: how deep below it saebench writes, under which names, whole folders or files."""
+
+    name: str
+    depth: int
+    names: str
+    folders: bool = False
+
+
+_ROOMS = (
+    _Room(".", 0, r"plan\.json"),
+    _Room("records", 2, r".+-s\d+-[0-9a-f]{8}\.json"),
+    _Room("groups", 2, r".+-[0-9a-f]{8}\.json"),
+    _Room("arrays", 0, rf"(group-)?{_DIGEST}\.safetensors"),
+    _Room("leaderboard", 0, r"(index\.html|README\.md|data\.json|chart\.svg)"),
+    _Room(CHECKPOINTS, 0, _DIGEST, folders=True),
+    _Room("snapshots", 0, _DIGEST, folders=True),
+    _Room("activations", 0, _DIGEST, folders=True),
+)
+
+
+def sweep(run: RunFolder) -> None:
+    """Brings back folders whose replacement was cut short, then removes temporary files and folders. The caller holds the lock.
+
+    Links are neither followed nor removed, and nothing outside the folder is.
+
+    Raises:
+        MachineError: A folder cannot be brought back.
+    """
+    for room in _ROOMS:
+        names = re.compile(room.names)
+        for place in _places(run.root / room.name, room.depth):
+            for entry in _entries(place):
+                made = parse_temporary(entry.name)
+                if made is None or not names.fullmatch(made[0]):
+                    continue
+                name, kind = made
+                if not (entry.is_dir if room.folders else entry.is_file)(follow_symlinks=False):
+                    continue
+                if kind == "tmp":
+                    remove(place / entry.name)
+                elif room.folders:
+                    settle(place / name)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError:  # not there, or not readable: then nothing of ours can be swept
+        return []
+
+
+def _places(folder: Path, depth: int) -> Iterator[Path]:
+    """The folder itself, or all folders `depth` levels below it; none through a link."""
+    if folder.is_symlink():
+        return
+    if depth == 0:
+        yield folder
+        return
+    for entry in _entries(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _places(folder / entry.name, depth - 1)
