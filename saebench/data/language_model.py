@@ -25,7 +25,7 @@ from saebench.data.models import (
 )
 from saebench.data.sampling import sample
 from saebench.data.splicing import CleanPass, Splicer
-from saebench.data.trace import first_tensor
+from saebench.data.trace import read_output
 
 if TYPE_CHECKING:
     from saebench.host import Catalog
@@ -193,11 +193,7 @@ class LanguageModel:
 
         def hook_for(path: str) -> Callable[..., None]:
             def hook(_module: torch.nn.Module, _args: Any, output: Any) -> None:
-                tensor = first_tensor(output)
-                if tensor is None or tensor.ndim != 3:
-                    raise SuiteError(
-                        f"hookpoint '{path}' of model '{self.facts.id}' put out {'no tensor' if tensor is None else list(tensor.shape)}, not [sequences, tokens, width]."
-                    )
+                tensor = read_output(output, ids, f"hookpoint '{path}' of model '{self.facts.id}'")
                 last = len(found) + 1 == len(wanted)
                 # what runs on may write into it: some models add to the residual stream in place
                 found.setdefault(path, tensor.detach().float() if last else tensor.detach().clone().float())

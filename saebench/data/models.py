@@ -113,10 +113,14 @@ class ModelFacts:
             raise SuiteError(
                 f"hookpoint '{name}' of model '{self.id}' is a container that is never called itself. {hint}"
             )
-        if ran.shape is None or len(ran.shape) != 3 or ran.shape[:2] != (1, self.trace.tokens):
+        if ran.shape is None or len(ran.shape) != 3 or ran.shape[:2] != self.trace.tokens:
             raise SuiteError(
                 f"hookpoint '{name}' of model '{self.id}' puts out {list(ran.shape) if ran.shape else 'no tensor'}; "
                 "an SAE needs [sequences, tokens, width]. Choose a block ('layers.0'), an attention or an MLP module."
+            )
+        if ran.calls != 1:
+            raise SuiteError(
+                f"hookpoint '{name}' of model '{self.id}' runs {ran.calls} times in one forward; an SAE needs a place that runs once."
             )
         return Hookpoint(path, name, ran.shape[2])
 

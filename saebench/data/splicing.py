@@ -3,21 +3,28 @@
 Positions of special tokens keep their own output under every replacement, so that the SAE, zeros and the mean are spliced in
 alike. All losses are natural logarithms, from `log_softmax` in float32.
 
+Models write into tensors: a parallel block adds its attention to the output of its MLP in place. So what is kept of a module's
+output is a copy, and what is put in its place is a copy of what is kept. `saebench.data.proof` shows at each hookpoint, before any
+loss is made, that the clean activation in its own place gives the clean logits, bit for bit.
+
 When the hookpoint is a block, blocks up to it need not run again for an edited forward: what they would compute is replaced
-anyway. The short way is taken only after it has given the very same logits as the full way, bit for bit, on the first batch.
+anyway. The short way is taken only after it has given the same logits as the full way, bit for bit, on the first batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from saebench.data.trace import first_tensor
+from saebench.api.errors import SuiteError
+from saebench.data.proof import Proof, prove
+from saebench.data.trace import read_output
 
 if TYPE_CHECKING:
     from saebench.data.language_model import LanguageModel
@@ -62,16 +69,18 @@ class CleanPass:
 
 
 def with_first(output: Any, x: Tensor) -> Any:
-    """A module's output with its first tensor replaced."""
+    """A module's output with its first tensor replaced by a copy of `x`: what runs on may write into it."""
     if isinstance(output, Tensor):
-        return x.to(output.dtype)
+        return x.to(output.dtype, copy=True)
     if isinstance(output, tuple):
-        return (x.to(output[0].dtype), *output[1:])
+        first = x.to(output[0].dtype, copy=True)
+        named = getattr(output, "_fields", None)
+        return output._replace(**{named[0]: first}) if named else (first, *output[1:])  # type: ignore[attr-defined]
     if isinstance(output, list):
-        return [x.to(output[0].dtype), *output[1:]]
-    copied = output.copy()
+        return [x.to(output[0].dtype, copy=True), *output[1:]]
+    copied = copy(output)
     key = next(iter(output))
-    copied[key] = x.to(output[key].dtype)
+    copied[key] = x.to(output[key].dtype, copy=True)
     return copied
 
 
@@ -83,7 +92,13 @@ def _is_plain(output: Any) -> bool:
 
 
 class Splicer:
-    """Clean and edited forwards of a causal model at one hookpoint."""
+    """Clean and edited forwards of a causal model at one hookpoint.
+
+    Attributes:
+        proof: That splicing is exact here, as the first `clean` shows it; None before.
+    """
+
+    proof: Proof | None
 
     def __init__(self, lm: LanguageModel, hookpoint: str) -> None:
         self.lm = lm
@@ -94,26 +109,27 @@ class Splicer:
             if blocks == lm.facts.trace.blocks and index.isdigit()
             else []
         )
-        self._blocks = modules[: int(index) + 1] if modules else []
+        skipped = modules[: int(index) + 1] if modules else []
+        # a block whose forward was wrapped by somebody must stay wrapped
+        self._blocks = [] if any("forward" in block.__dict__ for block in skipped) else skipped
+        self.proof = None
         self._form: Any = None
-        self._short: bool | None = None
+
+    @property
+    def can_skip(self) -> bool:
+        """Whether there may be a short way: the hookpoint is a block, and nothing but its first tensor carries anything."""
+        return bool(self._blocks) and self._form is not None
 
     def clean(self, ids: Tensor, limit: int | None = None) -> CleanPass:
-        """The unedited forward of `ids [S, T]`; only the first `limit` positions that have a loss count."""
+        """The unedited forward of `ids [S, T]`; only the first `limit` positions that have a loss count.
+
+        Raises:
+            SuiteError: At the first call: splicing is not exact at this hookpoint.
+        """
         ids = ids.to(self.lm.device)
-        kept: list[Any] = []
-
-        def keep(_module: torch.nn.Module, _args: Any, output: Any) -> None:
-            kept.append(output)
-
-        with self.lm.hooks({self.hookpoint: keep}):
-            logits = self._run(ids)
-        tensor = first_tensor(kept[0])
-        assert tensor is not None
-        x = tensor.detach().float()
-        if self._short is None:
-            self._form = kept[0]
-            self._short = bool(self._blocks) and _is_plain(kept[0]) and self._short_logits_equal(ids, x, logits)
+        if self.proof is None:
+            self.proof = prove(self, ids)
+        x, logits = self.forward(ids)
         scored = self.lm.scored_mask(ids)
         if limit is not None:
             scored &= (scored.flatten().cumsum(0) <= limit).view_as(scored)
@@ -130,9 +146,9 @@ class Splicer:
         """Cross-entropy `[B]` and KL(clean || edited) `[B]` with `x [S, T, d]` in place of the hookpoint's output."""
         known = clean.log_probs
         if known is None:
-            logits = self._logits(clean.ids, clean.x)[clean.scored]
+            logits = self.logits(clean.ids, clean.x)[clean.scored]
             known = torch.cat([part for _, part in _log_softmax_blocks(logits)]) if len(logits) else logits
-        logits = self._logits(clean.ids, torch.where(clean.special[..., None], clean.x, x.to(clean.x)))[clean.scored]
+        logits = self.logits(clean.ids, torch.where(clean.special[..., None], clean.x, x.to(clean.x)))[clean.scored]
         targets = clean.targets
         ce, kl = clean.ce.new_empty(len(targets)), clean.ce.new_empty(len(targets))
         for rows, log_q in _log_softmax_blocks(logits):
@@ -141,8 +157,30 @@ class Splicer:
             kl[rows] = (log_p.exp() * (log_p - log_q)).sum(1)
         return ce, kl
 
-    def _logits(self, ids: Tensor, x: Tensor) -> Tensor:
-        if self._short:
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """`x [S, T, d]` in float32 and the logits `[S, T, vocabulary]` of an unedited forward.
+
+        Raises:
+            SuiteError: The module ran not once, or put out no `[S, T, d]`.
+        """
+        kept: list[Tensor] = []
+
+        def keep(_module: torch.nn.Module, _args: Any, output: Any) -> None:
+            tensor = read_output(output, ids, f"hookpoint '{self.hookpoint}' of model '{self.lm.facts.id}'")
+            kept.append(tensor.detach().clone().float())
+            self._form = with_first(output, tensor[:0]) if _is_plain(output) else None
+
+        with self.lm.hooks({self.hookpoint: keep}):
+            logits = self._run(ids)
+        if len(kept) != 1:
+            raise SuiteError(
+                f"hookpoint '{self.hookpoint}' of model '{self.lm.facts.id}' ran {len(kept)} times in one forward; an SAE needs a place that runs once."
+            )
+        return kept[0], logits
+
+    def logits(self, ids: Tensor, x: Tensor, *, short: bool | None = None) -> Tensor:
+        """Logits `[S, T, vocabulary]` with `x [S, T, d]` in place of the output; `short` chooses the way, default: the proven one."""
+        if self.proof is not None and self.proof.short if short is None else short:
             with self._skipping(x):
                 return self._run(ids)
 
@@ -155,13 +193,6 @@ class Splicer:
     def _run(self, ids: Tensor) -> Tensor:
         logits: Tensor = self.lm.run(ids).logits
         return logits
-
-    def _short_logits_equal(self, ids: Tensor, x: Tensor, logits: Tensor) -> bool:
-        try:
-            with self._skipping(x):
-                return torch.equal(self._run(ids), logits)
-        except Exception:
-            return False  # a model with another wiring: the full way is always right
 
     @contextmanager
     def _skipping(self, x: Tensor) -> Iterator[None]:

@@ -104,7 +104,7 @@ def test_the_short_way_is_taken_for_blocks_and_leaves_the_model_as_it_was(lm):
     path = lm.facts.hookpoint("layers.1").path
     splicer = lm.splicer(path)
     clean = splicer.clean(some_ids(lm))
-    assert splicer._short
+    assert splicer.proof is not None and splicer.proof.short
     splicer.spliced(clean, clean.x)
     assert all("forward" not in module.__dict__ for module in lm.model.modules())
     assert lm.splicer(lm.facts.hookpoint("layers.1.mlp").path)._blocks == []
@@ -196,7 +196,7 @@ def test_real_models_predict_and_splice(name, material):
     assert float(losses.ce["clean"].mean()) < 4.5 < float(losses.ce["zero"].mean())
     assert torch.equal(losses.ce["same"], losses.ce["clean"])
     assert float(losses.kl["same"].abs().max()) == 0
-    assert lm.splicer(path)._short
+    assert lm.splicer(path).proof.short
     one, two = (
         sample(lm, 4, 24, temperature=1.0, top_p=1.0, generator=generator("real"), use_cache=use)
         for use in (True, False)
