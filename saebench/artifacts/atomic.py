@@ -13,41 +13,88 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from saebench.api.errors import MachineError
+from saebench.api.errors import MachineError, said
 from saebench.artifacts.canonical import pretty_json
 
+_AGAIN = "then run the same command again: it goes on where it left off"
+_ELSEWHERE = "Choose another folder with --out"
 _REFUSALS = {
-    errno.ENOSPC: "no space is left on the disk. Free some space, then run the same command again: it goes on where it left off",
-    errno.EDQUOT: "the disk quota is used up. Free some space, then run the same command again: it goes on where it left off",
-    errno.EROFS: "the file system is read-only. Choose another folder with --out",
+    errno.ENOSPC: f"no space is left on the disk. Free some space, {_AGAIN}",
+    errno.EDQUOT: f"the disk quota is used up. Free some space, {_AGAIN}",
+    errno.EROFS: f"the file system is read-only. {_ELSEWHERE}",
     errno.EACCES: "permission denied. Choose a folder you may write to with --out",
     errno.EPERM: "permission denied. Choose a folder you may write to with --out",
-    errno.ENOTDIR: "a part of the path is a file, not a folder. Choose another folder with --out",
-    errno.EFBIG: "the file grew past the size limit of this process (ulimit -f). Raise it, then run the same command again",
+    errno.ENOTDIR: f"a part of the path is a file, not a folder. {_ELSEWHERE}",
+    errno.ENAMETOOLONG: "the name is too long for the file system. Choose a shorter one",
+    errno.EFBIG: f"the file grew past the size limit of this process (ulimit -f). Raise it, {_AGAIN}",
+    errno.EIO: f"the disk failed (input/output error). Mend it, {_AGAIN}",
+    errno.ESTALE: f"the network file system lost the file. Mount it again, {_AGAIN}",
+    errno.EMFILE: f"too many files are open in this process (ulimit -n). Raise it, {_AGAIN}",
+    errno.ENFILE: f"too many files are open on this machine. Close some programs, {_AGAIN}",
 }
+_QUOTED = re.compile(r"\(os error (\d+)\)(?: at path \"(.*)\")?")
 
 
-def refuse(error: OSError, path: Path) -> MachineError | None:
-    """The error as one clear line, when it is the machine that refuses; None for any other error."""
-    reason = _REFUSALS.get(error.errno or 0)
-    return MachineError(f"{path}: {reason}.") if reason else None
+def system_error(error: BaseException) -> OSError | None:
+    """The operating system's error behind an exception; None where there is none.
+
+    Safetensors, and other libraries in Rust, raise errors of their own that only quote it.
+    """
+    if isinstance(error, OSError):
+        return error if error.errno else None
+    found = _QUOTED.search(said(error)) if isinstance(error, Exception) else None
+    return OSError(int(found[1]), os.strerror(int(found[1])), found[2]) if found else None
+
+
+def refuse(error: BaseException, path: Path | None = None) -> MachineError | None:
+    """The error as one clear line, when it is the machine that refuses, whatever the file; None for any other error.
+
+    Args:
+        error: Any exception.
+        path: What the line names. Default: the file that the error names.
+    """
+    found = system_error(error)
+    reason = _REFUSALS.get(found.errno or 0) if found else None
+    return MachineError(f"{path or (found and found.filename) or 'a file'}: {reason}.") if reason else None
 
 
 @contextmanager
 def machine_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or a folder that cannot be written into a `MachineError` that names `path`."""
+    """Around work on `path`, a file or folder of ours: whatever the operating system refuses there becomes a `MachineError` that names it.
+
+    An error that names a file elsewhere (one that the block reads) goes through as it is.
+    """
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        found = system_error(error)
+        if found is None or (found.filename is not None and not _near(found.filename, path)):
+            raise
         if refusal := refuse(error, path):
             raise refusal from error
-        raise
+        if found is not error and found.filename is None:
+            raise  # quoted by a library, of a file that nobody knows
+        raise MachineError(
+            f"{path}: the machine refuses ({os.strerror(found.errno or 0)}). Mend that or choose another folder with --out, {_AGAIN}."
+        ) from error
+
+
+def _near(name: str | bytes | int, path: Path) -> bool:
+    """Whether a file is `path`, its temporary one, below these, or on the way to them."""
+    if isinstance(name, int):
+        return True
+    file, ours = Path(os.fsdecode(name)).absolute(), path.absolute()
+    beside = ours.with_name(f".{ours.name}.")
+    return file.is_relative_to(ours) or ours.is_relative_to(file) or str(file).startswith(str(beside))
 
 
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync files only
+            raise
     finally:
         os.close(handle)
 

@@ -117,10 +117,10 @@ def has_checkpoint(folder: Path, cell_id: str) -> bool:
 
 def save_arrays(path: Path, arrays: Mapping[str, Tensor]) -> str:
     """Per-latent arrays as one safetensors file; gives its SHA-256, for the record that they belong to."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save  # save_file would leave a temporary file of its own where it is killed
 
     with atomic_path(path) as temporary:
-        save_file(_ready(arrays), temporary)
+        temporary.write_bytes(save(_ready(arrays)))
         return digest_of(temporary)
 
 

@@ -55,7 +55,7 @@ def fail(error: BaseException) -> int:
         # whoever read our output went away (`saebench ... | head`): not an error, and nothing more can be printed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if isinstance(error, OSError) and (refusal := refuse(error, Path(error.filename or "the disk"))):
+    if refusal := refuse(error):
         error = refusal
     if isinstance(error, SaebenchError):
         text = said(error)

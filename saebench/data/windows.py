@@ -145,7 +145,7 @@ class TokenStore:
                 bar.update(counts[-1])
                 before, length = windows.n_rows, len(window)
             file.close()
-            np.array(counts, dtype="<i4").tofile(temporary / COUNTS)
+            (temporary / COUNTS).write_bytes(np.array(counts, dtype="<i4").tobytes())
             write_documents(temporary, windows.documents)
             files = {name: digest_of(temporary / name) for name in (WINDOWS, COUNTS, DOCUMENTS)}
             write_manifest(

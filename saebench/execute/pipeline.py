@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import CellError, MachineError, SaebenchError, SuiteError, recorded
-from saebench.artifacts import RunFolder, has_checkpoint, read_record, save_arrays, write_record
+from saebench.artifacts import RunFolder, has_checkpoint, read_record, refuse, save_arrays, write_record
 from saebench.execute import provenance
 from saebench.execute.groups import GroupRunner
 from saebench.execute.progress import PassWatch
@@ -138,6 +138,8 @@ class Pipeline:
         except SaebenchError:
             raise  # bad input or a full disk: nothing of this run can be right, say so at once
         except Exception as error:
+            if refusal := refuse(error):
+                raise refusal from error
             if self.debug:
                 raise
             for cell in cells:  # a dataset plugin's bug: its cells fail, the others go on
@@ -205,6 +207,8 @@ class Pipeline:
         except SaebenchError as error:
             outcome = CellOutcome(error.status if isinstance(error, CellError) else "failed", recorded(error))
         except Exception as error:
+            if refusal := refuse(error):
+                raise refusal from error
             if self.debug:
                 raise
             outcome = CellOutcome("failed", recorded(error))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench.api.errors import Damaged, SuiteError
-from saebench.artifacts import RunFolder, read_arrays, read_meta, read_record, standing, records_of
+from saebench.artifacts import RunFolder, read_arrays, read_meta, read_record, records_of, standing
 from saebench.artifacts.checkpoints import META, TENSORS
 from saebench.host.foreign import FORMATS, looked_for, read_foreign
 

@@ -22,7 +22,7 @@ from saebench.api import (
 )
 from saebench.api.errors import describe
 from saebench.api.text import without_folders
-from saebench.artifacts import canonical_json
+from saebench.artifacts import canonical_json, refuse
 
 
 def null_result(spec: CellMetricSpec | GroupMetricSpec, reason: str) -> MetricResult:
@@ -63,6 +63,8 @@ def guarded(spec: CellMetricSpec | GroupMetricSpec, call: Callable[[], object]) 
     except (MemoryError, MachineError):
         raise
     except Exception as error:
+        if refusal := refuse(error):
+            raise refusal from error
         return null_result(spec, without_folders(describe(error)))
 
 
@@ -97,9 +99,11 @@ class Accumulator:
     def _attempt(self, call: Callable[[], Any]) -> None:
         try:
             call()
-        except MemoryError:
+        except (MemoryError, MachineError):
             raise
         except Exception as error:
+            if refusal := refuse(error):
+                raise refusal from error
             self._error = without_folders(describe(error))
 
 

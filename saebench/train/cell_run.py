@@ -84,7 +84,7 @@ class CellRun:
         except CellError as error:
             self._fail(error.status, error)
         except Exception as error:
-            if isinstance(error, OSError) and (refusal := refuse(error, Path(error.filename or "a file"))):
+            if refusal := refuse(error):
                 raise refusal from error
             self.out_of_memory = _is_out_of_memory(error)
             self._fail(OverBudget.status if self.out_of_memory else CellError.status, error)

@@ -9,7 +9,6 @@ Every cell has a folder of its own and its own position in the order of batches:
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import MachineError
-from saebench.artifacts import atomic_folder, canonical_json, file_digest, write_text
+from saebench.artifacts import atomic_folder, canonical_json, file_digest, remove, write_text
 from saebench.nn import backends
 from saebench.plan.model import ENGINE_VERSION
 from saebench.train.cell_run import CellRun
@@ -37,7 +36,7 @@ def snapshot_folder(root: Path, cell_id: str) -> Path:
 
 def drop_snapshot(root: Path, cell_id: str) -> None:
     """Removes a cell's snapshot, if there is one."""
-    shutil.rmtree(snapshot_folder(root, cell_id), ignore_errors=True)
+    remove(snapshot_folder(root, cell_id))
 
 
 def write_snapshot(
@@ -109,6 +108,7 @@ class Snapshots:
         self._backend = backends.current(device)
         self._device = device.type
         self._due = time.perf_counter() + every_s
+        self._refused = False
 
     def _key(self, run: CellRun) -> dict[str, str]:
         return {"cell": run.cell.cell_id, "engine": ENGINE_VERSION, "device": self._device, "backend": self._backend}
@@ -121,8 +121,11 @@ class Snapshots:
         try:
             for run in runs:
                 write_snapshot(snapshot_folder(self._root, run.cell.cell_id), self._key(run), *run.state())
+            self._refused = False
         except MachineError as error:
-            self._say(f"no snapshot was written, training goes on: {error}")
+            if not self._refused:
+                self._say(f"warning: no snapshot was written, training goes on: {error}")
+            self._refused = True  # said once, not every two minutes
         now = time.perf_counter()
         self._due = now + max(self._every_s, (now - started) / COST_SHARE if self._every_s else 0.0)
 

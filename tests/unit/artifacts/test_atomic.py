@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,74 @@ def test_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
         raise RuntimeError
     assert left(folder) == ["two"]
     assert left(tmp_path) == ["f"]
+
+
+REFUSALS = [
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.EMFILE,
+    errno.ESTALE,
+    errno.ENOENT,
+    errno.EBUSY,
+]
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+@pytest.mark.parametrize("call", ["os.replace", "os.fsync", "pathlib.Path.mkdir", "pathlib.Path.write_bytes"])
+def test_whatever_the_system_refuses_is_the_machines_matter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, call: str
+) -> None:
+    path = tmp_path / "new" / "x.json"
+    if call != "pathlib.Path.mkdir":
+        write_json(path, "old")
+
+    def refused(*arguments: object, **options: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(call, refused)
+        with pytest.raises(MachineError, match=r"x\.json: ") as caught:
+            write_json(path, "new")
+    assert "\n" not in str(caught.value)
+    assert left(path.parent) == ["x.json"] if call != "pathlib.Path.mkdir" else not path.parent.exists()
+    assert path.read_text() == '"old"\n' if path.exists() else call == "pathlib.Path.mkdir"
+
+
+def test_an_error_that_a_library_only_quotes_is_the_machines_matter(tmp_path: Path) -> None:
+    """Safetensors raises no OSError."""
+    with pytest.raises(MachineError, match=r"f: no space is left"), atomic_folder(tmp_path / "f"):
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(MachineError, match=r"f: the machine refuses"), atomic_folder(tmp_path / "f") as temporary:
+        raise RuntimeError(f'I/O error: No such file or directory (os error 2) at path "{temporary / "x"}"')
+    with pytest.raises(RuntimeError, match="os error 2"), atomic_folder(tmp_path / "f"):
+        raise RuntimeError('I/O error: No such file or directory (os error 2) at path "/elsewhere/x"')
+
+
+def test_a_file_that_is_read_meanwhile_is_not_ours(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="corpus"), atomic_folder(tmp_path / "run" / "store"):
+        (tmp_path / "corpus.txt").read_text()
+
+
+def test_a_real_safetensors_write_past_the_limit_is_refused(tmp_path: Path) -> None:
+    code = """
+import resource, signal, sys, torch
+from pathlib import Path
+from saebench.api import MachineError
+from saebench.artifacts import save_arrays, save_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+for save in (lambda: save_checkpoint(Path("c"), {"w": torch.zeros(9999)}, {}), lambda: save_arrays(Path("a"), {"w": torch.zeros(9999)})):
+    try:
+        save()
+    except MachineError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert [line.split(" (")[0] for line in done.stdout.splitlines()] == [
+        "c: the file grew past the size limit of this process",
+        "a: the file grew past the size limit of this process",
+    ]
+    assert left(tmp_path) == []
