@@ -153,11 +153,20 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        kind = torch.device(device).type
+        wanted = torch.device(device)
     except RuntimeError as error:
         raise SuiteError(f"--device {device}: not a device. Use cpu, cuda or cuda:N.") from error
+    kind = wanted.type
+    if kind not in ("cpu", "cuda"):  # torch knows more kinds; nothing here was measured or tested on them
+        raise SuiteError(
+            f"--device {device}: saebench does not run on devices of kind {kind}. Use cpu, cuda or cuda:N."
+        )
     if kind == "cuda" and not torch.cuda.is_available():
         raise MachineError(f"--device {device}: no CUDA device is visible here. Use --device cpu.")
+    if kind == "cuda" and (wanted.index or 0) >= (count := torch.cuda.device_count()):
+        raise MachineError(
+            f"--device {device}: only {count} CUDA devices are visible here. Use cuda:0 to cuda:{count - 1}."
+        )
 
 
 def run_suite(

@@ -15,6 +15,8 @@ text by `said`, `first_line`, `describe` or `recorded`.
 
 from __future__ import annotations
 
+from types import TracebackType
+
 from saebench.api.text import one_line, shown, without_folders
 
 
@@ -75,12 +77,38 @@ class OverBudget(CellError):
     status = "over_budget"
 
 
+class Escaped(Exception):
+    """A plugin raised what would end the process (SystemExit, GeneratorExit, ...): its `__cause__`."""
+
+
+class contained:
+    """Around a call into a plugin: an exception that would end the process becomes `Escaped`, any other goes through.
+
+    KeyboardInterrupt and its subclasses go through as well: they come from a person or a signal, not from the plugin. Put no `yield`
+    into it: a generator that is closed there raises GeneratorExit, which is no fault of a plugin.
+    """
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if error is not None and not isinstance(error, Exception | KeyboardInterrupt):
+            raise Escaped(type(error).__name__) from error
+
+
+def _raised(error: BaseException) -> BaseException:
+    """The exception as it was raised, before `contained` made an ordinary one of it."""
+    return error.__cause__ if isinstance(error, Escaped) and error.__cause__ is not None else error
+
+
 def said(error: BaseException) -> str:
     """All that an exception says, fit to be printed; its type where it says nothing or cannot be printed."""
+    error = _raised(error)
     try:
-        text = str(error)
+        with contained():
+            text = str(error)
     except Exception as unprintable:
-        return f"{type(error).__name__} (its text cannot be shown: {type(unprintable).__name__})"
+        return f"{type(error).__name__} (its text cannot be shown: {type(_raised(unprintable)).__name__})"
     return shown(text.strip()) or type(error).__name__
 
 
@@ -91,10 +119,10 @@ def first_line(error: BaseException) -> str:
 
 def describe(error: BaseException) -> str:
     """`TypeError: what it said`, on one line."""
-    name, line = type(error).__name__, first_line(error)
+    name, line = type(_raised(error)).__name__, first_line(error)
     return line if line.startswith(name) else f"{name}: {line}"
 
 
 def recorded(error: BaseException) -> dict[str, str]:
     """An exception as a record holds it: `{type, message}`, the same on every machine."""
-    return {"type": type(error).__name__, "message": without_folders(first_line(error))}
+    return {"type": type(_raised(error)).__name__, "message": without_folders(first_line(error))}

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from saebench.api.errors import PluginError, SuiteError
+from saebench.api.errors import PluginError, SuiteError, contained, first_line
+from saebench.api.errors import describe as raised
 from saebench.config.near import hint, nearest
 from saebench.config.problems import show
 
@@ -56,9 +57,12 @@ def parse_options(cls: type[T], values: Mapping[str, Any], where: Callable[[str]
             problems.append(f"{where(name)} {label}.{name}: is missing. Add `{name}:` with {describe(hints[name])}.")
     if not problems:
         try:
-            return cls(**arguments)
+            with contained():
+                return cls(**arguments)
         except ValueError as error:
-            problems.append(f"{where('')} {label}: {error}")
+            problems.append(f"{where('')} {label}: {first_line(error)}")
+        except Exception as error:
+            raise PluginError(f"{cls.__module__}.{cls.__qualname__}: raised {raised(error)} for {label}.") from error
     raise SuiteError("\n".join(problems))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from saebench.api.errors import CellError, MachineError, SaebenchError, SuiteError, recorded
+from saebench.api.errors import CellError, MachineError, SaebenchError, SuiteError, contained, recorded
 from saebench.artifacts import RunFolder, has_checkpoint, read_record, refuse, save_arrays, write_record
 from saebench.execute import provenance
 from saebench.execute.groups import GroupRunner
@@ -133,7 +133,8 @@ class Pipeline:
         reads = [any(cell.cell_id not in trained for cell in todo[cohort.key]) for cohort in cohorts]
         started = time.perf_counter()
         try:
-            opened = self.sources.training_pass(cohorts, reads)
+            with contained():
+                opened = self.sources.training_pass(cohorts, reads)
             found = dict(zip((cohort.key for cohort in cohorts), opened, strict=True))
         except SaebenchError:
             raise  # bad input or a full disk: nothing of this run can be right, say so at once
@@ -201,8 +202,9 @@ class Pipeline:
             started, errors = watch.began[cell.cell_id], watch.errors[cell.cell_id]
         self.bar.set_postfix_str(cell.label)
         try:
-            outcome = self._scored(cell, source, data_s)
-        except (KeyboardInterrupt, MachineError):
+            with contained():
+                outcome = self._scored(cell, source, data_s)
+        except MachineError:
             raise
         except SaebenchError as error:
             outcome = CellOutcome(error.status if isinstance(error, CellError) else "failed", recorded(error))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saebench.api import TrainingFacts
-from saebench.api.errors import SaebenchError
+from saebench.api.errors import contained
 from saebench.artifacts import RunFolder
 from saebench.data.losses import LossSet
 from saebench.execute.probe_data import Vectors, loss_set
@@ -162,10 +162,9 @@ class SiteProbe:
 def quietly(call: Callable[[], Any]) -> Any | None:
     """What a probe gives; None where a plugin fails at it: the run will meet the same failure and record it."""
     try:
-        return call()
-    except (KeyboardInterrupt, MemoryError):
+        with contained():
+            return call()
+    except MemoryError:
         raise
-    except SaebenchError:
-        return None
     except Exception:
         return None

@@ -28,7 +28,7 @@ class PassWatch(Watch):
 
     Attributes:
         began: When each cell began, by `cell_id`.
-        errors: What observers of its start raised, by `cell_id`.
+        errors: What observers of its start and its progress raised, by `cell_id`.
     """
 
     def __init__(
@@ -66,10 +66,12 @@ class PassWatch(Watch):
         self._bar.update(tokens)
 
     def progress(self, cell: Cell, tokens: int, allotted: int, fvu: float | None, l0: float | None) -> None:
-        """Tells the observers."""
-        self._catalog.observe(
+        """Tells the observers; what they raise is noted once."""
+        noted = self.errors[cell.cell_id]
+        found = self._catalog.observe(
             "saebench_train_progress", cell_id=cell.cell_id, tokens=tokens, allotted=allotted, fvu=fvu, l0=l0
         )
+        noted += [line for line in found if line not in noted]
 
     def say(self, line: str) -> None:
         """Prints it."""

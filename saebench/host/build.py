@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from saebench.api.codes import SparseCodes
-from saebench.api.errors import Damaged, PluginError, SaebenchError, describe, first_line
+from saebench.api.errors import Damaged, PluginError, SaebenchError, contained, describe, first_line
 from saebench.api.specs import ArchitectureSpec, Cost, Site, resolve
 
 if TYPE_CHECKING:
@@ -70,8 +70,9 @@ def parse_config(spec: ArchitectureSpec, config: Mapping[str, Any]) -> Any:
             "Install the plugin version that wrote it, or plan again."
         )
     try:
-        return spec.config(**{name: _tupled(value) for name, value in config.items()})
-    except (TypeError, ValueError) as error:
+        with contained():
+            return spec.config(**{name: _tupled(value) for name, value in config.items()})
+    except Exception as error:
         raise PluginError(
             f"architecture '{spec.name}' {spec.version}: its config class refuses {dict(config)}: {first_line(error)}"
         ) from error
@@ -89,7 +90,8 @@ def part_cost(part: PartLike, base: PartLike | None, site: Site, catalog: Catalo
     if spec.wraps and base is not None:
         arguments = (*arguments, part_cost(base, None, site, catalog))
     try:
-        cost = spec.cost(*arguments)
+        with contained():
+            cost = spec.cost(*arguments)
     except SaebenchError:
         raise
     except Exception as error:
@@ -154,7 +156,8 @@ def _call_build(
 
     who = f"architecture '{spec.name}' {spec.version}"
     try:
-        module = resolve(spec.build)(config, site=site, generator=generator, init_from=init_from, base=base)
+        with contained():
+            module = resolve(spec.build)(config, site=site, generator=generator, init_from=init_from, base=base)
     except SaebenchError:
         raise
     except Exception as error:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import pluggy
 
-from saebench.api.errors import PluginError, SuiteError, describe
+from saebench.api.errors import PluginError, SaebenchError, SuiteError, contained, describe
 from saebench.api.specs import ArchitectureSpec, CellMetricSpec, DatasetSpec, GroupMetricSpec
 from saebench.api.text import without_folders
 from saebench.host.discovery import Origin, PluginProblem, new_manager, register_all
@@ -74,8 +74,20 @@ class Catalog:
         return self._find({offer.spec.name: offer for offer in self.group_metrics()}, name, "group metric")
 
     def load_model(self, ref: Mapping[str, Any]) -> Any | None:
-        """The first plugin's answer to `saebench_load_model`, or None."""
-        return self.manager.hook.saebench_load_model(ref=ref) if self.manager else None
+        """The first plugin's answer to `saebench_load_model`, or None.
+
+        Raises:
+            PluginError: A plugin raised.
+        """
+        if self.manager is None:
+            return None
+        try:
+            with contained():
+                return self.manager.hook.saebench_load_model(ref=ref)
+        except SaebenchError:
+            raise
+        except Exception as error:
+            raise PluginError(f"model '{ref.get('id')}': saebench_load_model raised {describe(error)}") from error
 
     def observe(self, hook: str, **arguments: Any) -> list[str]:
         """Calls an observer hook of every plugin. An exception becomes a line of the answer and hurts nobody else."""
@@ -84,7 +96,8 @@ class Catalog:
         errors = []
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
-                implementation.function(*(arguments[name] for name in implementation.argnames))
+                with contained():
+                    implementation.function(*(arguments[name] for name in implementation.argnames))
             except Exception as error:
                 errors.append(f"{implementation.plugin_name}: {hook} raised {without_folders(describe(error))}")
         return errors
@@ -160,10 +173,10 @@ def load_catalog(files: Sequence[Path] = ()) -> Catalog:
             for hook, table, allowed in _KINDS:
                 function = getattr(plugin, hook, None)
                 if function is not None:
-                    found += [
-                        (table, Offer(spec, origin.distribution, origin.version, origin.module))
-                        for spec in _specs_of(function, allowed)
-                    ]
+                    with contained():
+                        specs = _specs_of(function, allowed)
+                    offers = (Offer(spec, origin.distribution, origin.version, origin.module) for spec in specs)
+                    found += [(table, offer) for offer in offers]
         except Exception as error:
             catalog.problems.append(PluginProblem(origin, describe(error), traceback.format_exc()))
             manager.unregister(plugin)

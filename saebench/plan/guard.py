@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from saebench.api.errors import PluginError, SaebenchError, SuiteError, describe
+from saebench.api.errors import PluginError, SaebenchError, SuiteError, contained, describe
 from saebench.host import Offer
 
 T = TypeVar("T")
@@ -20,7 +20,8 @@ def ask(offer: Offer[Any], what: str, call: Callable[..., T], *arguments: Any) -
         PluginError: Anything else, named as the plugin's own fault.
     """
     try:
-        return call(*arguments)
+        with contained():
+            return call(*arguments)
     except SaebenchError:
         raise
     except OSError as error:

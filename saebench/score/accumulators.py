@@ -20,7 +20,7 @@ from saebench.api import (
     Stream,
     resolve,
 )
-from saebench.api.errors import describe
+from saebench.api.errors import contained, describe
 from saebench.api.text import without_folders
 from saebench.artifacts import canonical_json, refuse
 
@@ -59,7 +59,8 @@ def checked(spec: CellMetricSpec | GroupMetricSpec, answer: object) -> MetricRes
 def guarded(spec: CellMetricSpec | GroupMetricSpec, call: Callable[[], object]) -> MetricResult:
     """`checked(call())`, or nulls that quote the exception."""
     try:
-        return checked(spec, call())
+        with contained():
+            return checked(spec, call())
     except (MemoryError, MachineError):
         raise
     except Exception as error:
@@ -98,7 +99,8 @@ class Accumulator:
 
     def _attempt(self, call: Callable[[], Any]) -> None:
         try:
-            call()
+            with contained():
+                call()
         except (MemoryError, MachineError):
             raise
         except Exception as error:

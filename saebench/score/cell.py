@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import CellMetricSpec, Cost, MetricResult, ScoringFacts, Site, TrainingFacts
-from saebench.api.errors import describe
+from saebench.api.errors import contained, describe
 from saebench.api.text import without_folders
 from saebench.host import Catalog
 from saebench.host.build import part_cost
@@ -177,8 +177,9 @@ def _sae_facts(sae: Any) -> dict[str, Any]:
     if not callable(tell):
         return {}
     try:
-        facts: Mapping[str, Any] = tell()
-        return plain_details(dict(facts))
+        with contained():
+            facts: Mapping[str, Any] = tell()
+            return plain_details(dict(facts))
     except Exception as error:
         return {"error": without_folders(describe(error))}
 

@@ -22,7 +22,7 @@ from saebench.api import (
     Stream,
     TrainingFacts,
 )
-from saebench.api.errors import describe
+from saebench.api.errors import contained, describe
 from saebench.host.build import normalise_codes
 from saebench.plan.model import Cell
 from saebench.score.accumulators import Accumulator
@@ -133,7 +133,8 @@ class Runner:
         _wait(x)
         started = time.perf_counter()
         try:
-            answer = self.sae.encode(x)
+            with contained():
+                answer = self.sae.encode(x)
         except PluginError:
             raise
         except Exception as error:
@@ -146,7 +147,8 @@ class Runner:
     def decode(self, codes: SparseCodes) -> Tensor:
         """Checked reconstruction `[B, d_out]`."""
         try:
-            x_hat = self.sae.decode(codes)
+            with contained():
+                x_hat = self.sae.decode(codes)
         except PluginError:
             raise
         except Exception as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from saebench.api import ActivationBatch, ArchitectureSpec, LossTerms, Site, SparseCodes, StepInfo, UnitRows, resolve
-from saebench.api.errors import describe, said
+from saebench.api.errors import contained, describe, said
 from saebench.testing.gradients import check_gradients
 
 if TYPE_CHECKING:
@@ -241,7 +241,8 @@ CHECKS: tuple[tuple[str, Callable[[_Case], None]], ...] = (
 def _run(case: _Case) -> Iterator[Check]:
     for name, check in CHECKS:
         try:
-            check(case)
+            with contained():
+                check(case)
         except _Skip as reason:
             yield Check(name, "skip", str(reason))
         except Exception as error:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import AfterStep, CellError, Diverged, MachineError, OverBudget, PluginError, Site, StepInfo
-from saebench.api.errors import recorded
+from saebench.api.errors import contained, recorded, said
 from saebench.artifacts.atomic import refuse
 from saebench.data.seeds import generator as seeded
 from saebench.host import Catalog
@@ -76,7 +76,8 @@ class CellRun:
         """
         started = time.perf_counter()
         try:
-            action()
+            with contained():
+                action()
             if wait and self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
         except MachineError:
@@ -280,5 +281,5 @@ def _state_of(module: torch.nn.Module) -> dict[str, Tensor]:
 def _is_out_of_memory(error: BaseException) -> bool:
     # torch's CPU allocator raises a plain RuntimeError
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and "can't allocate memory" in said(error)
     )

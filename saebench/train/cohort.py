@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from saebench.api import CellError, SaebenchError
+from saebench.api.errors import contained
 from saebench.artifacts import has_checkpoint
 from saebench.host import Catalog
 from saebench.plan.model import Cell
@@ -212,7 +213,8 @@ def _everybody_s(read: Callable[[], object], runs: Sequence[CellRun]) -> bool:
         SaebenchError: Damaged or unusable data, a full disk: nothing of this run can be right.
     """
     try:
-        read()
+        with contained():
+            read()
         return True
     except SaebenchError:
         raise

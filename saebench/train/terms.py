@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import ActivationBatch, LossTerms, PluginError, StepInfo
+from saebench.api.errors import contained
 from saebench.host.build import normalise_codes
 from saebench.nn import effective_sample_size, loss_and_grad
 
@@ -86,7 +87,7 @@ def step_terms(
 def _explain(module: Any, batch: ActivationBatch, step: StepInfo, label: str) -> None:
     """Where a gradient failed because the terms broke their contract, says so (PluginError) in place of what torch says."""
     try:
-        with torch.no_grad():
+        with contained(), torch.no_grad():
             terms = module.training_loss(batch, step)
     except Exception:
         return  # the first error says what is wrong

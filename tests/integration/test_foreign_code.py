@@ -1,0 +1,155 @@
+"""What plugins raise, however they raise it, ends what is theirs and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saebench.artifacts import iter_records
+
+PLUGIN = """
+import os, sys
+from dataclasses import dataclass
+import torch
+from saebench.api import (
+    ActivationBatch, ArchitectureSpec, CellMetricSpec, Cost, DatasetSpec, MetricInfo, Site, SparseCodes, hookimpl,
+)
+
+LEAVES = os.environ.get("LEAVES", "")
+
+class Rude(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+def leave(place):
+    if place == LEAVES:
+        sys.exit(f"leaves in {place}")
+
+@dataclass(frozen=True)
+class Options:
+    d: int = 8
+
+class Vectors:
+    dictionary = None
+    def __init__(self, options, context):
+        leave("open")
+        self.d_in = options.d
+    def n_tokens(self, split):
+        return None
+    def batches(self, split, n_tokens, batch, seed):
+        draws = torch.Generator().manual_seed(seed + (split == "train"))
+        for start in range(0, n_tokens, batch):
+            if start:
+                leave("batches")
+            x = torch.randn(min(batch, n_tokens - start), self.d_in, generator=draws)
+            yield ActivationBatch(x, x)
+        if split == "held-out":
+            leave("held-out")
+    def manifest(self):
+        leave("manifest")
+        return {}
+
+class Metric:
+    def __init__(self, context):
+        leave("make")
+    def update(self, stream, scored):
+        leave("update")
+    def compute(self):
+        leave("compute")
+        raise Rude
+
+@dataclass(frozen=True)
+class Config:
+    d_sae: int = 16
+
+@hookimpl
+def saebench_datasets():
+    return [DatasetSpec("rude-vectors", "1", Options, "activations", Vectors, site=lambda o: Site(o.d, o.d, "v", "v"))]
+
+@hookimpl
+def saebench_metrics():
+    info = MetricInfo("rude", "ratio", "lower", "cost", "never there")
+    return [CellMetricSpec("rude", "1", (info,), Metric, ("eval",), ("codes",))]
+
+@hookimpl
+def saebench_plan_ready(plan):
+    leave("observer")
+
+@hookimpl
+def saebench_cell_started(cell):
+    leave("observer")
+
+@hookimpl
+def saebench_train_progress(cell_id, tokens, allotted, fvu, l0):
+    leave("observer")
+
+@hookimpl
+def saebench_cell_finished(record):
+    leave("observer")
+
+@hookimpl
+def saebench_leaderboard_written(folder):
+    leave("observer")
+"""
+
+SUITE = """
+schema: 1
+name: rude
+datasets:
+  theirs: {plugin: rude-vectors}
+  ours: {plugin: synthetic, d_in: 8, n_features: 16}
+entries:
+  - {name: theirs, architecture: topk, dataset: theirs, config: {d_sae: 16, k: 2}}
+  - {name: ours, architecture: topk, dataset: ours, config: {d_sae: 16, k: 2}}
+train: {batch: 256}
+evaluation: {tokens: 300, loss_tokens: 16, density_tokens: 300}
+budget: {primary: tokens, tokens: 5_000}
+metrics: [fvu, rude]
+"""
+
+
+def run(folder: Path, leaves: str, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> tuple[Any, dict[str, Any]]:
+    from saebench.jobs import run_suite
+
+    (folder / "suite.yaml").write_text(SUITE)
+    plugin = folder / f"rude_{leaves.replace('-', '_')}.py"
+    plugin.write_text(PLUGIN)
+    monkeypatch.setenv("LEAVES", leaves)
+    result = run_suite(folder / "suite.yaml", out=folder / "run", plugins=[plugin], say=said.append)
+    sys.modules.pop(f"saebench_local_{plugin.stem}")
+    return result, {record["facts"]["entry"]: record for _, record in iter_records(folder / "run")}
+
+
+@pytest.mark.parametrize("place", ["open", "batches", "held-out", "manifest"])
+def test_a_dataset_that_calls_sys_exit_fails_its_own_cells(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, records = run(tmp_path, place, monkeypatch, [])
+    assert result.exit_status == 4
+    assert records["theirs"]["facts"]["status"] == "failed"
+    assert records["theirs"]["facts"]["error"] == {"type": "SystemExit", "message": f"leaves in {place}"}
+    assert records["ours"]["facts"]["status"] == "ok"
+
+
+@pytest.mark.parametrize("place", ["make", "update", "compute", "observer", "nowhere"])
+def test_a_metric_or_an_observer_that_calls_sys_exit_hurts_no_cell(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    result, records = run(tmp_path, place, monkeypatch, said)
+    assert result.exit_status == 0
+    left = f"SystemExit: leaves in {place}"
+    unprintable = "Rude (its text cannot be shown: RuntimeError)"
+    for record in records.values():
+        assert record["facts"]["metrics"]["fvu"]["value"] is not None
+        reason = record["facts"]["metrics"]["rude"]["reason"]
+        assert reason == (left if place in ("make", "update", "compute") else unprintable)
+        errors = record["measured"]["observer_errors"]
+        assert bool(errors) == (place == "observer")
+        assert all(error.endswith(left) for error in errors)
+        if place == "observer":
+            assert [error.split()[1] for error in errors] == ["saebench_cell_started", "saebench_train_progress"]
+    assert sum(line.endswith(left) for line in said) == 4 * (place == "observer")  # plan, two cells, leaderboard
