@@ -99,7 +99,7 @@ class Catalog:
                 with contained():
                     implementation.function(*(arguments[name] for name in implementation.argnames))
             except Exception as error:
-                errors.append(f"{implementation.plugin_name}: {hook} raised {without_folders(describe(error))}")
+                errors.append(without_folders(f"{implementation.plugin_name}: {hook} raised {describe(error)}"))
         return errors
 
     def _find(self, offers: Mapping[str, Offer[SpecT]], name: str, what: str) -> Offer[SpecT]:

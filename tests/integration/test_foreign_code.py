@@ -151,5 +151,6 @@ def test_a_metric_or_an_observer_that_calls_sys_exit_hurts_no_cell(
         assert bool(errors) == (place == "observer")
         assert all(error.endswith(left) for error in errors)
         if place == "observer":
-            assert [error.split()[1] for error in errors] == ["saebench_cell_started", "saebench_train_progress"]
+            hooks = ("saebench_cell_started", "saebench_train_progress")
+            assert errors == [f"file rude_observer.py:rude_observer: {hook} raised {left}" for hook in hooks]
     assert sum(line.endswith(left) for line in said) == 4 * (place == "observer")  # plan, two cells, leaderboard
