@@ -81,7 +81,7 @@ class Passes:
             code = self._code(cohort)
             if cohort.model is not None and cohort.activations.source == "live":
                 continue
-            store = self._sources.standing(partial(self._find, cohort, code, code in read))
+            store = self._sources.whole(partial(self._find, cohort, code, code in read))
             if store is not None:
                 sources.setdefault(code, self._from_store(cohort, store))
         return sources
@@ -157,7 +157,7 @@ class Passes:
         use = cohort.dataset
         key = self._training_key(cohort, tokens_alone=True)
         folder = self._sources.run.activations(digest(key))
-        store = self._sources.standing(partial(TokenStore.open, folder, key))
+        store = self._sources.whole(partial(TokenStore.open, folder, key))
         if store is None:
             meter = Meter()
             windows = self._sources.windows(use, model, "train", cohort.tokens, cohort.data_seed, meter)

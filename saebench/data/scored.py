@@ -116,7 +116,7 @@ class ScoredTokens(Scored):
         enough = max(
             n_rows, self.sizes["loss_tokens"] * (self.model.context + 3) // self.model.context + self.model.context
         )
-        if (store := self.sources.standing(partial(ActivationStore.open, folder, key))) is None:
+        if (store := self.sources.whole(partial(ActivationStore.open, folder, key))) is None:
             windows = self.sources.windows(self.dataset, self.model, "held-out", enough, self.seed, Meter(), self.part)
             ids = torch.stack(list(windows))
             d = self.lm.facts.hookpoint(self.model.hookpoint).d
@@ -172,7 +172,7 @@ class ScoredTokens(Scored):
         code = digest(key)
         if code not in self._stores:
             folder = self.sources.run.activations(code)
-            store = self.sources.standing(partial(ActivationStore.open, folder, key))
+            store = self.sources.whole(partial(ActivationStore.open, folder, key))
             if store is None:
                 make = self._random_windows if name == "random-tokens" else self._sampled_windows
                 d = self.lm.facts.hookpoint(self.model.hookpoint).d

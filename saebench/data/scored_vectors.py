@@ -42,7 +42,7 @@ class ScoredVectors(Scored):
         vectors = sources.open(dataset, seed=seed)
         self.dictionary = vectors.dictionary
         n_rows = self.n_rows
-        if (store := sources.standing(partial(ActivationStore.open, folder, key))) is None:
+        if (store := sources.whole(partial(ActivationStore.open, folder, key))) is None:
             with ActivationStore.building(
                 folder,
                 key,

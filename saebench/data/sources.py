@@ -86,7 +86,7 @@ class Sources:
         """A dataset without a language model, as its plugin opens it."""
         return self._opener.open(use, model=None, seed=seed, length=0, meter=meter or Meter())
 
-    def standing(self, find: Callable[[], Store | None]) -> Store | None:
+    def whole(self, find: Callable[[], Store | None]) -> Store | None:
         """The store that `find` opens; None where it has to be filled, since there is none or it is damaged."""
         try:
             return find()

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saebench.api.errors import MachineError, SuiteError
-from saebench.artifacts import RunFolder, canonical_json, read_record
+from saebench.api.errors import MachineError
+from saebench.artifacts import RunFolder, canonical_json
+from saebench.execute.standing import Standing
 
 if TYPE_CHECKING:
     from saebench.host import Catalog
@@ -41,6 +42,7 @@ class Foresight:
 
         self.plan, self.run, self._catalog, self._facts = plan, run, catalog, facts
         self._limit = memory_limit(device, plan.budget.get("memory_gb"))
+        self._standing = Standing(run, lambda line: None)  # what is damaged is said when it is made again
         self._rates: Rates = Rates()
         left = [cell for cell in plan.cells if self._status(cell) is None]
         long = self._estimate(left).seconds > LONG_S
@@ -102,12 +104,8 @@ class Foresight:
         )
 
     def _status(self, cell: Cell) -> str | None:
-        path = self.run.record(cell.suite, cell.entry, cell.record_name)
-        try:
-            status: str | None = read_record(path)["facts"]["status"] if path.is_file() else None
-        except SuiteError:
-            return None  # damaged: written anew
-        return status
+        facts = self._standing.facts(cell)
+        return facts["status"] if facts is not None else None
 
 
 def _size(folder: Path) -> int:

@@ -11,6 +11,7 @@ from saebench.api.errors import Damaged
 from saebench.api.metrics import GroupMember
 from saebench.artifacts import RunFolder, prove, read_arrays, read_record, save_arrays, write_record
 from saebench.execute.records import group_id_of, group_record
+from saebench.execute.standing import Standing
 from saebench.plan.groups import GROUP_TOKENS, member_label
 from saebench.plan.model import Cell, Group
 
@@ -31,8 +32,10 @@ class GroupRunner:
         catalog: Installed plugins.
         sources: Held-out data, as cells were scored on it.
         device: Where members encode.
-        say: Prints one line for people.
-        model: Digest of the language model that is in memory.
+        standing: What is proven of the folder.
+
+    Attributes:
+        model: Digest of the language model that is in memory; None for none.
     """
 
     def __init__(
@@ -41,31 +44,44 @@ class GroupRunner:
         catalog: Catalog,
         sources: Sources,
         device: str,
-        say: Callable[[str], None],
-        model: str | None = None,
+        standing: Standing,
     ) -> None:
-        self._run, self._catalog, self._sources, self._device, self._say = run, catalog, sources, device, say
-        self._model = model
+        self._run, self._catalog, self._sources, self._device, self._standing = run, catalog, sources, device, standing
+        self.model: str | None = None
 
     def is_due(self, group: Group, cells: Sequence[Cell], statuses: Mapping[str, str]) -> bool:
         """False where a record of these very members, statuses and metric versions stands, with its arrays."""
-        path = self._path(group)
-        if not os.path.lexists(path):
-            return True
+        group_id = group_id_of([cell.score_id for cell in cells], group.metrics)
         try:
-            record = read_record(path, "group")
-            old = record["facts"]
-            members = [(member["score_id"], member["status"]) for member in old["members"]]
-            now = [(cell.score_id, statuses[cell.cell_id]) for cell in cells]
-            group_id = group_id_of([cell.score_id for cell in cells], group.metrics)
-            if members != now or old["metric_versions"] != dict(group.metrics) or record["group_id"] != group_id:
+            record = self._record(group)
+            if record is None or record["group_id"] != group_id:
                 return True
-            if record["arrays_sha256"] is not None:
-                prove(self._run.group_arrays(group_id), record["arrays_sha256"])
+            found = [(member["score_id"], member["status"]) for member in record["facts"]["members"]]
+            if found != [(cell.score_id, statuses[cell.cell_id]) for cell in cells]:
+                return True
+            sha256, arrays = record["arrays_sha256"], self._run.group_arrays(group_id)
+            gone = not os.path.lexists(arrays) and any(self._standing.checkpoint(cell) == "missing" for cell in cells)
+            if sha256 is not None and not gone:  # gone: a person freed the space, and nothing needs them
+                prove(arrays, sha256)
         except Damaged as error:
-            self._say(f"{error.found}. The group is scored again")
+            self._standing.say(f"{error.found}. The group is scored again")
             return True
         return False
+
+    def _record(self, group: Group) -> dict[str, Any] | None:
+        """The group's record; None where there is none.
+
+        Raises:
+            Damaged: It is not what was written, or is that of another group.
+        """
+        path = self._path(group)
+        if not os.path.lexists(path):
+            return None
+        record = read_record(path, "group")
+        name = group.suite, group.entry, group.point, "+".join(group.vary)
+        if name != tuple(record["facts"].get(key) for key in ("suite", "entry", "point", "vary")):
+            raise Damaged(f"{path}: damaged (it is the record of another group)")
+        return record
 
     def score(
         self,
@@ -89,13 +105,15 @@ class GroupRunner:
         outcome = score_group(group, self._members(group, ready), self._catalog, missing=missing)
         plugins = {name: self._catalog.group_metric(name).provenance() for name in group.metrics}
         record = group_record(group, list(cells), statuses, outcome, environment=environment(), plugins=plugins)
-        path = self._path(group)
-        older = _group_id(path)
         if outcome.arrays:
             record["arrays_sha256"] = save_arrays(self._run.group_arrays(record["group_id"]), outcome.arrays)
-        write_record(path, record)
-        if older not in (None, record["group_id"]):
-            self._run.group_arrays(str(older)).unlink(missing_ok=True)
+        try:
+            older = self._record(group)
+        except Damaged:
+            older = None
+        write_record(self._path(group), record)
+        if older is not None and older["group_id"] != record["group_id"]:
+            self._run.group_arrays(older["group_id"]).unlink(missing_ok=True)
 
     def _path(self, group: Group) -> Path:
         return self._run.group_record(group.suite, group.folder, group.name)
@@ -144,9 +162,9 @@ class GroupRunner:
     def _held_out(self, cell: Cell) -> EvaluationSource:
         """The first evaluation dataset under the first evaluation seed; its store stands since the cell was scored."""
         use = cell.model
-        if use is not None and self._model not in (None, use.digest):
+        if use is not None and self.model not in (None, use.digest):
             self._sources.release()  # one language model in memory at a time
-        self._model = use.digest if use is not None else self._model
+        self.model = use.digest if use is not None else self.model
         settings = cell.evaluation
         return self._sources.evaluation(cell.evaluation_datasets[0], use, settings, settings.seeds[0], training=None)
 
@@ -163,11 +181,3 @@ def member_facts(cell: Cell) -> dict[str, Any]:
         "cell_id": cell.cell_id,
         "score_id": cell.score_id,
     }
-
-
-def _group_id(path: Path) -> str | None:
-    """Of the record at `path`; None where there is none that can be read."""
-    try:
-        return str(read_record(path, "group")["group_id"])
-    except Damaged:
-        return None

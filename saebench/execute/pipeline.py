@@ -1,7 +1,8 @@
 """From a plan to records: pass by pass, cells trained side by side and saved, each reloaded from disk, scored, recorded; then groups.
 
-A cell is trained when its checkpoint stands, and scored when its record stands: whatever was finished before a kill is kept, cells
-in the middle of their training go on from their snapshots, and the facts end equal to those of an uninterrupted run.
+A cell is trained when its checkpoint stands, and scored when its record and its arrays stand, each proven against its digest: whatever
+was finished before a kill is kept, what is damaged is made again, cells in the middle of their training go on from their snapshots,
+and the facts end equal to those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -11,19 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from saebench.api.errors import CellError, MachineError, SaebenchError, SuiteError, contained, recorded
-from saebench.artifacts import RunFolder, has_checkpoint, read_record, refuse, save_arrays, write_record
+from saebench.api.errors import CellError, MachineError, SaebenchError, contained, recorded
+from saebench.artifacts import RunFolder, refuse, save_arrays, write_record
 from saebench.execute import provenance
 from saebench.execute.groups import GroupRunner
 from saebench.execute.progress import PassWatch
 from saebench.execute.records import CellOutcome, cell_record, superseded, trained_outcome
+from saebench.execute.standing import Standing, changed_facts
 from saebench.execute.waves import cap_memory, memory_limit, waves
-from saebench.plan.model import Cell, Cohort, DatasetUse, Plan
+from saebench.plan.model import Cell, Cohort, DatasetUse, Group, Plan
 from saebench.plan.passes import form_passes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from saebench.data import EvaluationSource, Sources, TrainingSource
     from saebench.data.parts import Part
     from saebench.host import Catalog
@@ -62,33 +62,14 @@ class Pipeline:
         self.plan, self.run, self.catalog, self.device = plan, run, catalog, device
         self.say, self.bar, self.debug, self.snapshot_every_s = say, bar, debug, snapshot_every_s
         self.sources: Sources = Sources(plan.datasets, run=run, catalog=catalog, device=device, progress=True, say=say)
+        self.standing = Standing(run, say)
+        self.groups = GroupRunner(run, catalog, self.sources, device, self.standing)
+        self.kept: dict[str, str] = {}
+        self.changed: set[str] = set()
         self.threads = provenance.n_threads()
         self.memory_gb: float | None = plan.budget.get("memory_gb")
         if self.memory_gb and device.startswith("cuda"):
             cap_memory(device, int(self.memory_gb * GB))
-
-    # ---- which cells need work -------------------------------------------------------------------------------------
-
-    def record_path(self, cell: Cell) -> Path:
-        """Where this cell's record stands."""
-        return self.run.record(cell.suite, cell.entry, cell.record_name)
-
-    def status_of(self, cell: Cell) -> str | None:
-        """Status of the record at the cell's own path, or None. A damaged record counts as none: it is written anew."""
-        path = self.record_path(cell)
-        if not path.is_file():
-            return None
-        try:
-            status: str = read_record(path)["facts"]["status"]
-        except SuiteError as error:
-            self.say(f"{error} It is written anew now.")
-            return None
-        return status
-
-    def is_done(self, cell: Cell, retry_failed: bool) -> bool:
-        """True when the cell needs no work."""
-        status = self.status_of(cell)
-        return status == "ok" or (status is not None and not retry_failed)
 
     # ---- the run ---------------------------------------------------------------------------------------------------
 
@@ -98,38 +79,60 @@ class Pipeline:
         Returns:
             The status of every one of these cells.
         """
-        wanted = {cell.cell_id: cell for cell in cells}
+        tried: set[str] = set()
+        # a second look finds nothing to do, unless a cell ended otherwise than before and a group or a child now needs more
+        while left := self._to_do(cells, retry_failed) - tried:
+            if not tried:
+                self.bar.update(len(cells) - len(left))
+            self._train_and_score([cell for cell in cells if cell.cell_id in left])
+            tried |= left
+        statuses = self._statuses(cells)
+        for group in self._groups(cells):
+            members = [self.plan.cell(cell_id) for cell_id in group.cells]
+            if self._is_due(group, statuses):
+                started = provenance.now()
+                self.bar.set_postfix_str(f"{', '.join(group.metrics) or 'group'} of {group.entry} {group.point}")
+                self.groups.score(group, members, statuses, lambda: self._environment(started))  # noqa: B023
+        return statuses
+
+    def _train_and_score(self, cells: Sequence[Cell]) -> None:
+        by_id = {cell.cell_id: cell for cell in cells}
         todo: dict[str, list[Cell]] = {}
         for cohort in self.plan.cohorts:
-            members = [wanted[cell_id] for cell_id in cohort.cells if cell_id in wanted]
-            left = [cell for cell in members if not self.is_done(cell, retry_failed)]
-            self.bar.update(len(members) - len(left))
-            if left:
-                todo[cohort.key] = left
+            if members := [by_id[cell_id] for cell_id in cohort.cells if cell_id in by_id]:
+                todo[cohort.key] = members
         coming = [cohort for cohort in self.plan.cohorts if cohort.key in todo]
         self.sources.check_disk(coming)
-        model: str | None = None
         for together in form_passes(coming):
             use = together[0].model
-            if use and model not in (None, use.digest):
+            if use and self.groups.model not in (None, use.digest):
                 self.sources.release()  # one language model in memory at a time
-            model = use.digest if use else model
+            self.groups.model = use.digest if use else self.groups.model
             self._pass(together, todo)
-        statuses = {cell.cell_id: self.status_of(cell) or "failed" for cell in cells}
-        runner = GroupRunner(self.run, self.catalog, self.sources, self.device, self.say, model)
-        for group in self.plan.groups:
-            if all(cell_id in wanted for cell_id in group.cells):
-                members = [wanted[cell_id] for cell_id in group.cells]
-                if runner.is_due(group, members, statuses):
-                    started = provenance.now()
-                    self.bar.set_postfix_str(f"{', '.join(group.metrics) or 'group'} of {group.entry} {group.point}")
-                    runner.score(group, members, statuses, lambda: self._environment(started))  # noqa: B023
-        return statuses
+
+    def _statuses(self, cells: Sequence[Cell]) -> dict[str, str]:
+        return {cell.cell_id: self.kept.get(cell.cell_id) or self.standing.status(cell) or "failed" for cell in cells}
+
+    def _groups(self, cells: Sequence[Cell]) -> list[Group]:
+        """Groups of which all members are among these cells."""
+        wanted = {cell.cell_id for cell in cells}
+        return [group for group in self.plan.groups if wanted.issuperset(group.cells)]
+
+    def _is_due(self, group: Group, statuses: Mapping[str, str]) -> bool:
+        members = [self.plan.cell(cell_id) for cell_id in group.cells]
+        return not self.changed.isdisjoint(group.cells) or self.groups.is_due(group, members, statuses)
+
+    def _to_do(self, cells: Sequence[Cell], retry_failed: bool) -> set[str]:
+        # of a cell that is yet to be made the best is expected: a group that this holds back is due at the next look
+        expected = {cell.cell_id: self.standing.status(cell) or "ok" for cell in cells}
+        return self.standing.to_do(
+            cells, self._groups(cells), retry_failed=retry_failed, is_due=lambda group: self._is_due(group, expected)
+        )
 
     def _pass(self, cohorts: Sequence[Cohort], todo: Mapping[str, Sequence[Cell]]) -> None:
         """Cells that read the same tokens: trained in as few passes over them as parents and memory allow, then scored."""
         cells = [cell for cohort in cohorts for cell in todo[cohort.key]]
-        trained = {cell.cell_id for cell in cells if has_checkpoint(self.run.checkpoint(cell.cell_id), cell.cell_id)}
+        trained = {cell.cell_id for cell in cells if self.standing.checkpoint(cell) == "whole"}
         reads = [any(cell.cell_id not in trained for cell in todo[cohort.key]) for cohort in cohorts]
         started = time.perf_counter()
         try:
@@ -183,6 +186,7 @@ class Pipeline:
             ):
                 if trained.ok:
                     save_outcome(trained, cell, self.run.checkpoint(cell.cell_id))
+                    self.standing.trained(cell)
                     trained.module = None  # scored from the file, so that a resumed run reads the same
                     saved.append(cell)
                     continue
@@ -250,11 +254,13 @@ class Pipeline:
 
     def _missing_parent(self, cell: Cell) -> str | None:
         """Why a child cannot begin, or None."""
-        if cell.parent is None or has_checkpoint(self.run.checkpoint(cell.parent), cell.parent):
+        if cell.parent is None:
             return None
         parent = self.plan.cell(cell.parent)
+        if self.standing.checkpoint(parent) == "whole":
+            return None
         return (
-            f"its parent {parent.label} has no checkpoint (status {self.status_of(parent) or 'not run'}). "
+            f"its parent {parent.label} has no checkpoint (status {self.standing.status(parent) or 'not run'}). "
             "Mend the parent, then run with --retry-failed."
         )
 
@@ -274,16 +280,32 @@ class Pipeline:
         drop_snapshot(self.run.snapshots, cell.cell_id)
 
     def _write(self, cell: Cell, outcome: CellOutcome, started: str | None = None) -> None:
-        path = self.record_path(cell)
+        path = self.run.record(cell.suite, cell.entry, cell.record_name)
         record = cell_record(
             cell, self.plan, outcome, supersedes=superseded(path, cell), environment=self._environment(started)
         )
-        write_record(path, record)
+        if self._replaces(cell, record["facts"]):
+            write_record(path, record)
+        self.standing.scored(cell)
         self.bar.update(1)
         if outcome.status != "ok":
             self.say(f"{cell.label}: {outcome.status}: {(outcome.error or {}).get('message', '')}")
         for line in self.catalog.observe("saebench_cell_finished", record=record):
             self.say(line)
+
+    def _replaces(self, cell: Cell, facts: Mapping[str, Any]) -> bool:
+        """Whether these facts take the place of what stands: a score that was ok, of a cell made again, is not lost to a failure."""
+        older = self.standing.facts(cell)
+        if older is None or older["status"] != "ok":
+            return True
+        if facts["status"] != "ok":
+            self.kept[cell.cell_id] = facts["status"]
+            self.say(f"{cell.label}: what was damaged could not be made again; its record is kept")
+            return False
+        if names := changed_facts(older, facts):
+            self.changed.add(cell.cell_id)
+            self.say(f"{cell.label}: made again after damage, with other facts than before ({', '.join(names)})")
+        return True
 
     def _environment(self, started: str | None) -> dict[str, Any]:
         return {

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saebench.api.errors import SuiteError, describe
+from saebench.api.errors import Damaged, SuiteError, describe
 from saebench.artifacts import RunFolder, read_record, standing
 from saebench.execute.folder import is_running
 
 
 @dataclass(frozen=True)
 class CellStatus:
-    """One cell. `state` is a record's status, or `trained` (checkpoint, no score yet), or `left`."""
+    """One cell. `state` is a record's status, or `damaged` (its record), `trained` (checkpoint, no score yet), or `left`."""
 
     entry: str
     point: str
@@ -43,15 +44,20 @@ class RunStatus:
     def seconds_left(self) -> float | None:
         """Left cells times the mean time of the finished ones; None while none has finished."""
         times = [(cell.train_s or 0.0) + (cell.score_s or 0.0) for cell in self.cells if cell.state == "ok"]
-        left = sum(cell.state in ("left", "trained") for cell in self.cells)
+        left = sum(cell.state in ("left", "trained", "damaged") for cell in self.cells)
         return left * sum(times) / len(times) if times else None
 
 
 def _cell(run: RunFolder, cell: dict[str, Any]) -> CellStatus:
     name = f"{cell['point']}-s{cell['init_seed']}-{cell['score_id'][:8]}.json"
     path = run.record(cell["suite"], cell["entry"], name)
-    if path.is_file():
-        record = read_record(path)
+    if os.path.lexists(path):
+        try:
+            record = read_record(path)
+            if (record["cell_id"], record["score_id"]) != (cell["cell_id"], cell["score_id"]):
+                raise Damaged(f"{path}: damaged (it is the record of another cell or score)")
+        except Damaged as damage:
+            return CellStatus(cell["entry"], cell["point"], cell["init_seed"], "damaged", str(damage), None, None)
         times = record["measured"].get("times", {})
         error = record["facts"].get("error")
         return CellStatus(

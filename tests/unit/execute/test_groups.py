@@ -9,6 +9,7 @@ import torch
 from saebench.artifacts import RunFolder, read_record, save_arrays, write_record
 from saebench.execute.groups import GroupRunner, member_facts
 from saebench.execute.records import group_record
+from saebench.execute.standing import Standing
 from saebench.plan.model import Cell, DatasetUse, EvaluationSettings, Group, ModelUse, Part
 
 
@@ -40,7 +41,8 @@ def due(tmp_path):
     """`due(group, cells, statuses)` in a folder where `due.write(*arrays)` wrote the record of GROUP."""
     said: list[str] = []
     run = RunFolder(tmp_path)
-    runner = GroupRunner(run, None, None, "cpu", said.append)  # type: ignore[arg-type]
+    standing = Standing(run, said.append)
+    runner = GroupRunner(run, None, None, "cpu", standing)  # type: ignore[arg-type]
     path = run.group_record("t", "across-dataset", GROUP.name)
 
     def ask(group=GROUP, cells=CELLS, statuses=OK):
@@ -54,7 +56,9 @@ def due(tmp_path):
         write_record(path, record)
         return arrays_path
 
-    ask.write, ask.path, ask.said = write, path, said
+    for one in CELLS:
+        standing.trained(one)
+    ask.write, ask.path, ask.said, ask.standing = write, path, said, standing
     return ask
 
 
@@ -96,11 +100,22 @@ def test_a_damaged_record_is_told_and_made_anew(due):
     assert due.said[0].startswith(str(due.path)) and due.said[0].endswith("The group is scored again")
 
 
+def test_arrays_that_a_person_removed_with_the_weights_stay_away(due):
+    due.write(x=torch.ones(3)).unlink()
+    due.standing._checkpoints.clear()
+    assert not due()
+    assert due.said == []
+
+
 def test_a_record_of_another_group_is_not_this_ones(due):
     due.write()
     record = read_record(due.path, "group")
     write_record(due.path, record | {"group_id": "other"})
     assert due()
+    assert due.said == []
+    write_record(due.path, record | {"facts": record["facts"] | {"point": "k8"}})
+    assert due()
+    assert due.said == [f"{due.path}: damaged (it is the record of another group). The group is scored again"]
 
 
 def test_the_record_names_all_that_differs():
@@ -133,7 +148,8 @@ def test_codes_come_from_the_first_dataset_and_seed_and_one_model_is_held_at_a_t
         def release(self):
             released.append(len(asked))
 
-    runner = GroupRunner(RunFolder(tmp_path), None, Sources(), "cpu", print, "one")  # type: ignore[arg-type]
+    runner = GroupRunner(RunFolder(tmp_path), None, Sources(), "cpu", Standing(RunFolder(tmp_path), print))  # type: ignore[arg-type]
+    runner.model = "one"
     for digest in (None, "one", "one", "two", "two", None, "one"):
         model = ModelUse("m", None, digest, "h", "h", 32) if digest else None
         runner._held_out(cell("a", 0, model=model))

@@ -1,0 +1,300 @@
+"""Every file of a run folder, damaged in every way: named, made again by the same command, and no number changes.
+
+A new kind of file is a new line in `PRODUCTS` or `MATERIAL`; a file that no line covers fails the first test.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from suites import text_file
+
+from saebench.artifacts import iter_groups
+from saebench.jobs import load_sae, run_suite
+from saebench.leaderboard import diff
+from saebench.testing import make_model
+
+SUITE = """
+schema: 1
+name: damage
+models:
+  - {{id: {folder}/model, hookpoints: [layers.1], context: 32}}
+datasets:
+  mine: {{plugin: local, path: {folder}/text.txt}}
+  own: {{plugin: faithful, tokens: 1_000}}
+entries:
+  - {{name: topk, architecture: topk, dataset: mine, config: {{d_sae: 32, k: 4}}}}
+  - {{name: own, architecture: topk, dataset: own, config: {{d_sae: 32, k: 4}}}}
+  - {{name: child, architecture: ssae, dataset: mine, init_from: {{entry: topk}}, config: {{tilt: 1.0}}}}
+train: {{batch: 128}}
+evaluation: {{datasets: [mine], tokens: 400, loss_tokens: 100, density_tokens: 400}}
+budget: {{primary: tokens, tokens: 1_000}}
+seeds: {{init: [0, 1]}}
+controls: false
+"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Files of one kind.
+
+    Attributes:
+        glob: Where they stand.
+        goes_unseen: Their removal looks as if they had never been made.
+    """
+
+    glob: str
+    goes_unseen: bool = False
+
+
+PRODUCTS = {
+    "record": Kind("records/*/*/*.json", goes_unseen=True),
+    "group": Kind("groups/*/*/*.json", goes_unseen=True),
+    "weights": Kind("checkpoints/*/sae.safetensors"),
+    "meta": Kind("checkpoints/*/sae.json"),
+    "arrays": Kind("arrays/[!g]*.safetensors"),
+    "group arrays": Kind("arrays/group-*.safetensors"),
+}
+"""What a run is for: proven by every run."""
+MATERIAL = {
+    "manifest": Kind("activations/*/manifest.json"),
+    "documents": Kind("activations/*/documents.txt"),
+    "vectors": Kind("activations/*/x-*.bin"),
+    "token ids": Kind("activations/*/token_ids-*.bin"),
+    "positions": Kind("activations/*/positions-*.bin"),
+    "sequences": Kind("activations/*/sequence_ids-*.bin"),
+    "extras": Kind("activations/*/extras.safetensors"),
+}
+"""What products are made of: proven where it is read."""
+TOKENS = {
+    "manifest": Kind("activations/*/manifest.json"),
+    "documents": Kind("activations/*/documents.txt"),
+    "windows": Kind("activations/*/windows.bin"),
+    "counts": Kind("activations/*/counts.bin"),
+}
+"""What activations are made of."""
+KINDS = (*PRODUCTS.values(), *MATERIAL.values(), *TOKENS.values())
+NOT_READ = ("plan.json", ".lock", "leaderboard/*", "cache/*/*/*")
+
+
+def flip(path: Path, _others: list[Path]) -> list[Path]:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    return [path]
+
+
+def truncate(path: Path, _others: list[Path]) -> list[Path]:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return [path]
+
+
+def empty(path: Path, _others: list[Path]) -> list[Path]:
+    path.write_bytes(b"")
+    return [path]
+
+
+def swap(path: Path, others: list[Path]) -> list[Path]:
+    """With one of the same kind and other content, where there is one."""
+    content = path.read_bytes()
+    for other in others:
+        if other.read_bytes() != content:
+            path.write_bytes(other.read_bytes())
+            other.write_bytes(content)
+            return [path, other]
+    return []
+
+
+def remove(path: Path, _others: list[Path]) -> list[Path]:
+    path.unlink()
+    return [path]
+
+
+Harm = Callable[[Path, list[Path]], list[Path]]
+HARMS = [flip, truncate, empty, swap, remove]
+SHARED = ("checkpoints", "activations")
+"""Of two damaged files in one folder here only the first is named: the folder is made again as a whole."""
+
+
+def damage(run: Path, kinds: Mapping[str, Kind], harm: Harm) -> dict[Path, Kind]:
+    """Harms one file (of a swap, two) of every kind, of different cells or stores as far as there are so many."""
+    harmed: dict[Path, Kind] = {}
+    for number, kind in enumerate(kinds.values()):
+        folders = {path.parent for path in harmed if path.parent.parent.name in SHARED}
+        there = [path for path in files(run, kind) if path.parent not in folders]
+        if there:
+            harmed |= dict.fromkeys(harm(there[number % len(there)], there), kind)
+    return harmed
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("damage")
+    make_model(folder / "model", "llama")
+    text_file(folder / "text.txt")
+    (folder / "damage.yaml").write_text(SUITE.format(folder=folder))
+    return folder / "damage.yaml"
+
+
+@pytest.fixture(scope="module")
+def whole(suite: Path) -> Path:
+    """The run folder of an undisturbed run."""
+    assert run_suite(suite, out=suite.parent / "whole").exit_status == 0
+    return suite.parent / "whole"
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    shutil.copytree(whole, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def files(run: Path, kind: Kind) -> list[Path]:
+    return sorted(path for path in run.glob(kind.glob) if path.stat().st_size)
+
+
+def again(suite: Path, run: Path) -> list[str]:
+    said: list[str] = []
+    assert run_suite(suite, out=run, say=said.append).exit_status == 0
+    return said
+
+
+def as_before(whole: Path, run: Path) -> None:
+    """Facts, groups, weights and arrays are those of the undisturbed run."""
+    assert diff(whole, run) == []
+    groups = [{record["group_id"]: record["facts"] for _, record in iter_groups(folder)} for folder in (whole, run)]
+    assert groups[0] == groups[1]
+    for kind in ("weights", "arrays", "group arrays"):
+        for path in files(whole, PRODUCTS[kind]):
+            assert (run / path.relative_to(whole)).read_bytes() == path.read_bytes(), path
+
+
+def named(path: Path, said: list[str]) -> bool:
+    return any(line.startswith(f"{path}: ") and line.endswith(" again") for line in said)
+
+
+def test_every_file_of_a_run_is_of_a_kind(whole: Path) -> None:
+    covered = {path for kind in KINDS for path in whole.glob(kind.glob)}
+    covered |= {path for glob in NOT_READ for path in whole.glob(glob)}
+    assert {path for path in whole.rglob("*") if path.is_file()} - covered == set()
+    assert all(files(whole, kind) for kind in KINDS)
+
+
+@pytest.mark.parametrize("harm", HARMS)
+# in two halves: of a cell or a group whose record is damaged nobody knows what its arrays should be, and they are made again unseen
+@pytest.mark.parametrize("names", [("record", "group", "weights"), ("meta", "arrays", "group arrays")])
+def test_damaged_products_are_all_found_and_made_again_in_one_run(
+    suite: Path, whole: Path, run: Path, harm: Harm, names: tuple[str, ...]
+) -> None:
+    harmed = damage(run, {name: PRODUCTS[name] for name in names}, harm)
+    assert len(harmed) == (2 if harm is swap else 1) * len(names)
+    said = again(suite, run)
+    unseen = [
+        path for path, kind in harmed.items() if not named(path, said) and not (harm is remove and kind.goes_unseen)
+    ]
+    assert unseen == [], said
+    as_before(whole, run)
+    assert [line for line in again(suite, run) if " again" in line] == []
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("kinds", [MATERIAL, TOKENS])
+def test_damaged_material_is_all_found_and_made_again_in_one_run(
+    suite: Path, whole: Path, run: Path, harm: Harm, kinds: dict[str, Kind]
+) -> None:
+    for product in ("records", "groups", "checkpoints", "arrays"):
+        shutil.rmtree(run / product)
+    for store in [path.parent for path in run.glob("activations/*/x-*.bin")] if kinds is TOKENS else []:
+        shutil.rmtree(store)
+    harmed = damage(run, kinds, harm)
+    assert len(harmed) >= 2
+    said = again(suite, run)
+    assert [path for path in harmed if not named(path, said)] == [], said
+    as_before(whole, run)
+
+
+def test_a_run_with_nothing_to_do_leaves_every_byte(suite: Path, run: Path) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    again(suite, run)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_checkpoints_in_each_others_folder_are_both_trained_again(suite: Path, whole: Path, run: Path) -> None:
+    one, two = sorted((run / "checkpoints").iterdir())[:2]
+    one.rename(run / "aside")
+    two.rename(one)
+    (run / "aside").rename(two)
+    said = again(suite, run)
+    assert named(one / "sae.json", said)
+    assert named(two / "sae.json", said)
+    as_before(whole, run)
+
+
+def cell_of(run: Path, entry: str, seed: int = 0) -> tuple[Path, str]:
+    """Record and 16 digits of the id of a cell."""
+    from saebench.artifacts import read_record
+
+    (path,) = (run / "records" / "damage" / entry).glob(f"default-s{seed}-*.json")
+    return path, read_record(path)["cell_id"][:16]
+
+
+def test_a_damaged_parent_is_trained_before_a_child_that_is_due(suite: Path, whole: Path, run: Path) -> None:
+    parent, child = cell_of(run, "topk")[1], cell_of(run, "child")
+    child[0].unlink()
+    shutil.rmtree(run / "checkpoints" / child[1])
+    shutil.rmtree(run / "checkpoints" / parent)
+    said = again(suite, run)
+    assert f"{run / 'checkpoints' / parent}: missing, and needed. The cell is trained again" in said
+    as_before(whole, run)
+
+
+def test_members_that_a_due_group_needs_are_made_again_before_it(suite: Path, whole: Path, run: Path) -> None:
+    shutil.rmtree(run / "groups")
+    for entry in ("topk", "own", "child"):
+        shutil.rmtree(run / "checkpoints" / cell_of(run, entry)[1])
+    (run / "arrays" / f"{cell_of(run, 'topk', 1)[1]}.safetensors").unlink()
+    said = again(suite, run)
+    assert sum(line.endswith("missing, and needed. The cell is trained again") for line in said) == 3
+    as_before(whole, run)
+
+
+def test_weights_that_a_person_removed_and_nothing_needs_stay_away(suite: Path, whole: Path, run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(run / "arrays")
+    for _ in range(2):
+        said = again(suite, run)
+        assert sum("Nothing needs it now: the record is kept" in line for line in said) == 1
+        assert not (run / "checkpoints").exists()
+    assert diff(whole, run) == []
+
+
+@pytest.mark.parametrize("name", ["sae.safetensors", "sae.json"])
+def test_a_folder_and_a_pipe_in_a_files_place_are_damage(suite: Path, whole: Path, run: Path, name: str) -> None:
+    import os
+
+    one, two = (path / name for path in sorted((run / "checkpoints").iterdir())[:2])
+    one.unlink()
+    one.mkdir()
+    two.unlink()
+    os.mkfifo(two)
+    said = again(suite, run)
+    assert f"{one}: damaged (a folder has the name of a file). The cell is trained again" in said
+    assert f"{two}: damaged (a named pipe has the name of a file). The cell is trained again" in said
+    as_before(whole, run)
+
+
+def test_a_damaged_checkpoint_says_what_to_do_and_that_works(suite: Path, whole: Path, run: Path) -> None:
+    from saebench.api import SuiteError
+
+    folder = run / "checkpoints" / cell_of(run, "topk")[1]
+    flip(folder / "sae.safetensors", [])
+    with pytest.raises(SuiteError, match=r"damaged .* Run the suite again into this folder") as caught:
+        load_sae(folder)
+    assert "\n" not in str(caught.value)
+    again(suite, run)
+    load_sae(folder)
