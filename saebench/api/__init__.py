@@ -26,12 +26,14 @@ from saebench.api.metrics import (
     Stream,
     TrainingFacts,
 )
+from saebench.api.overlaps import Overlap, overlap
 from saebench.api.sae import AfterStep, Constraint, LossTerms, NonNegative, SparseAutoencoder, StepInfo, UnitRows
 from saebench.api.specs import (
     ArchitectureSpec,
     CellMetricSpec,
     Cost,
     DatasetSpec,
+    Findings,
     GroupMetricSpec,
     MetricSpec,
     Problem,
@@ -61,6 +63,7 @@ __all__ = [
     "Direction",
     "Diverged",
     "Document",
+    "Findings",
     "GroupMember",
     "GroupMetric",
     "GroupMetricSpec",
@@ -73,6 +76,7 @@ __all__ = [
     "MetricValue",
     "NonNegative",
     "OverBudget",
+    "Overlap",
     "PluginError",
     "Problem",
     "Reference",
@@ -100,6 +104,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "is_held_out",
+    "overlap",
     "resolve",
     "split_of",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from saebench.api.metrics import Field, Stream
+    from saebench.api.splits import Split
     from saebench.api.values import MetricInfo
 
 Reference = str | Callable[..., Any]
@@ -49,6 +50,21 @@ class Problem:
 
     key: str
     message: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a cheap look at a dataset's material shows at plan time.
+
+    Attributes:
+        remarks: What a person should know before anything is spent; the plan prints it.
+        empty: Of each part without anything in it, why. A cell that needs the part is refused.
+        rows: Vectors of each part, where a look tells.
+    """
+
+    remarks: tuple[str, ...] = ()
+    empty: Mapping[Split, str] = field(default_factory=dict)
+    rows: Mapping[Split, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,7 @@ class DatasetSpec:
         kind: What `open` returns: text -> TextDataset, generated -> TokenDataset, activations / synthetic -> ActivationDataset.
         open: `open(options, context)`; or `"module:attribute"`.
         check: `check(options)` -> problems, at plan time (missing files, wrong ranges).
+        inspect: `inspect(options)` -> Findings, at plan time and in seconds: what the material is like. Asked when `check` finds nothing.
         recipe: `recipe(options)` -> JSON-ready facts beyond the options that decide the content (file manifest, package versions).
         site: `site(options)` -> Site, for activations and synthetic.
         bases: `bases(options)` -> names of other datasets of the suite that it reads.
@@ -162,6 +179,7 @@ class DatasetSpec:
     kind: Literal["text", "generated", "activations", "synthetic"]
     open: Reference
     check: Callable[[Any], Sequence[Problem]] = lambda options: ()
+    inspect: Callable[[Any], Findings] = lambda options: Findings()
     recipe: Callable[[Any], Mapping[str, Any]] = lambda options: {}
     site: Callable[[Any], Site] | None = None
     bases: Callable[[Any], Sequence[str]] = lambda options: ()

@@ -8,7 +8,8 @@ from typing import Any
 
 from saebench.api.errors import PluginError, SuiteError
 from saebench.api.packing import POLICIES
-from saebench.api.specs import DatasetSpec, Site
+from saebench.api.specs import DatasetSpec, Findings, Site
+from saebench.api.splits import Split
 from saebench.artifacts.canonical import digest
 from saebench.config import Problems, Suite, as_json, parse_options
 from saebench.config.near import hint
@@ -57,6 +58,7 @@ class DatasetBook:
         self._suite, self._problems = suite, problems
         self._plans: dict[str, DatasetPlan] = {}
         self._facts: dict[str, Mapping[str, Any]] = {}
+        self._findings: dict[str, Findings] = {}
         self._uses: dict[tuple[str, str | None, int | None], DatasetUse] = {}
         for name, config in suite.config.datasets.items():
             self._read(name, config.plugin, config.options, catalog)
@@ -71,6 +73,18 @@ class DatasetBook:
         """Names of the datasets that it reads."""
         plan = self._plans[name]
         return tuple(ask(plan.offer, "bases", plan.offer.spec.bases, plan.options))
+
+    def findings(self, name: str) -> Findings:
+        """What a look at its material shows."""
+        if name not in self._findings:
+            plan = self._plans[name]
+            self._findings[name] = ask(plan.offer, "inspect", plan.offer.spec.inspect, plan.options)
+        return self._findings[name]
+
+    def empty(self, name: str, split: Split) -> str | None:
+        """Why a part of it, or of a dataset that it reads, is empty; None where it is not."""
+        reasons = (self.empty(base, split) for base in self.bases(name))
+        return self.findings(name).empty.get(split) or next(filter(None, reasons), None)
 
     def made_tokens(self, name: str) -> int:
         """Tokens that making it and all it reads costs."""

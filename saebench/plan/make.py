@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from saebench.api.splits import Split
 from saebench.config import Problems, Suite
 from saebench.config.near import hint
 from saebench.host import Catalog
@@ -82,10 +83,14 @@ def make_plan(
         arms = [*arms, *(control for control, _ in controls)]
     made = CellMaker(suite, book, metrics, problems).make(arms, tokens, evaluation)
     problems.stop()
+    _refuse_empty(book, made, problems)
+    problems.stop()
     cells, cohorts = order_cells([cell for _, cell in made], _activations(suite))
     groups = form_groups(cells, metrics)
     used = _datasets(book, made)
     warnings += _remarks(suite, arms)
+    warnings += [remark for name in used for remark in book.findings(name).remarks]
+    warnings += _short_evaluation(book, made)
     if measured is None:
         measured = rates(cells, used) if rates is not None else Rates()
     warnings += measured.remarks
@@ -169,6 +174,27 @@ def _datasets(book: DatasetBook, made: Sequence[tuple[Arm, Cell]]) -> dict[str, 
         for name in (cell.dataset.name, *cell.evaluation.datasets):
             add(name, arm)
     return uses
+
+
+def _refuse_empty(book: DatasetBook, made: Sequence[tuple[Arm, Cell]], problems: Problems) -> None:
+    """A cell needs documents or vectors to train on and others to be scored on."""
+    needed: dict[tuple[str, Split], None] = {}
+    for _, cell in made:
+        needed |= {(cell.dataset.name, "train"): None}
+        needed |= {(name, "held-out"): None for name in cell.evaluation.datasets}
+    for name, split in needed:
+        if (reason := book.empty(name, split)) is not None:
+            problems.add(("datasets", name), reason)
+
+
+def _short_evaluation(book: DatasetBook, made: Sequence[tuple[Arm, Cell]]) -> list[str]:
+    """Evaluation never repeats vectors: it uses what there is."""
+    asked = {name: cell.evaluation.tokens for _, cell in made for name in cell.evaluation.datasets}
+    return [
+        f"dataset '{name}': {there:,} vectors are held out, evaluation.tokens asks for {tokens:,}. All {there:,} are used; records say how many."
+        for name, tokens in asked.items()
+        if (there := book.findings(name).rows.get("held-out")) is not None and there < tokens
+    ]
 
 
 def _activations(suite: Suite) -> ActivationUse:

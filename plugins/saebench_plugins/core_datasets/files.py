@@ -1,19 +1,20 @@
-"""Text documents in files: txt, jsonl, jsonl.gz, parquet, or a folder of them. Errors name file, line or offset. Loads no torch."""
+"""Text documents in files: txt, jsonl, jsonl.gz, parquet, or a folder of them. Errors name file and line. Loads no torch."""
 
 from __future__ import annotations
 
 import difflib
-import gzip
 import json
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from saebench.api import Document, Problem, SuiteError, file_manifest
+from saebench.api import Document, SuiteError, file_manifest, folded
+from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
+from saebench_plugins.core_datasets.lines import MAX_CHARACTERS, check_plain, read_lines, reading, too_long
 
 ENDINGS = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
+BATCH_BYTES = 1 << 26
+"""Of a parquet column read at once, about."""
 _ALLOWED = "txt, jsonl, jsonl.gz and parquet files, or a folder of them"
 
 
@@ -28,7 +29,7 @@ def text_files(path: str) -> tuple[list[Path], Path]:
         files = sorted(
             child
             for child in root.iterdir()
-            if child.is_file() and child.name.lower().endswith(ENDINGS) and not child.name.startswith(".")
+            if child.name.lower().endswith(ENDINGS) and not child.name.startswith(".") and not child.is_dir()
         )
         if not files:
             found = sorted(child.name for child in root.iterdir())
@@ -36,6 +37,8 @@ def text_files(path: str) -> tuple[list[Path], Path]:
             raise SuiteError(
                 f"{path}: the folder holds none of {', '.join(ENDINGS)}; found {shown}. Allowed: {_ALLOWED}."
             )
+        for file in files:
+            check_plain(file, str(file))
         return files, root
     if not root.exists():
         parent = root.parent
@@ -48,6 +51,7 @@ def text_files(path: str) -> tuple[list[Path], Path]:
         )
     if not root.name.lower().endswith(ENDINGS):
         raise SuiteError(f"{path}: the ending '{root.suffix}' is not known. Allowed: {_ALLOWED}.")
+    check_plain(root, path)
     return [root], root.parent
 
 
@@ -58,90 +62,83 @@ def manifest(path: str) -> list[dict[str, Any]]:
     return file_manifest(files, folder)
 
 
-def problems(path: str, text_column: str) -> Sequence[Problem]:
-    """What can be told without reading everything: the path, and the first document of each file."""
-    try:
-        files, _ = text_files(path)
-        first = [document for file in files for document in islice(read_file(file, text_column), 1)]
-    except SuiteError as error:
-        return [Problem("text_column" if "column" in str(error) else "path", str(error))]
-    return [] if first else [Problem("path", empty_message(path))]
-
-
 def empty_message(path: str) -> str:
     """For a corpus without a single document."""
     return f"{path}: the corpus is empty: no document with any text in it. Give files with text."
 
 
-def read_documents(path: str, text_column: str) -> Iterator[Document]:
+def read_documents(path: str, text_column: str, counts: Counts | None = None) -> Iterator[Document]:
     """Documents in file and line order; those without any text are passed over.
 
+    Characters that are none (lone surrogates, NUL, invalid UTF-8) come as U+FFFD. `counts` tells what was found. One document is in
+    memory at a time.
+
     Raises:
-        SuiteError: A file cannot be read as what it is called, or the text column is missing.
+        SuiteError: A file cannot be read as what it is called, the text column is missing, or a document does not end.
     """
+    counts = counts if counts is not None else Counts()
     for file in text_files(path)[0]:
-        yield from read_file(file, text_column)
+        yield from read_file(file, text_column, counts)
 
 
-def read_file(file: Path, text_column: str) -> Iterator[Document]:
+def read_file(file: Path, text_column: str, counts: Counts) -> Iterator[Document]:
     """Documents of one file."""
     name = file.name.lower()
     if name.endswith(".txt"):
-        pairs = _paragraphs(file)
+        pairs = _text(file, counts)
     elif name.endswith(".parquet"):
         pairs = _parquet(file, text_column)
     else:
         pairs = _json_lines(file, text_column)
     for place, text in pairs:
-        if text.strip():
-            yield Document(text, place)
+        if len(text) > MAX_CHARACTERS:
+            raise too_long(place, "document")
+        if text.strip() and folded(text):
+            yield Document(counts.clean(text), place)
+        else:
+            counts.empty += 1
 
 
-def _lines(file: Path, *, compressed: bool) -> Iterator[str]:
-    """Lines without their ends."""
-    offset = 0
-    try:
-        with gzip.open(file, "rb") if compressed else file.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise SuiteError(
-                        f"{file}:{number}: byte {offset + error.start} (0x{line[error.start]:02x}) is not UTF-8. Convert the file, for example with `iconv -t UTF-8`."
-                    ) from error
-                offset += len(line)
-                yield text.rstrip("\r\n")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise SuiteError(f"{file}: cannot be unpacked ({error}). Copy or compress it again.") from error
-    except PermissionError as error:
-        raise SuiteError(f"{file}: may not be read (permission denied).") from error
-
-
-def _paragraphs(file: Path) -> Iterator[tuple[str, str]]:
+def _text(file: Path, counts: Counts) -> Iterator[tuple[str, str]]:
+    """Documents of a txt: parted by markers if it has any, else by blank lines."""
+    marked = _is_marked(file)
     block: list[str] = []
-    start = 1
-    for number, line in enumerate(_lines(file, compressed=False), 1):
-        if line.strip():
+    start, size = 1, 0
+    for number, line in enumerate(read_lines(file, packed=False), 1):
+        first, text, last = cut_at_markers(line) if marked else (False, line, False)
+        counts.markers += first or last
+        if block and (first or not (marked or text.strip())):
+            yield f"{file}:{start}", "\n".join(block)
+            block = []
+        if text.strip() or (marked and block):
             if not block:
-                start = number
-            block.append(line)
-        elif block:
+                start, size = number, 0
+            block.append(text)
+            size += len(text) + 1
+            if size > MAX_CHARACTERS:
+                raise too_long(f"{file}:{start}", "document")
+        if block and last:
             yield f"{file}:{start}", "\n".join(block)
             block = []
     if block:
         yield f"{file}:{start}", "\n".join(block)
 
 
+def _is_marked(file: Path) -> bool:
+    """True when a line of the txt begins or ends with a marker."""
+    return any(first or last for first, _, last in map(cut_at_markers, read_lines(file, packed=False)))
+
+
 def _json_lines(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(_lines(file, compressed=file.name.lower().endswith(".gz")), 1):
+    for number, line in enumerate(read_lines(file, packed=file.name.lower().endswith(".gz")), 1):
         if not line.strip():
             continue
         place = f"{file}:{number}"
         try:
-            row = json.loads(line)
-        except ValueError as error:
+            row = json.loads(line.lstrip("\ufeff"), strict=False)  # a raw NUL or tab in a text is the text's matter
+        except (ValueError, RecursionError) as error:
             raise SuiteError(
-                f'{place}: the line is not JSON ({error}). Every line must be one object such as {{"{text_column}": "..."}}.'
+                f'{place}: the line is not JSON ({str(error)[:160]}). Every line must be one object such as {{"{text_column}": "..."}}.'
             ) from error
         if not isinstance(row, dict):
             raise SuiteError(
@@ -156,19 +153,50 @@ def _parquet(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
+    number = 0
+    with reading(file):
+        try:
+            with ParquetFile(file) as table:
+                if text_column not in table.schema_arrow.names:
+                    raise SuiteError(missing_column(str(file), text_column, table.schema_arrow.names))
+                for group in range(table.num_row_groups):
+                    rows = max(1, table.metadata.row_group(group).num_rows)
+                    a_row = _column_bytes(table.metadata.row_group(group), text_column) // rows
+                    if a_row > MAX_CHARACTERS:
+                        raise too_long(f"{file} row {number + 1}", "text of a row")
+                    size = max(1, min(1024, BATCH_BYTES // max(1, a_row)))
+                    for batch in table.iter_batches(batch_size=size, row_groups=[group], columns=[text_column]):
+                        for value in _values(batch.column(0), f"{file} row {number + 1}"):
+                            number += 1
+                            yield f"{file} row {number}", _as_text(value, f"{file} row {number}", text_column)
+        except (ArrowException, OSError, ValueError) as error:
+            raise SuiteError(
+                f"{file}: cannot be read as parquet after row {number} ({' '.join(str(error).split())[:160]}). Write it again."
+            ) from error
+
+
+def _column_bytes(group: Any, name: str) -> int:
+    """Bytes of a column in a row group, not compressed."""
+    columns = map(group.column, range(group.num_columns))
+    return sum(column.total_uncompressed_size for column in columns if column.path_in_schema.split(".")[0] == name)
+
+
+def _values(column: Any, place: str) -> list[Any]:
+    """Python values of a column; invalid UTF-8 comes as lone surrogates."""
+    import pyarrow
+    import pyarrow.compute as compute
+
+    if pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not (pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)):
+        return list(column.to_pylist())
+    if column.nbytes > MAX_CHARACTERS and (compute.max(compute.binary_length(column)).as_py() or 0) > MAX_CHARACTERS:
+        raise too_long(place, "text of a row")
     try:
-        with ParquetFile(file) as table:
-            if text_column not in table.schema_arrow.names:
-                raise SuiteError(missing_column(str(file), text_column, table.schema_arrow.names))
-            number = 0
-            for batch in table.iter_batches(batch_size=1024, columns=[text_column]):
-                for value in batch.column(0).to_pylist():
-                    number += 1
-                    yield f"{file} row {number}", _as_text(value, f"{file} row {number}", text_column)
-    except (ArrowException, OSError) as error:
-        raise SuiteError(
-            f"{file}: cannot be read as parquet ({' '.join(str(error).split())[:160]}). Write it again."
-        ) from error
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        raw = column.cast(pyarrow.large_binary()).to_pylist()
+        return [None if value is None else value.decode("utf-8", "saebench-invalid") for value in raw]
 
 
 def missing_column(place: str, text_column: str, columns: Iterable[str]) -> str:
@@ -176,7 +204,8 @@ def missing_column(place: str, text_column: str, columns: Iterable[str]) -> str:
     names = list(columns)
     near = difflib.get_close_matches(text_column, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return f"{place}: no text column '{text_column}'; found columns {', '.join(names) or 'none'}.{hint} Set `text_column:` to the one that holds the text."
+    shown = ", ".join(name[:80] for name in names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"{place}: no text column '{text_column}'; found columns {shown or 'none'}.{hint} Set `text_column:` to the one that holds the text."
 
 
 def _as_text(value: Any, place: str, text_column: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from saebench.api import DatasetContext, Document, Split, SuiteError, split_of
-from saebench_plugins.core_datasets import files
+from saebench_plugins.core_datasets import files, survey
+from saebench_plugins.core_datasets.cleaning import Counts
 from saebench_plugins.core_datasets.plugin import LocalOptions
 
 
@@ -15,26 +16,26 @@ class LocalText:
 
     def __init__(self, options: LocalOptions) -> None:
         self._options = options
-        self._manifest = {"files": files.manifest(options.path), "text_column": options.text_column}
+        self._manifest = {
+            "files": files.manifest(options.path),
+            "text_column": options.text_column,
+            "survey": survey.survey(options.path, options.text_column).facts(),
+        }
 
     def documents(self, split: Split) -> Iterator[Document]:
         """One part, in file order."""
-        found = {"train": 0, "held-out": 0}
-        for document in files.read_documents(self._options.path, self._options.text_column):
-            part = split_of(document.digest)
-            found[part] += 1
-            if part == split:
+        counts, found = Counts(), False
+        for document in files.read_documents(self._options.path, self._options.text_column, counts):
+            if split_of(document.digest) == split:
+                found = True
                 yield document
-        if not sum(found.values()):
+        if not counts.documents:
             raise SuiteError(files.empty_message(self._options.path))
-        if not found[split]:
-            raise SuiteError(
-                f"{self._options.path}: none of its {sum(found.values())} documents falls into the {split} part (one in five is held out, by hash). "
-                "Give more documents; a txt is cut into documents at blank lines."
-            )
+        if not found:
+            raise SuiteError(survey.empty_part(self._options.path, split, counts))
 
     def manifest(self) -> Mapping[str, Any]:
-        """Files with sizes and digests."""
+        """Files with sizes and digests, and what a look at the first part of the text shows."""
         return self._manifest
 
 

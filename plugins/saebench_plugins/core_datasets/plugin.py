@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from saebench.api import DatasetSpec, Problem, Site, hookimpl
+from saebench.api import DatasetSpec, Findings, Problem, Site, hookimpl
 
 _HERE = "saebench_plugins.core_datasets"
 
@@ -110,10 +110,17 @@ class SyntheticOptions:
 
 
 def check_local(options: LocalOptions) -> Sequence[Problem]:
-    """The path, and the first record of each file."""
-    from saebench_plugins.core_datasets import files
+    """The path, and the first part of the text."""
+    from saebench_plugins.core_datasets import survey
 
-    return files.problems(options.path, options.text_column)
+    return survey.problems(options.path, options.text_column)
+
+
+def inspect_local(options: LocalOptions) -> Findings:
+    """The first part of the text."""
+    from saebench_plugins.core_datasets import survey
+
+    return survey.survey(options.path, options.text_column).findings(options.path)
 
 
 def recipe_local(options: LocalOptions) -> Mapping[str, Any]:
@@ -210,7 +217,8 @@ def saebench_datasets() -> Sequence[DatasetSpec]:
             description="Docstrings of the standard library and the run-time dependencies, as prose; embedded, needs no network",
         ),
         DatasetSpec(
-            name="local", version="1", options=LocalOptions, kind="text", open=f"{_HERE}.local:open_local", check=check_local, recipe=recipe_local,
+            name="local", version="2", options=LocalOptions, kind="text", open=f"{_HERE}.local:open_local", check=check_local, inspect=inspect_local,
+            recipe=recipe_local,
             description="Your own text: txt, jsonl, jsonl.gz, parquet, or a folder of them",
         ),
         DatasetSpec(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 
 import pytest
 
 from saebench.api import SuiteError, split_of
-from saebench_plugins.core_datasets import files
+from saebench_plugins.core_datasets import files, lines
+from saebench_plugins.core_datasets.cleaning import Counts
 from saebench_plugins.core_datasets.local import open_local
-from saebench_plugins.core_datasets.plugin import LocalOptions, check_local, recipe_local
+from saebench_plugins.core_datasets.plugin import LocalOptions, check_local, inspect_local, recipe_local
 
 TEXTS = [f"Document {number} says something." for number in range(40)]
 
@@ -98,7 +100,7 @@ def bad(tmp_path, name, data):
         ("a.jsonl", b'{"body": "x", "id": 1}\n', r"a\.jsonl:1: no text column 'text'; found columns body, id\."),
         ("a.jsonl", b'{"texts": "x"}\n', "Did you mean 'texts'"),
         ("a.jsonl", b'{"text": 3}\n', r"a\.jsonl:1: column 'text' holds int"),
-        ("a.txt", b"fine\nnot \xff fine\n", r"a\.txt:2: byte 9 \(0xff\) is not UTF-8"),
+        ("a.txt", b"fine\nnot \xff fine\n", r"a\.txt:2: the file is not UTF-8: 1 of its first 16 characters"),
         ("a.jsonl.gz", b"not gzip", "cannot be unpacked"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 100)[:-20], "cannot be unpacked"),
         ("a.parquet", b"not parquet", "cannot be read as parquet"),
@@ -142,8 +144,173 @@ def test_empty_folders_files_and_unknown_endings(tmp_path, context):
 def test_a_corpus_without_a_held_out_document_says_so(tmp_path, context):
     text = next(text for text in TEXTS if split_of(files.Document(text).digest) == "train")
     path = bad(tmp_path, "a.txt", text.encode())
-    with pytest.raises(SuiteError, match="none of its 1 documents falls into the held-out part"):
+    with pytest.raises(SuiteError, match="its only document does not fall into the held-out part"):
         list(open_local(LocalOptions(str(path)), context).documents("held-out"))
+
+
+def test_the_plan_hears_of_an_empty_part(tmp_path):
+    text = next(text for text in TEXTS if split_of(files.Document(text).digest) == "train")
+    found = inspect_local(LocalOptions(str(bad(tmp_path, "a.txt", text.encode()))))
+    assert set(found.empty) == {"held-out"}
+    assert "its only document" in found.empty["held-out"]
+    assert not inspect_local(LocalOptions(str(bad(tmp_path, "b.txt", "\n\n".join(TEXTS).encode())))).empty
+
+
+# --- markers -----------------------------------------------------------------------------------------------------------
+
+MARKERS = [
+    "<|endoftext|>",
+    " </s> ",
+    "<s>",
+    "</s><s>",
+    "<eos>",
+    "<|end_of_text|>",
+    "<|im_end|>",
+    "<|EndOfText|>",
+    "[EOS]",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+]
+
+
+@pytest.mark.parametrize("marker", MARKERS)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["lf", "crlf", "cr"])
+def test_lines_that_are_a_marker_part_documents_and_blank_lines_do_not(marker, end, tmp_path):
+    path = bad(tmp_path, "a.txt", f"{end}{marker}{end}".join(["one", f"two{end}{end}more", "three", ""]).encode())
+    counts = Counts()
+    documents = list(files.read_documents(str(path), "text", counts))
+    assert [document.text for document in documents] == ["one", "two\n\nmore", "three"]
+    assert [document.name for document in documents] == [f"{path}:1", f"{path}:3", f"{path}:7"]
+    assert (counts.markers, counts.special_token_documents) == (3, 0)
+
+
+def test_markers_at_the_ends_of_lines_part_documents_too(tmp_path):
+    path = bad(tmp_path, "a.txt", b"one\n\nmore<|endoftext|>\n<|endoftext|>two\nthree <|endoftext|>\n\n")
+    assert texts_of(path) == ["one\n\nmore", "two\nthree"]
+
+
+def test_special_tokens_inside_documents_are_counted(tmp_path):
+    (tmp_path / "a.txt").write_text("one <s>struck</s> out\n\ntwo [see] <b>\n\nwith <|endoftext|> inside")
+    write_lines(tmp_path / "b.jsonl", [{"text": "ends with it</s>"}, {"text": "clean"}])
+    counts = Counts()
+    assert len(list(files.read_documents(str(tmp_path), "text", counts))) == 5
+    assert (counts.special_token_documents, counts.markers) == (3, 0)
+    (remark,) = inspect_local(LocalOptions(str(tmp_path))).remarks
+    assert "3 of 5 documents hold the text of a special token" in remark
+
+
+# --- characters that are none ------------------------------------------------------------------------------------------
+
+
+def test_characters_that_are_none_are_replaced_and_counted(tmp_path):
+    long = b"A long clean line. " * 40  # one in a hundred would be another encoding
+    (tmp_path / "a.jsonl").write_bytes(
+        b'{"text": "half \\ud83d"}\n{"text": "whole \\ud83d\\ude00"}\n{"text": "nul \\u0000 raw \0"}\n{"text": "'
+        + long
+        + b'"}\n'
+    )
+    (tmp_path / "b.txt").write_bytes(long + b"\xff\xfe and \xe2\x82\n\nfine\n")
+    counts = Counts()
+    texts = [document.text for document in files.read_documents(str(tmp_path), "text", counts)]
+    bad_one = "\ufffd"
+    assert texts[:3] == [f"half {bad_one}", "whole \U0001f600", f"nul {bad_one} raw {bad_one}"]
+    assert texts[4].endswith(f"line. {bad_one}{bad_one} and {bad_one}")
+    assert (counts.replaced_documents, counts.replaced_characters) == (3, 6)
+    for text in texts:
+        text.encode()
+    assert any(
+        "6 characters in 3 documents are none" in remark
+        for remark in inspect_local(LocalOptions(str(tmp_path))).remarks
+    )
+
+
+def test_invalid_utf8_in_parquet_is_replaced(tmp_path):
+    import pyarrow
+
+    raw = pyarrow.array([b"bad \xff", None, b"good"], pyarrow.binary()).view(pyarrow.string())
+    write_parquet(tmp_path / "a.parquet", {"text": raw})
+    write_parquet(tmp_path / "b.parquet", {"text": pyarrow.array(["x", "x"]).dictionary_encode()})
+    assert texts_of(tmp_path) == ["bad \ufffd", "good", "x", "x"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le"])
+def test_a_byte_order_mark_names_the_encoding(encoding, tmp_path):
+    mark = "\ufeff" if encoding == "utf-16-le" else ""
+    path = bad(tmp_path, "a.txt", f"{mark}caf\u00e9\n\nzwei \u2028 drei".encode(encoding))
+    assert texts_of(path) == ["caf\u00e9", "zwei \u2028 drei"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "latin-1", "cp1252"])
+def test_another_encoding_is_refused(encoding, tmp_path):
+    path = bad(tmp_path, "a.txt", ("\u00c9t\u00e9 \u00e0 la mer, d\u00e9j\u00e0 pr\u00eat. " * 20).encode(encoding))
+    (problem,) = check_local(LocalOptions(str(path)))
+    assert "a.txt:1: the file is not UTF-8" in problem.message
+
+
+# --- what never ends ---------------------------------------------------------------------------------------------------
+
+
+def test_what_never_ends_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "MAX_CHARACTERS", 10_000)
+    monkeypatch.setattr(files, "MAX_CHARACTERS", 10_000)
+    monkeypatch.setattr(lines, "EXPANDED_BYTES", 100_000)
+    long = "x" * 20_000
+    (tmp_path / "a.txt").write_text(f"fine\n\n{long}")
+    (tmp_path / "b.txt").write_text("fine\n\n" + "word\n" * 5000)
+    write_lines(tmp_path / "c.jsonl", [{"text": "fine"}, {"text": long}])
+    write_parquet(tmp_path / "d.parquet", {"text": ["fine"] * 9 + [long]})
+    (tmp_path / "e.jsonl").write_text('{"text": "x", "deep": ' + "[" * 9000)
+    (tmp_path / "f.jsonl.gz").write_bytes(gzip.compress(b"\n" * 1_000_000))
+    os.mkfifo(tmp_path / "g.txt")
+    (tmp_path / "h.txt").symlink_to("/dev/zero")
+    (tmp_path / "i.txt").symlink_to("nothing")
+    for name, words in {
+        "a.txt": "a.txt:3: the line has over", "b.txt": "b.txt:3: the document has over", "c.jsonl": "c.jsonl:2: the line has over",
+        "d.parquet": "d.parquet row 1: the text of a row has over", "e.jsonl": "e.jsonl:1: the line is not JSON",
+        "f.jsonl.gz": "unpack to over", "g.txt": "found a pipe", "h.txt": "found a device", "i.txt": "no such file",
+    }.items():  # fmt: skip
+        (problem,) = check_local(LocalOptions(str(tmp_path / name)))
+        assert words in problem.message
+        assert "\n" not in problem.message
+    (problem,) = check_local(LocalOptions(str(tmp_path)))
+    assert "the line has over" in problem.message or "found a pipe" in problem.message
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
+    path = bad(tmp_path, "a.txt", "\n\n".join(TEXTS).encode())
+    documents = files.read_documents(str(path), "text")
+    next(documents)
+    with path.open("a") as file:
+        file.write("more")
+    with pytest.raises(SuiteError, match="changed while it was read"):
+        list(documents)
+
+
+# --- near-duplicates ---------------------------------------------------------------------------------------------------
+
+
+def test_near_duplicates_are_in_the_plan_and_in_the_record(tmp_path, context):
+    import random
+
+    draws = random.Random(0)
+    texts = []
+    for number in range(40):
+        words = [f"word{draws.randrange(5000)}" for _ in range(60)]
+        texts += [" ".join([*words, f"ending{number}x{copy}"]) for copy in range(10)]
+    write_lines(tmp_path / "near.jsonl", [{"text": text} for text in texts])
+    options = LocalOptions(str(tmp_path / "near.jsonl"))
+    held_out = sum(split_of(files.Document(text).digest) == "held-out" for text in texts)
+    (remark,) = inspect_local(options).remarks
+    assert f"{held_out} of {held_out} held-out documents are near-duplicates" in remark
+    facts = open_local(options, context).manifest()["survey"]["overlap"]
+    assert (facts["near_duplicates"], facts["held_out_documents"], facts["train_documents"]) == (
+        held_out,
+        held_out,
+        400 - held_out,
+    )
+    (tmp_path / "other.txt").write_text(
+        "\n\n".join(" ".join(f"w{draws.randrange(5000)}" for _ in range(60)) for _ in range(100))
+    )
+    assert inspect_local(LocalOptions(str(tmp_path / "other.txt"))).remarks == ()
 
 
 def test_real_corpus(material, context):

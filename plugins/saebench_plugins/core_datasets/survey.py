@@ -1,0 +1,109 @@
+"""A look at the first part of a text corpus before anything is spent on it: both parts there, characters that are none, near-duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from saebench.api import Document, Findings, Problem, Split, SuiteError, overlap, split_of
+from saebench.api.overlaps import Overlap
+from saebench_plugins.core_datasets import files
+from saebench_plugins.core_datasets.cleaning import Counts
+from saebench_plugins.core_datasets.lines import signature
+
+MAX_SURVEY = 1 << 24
+"""Characters that are read."""
+
+
+@dataclass
+class Survey:
+    """What the first documents are like.
+
+    Attributes:
+        counts: Of what was read.
+        whole: True when that is everything.
+        parts: Documents of each part.
+        overlap: Near-duplicates between the parts.
+    """
+
+    counts: Counts
+    whole: bool = True
+    parts: dict[Split, int] = field(default_factory=lambda: {"train": 0, "held-out": 0})
+    overlap: Overlap | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "whole": self.whole,
+            **self.counts.to_json(),
+            "overlap": self.overlap.to_json() if self.overlap else None,
+        }
+
+    def remarks(self, path: str) -> list[str]:
+        """What a person should know."""
+        read = path if self.whole else f"{path} (its first {self.counts.documents:,} documents)"
+        remark = self.overlap.remark(read) if self.overlap else None
+        return [*self.counts.remarks(read), *([remark] if remark else [])]
+
+    def findings(self, path: str) -> Findings:
+        """For the plan. A part is empty where all was read and nothing fell into it."""
+        empty = {part: empty_part(path, part, self.counts) for part, n in self.parts.items() if self.whole and not n}
+        return Findings(tuple(self.remarks(path)), empty)
+
+
+def empty_part(path: str, part: Split, counts: Counts) -> str:
+    """For a corpus of which no document falls into a part."""
+    marked = (
+        " The text of a special token stands inside documents: put it on a line of its own, and it parts them."
+        if counts.special_token_documents
+        else ""
+    )
+    n = counts.documents
+    return (
+        f"{path}: {'its only document does not fall' if n == 1 else f'none of its {n:,} documents falls'} into the {part} part "
+        f"(one in five is held out, by the hash of its text).{marked} Give more different documents; a txt is cut into documents at blank lines."
+    )
+
+
+def look(documents: Iterable[Document], counts: Counts) -> Survey:
+    """Reads at most `MAX_SURVEY` characters."""
+    survey = Survey(counts)
+    read: dict[Split, list[Document]] = {"train": [], "held-out": []}
+    for document in documents:
+        part = split_of(document.digest)
+        survey.parts[part] += 1
+        read[part].append(document)
+        if counts.characters > MAX_SURVEY:
+            survey.whole = False
+            break
+    if all(read.values()):
+        survey.overlap = overlap(read["train"], read["held-out"])
+    return survey
+
+
+def survey(path: str, text_column: str) -> Survey:
+    """Of files; remembered until one of them changes.
+
+    Raises:
+        SuiteError: A file cannot be read.
+    """
+    found = files.text_files(path)[0]
+    return _survey(path, text_column, tuple((file, *signature(file)) for file in found))
+
+
+def problems(path: str, text_column: str) -> Sequence[Problem]:
+    """What the look at the files shows to be wrong."""
+    try:
+        found = survey(path, text_column)
+    except SuiteError as error:
+        return [Problem("text_column" if "column" in str(error) else "path", str(error))]
+    return [] if found.counts.documents else [Problem("path", files.empty_message(path))]
+
+
+@lru_cache(maxsize=64)
+def _survey(path: str, text_column: str, _signatures: tuple[tuple[Path, int, int, int], ...]) -> Survey:
+    counts = Counts()
+    return look(files.read_documents(path, text_column, counts), counts)
