@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import inf, prod
+from collections.abc import Hashable, Sequence
+from math import prod
 from typing import Any
 
 from saebench.config.near import hint
+from saebench.config.numbers import is_number
 from saebench.config.problems import Path, Problems, show
 from saebench.config.schema import EntryConfig, SuiteConfig, TuneConfig
 
 CONTROL_PREFIX = "control-"
+MOST_CELLS = 20_000
 LEARNING_RATE = "lr"
 """The key of `tune` that is no config key of an architecture."""
 
@@ -20,6 +22,7 @@ def check_suite(config: SuiteConfig, problems: Problems) -> None:
     _references(config, problems)
     _repeats(config, problems)
     _budget(config, problems)
+    _size(config, problems)
     for i, entry in enumerate(config.entries):
         _entry(i, entry, config, problems)
     for at, train in [
@@ -45,7 +48,8 @@ def _references(config: SuiteConfig, problems: Problems) -> None:
 
 
 def _repeats(config: SuiteConfig, problems: Problems) -> None:
-    _twice([entry.name for entry in config.entries], lambda i: ("entries", i, "name"), "entry name", problems)
+    # file systems of some machines take names that differ in case for one
+    _twice([entry.name.lower() for entry in config.entries], lambda i: ("entries", i, "name"), "entry name", problems)
     _twice([(model.id, model.revision) for model in config.models], lambda i: ("models", i), "model", problems)
     for i, model in enumerate(config.models):
         _twice(model.hookpoints, lambda j, i=i: ("models", i, "hookpoints", j), "hookpoint", problems)
@@ -57,8 +61,12 @@ def _repeats(config: SuiteConfig, problems: Problems) -> None:
 
 
 def _twice(values: Sequence[Any], path: Any, what: str, problems: Problems) -> None:
+    seen: set[Any] = set()
     for i, value in enumerate(values):
-        if value in values[:i]:
+        key = value if isinstance(value, Hashable) and not isinstance(value, tuple) else repr(value)
+        if key not in seen:
+            seen.add(key)
+        else:
             shown = value[0] if isinstance(value, tuple) else value
             problems.add(
                 path(i),
@@ -74,6 +82,31 @@ def _budget(config: SuiteConfig, problems: Problems) -> None:
             ("budget",),
             f"primary is {budget.primary} but `{budget.primary}:` is not given. Add it, in {budget.primary.replace('_', ' ')} a cell.",
         )
+
+
+def _size(config: SuiteConfig, problems: Problems) -> None:
+    """Refuses a product of lists that nobody can run, before it is expanded."""
+    by_name = {entry.name: entry for entry in config.entries}
+    seeds = len(config.seeds.init) * len(config.seeds.data)
+    places = max(1, sum(len(model.hookpoints) for model in config.models))
+    total = 0
+    for i, entry in enumerate(config.entries):
+        points, here, chain = 1, entry, 0
+        while chain <= len(config.entries):
+            points *= prod(map(len, here.sweep.values())) * prod(map(len, here.tune.grid.values() if here.tune else ()))
+            if here.init_from is None or here.init_from.entry not in by_name:
+                break
+            here, chain = by_name[here.init_from.entry], chain + 1
+        n_cells = points * seeds * places
+        total += n_cells
+        if n_cells > MOST_CELLS:
+            problems.add(
+                ("entries", i),
+                f"{points:,} points at {places:,} places with {seeds:,} seeds each are {n_cells:,} cells; a suite has at most {MOST_CELLS:,}. List fewer values.",
+            )
+            return
+    if total > MOST_CELLS:
+        problems.add(("entries",), f"{total:,} cells in all; a suite has at most {MOST_CELLS:,}. Split the suite.")
 
 
 def _entry(i: int, entry: EntryConfig, config: SuiteConfig, problems: Problems) -> None:
@@ -116,7 +149,7 @@ def _tune(i: int, entry: EntryConfig, tune: TuneConfig, problems: Problems) -> N
     if LEARNING_RATE in tune.grid and "lr" in entry.train.model_fields_set:
         problems.add((*at, LEARNING_RATE), "stands in train too. Keep it in one of the two.")
     for j, value in enumerate(tune.grid.get(LEARNING_RATE, ())):
-        if value != "auto" and (not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < inf):
+        if value != "auto" and (not is_number(value) or value <= 0):
             problems.add((*at, LEARNING_RATE, j), f"got {show(value)} but a number over 0 or auto is expected.")
     if prod(len(values) for values in tune.grid.values()) < 2:
         problems.add(

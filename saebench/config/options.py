@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from saebench.api.errors import PluginError, SuiteError, contained, first_line
 from saebench.api.errors import describe as raised
 from saebench.config.near import hint, nearest
+from saebench.config.numbers import is_number, is_whole
 from saebench.config.problems import show
 
 T = TypeVar("T")
@@ -117,11 +117,10 @@ def _convert_scalar(value: Any, hint: Any) -> Any:
         return value
     if hint is Path and isinstance(value, str):
         return Path(value)
-    if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        if hint is float:
-            return float(value)
-        if float(value).is_integer():
-            return int(value)
+    if hint is float and is_number(value):
+        return float(value)
+    if hint is int and is_whole(value):
+        return int(value)
     raise _Mismatch
 
 

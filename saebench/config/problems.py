@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from saebench.api.errors import SuiteError
+from saebench.api.text import one_line, shown
 
+MOST_LINES = 50
 Path = tuple[str | int, ...]
 """Where something stands in a suite: `("entries", 2, "config", "k")`."""
 
@@ -30,7 +33,8 @@ def format_path(path: Sequence[str | int]) -> str:
     """`entries[2].config.k`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        name = part if isinstance(part, int) else shown(part if len(part) <= 60 else part[:57] + "...")
+        text += f"[{name}]" if isinstance(part, int) else f".{name}" if text else str(name)
     return text
 
 
@@ -50,11 +54,11 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        text = repr(value)
+        text = repr(value[:60]) if len(value) > 60 else repr(value)
     elif isinstance(value, Mapping):
-        text = "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
+        text = "{" + ", ".join(f"{show(str(key))[1:-1]}: {show(item)}" for key, item in islice(value.items(), 20)) + "}"
     elif isinstance(value, list | tuple):
-        text = "[" + ", ".join(show(item) for item in value) + "]"
+        text = "[" + ", ".join(show(item) for item in islice(value, 30)) + "]"
     else:
         text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -66,6 +70,7 @@ class Problems:
     def __init__(self, where: Callable[..., str]) -> None:
         self._where = where
         self._lines: dict[str, None] = {}
+        self._more = 0
 
     def __bool__(self) -> bool:
         return bool(self._lines)
@@ -76,8 +81,12 @@ class Problems:
         self.line(f"{self._where(*path)}{' ' + label if label else ''}: {message}")
 
     def line(self, text: str) -> None:
-        """A line that already says where."""
-        self._lines[text] = None
+        """A line that already says where. After `MOST_LINES` the rest is counted."""
+        text = one_line(text)
+        if text not in self._lines and len(self._lines) >= MOST_LINES:
+            self._more += 1
+        else:
+            self._lines[text] = None
 
     def take(self, error: SuiteError, path: Sequence[str | int] | None = None) -> None:
         """The lines of another error; with `path`, prefixed by where that stands."""
@@ -90,4 +99,5 @@ class Problems:
     def stop(self) -> None:
         """Raises `SuiteError` when there is any problem."""
         if self._lines:
-            raise SuiteError("\n".join(self._lines))
+            more = [f"... and {self._more:,} more problems."] if self._more else []
+            raise SuiteError("\n".join([*self._lines, *more]))

@@ -18,10 +18,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from saebench.config.numbers import is_number, is_whole
 from saebench.config.problems import show
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""Names become file names."""
+NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$"
+"""Names become file names: no system takes a dot at the end for the same as every other does."""
+LONGEST_NAME = 120
+"""In bytes: a file system takes 255, and a temporary name is longer than the name it stands for."""
 ANY_METRICS = ("core", "extended")
 
 
@@ -29,16 +32,16 @@ def _wrong(value: Any, expected: str) -> PydanticCustomError:
     return PydanticCustomError("saebench", "{message}", {"message": f"got {show(value)} but {expected} is expected."})
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
-
-
 def _whole(low: int) -> BeforeValidator:
     """Whole numbers; `1e6` is one."""
 
     def check(value: Any) -> Any:
-        if not _is_number(value) or not float(value).is_integer() or value < low:
-            raise _wrong(value, f"a whole number of at least {low}")
+        if not is_whole(value) or value < low:
+            raise _wrong(
+                value,
+                f"a whole number of at least {low}"
+                + (" and below 2^63" if is_number(value) and value >= 2**63 else ""),
+            )
         return int(value)
 
     return BeforeValidator(check, json_schema_input_type=int)
@@ -52,7 +55,7 @@ def _number(
     def check(value: Any) -> Any:
         if (auto and value == "auto") or (null and value is None):
             return value
-        if not _is_number(value) or not fits(value) or (whole and not float(value).is_integer()):
+        if not is_number(value) or not fits(value) or (whole and value != int(value)):
             raise _wrong(value, expected + (" or auto" if auto else ""))
         return int(value) if whole else float(value)
 
@@ -60,14 +63,14 @@ def _number(
 
 
 def _betas(value: Any) -> Any:
-    pair = isinstance(value, list | tuple) and len(value) == 2 and all(_is_number(x) and 0 <= x < 1 for x in value)
+    pair = isinstance(value, list | tuple) and len(value) == 2 and all(is_number(x) and 0 <= x < 1 for x in value)
     if value != "auto" and not pair:
         raise _wrong(value, "a list of 2 numbers in [0, 1), or auto,")
     return value
 
 
 Auto = Literal["auto"]
-Name = Annotated[StrictStr, Field(pattern=NAME_PATTERN)]
+Name = Annotated[StrictStr, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
 Text = Annotated[StrictStr, Field(min_length=1)]
 Count = Annotated[int, _whole(1)]
 Seed = Annotated[int, _whole(0)]

@@ -20,6 +20,8 @@ from saebench.config.problems import Marks, Path, Position, Problems, position, 
 from saebench.config.schema import NAME_PATTERN, SuiteConfig
 from saebench.config.yaml_lines import read_yaml
 
+_MAX_EXTENDS = 16
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -82,6 +84,8 @@ def _locate(source: str | FilePath, beside: FilePath | None) -> tuple[FilePath, 
     text = str(source)
     is_path = isinstance(source, FilePath) or FilePath(text).suffix in (".yaml", ".yml") or "/" in text or "\\" in text
     builtin = builtin_suites()
+    if "\0" in text:
+        raise SuiteError(f"{show(text)}: no file has a NUL in its name.")
     if not is_path and text in builtin:
         return builtin[text], f"{text}.yaml"
     path = FilePath(text) if beside is None else beside / text
@@ -122,6 +126,8 @@ def _read(
             f"{at}: got {show(other)} but the path of a suite, relative to this file, or a built-in name is expected."
         )
     seen = (*seen, path.resolve())
+    if len(seen) > _MAX_EXTENDS:
+        raise SuiteError(f"{at}: a chain of more than {_MAX_EXTENDS} suites. Let it extend the last of them.")
     try:
         target, target_shown = _locate(other, path.parent)
     except SuiteError as error:
@@ -203,7 +209,9 @@ def _explain(item: Mapping[str, Any], problems: Problems) -> None:
                 f" Did you mean {close!r}?" if (close := nearest(str(value), choices)) else ""
             )
     elif kind == "string_pattern_mismatch":
-        message = f"got {show(value)} but letters, digits, '.', '_' and '-' are allowed, a letter or digit first."
+        message = f"got {show(value)} but letters, digits, '.', '_' and '-' are allowed, a letter or digit first, no '.' last."
+    elif kind == "string_too_long":
+        message = f"got a name of {len(value)} bytes; at most {context['max_length']} are allowed, as it names files."
     elif kind in ("too_short", "string_too_short"):
         message = "is empty; at least one is expected."
     elif kind == "saebench":

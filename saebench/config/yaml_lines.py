@@ -6,7 +6,9 @@ win. Here plain scalars are resolved by the core schema (plus underscores betwee
 
 from __future__ import annotations
 
+import math
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any
@@ -14,7 +16,8 @@ from typing import Any
 import yaml
 
 from saebench.api.errors import SuiteError
-from saebench.config.problems import Path, Position, Problems, format_path, position
+from saebench.config.numbers import is_number
+from saebench.config.problems import Path, Position, Problems, format_path, position, show
 
 _DIGITS = r"[0-9]+(?:_[0-9]+)*"
 _NULL = re.compile(r"~|null|Null|NULL|")
@@ -26,25 +29,56 @@ _NAN = re.compile(r"\.nan|\.NaN|\.NAN")
 
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = "saebench:plain"
-_MAX_BYTES = 4 << 20
-_MAX_NODES = 50_000
+_MAX_BYTES = 1 << 20
+_MAX_NODES = 20_000
+_MAX_DEPTH = 32
+_MAX_DIGITS = 400
 """A suite is written by a person; more than this is an alias bomb or a wrong file."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class _TooMuch(Exception):
+    """More values, or deeper ones, than a suite has."""
 
 
 class _Loader(yaml.SafeLoader):
     """Composes nodes only; every plain scalar without a tag of its own gets `_PLAIN` and is resolved below."""
 
     yaml_implicit_resolvers = {None: [(_PLAIN, re.compile(""))]}  # noqa: RUF012 (PyYAML's own class attribute)
+    n_nodes = depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.n_nodes, self.depth = self.n_nodes + 1, self.depth + 1
+        if self.n_nodes > _MAX_NODES:
+            raise _TooMuch(f"more than {_MAX_NODES:,} values; this is no suite")
+        if self.depth > _MAX_DEPTH:
+            raise _TooMuch(f"nested deeper than {_MAX_DEPTH} levels; this is no suite")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def scalar(text: str) -> Any:
-    """The value of a plain scalar by YAML 1.2's core schema, with underscores allowed between digits."""
+    """The value of a plain scalar by YAML 1.2's core schema, with underscores allowed between digits.
+
+    Raises:
+        OverflowError: A number that no float can hold, or none at all.
+    """
+    value = _resolved(text)
+    if isinstance(value, int | float) and not isinstance(value, bool) and not is_number(value):
+        raise OverflowError
+    return value
+
+
+def _resolved(text: str) -> Any:
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):
         return text.lower() == "true"
     if _INT.fullmatch(text):
         digits = text.replace("_", "")
+        if len(digits) > _MAX_DIGITS:  # Python refuses to read more than 4,300 digits
+            return math.inf
         return int(digits, 8 if digits.startswith("0o") else 16 if digits.startswith("0x") else 10)
     if _FLOAT.fullmatch(text):
         return float(text.replace("_", ""))
@@ -58,13 +92,17 @@ def scalar(text: str) -> Any:
 def read_text(path: FilePath, shown: str) -> str:
     """The file's text; one clear line when it is none."""
     try:
-        if path.is_dir():
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
             raise SuiteError(f"{shown}: is a folder; a suite is a YAML file.")
-        if path.stat().st_size > _MAX_BYTES:
-            raise SuiteError(f"{shown}: {path.stat().st_size:,} bytes is no suite; a suite is a short YAML text file.")
-        raw = path.read_bytes()
-    except OSError as error:
-        raise SuiteError(f"{shown}: cannot be read ({error.strerror}).") from error
+        if not stat.S_ISREG(mode):  # opening a FIFO would wait for its writer, a device may never end
+            raise SuiteError(f"{shown}: is no regular file; a suite is a YAML file.")
+        with path.open("rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path that holds a NUL
+        raise SuiteError(f"{shown}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    if len(raw) > _MAX_BYTES:
+        raise SuiteError(f"{shown}: more than {_MAX_BYTES:,} bytes is no suite; a suite is a short YAML text file.")
     try:
         text = raw.decode("utf-8-sig")
         bad = next((i for i, char in enumerate(text) if ord(char) < 32 and char not in "\t\n\r"), None)
@@ -96,8 +134,10 @@ def read_yaml(path: FilePath, shown: str) -> tuple[dict[str, Any], dict[Path, Po
         data = _Converter(shown, marks, problems).convert(node, ()) if node is not None else None
     except yaml.YAMLError as error:
         raise SuiteError(_syntax(shown, error)) from None
-    except RecursionError:
-        raise SuiteError(f"{shown}: nested too deeply for a suite.") from None
+    except (_TooMuch, RecursionError) as error:
+        raise SuiteError(f"{shown}: {error}.") from None
+    except (ValueError, OverflowError) as error:  # `"\UFFFFFFFF"`: PyYAML makes a character of it unasked
+        raise SuiteError(f"{shown}: YAML syntax: {error}.") from None
     problems.stop()
     if data is None:
         raise SuiteError(
@@ -128,9 +168,9 @@ class _Converter:
     def convert(self, node: yaml.Node, path: Path) -> Any:
         self.n_nodes += 1
         if self.n_nodes > _MAX_NODES:
-            raise SuiteError(
-                f"{self.shown}: more than {_MAX_NODES:,} values after aliases are followed; this is no suite."
-            )
+            raise _TooMuch(f"more than {_MAX_NODES:,} values after aliases are followed; this is no suite")
+        if len(path) > _MAX_DEPTH:
+            raise _TooMuch(f"nested deeper than {_MAX_DEPTH} levels; this is no suite")
         self.marks.setdefault(path, Position(self.shown, node.start_mark.line + 1))
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, path)
@@ -139,7 +179,7 @@ class _Converter:
             return None
         tag = _TAG + ("map" if isinstance(node, yaml.MappingNode) else "seq")
         if node.tag != tag:
-            self.problems.add(path, f"got the tag {node.tag!r}; a suite holds plain data. Leave the tag out.")
+            self.problems.add(path, f"got the tag {show(node.tag)}; a suite holds plain data. Leave the tag out.")
         self.open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -156,6 +196,9 @@ class _Converter:
                 self.problems.line(f"{self.shown}:{line}: a key must be a plain word, not a list or a mapping.")
                 continue
             key = str(key_node.value)
+            if _CONTROL.search(key):
+                self.problems.line(f"{self.shown}:{line}: a key holds a control character: {show(key)}. Take it out.")
+                continue
             here = (*path, key)
             if key in result:
                 first = self.marks[here]
@@ -169,6 +212,18 @@ class _Converter:
 
     def scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
         text = str(node.value)
+        if _CONTROL.search(text):
+            self.problems.add(
+                path, f"got {show(text)}, which holds a control character or half a character. Take it out."
+            )
+            return None
+        try:
+            return self.tagged(node, text, path)
+        except OverflowError:
+            self.problems.add(path, f"got {show(text)}; only finite numbers up to 1.7e308 are allowed.")
+            return None
+
+    def tagged(self, node: yaml.ScalarNode, text: str, path: Path) -> Any:
         if node.tag == _PLAIN:
             return scalar(text)
         if node.tag in (_TAG + "str", "!"):
@@ -181,9 +236,11 @@ class _Converter:
         }
         fits = kinds.get(node.tag.removeprefix(_TAG))
         if fits is None:
-            self.problems.add(path, f"got the tag {node.tag!r}; a suite holds plain data. Leave the tag out.")
+            self.problems.add(path, f"got the tag {show(node.tag)}; a suite holds plain data. Leave the tag out.")
             return None
         value = scalar(text)
         if not fits(value):
-            self.problems.add(path, f"got {text!r} under the tag {node.tag.removeprefix(_TAG)!r}. Leave the tag out.")
+            self.problems.add(
+                path, f"got {show(text)} under the tag {show(node.tag.removeprefix(_TAG))}. Leave the tag out."
+            )
         return float(value) if node.tag == _TAG + "float" and fits(value) else value

@@ -14,7 +14,7 @@ from saebench.config.problems import Path, show
 from saebench.host import Catalog, Offer
 from saebench.plan.arms import Arm, Draft, field_names, make_arm
 from saebench.plan.datasets import DatasetBook, DatasetPlan
-from saebench.plan.labels import candidate_label, point_label
+from saebench.plan.labels import candidate_label, fitted, point_label
 from saebench.plan.sites import SiteUse, dataset_site
 from saebench.plan.tuning import Search, Trials, config_values, read_tune
 
@@ -103,7 +103,7 @@ def _entry_arms(
                 draft = Draft(
                     index=index,
                     entry=entry.name,
-                    point=candidate_label(point_name, tuned),
+                    point=fitted(candidate_label(point_name, tuned)),
                     sweep={**(parent.sweep if parent is not None else {}), **own},
                     values={**inherited, **entry.config, **own, **config_values(tuned)},
                     key_path=key_path,

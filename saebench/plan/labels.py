@@ -6,6 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from saebench.artifacts.canonical import digest
+
+LONGEST_LABEL = 120
+
 
 def point_label(sweep: Mapping[str, Any]) -> str:
     """`k16`, `k16-degree7`, `l1_coefficient0.003`, `target_l0_16` (a key that ends in a digit is set apart); `default` without sweep."""
@@ -17,6 +21,11 @@ def candidate_label(point: str, tuned: Mapping[str, Any]) -> str:
     if not tuned:
         return point
     return point_label(tuned) if point == "default" else f"{point}-{point_label(tuned)}"
+
+
+def fitted(label: str) -> str:
+    """The label as a file name takes it: of a longer one the beginning and a digest."""
+    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 9]}-{digest(label, 8)}"
 
 
 def _one(key: str, value: Any) -> str:

@@ -113,7 +113,7 @@ def test_positions(tmp_path, monkeypatch):
         (
             "name: topk",
             "name: to/pk",
-            "s.yaml:8 entries[0].name: got 'to/pk' but letters, digits, '.', '_' and '-' are allowed, a letter or digit first.",
+            "s.yaml:8 entries[0].name: got 'to/pk' but letters, digits, '.', '_' and '-' are allowed, a letter or digit first, no '.' last.",
         ),
         ("{plugin: docs}", "{}", "s.yaml:6 datasets.docs.plugin: is missing. Add `plugin:`"),
         ("{plugin: docs}", "docs", "s.yaml:6 datasets.docs: got 'docs' but a mapping (key: value) is expected."),

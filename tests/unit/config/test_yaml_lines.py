@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,20 @@ def test_plain_scalars_follow_the_core_schema(text, value):
     assert type(found) is type(value)
 
 
-def test_infinity_and_nan():
-    assert scalar("-.inf") == float("-inf")
-    assert scalar(".nan") != scalar(".nan")
+@pytest.mark.parametrize(
+    "text", [".inf", "-.inf", ".nan", "1e999", "-1e400", "9" * 5000, "-" + "9" * 400, "0x" + "f" * 5000]
+)
+def test_numbers_that_no_float_holds_are_refused(text, tmp_path):
+    with pytest.raises(OverflowError):
+        scalar(text)
+    with pytest.raises(SuiteError) as caught:
+        read(tmp_path, f"a: 1\nb: [{text}]\n")
+    assert str(caught.value).startswith("s.yaml:2 b[0]: got '")
+    assert "only finite numbers up to 1.7e308 are allowed" in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
-@given(st.integers())
+@given(st.integers(min_value=-(10**300), max_value=10**300))
 def test_integers_come_back(value):
     assert scalar(str(value)) == value
 
@@ -122,7 +131,18 @@ def test_all_equal_keys_are_reported_with_both_lines(tmp_path):
         ("a: &x [*x]\n", "an alias stands inside what it names"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "is not a text file (first odd byte at 0)"),
         (b"a: \x00\n", "is not a text file (first odd byte at 3)"),
-        ("[" * 2000, "nested too deeply"),
+        ("[" * 2000, "nested deeper than 32 levels"),
+        ("{a: " * 2000, "nested deeper than 32 levels"),
+        ("- " * 2000, "nested deeper than 32 levels"),
+        ("- x\n" * 30_000, "more than 20,000 values"),
+        ("#" * 2_000_000, "more than 1,048,576 bytes"),
+        ('a: "\\UFFFFFFFF"', "YAML syntax"),
+        ('a: "\\xZZ"', "s.yaml:1 YAML syntax"),
+        ('a: "\\ud800"', "s.yaml:1 a: got '\\ud800', which holds a control character or half a character"),
+        ('a: "x\\0"', "s.yaml:1 a: got 'x\\x00', which holds a control"),
+        ('"a\\e": 1', "s.yaml:1: a key holds a control character: 'a\\x1b'"),
+        ("a: !!python/object/apply:os.system [ls]", "got the tag"),
+        ("a: 1".encode("utf-16"), "is not a text file"),
     ],
 )
 def test_files_that_are_no_suite_give_one_clear_line(tmp_path, text, said):
@@ -136,7 +156,7 @@ def test_an_alias_bomb_is_refused(tmp_path):
     text = "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
     for this, below in zip("bcdefg", "abcdef", strict=True):
         text += f"{this}: &{this} [{', '.join([f'*{below}'] * 10)}]\n"
-    with pytest.raises(SuiteError, match="more than 50,000 values"):
+    with pytest.raises(SuiteError, match="more than 20,000 values"):
         read(tmp_path, text)
 
 
@@ -144,3 +164,18 @@ def test_a_byte_order_mark_and_a_folder(tmp_path):
     assert read(tmp_path, b"\xef\xbb\xbfa: 1\n")[0] == {"a": 1}
     with pytest.raises(SuiteError, match="is a folder"):
         read_yaml(tmp_path, "here")
+
+
+def test_nothing_waits_for_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", Path("/dev/zero")):
+        with pytest.raises(SuiteError, match="no regular file"):
+            read_yaml(path, "here")
+
+
+def test_a_hundred_problems_are_counted(tmp_path):
+    with pytest.raises(SuiteError) as caught:
+        read(tmp_path, "\n".join(f"a{i}: .inf" for i in range(100)))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 51
+    assert lines[-1] == "... and 50 more problems."
