@@ -12,7 +12,7 @@ from saebench.api.errors import MachineError, SuiteError
 from saebench.artifacts import RunFolder, iter_records, write_json
 from saebench.execute import provenance
 from saebench.execute.determinism import run_numerics
-from saebench.execute.folder import locked, move_aside
+from saebench.execute.folder import check_folder, locked
 from saebench.execute.foresight import LONG_S, Foresight
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ def run_suite(
     only: str | None = None,
     retry_failed: bool = False,
     fresh: bool = False,
+    force_folder: bool = False,
     plugins: Sequence[Path] = (),
     say: Callable[[str], None] = lambda line: None,
     debug: bool = False,
@@ -202,7 +203,8 @@ def run_suite(
     catalog = load_catalog(plugins)
     check_device(device)
     loaded, facts = load_suite(suite), ModelBook(catalog)
-    folder = Path(out) if out else Path("runs") / loaded.config.name
+    folder = Path("runs") / loaded.config.name if out is None else Path(out)
+    check_folder(folder, fresh=fresh, force=force_folder)  # before anything is spent
     measure = _measure(catalog, device, say, fresh)
     plan = make_plan(
         loaded,
@@ -213,11 +215,11 @@ def run_suite(
         memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
     )
     cells = _wanted(plan, only)
-    if fresh and (moved := move_aside(folder)):
-        say(f"the older run stands in {moved} now")
     for warning in plan.warnings:
         say(f"warning: {warning}")
-    with locked(folder) as run, run_numerics(provenance.n_threads()):
+    with locked(folder, fresh=fresh, force=force_folder) as (run, moved), run_numerics(provenance.n_threads()):
+        if moved:
+            say(f"the older run is now in {moved}")
         foresight = Foresight(plan, run, catalog, facts, device, measure)
         plan = foresight.plan
         if not foresight.is_written():
@@ -277,9 +279,11 @@ def run(
         suite: File or built-in name.
         out: Run folder; default `runs/<suite>`.
         device: `cpu`, `cuda`, ...
-        options: `only`, `retry_failed`, `fresh`, `plugins`, `say`, as `run_suite`.
+        options: `only`, `retry_failed`, `fresh`, `force_folder`, `plugins`, `say`, as `run_suite`.
     """
-    result = run_suite(suite, out=Path(out) if out else None, device=device, **options)
+    if out is not None and not str(out).strip():
+        raise SuiteError("out: the name is empty. Give a folder, or leave it out for runs/<suite>.")
+    result = run_suite(suite, out=None if out is None else Path(out), device=device, **options)
     return [record for _, record in iter_records(result.folder) if record["cell_id"] in result.statuses]
 
 

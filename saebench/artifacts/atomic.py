@@ -84,8 +84,12 @@ def _near(name: str | bytes | int, path: Path) -> bool:
     if isinstance(name, int):
         return True
     file, ours = Path(os.fsdecode(name)).absolute(), path.absolute()
-    beside = ours.with_name(f".{ours.name}.")
-    return file.is_relative_to(ours) or ours.is_relative_to(file) or str(file).startswith(str(beside))
+    temporary = file.parts[: len(ours.parts)]
+    return (
+        file.is_relative_to(ours)
+        or ours.is_relative_to(file)
+        or (temporary[:-1] == ours.parts[:-1] and temporary[-1].startswith(f".{ours.name}."))
+    )
 
 
 def _sync_folder(folder: Path) -> None:

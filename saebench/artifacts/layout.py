@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKPOINTS = "checkpoints"
+ROOT_NAMES = frozenset(
+    {"plan.json", "records", "groups", CHECKPOINTS, "snapshots", "arrays", "activations", "cache", "leaderboard"}
+)
+"""What saebench writes at the root of a run folder."""
 
 
 def cache_folder() -> Path:

@@ -18,6 +18,19 @@ from saebench.artifacts.atomic import refuse
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class Named(click.Path):
+    """A file or folder whose name is not empty: `--out "$UNSET"` is refused, not taken for the current folder."""
+
+    def __init__(self, *, dir_okay: bool = True) -> None:
+        super().__init__(dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. Raises click.BadParameter where the name is empty."""
+        if isinstance(value, str) and not value.strip():
+            self.fail("the name is empty.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def common(command: Command) -> Command:
     """Adds `--debug` and `--plugin FILE`."""
     command = click.option("--debug", is_flag=True, help="Show tracebacks.")(command)
@@ -25,7 +38,7 @@ def common(command: Command) -> Command:
         "--plugin",
         "plugins",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=Named(),
         metavar="FILE",
         help="A local Python file as plugin. May be given several times.",
     )(command)

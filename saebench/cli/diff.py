@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common, emit
+from saebench.cli.common import Named, common, emit
 
 DIFFERENT = 6
 
 
 @click.command("diff")
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=Named())
+@click.argument("b", type=Named())
 @click.option("--all", "show_all", is_flag=True, help="Show every difference, not the first 20.")
 @common
 def command(a: Path, b: Path, show_all: bool, plugins: tuple[Path, ...], debug: bool) -> int:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common, emit
+from saebench.cli.common import Named, common, emit
 
 
 @click.command("leaderboard")
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
+@click.argument("folders", nargs=-1, required=True, type=Named(), metavar="DIR...")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=Named(),
     help="Folder for index.html, README.md and data.json. Default: DIR/leaderboard for a run folder.",
 )
 @common

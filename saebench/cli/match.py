@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from saebench.cli.common import common, emit, say
+from saebench.cli.common import Named, common, emit, say
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+_FILE = Named(dir_okay=False)
 
 
 @click.command("match")
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=Named())
+@click.argument("b", type=Named())
 @click.option(
     "--which",
     type=click.Choice(["decoder", "encoder", "both"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common, emit, say
+from saebench.cli.common import Named, common, emit, say
 
 
 @click.command("plan")
@@ -20,7 +20,7 @@ from saebench.cli.common import common, emit, say
 )
 @click.option("--fresh", is_flag=True, help="Measure this machine anew; by default once a week.")
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="Where it would run: cpu, cuda, ...")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Its run folder. Default: runs/<suite>.")
+@click.option("--out", type=Named(), metavar="DIR", help="Its run folder. Default: runs/<suite>.")
 @common
 def command(
     suite: str,

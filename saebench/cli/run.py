@@ -6,18 +6,19 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common, emit, say
+from saebench.cli.common import Named, common, emit, say
 
 
 @click.command("run")
 @click.argument("suite", default="quickstart")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder. Default: runs/<suite>.")
+@click.option("--out", type=Named(), metavar="DIR", help="Run folder. Default: runs/<suite>.")
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="cpu, cuda, cuda:1, ...")
 @click.option("--executor", type=click.Choice(["local"]), default="local", show_default=True, help="Where cells run.")
 @click.option("--backend", metavar="NAME", help="Force a numeric back end (`saebench bench-backends` advises).")
 @click.option("--only", metavar="ENTRY", help="Only this entry and what it starts from; shares stay as they are.")
 @click.option("--retry-failed", is_flag=True, help="Run cells again whose record is not ok.")
 @click.option("--fresh", is_flag=True, help="Move an older run folder aside and start anew.")
+@click.option("--force-folder", is_flag=True, help="Also in a folder with other files, which stay as they are.")
 @common
 def command(
     suite: str,
@@ -28,6 +29,7 @@ def command(
     only: str | None,
     retry_failed: bool,
     fresh: bool,
+    force_folder: bool,
     plugins: tuple[Path, ...],
     debug: bool,
 ) -> int:
@@ -48,6 +50,7 @@ def command(
             only=only,
             retry_failed=retry_failed,
             fresh=fresh,
+            force_folder=force_folder,
             plugins=plugins,
             say=say,
             debug=debug,

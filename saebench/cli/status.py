@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 from tabulate import tabulate
 
-from saebench.cli.common import common, emit
+from saebench.cli.common import Named, common, emit
 
 
 @click.command("status")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("folder", type=Named(), metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @common
 def command(folder: Path, as_json: bool, plugins: tuple[Path, ...], debug: bool) -> None:

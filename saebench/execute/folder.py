@@ -1,67 +1,190 @@
-"""One run folder, one run at a time; what an earlier, killed run left half made is swept away."""
+"""One run folder, one run at a time, and whose it is: a run works in a folder of its own, and touches nothing else.
+
+A folder is ours when its lock file says so, when it holds a plan or records of ours, or when nothing is in it yet.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice
 from pathlib import Path
 
-from saebench.api.errors import SuiteError
-from saebench.artifacts import RunFolder, machine_errors
+from saebench.api.errors import Damaged, MachineError, SuiteError
+from saebench.artifacts import RunFolder, machine_errors, read_json, read_record
+from saebench.artifacts.atomic import parse_temporary
+from saebench.artifacts.layout import ROOT_NAMES
 from saebench.artifacts.leftovers import sweep
+from saebench.execute.lock import LOCK, held
 
-LOCK = ".lock"
+_OURS = b"saebench run folder\n"
+_BESIDE = b"saebench run folder, beside other files\n"
+_NOBODYS = frozenset({"lost+found", ".DS_Store"})
+_PLAN_KEYS = frozenset({"schema_version", "suite", "suite_digest", "cells", "cohorts", "groups"})
 
 
-def move_aside(root: Path) -> Path | None:
-    """Moves an existing run folder to the first free `<name>.old-N` beside it; nothing is deleted. None when there is none."""
-    if not root.exists():
-        return None
-    number = 1
-    while (target := root.with_name(f"{root.name}.old-{number}")).exists():
-        number += 1
+class Owner(Enum):
+    """Whose a folder is."""
+
+    NOBODY = "nothing is in it, or it is not there"
+    OURS = "made by a run"
+    BESIDE = "somebody's, and a run works in it by --force-folder"
+    THEIRS = "somebody's"
+
+
+@dataclass(frozen=True)
+class Tenancy:
+    """Whose a folder is, and the names in it that are not saebench's."""
+
+    owner: Owner
+    others: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """The first of these names."""
+        more = len(self.others) - 3
+        return ", ".join(self.others[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+def tenancy(root: Path) -> Tenancy:
+    """Looks at a folder; changes nothing.
+
+    Raises:
+        SuiteError: It is no folder.
+        MachineError: It cannot be read.
+    """
     with machine_errors(root):
-        root.rename(target)
-    return target
+        if root.is_symlink() and not root.exists():
+            raise SuiteError(f"{root}: a link that leads nowhere. Remove it, or choose another folder with --out.")
+        try:
+            names = sorted(path.name for path in root.iterdir())
+        except FileNotFoundError:
+            return Tenancy(Owner.NOBODY)
+        except NotADirectoryError as error:
+            raise SuiteError(f"{root}: a file has this name or a part of it. Choose a folder with --out.") from error
+    others = tuple(name for name in names if not _is_ours(name))
+    mark = _mark(root)
+    if mark == _OURS:
+        return Tenancy(Owner.OURS, others)
+    if mark == _BESIDE:
+        return Tenancy(Owner.BESIDE, others)
+    if not set(names) - _NOBODYS:
+        return Tenancy(Owner.NOBODY)
+    rooms = [name for name in names if name in ROOT_NAMES]
+    begun = mark is not None and _BESIDE.startswith(mark.rstrip()) and not rooms and not others
+    if begun or _has_plan(root) or _has_record(root):
+        return Tenancy(Owner.BESIDE if others else Owner.OURS, others)
+    return Tenancy(Owner.THEIRS, others or tuple(rooms) or (LOCK,))
+
+
+def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Tenancy:
+    """Whose the folder is, where a run may work in it; changes nothing.
+
+    Args:
+        root: The folder.
+        fresh: The run wants to move it aside first.
+        force: Work in it though it is somebody's.
+
+    Raises:
+        SuiteError: It is somebody's, or no folder.
+        MachineError: It cannot be read.
+    """
+    found = tenancy(root)
+    if fresh and found.owner in (Owner.BESIDE, Owner.THEIRS):
+        raise SuiteError(
+            f"{root}: --fresh moves a whole folder aside, but this one holds files that are not saebench's ({found.words}). "
+            "Choose another folder with --out."
+        )
+    if fresh and found.owner is Owner.OURS and Path.cwd().is_relative_to(root.resolve()):
+        raise SuiteError(
+            f"{root}: --fresh would move the current folder aside. Change to a folder outside, then run again."
+        )
+    if found.owner is not Owner.THEIRS:
+        return found
+    if not force:
+        raise SuiteError(
+            f"{root}: not empty and not a run folder of saebench ({found.words}). Choose a new or empty folder with --out, "
+            "or insist with --force-folder: what is there stays as it is."
+        )
+    for name in ("plan.json", LOCK):
+        if os.path.lexists(root / name):
+            raise SuiteError(
+                f"{root / name}: not saebench's, but a run writes a file of this name. Choose another folder with --out."
+            )
+    return found
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[RunFolder]:
-    """Makes the folder, holds its lock, sweeps it.
+def locked(root: Path, *, fresh: bool = False, force: bool = False) -> Iterator[tuple[RunFolder, Path | None]]:
+    """Makes the folder, holds its lock, sweeps it; with `fresh` moves an older one aside before, which nothing works in then.
+
+    Yields:
+        The folder, and where the older one is now.
 
     Raises:
-        SuiteError: Another run works in this folder.
+        SuiteError: Another run works in this folder, or it is somebody's.
         MachineError: The folder cannot be written.
     """
+    moved = None
+    if check_folder(root, fresh=fresh, force=force).owner is Owner.OURS and fresh:
+        with held(root):
+            target = root.resolve()
+            moved = _move_aside(target)
+            with machine_errors(target):
+                target.mkdir(exist_ok=True)  # `root` may be a link to it
+    found = check_folder(root, force=force)
     with machine_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SuiteError(
-                f"{root}: another saebench run works in this folder. Wait for it, or choose another folder with --out."
-            ) from None
+    with held(root) as handle:
+        with machine_errors(root / LOCK):
+            if os.fstat(handle).st_size == 0:
+                os.write(handle, _BESIDE if found.owner in (Owner.BESIDE, Owner.THEIRS) else _OURS)
         run = RunFolder(root)
         sweep(run)
-        yield run
-    finally:
-        os.close(handle)  # the file stays: removing it would let two runs lock two different files of one name
+        yield run, moved
 
 
-def is_running(root: Path) -> bool:
-    """True while a run holds the folder's lock."""
+def _move_aside(root: Path) -> Path:
+    """Moves a folder to the first free `<name>.old-N` beside it; nothing is deleted."""
+    number = 1
+    while os.path.lexists(target := root.with_name(f"{root.name}.old-{number}")):
+        number += 1
     try:
-        handle = os.open(root / LOCK, os.O_RDWR)
-    except OSError:
+        with machine_errors(root):
+            root.rename(target)
+    except MachineError as error:
+        raise MachineError(f"{root}: cannot be moved to {target}: {error}") from error
+    return target
+
+
+def _is_ours(name: str) -> bool:
+    made = parse_temporary(name)
+    return name in ROOT_NAMES or name == LOCK or name in _NOBODYS or (made is not None and made[0] == "plan.json")
+
+
+def _mark(root: Path) -> bytes | None:
+    """The beginning of the lock file; None where there is none."""
+    path = root / LOCK
+    if path.is_symlink() or not path.is_file():
+        return None
+    with machine_errors(path), path.open("rb") as file:
+        return file.read(len(_BESIDE) + 1)
+
+
+def _has_plan(root: Path) -> bool:
+    try:
+        plan = read_json(root / "plan.json")
+    except Damaged:
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
+    return isinstance(plan, dict) and plan.keys() >= _PLAN_KEYS
+
+
+def _has_record(root: Path) -> bool:
+    for path in islice(RunFolder(root).record_paths(), 20):
+        with suppress(Damaged, MachineError):
+            read_record(path)
+            return True
     return False

@@ -10,7 +10,7 @@ from typing import Any
 
 from saebench.api.errors import Damaged, SuiteError, describe
 from saebench.artifacts import RunFolder, read_record, standing
-from saebench.execute.folder import is_running
+from saebench.execute.lock import is_running
 
 
 @dataclass(frozen=True)
