@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from saebench.api import ActivationBatch, DatasetContext, Split, document_digest, split_of
-from saebench_plugins.core_datasets import files, matrices
+from saebench.api import ActivationBatch, DatasetContext, Split
+from saebench_plugins.core_datasets import files, matrix_look
+from saebench_plugins.core_datasets.matrices import held_out_rows, open_matrix
 from saebench_plugins.core_datasets.plugin import ActivationsOptions
-
-BLOCK_ROWS = 64
-"""Neighbouring rows go to one part together: rows next to each other are often frames or tokens of one thing."""
-MIN_BLOCKS = 50
-"""A small matrix has smaller blocks, so that one block in five is close to one row in five."""
 
 
 class MatrixRows:
@@ -26,26 +21,10 @@ class MatrixRows:
     dictionary: Tensor | None = None
 
     def __init__(self, options: ActivationsOptions) -> None:
-        self._options = options
-        self.rows, self.d_in = matrices.shape_of(options)
-        self.block_rows = max(1, min(BLOCK_ROWS, self.rows // MIN_BLOCKS))
-        blocks = range(-(-self.rows // self.block_rows))
-        held_out = np.array([split_of(document_digest(f"row block {block}")) == "held-out" for block in blocks])
-        if not held_out.any():
-            held_out[-1] = True  # a handful of rows: the last block is better than nothing
-        self._held_out = np.repeat(held_out, self.block_rows)[: self.rows]
-        self._read = self._open()
-
-    def _open(self) -> Callable[[Any], Tensor]:
-        path = Path(self._options.path).expanduser()
-        if path.suffix == ".npy":
-            matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-            return lambda rows: torch.from_numpy(np.array(matrix[rows], dtype=np.float32))
-        from safetensors import safe_open
-
-        with safe_open(path, framework="pt") as file:
-            tensor = file.get_tensor(matrices.chosen_key(path, list(file.keys()), self._options.key))
-        return lambda rows: tensor[torch.from_numpy(rows)].float()
+        matrix_look.demand_finite(options)
+        self._options, self._matrix = options, open_matrix(options)
+        self.rows, self.d_in = self._matrix.shape
+        self._held_out, self.block_rows = held_out_rows(self.rows)
 
     def n_tokens(self, split: Split) -> int:
         """Rows of one part."""
@@ -58,19 +37,25 @@ class MatrixRows:
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:n_tokens].numpy()
         for start in range(0, len(order), batch):
             chosen = rows[order[start : start + batch]]
-            x = self._read(chosen)
+            x = torch.from_numpy(self._matrix.read(chosen))
             yield ActivationBatch(x, x, sequence_ids=torch.from_numpy(chosen // self.block_rows))
 
     def manifest(self) -> Mapping[str, Any]:
-        """The file, its shape, and how rows are held out."""
+        """The file, its shape, how rows are held out, and what a look at it shows."""
         return {
             "files": files.manifest(self._options.path),
-            **matrices.describe(self._options),
+            "rows": self.rows,
+            "d": self.d_in,
             "block_rows": self.block_rows,
             "held_out": self.n_tokens("held-out"),
+            "look": matrix_look.look(self._options).facts,
         }
 
 
 def open_activations(options: ActivationsOptions, _context: DatasetContext) -> MatrixRows:
-    """Maps the file into memory."""
+    """Maps the file, and reads every value once.
+
+    Raises:
+        SuiteError: It is no matrix of finite numbers.
+    """
     return MatrixRows(options)

@@ -169,10 +169,17 @@ def check_subdomain(options: SubdomainOptions) -> Sequence[Problem]:
 
 
 def check_activations(options: ActivationsOptions) -> Sequence[Problem]:
-    """A readable matrix."""
-    from saebench_plugins.core_datasets.matrices import problems
+    """A readable matrix of finite numbers."""
+    from saebench_plugins.core_datasets.matrix_look import problems
 
     return problems(options)
+
+
+def inspect_activations(options: ActivationsOptions) -> Findings:
+    """Rows and coordinates that decide every score, and rows of each part."""
+    from saebench_plugins.core_datasets.matrix_look import findings
+
+    return findings(options)
 
 
 def recipe_activations(options: ActivationsOptions) -> Mapping[str, Any]:
@@ -184,9 +191,9 @@ def recipe_activations(options: ActivationsOptions) -> Mapping[str, Any]:
 
 def site_activations(options: ActivationsOptions) -> Site:
     """Width of the matrix."""
-    from saebench_plugins.core_datasets.matrices import shape_of
+    from saebench_plugins.core_datasets.matrices import open_matrix
 
-    d = shape_of(options)[1]
+    d = open_matrix(options).shape[1]
     return Site(d, d, "activations", "activations")
 
 
@@ -232,7 +239,7 @@ def saebench_datasets() -> Sequence[DatasetSpec]:
         ),
         DatasetSpec(
             name="activations", version="1", options=ActivationsOptions, kind="activations", open=f"{_HERE}.activations:open_activations",
-            check=check_activations, recipe=recipe_activations, site=site_activations,
+            check=check_activations, inspect=inspect_activations, recipe=recipe_activations, site=site_activations,
             description="Your own matrix of vectors (npy or safetensors): any model, vision, neural recordings",
         ),
         DatasetSpec(

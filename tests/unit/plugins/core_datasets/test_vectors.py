@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from saebench.api import SuiteError
+from saebench_plugins.core_datasets import matrix_look
 from saebench_plugins.core_datasets.activations import open_activations
-from saebench_plugins.core_datasets.matrices import problems
+from saebench_plugins.core_datasets.matrices import held_out_rows
+from saebench_plugins.core_datasets.matrix_look import findings, problems
 from saebench_plugins.core_datasets.plugin import (
     ActivationsOptions,
     SyntheticOptions,
@@ -91,6 +96,143 @@ def test_bad_npy(write, key, words, tmp_path, context):
         write(path)
     with pytest.raises(SuiteError, match=words):
         open_activations(ActivationsOptions(str(path), key), context)
+
+
+@pytest.mark.parametrize("stored", [">f4", ">f8", "<f2", "fortran"])
+def test_other_layouts_hold_the_same_rows(stored, tmp_path, context):
+    matrix = MATRIX[:500] / 4
+    np.save(tmp_path / "m.npy", np.asfortranarray(matrix) if stored == "fortran" else matrix.astype(stored))
+    options = ActivationsOptions(str(tmp_path / "m.npy"))
+    assert not problems(options)
+    opened = open_activations(options, context)
+    parts = [torch.cat([part.x for part in opened.batches(split, 999, 64, 0)]) for split in ("train", "held-out")]
+    assert torch.equal(torch.cat(parts).sort(0).values, torch.from_numpy(matrix))
+
+
+def _archive(path):
+    with path.open("wb") as file:
+        np.savez(file, MATRIX)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda p: np.save(p, np.zeros((0, 3), np.float32)), r"found float32 \[0, 3\]"),
+        (lambda p: np.save(p, np.zeros((3, 0), np.float32)), r"found float32 \[3, 0\]"),
+        (lambda p: np.save(p, np.float32(1)), r"found float32 \[\]"),
+        (lambda p: np.save(p, MATRIX.reshape(200, 10, 3)), r"found float32 \[200, 10, 3\]"),
+        (lambda p: np.save(p, MATRIX.astype(complex)), "found complex128"),
+        (lambda p: np.save(p, MATRIX > 3), "found bool"),
+        (lambda p: np.save(p, np.array([[{}, 1]], dtype=object), allow_pickle=True), "cannot be read as npy"),
+        (lambda p: np.save(p, np.zeros(4, [("a", "<f4")])), "expected a matrix"),
+        (_archive, "npz archive by another name"),
+        (lambda p: p.write_bytes(b""), "cannot be read as npy"),
+        (lambda p: (np.save(p, MATRIX), p.write_bytes(p.read_bytes()[:-9])), "cannot be read as npy"),
+        (os.mkfifo, "found a pipe"),
+        (os.mkdir, "found a folder"),
+    ],
+)
+def test_what_is_no_matrix_is_one_line(write, words, tmp_path):
+    path = tmp_path / "m.npy"
+    write(path)
+    (problem,) = problems(ActivationsOptions(str(path)))
+    assert re.search(words, problem.message)
+    assert "\n" not in problem.message
+
+
+def saved(tmp_path, matrix):
+    np.save(tmp_path / "m.npy", matrix)
+    return ActivationsOptions(str(tmp_path / "m.npy"))
+
+
+def rows_of(n=4000, d=32):
+    draws = np.random.default_rng(0)
+    return (draws.standard_normal((n, d)) @ draws.standard_normal((d, d))).astype(np.float32)
+
+
+@pytest.mark.parametrize("row", [7, 200])  # of the held-out part, of the training part
+@pytest.mark.parametrize(("value", "dtype"), [(np.nan, "f4"), (np.inf, "f2"), (-np.inf, "f8"), (1e300, "f8")])
+def test_values_that_are_no_numbers_are_refused_with_their_row(row, value, dtype, tmp_path, context):
+    matrix = rows_of().astype(dtype)
+    matrix[row, 3] = matrix[row + 900, 1] = value
+    options = saved(tmp_path, matrix)
+    (problem,) = problems(options)
+    part = "held-out" if row == 7 else "training"
+    assert f"row {row} (of the {part} part), column 3 is {value:g}" in problem.message
+    assert "2 of 4,000 rows" in problem.message
+    with pytest.raises(SuiteError, match=f"row {row} "):
+        open_activations(options, context)
+
+
+def test_a_large_matrix_is_sampled_by_the_plan_and_read_whole_by_the_run(tmp_path, context, monkeypatch):
+    monkeypatch.setattr(matrix_look, "MAX_SCAN_BYTES", 4 * 32 * 1000)
+    monkeypatch.setattr(matrix_look, "MAX_SAMPLE_BYTES", 4 * 32 * 500)
+    monkeypatch.setattr(matrix_look, "BLOCKS", 10)
+    matrix = rows_of()
+    matrix[150, 0] = np.nan  # between two blocks
+    options = saved(tmp_path, matrix)
+    assert not problems(options)
+    assert matrix_look.look(options).facts["rows_read"] == 1000
+    with pytest.raises(SuiteError, match=r"row 150 .*1 of 4,000 rows"):
+        open_activations(options, context)
+
+
+def remark_of(options):
+    return " ".join(findings(options).remarks)
+
+
+def test_a_sound_matrix_has_no_remarks(tmp_path):
+    found = findings(saved(tmp_path, rows_of()))
+    assert found.remarks == ()
+    assert found.rows == {"train": 3296, "held-out": 704}
+    assert not found.empty
+
+
+@pytest.mark.parametrize("every", [64, 12])
+def test_giant_rows_are_said_with_their_share(every, tmp_path, context):
+    matrix = rows_of()
+    matrix[::every] *= 3000
+    squares = ((matrix - matrix.mean(0, dtype=np.float64)) ** 2).sum(1)
+    share = squares[::every].sum() / squares.sum()
+    remark = remark_of(saved(tmp_path, matrix))
+    rows = {64: "1.6 %", 12: "8.3 %"}[every]
+    assert f"{rows} of the rows carry {100 * share:.1f} % of the variance" in remark
+    facts = open_activations(saved(tmp_path, matrix), context).manifest()["look"]
+    assert facts["giant_rows"] == -(-4000 // every)
+    assert facts["giant_rows_variance_share"] == pytest.approx(share, abs=1e-5)
+
+
+def test_far_coordinates_are_said(tmp_path):
+    matrix = rows_of()
+    matrix[:, 3] += 5000
+    matrix[:, 9] -= 700
+    remark = remark_of(saved(tmp_path, matrix))
+    assert (
+        "the mean row carries 100.0 % of the squared length (coordinate 3: mean 5000, spread 5.99; coordinate 9: mean -700"
+        in remark
+    )
+    assert "mean row" in remark_of(saved(tmp_path, rows_of() + 30))
+
+
+def test_equal_rows_in_both_parts_are_counted(tmp_path):
+    matrix = rows_of()
+    matrix[2000:] = matrix[:2000]
+    held_out, _ = held_out_rows(4000)
+    train = {row.tobytes() for row in matrix[~held_out]}
+    copies = sum(row.tobytes() in train for row in matrix[held_out])
+    assert f"{copies} of 704 held-out rows are equal to training rows" in remark_of(saved(tmp_path, matrix))
+    assert "all rows are equal" in remark_of(saved(tmp_path, np.ones((400, 4), np.float32)))
+
+
+def test_values_under_float16_are_said(tmp_path):
+    tiny = rows_of() * 1e-6
+    assert "of the values lie under float16's normal range" in remark_of(saved(tmp_path, tiny.astype(np.float16)))
+    assert remark_of(saved(tmp_path, tiny)) == ""
+
+
+def test_one_row_leaves_nothing_to_train_on(tmp_path):
+    found = findings(saved(tmp_path, rows_of(1)))
+    assert "none of its 1 rows falls into this part" in found.empty["train"]
 
 
 def test_bad_safetensors(tmp_path):
