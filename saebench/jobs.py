@@ -34,11 +34,13 @@ class RunResult:
     leaderboard: Path
     statuses: dict[str, str]
     table: str
+    failed_groups: tuple[str, ...] = ()
 
     @property
     def exit_status(self) -> int:
-        """0 when all cells are ok, 4 when some are not (their records say why)."""
-        return 0 if all(status == "ok" for status in self.statuses.values()) else CELLS_FAILED
+        """0 when all cells are ok and no group failed, else 4 (the records say why)."""
+        ok = all(status == "ok" for status in self.statuses.values()) and not self.failed_groups
+        return 0 if ok else CELLS_FAILED
 
 
 def _measure(catalog: Catalog, device: str, say: Callable[[str], None], fresh: bool) -> Measure:
@@ -238,7 +240,7 @@ def run_suite(
         for line in catalog.observe("saebench_leaderboard_written", folder=run.leaderboard):
             say(line)
         table = summary([run.root])
-    return RunResult(folder, run.leaderboard, statuses, table)
+    return RunResult(folder, run.leaderboard, statuses, table, tuple(pipeline.failed_groups))
 
 
 def _above(bar: Any, say: Callable[[str], None]) -> Callable[[str], None]:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from saebench.api.errors import Damaged
+from saebench.api.errors import Damaged, MachineError, contained, describe
 from saebench.api.metrics import GroupMember
-from saebench.artifacts import RunFolder, prove, read_arrays, read_record, save_arrays, write_record
+from saebench.api.text import without_folders
+from saebench.artifacts import RunFolder, prove, read_arrays, read_record, refuse, save_arrays, write_record
 from saebench.execute.records import group_id_of, group_record
 from saebench.execute.standing import Standing
 from saebench.plan.groups import GROUP_TOKENS, member_label
@@ -50,11 +51,14 @@ class GroupRunner:
         self.model: str | None = None
 
     def is_due(self, group: Group, cells: Sequence[Cell], statuses: Mapping[str, str]) -> bool:
-        """False where a record of these very members, statuses and metric versions stands, with its arrays."""
+        """False where a record of these members, statuses and metric versions is there, with its arrays, and did not fail.
+
+        One that failed is tried again without a flag: the plugin that raised may have been mended.
+        """
         group_id = group_id_of([cell.score_id for cell in cells], group.metrics)
         try:
             record = self._record(group)
-            if record is None or record["group_id"] != group_id:
+            if record is None or record["group_id"] != group_id or record["facts"]["status"] == "failed":
                 return True
             found = [(member["score_id"], member["status"]) for member in record["facts"]["members"]]
             if found != [(cell.score_id, statuses[cell.cell_id]) for cell in cells]:
@@ -89,12 +93,15 @@ class GroupRunner:
         cells: Sequence[Cell],
         statuses: Mapping[str, str],
         environment: Callable[[], dict[str, Any]],
-    ) -> None:
+    ) -> dict[str, str] | None:
         """Scores a group; writes its arrays, then its record.
 
         Args:
             group, cells, statuses: Its members and what became of them.
             environment: Called at the end: what the record says of machine and times.
+
+        Returns:
+            The record's `error`: what failed, or None.
         """
         from saebench.score import score_group
 
@@ -102,7 +109,8 @@ class GroupRunner:
         missing = [
             f"{member_label(cell, group.vary)} ({statuses[cell.cell_id]})" for cell in cells if cell not in ready
         ]
-        outcome = score_group(group, self._members(group, ready), self._catalog, missing=missing)
+        members, failure = self._ready(group, ready)
+        outcome = score_group(group, members, self._catalog, missing=missing, failure=failure)
         plugins = {name: self._catalog.group_metric(name).provenance() for name in group.metrics}
         record = group_record(group, list(cells), statuses, outcome, environment=environment(), plugins=plugins)
         if outcome.arrays:
@@ -114,9 +122,22 @@ class GroupRunner:
         write_record(self._path(group), record)
         if older is not None and older["group_id"] != record["group_id"]:
             self._run.group_arrays(older["group_id"]).unlink(missing_ok=True)
+        return outcome.error
 
     def _path(self, group: Group) -> Path:
         return self._run.group_record(group.suite, group.folder, group.name)
+
+    def _ready(self, group: Group, cells: Sequence[Cell]) -> tuple[list[GroupMember], str | None]:
+        """The members, or why they cannot be had: a plugin that raises while one is loaded fails this group alone."""
+        try:
+            with contained():
+                return self._members(group, cells), None
+        except (Damaged, MachineError, MemoryError):
+            raise
+        except Exception as error:
+            if refusal := refuse(error):
+                raise refusal from error
+            return [], without_folders(describe(error))
 
     def _members(self, group: Group, cells: Sequence[Cell]) -> list[GroupMember]:
         from saebench.host.build import load_sae

@@ -43,6 +43,9 @@ class Pipeline:
         bar: A progress bar over cells, with `update(n)` and `set_postfix_str`.
         debug: Raise unknown errors of scoring, and say the tracebacks of training.
         snapshot_every_s: Seconds between two snapshots of the cells in training.
+
+    Attributes:
+        failed_groups: Names of the groups of which a metric failed; the next run tries them again.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Pipeline:
         self.groups = GroupRunner(run, catalog, self.sources, device, self.standing)
         self.kept: dict[str, str] = {}
         self.changed: set[str] = set()
+        self.failed_groups: list[str] = []
         self.threads = provenance.n_threads()
         self.memory_gb: float | None = plan.budget.get("memory_gb")
         if self.memory_gb and device.startswith("cuda"):
@@ -92,7 +96,10 @@ class Pipeline:
             if self._is_due(group, statuses):
                 started = provenance.now()
                 self.bar.set_postfix_str(f"{', '.join(group.metrics) or 'group'} of {group.entry} {group.point}")
-                self.groups.score(group, members, statuses, lambda: self._environment(started))  # noqa: B023
+                failed = self.groups.score(group, members, statuses, lambda: self._environment(started))  # noqa: B023
+                if failed is not None:
+                    self.failed_groups.append(group.name)
+                    self.say(f"group {group.entry} {group.point}: failed: {failed['message']}")
         return statuses
 
     def _train_and_score(self, cells: Sequence[Cell]) -> None:

@@ -248,6 +248,7 @@ def group_record(
     ]
     facts = {
         "status": outcome.status,
+        "error": outcome.error,
         "suite": group.suite,
         "entry": group.entry,
         "point": group.point,

@@ -72,26 +72,40 @@ def _suite(name: str, cells: Sequence[CellRecord], evidence: Evidence) -> dict[s
         "name": name,
         "digests": sorted({str(cell.facts.get("suite_digest")) for cell in cells if cell.facts.get("suite_digest")}),
         "sites": sites,
-        "not_ok": [_not_ok(cell) for cell in cells if not cell.ok],
+        "not_ok": _all_not_ok(name, cells, evidence),
         "cells": len(cells),
         "finished": max((str(cell.measured.get("finished") or "") for cell in cells), default="") or None,
     }
 
 
-def _not_ok(cell: CellRecord) -> dict[str, Any]:
-    error = cell.facts["error"] or {}
-    model = cell.facts["model"] or {}
+def _not_ok(name: str, facts: Mapping[str, Any], id: str, path: str) -> dict[str, Any]:
+    error, model = facts.get("error") or {}, facts.get("model") or {}
+    dataset = facts.get("dataset") or {}  # of a cell all of it, of a group its name
     return {
-        "cell": cell_name(cell.facts),
+        "cell": name,
         "place": f"{model_name(model['id'])} {model.get('hookpoint_name') or model['hookpoint']}"
         if model
-        else str(cell.facts["dataset"].get("name")),
-        "status": cell.facts["status"],
+        else str(dataset.get("name") if isinstance(dataset, Mapping) else dataset),
+        "status": facts["status"],
         "error": error.get("type"),
         "reason": error.get("message") or "no reason recorded",
-        "cell_id": cell.cell_id,
-        "path": cell.path,
+        "cell_id": id,
+        "path": path,
     }
+
+
+def _all_not_ok(suite: str, cells: Sequence[CellRecord], evidence: Evidence) -> list[dict[str, Any]]:
+    """Cells of a suite without a score, then its groups of which some metric failed."""
+    return [_not_ok(cell_name(cell.facts), cell.facts, cell.cell_id, cell.path) for cell in cells if not cell.ok] + [
+        _not_ok(
+            f"group {group.facts['entry']} {group.facts['point']}",
+            group.facts,
+            str(group.record["group_id"]),
+            group.path,
+        )
+        for group in evidence.groups
+        if group.facts["suite"] == suite and group.facts["status"] == "failed"
+    ]
 
 
 def _site(cells: Sequence[CellRecord], suite_cells: Sequence[CellRecord], evidence: Evidence) -> dict[str, Any]:

@@ -31,8 +31,14 @@ def fidelity_metrics(site: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     for metric, title in titles:
         # One point is a number, not a curve: it stands in the table.
-        if sum((row["metrics"].get(metric) or {}).get("value") is not None for row in site["rows"]) > 1:
+        if sum(_value(row, metric) is not None and bool(_value(row, "l0")) for row in site["rows"]) > 1:
             yield metric, title
+
+
+def _value(row: Mapping[str, Any], metric: str) -> float | None:
+    """A row's value; None where it was not measured."""
+    value: float | None = (row["metrics"].get(metric) or {}).get("value")
+    return value
 
 
 def entries_of(site: Mapping[str, Any]) -> list[str]:

@@ -102,7 +102,7 @@ def _suite(suite: Mapping[str, Any], *, several: bool) -> list[str]:
         for search in site["searches"]:
             parts += [f"### Search: {escaped(search['label'])}", escaped(search_facts(search)), _search(search)]
     if suite["not_ok"]:
-        parts.append("### Cells without a score")
+        parts.append("### Without a score")
         rows = [
             [escaped(item["cell"]), escaped(item["place"]), item["status"], escaped(item["reason"])]
             for item in suite["not_ok"]

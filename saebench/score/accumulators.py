@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -30,33 +31,47 @@ def null_result(spec: CellMetricSpec | GroupMetricSpec, reason: str) -> MetricRe
     return MetricResult({info.id: MetricValue.of(info, None, 0, reason=reason) for info in spec.provides})
 
 
-def checked(spec: CellMetricSpec | GroupMetricSpec, answer: object) -> MetricResult:
-    """What a metric returned, with every id it promised; what is missing or of a wrong kind is null with a reason that says so."""
+@dataclass(frozen=True)
+class Answer:
+    """What a metric gave, every id that it promised among it. `failure`: what it raised, or how it broke its contract."""
+
+    result: MetricResult
+    failure: str | None = None
+
+
+def checked(spec: CellMetricSpec | GroupMetricSpec, answer: object) -> Answer:
+    """What a metric returned; what is missing or of a wrong kind is null with a reason that says so."""
+    who = f"PluginError: metric '{spec.name}'"
     if not isinstance(answer, MetricResult):
-        return null_result(
-            spec,
-            f"PluginError: metric '{spec.name}' must return saebench.api.MetricResult, got {type(answer).__name__}",
-        )
+        return _failed(spec, f"{who} must return saebench.api.MetricResult, got {type(answer).__name__}")
     strange = next((name for name, array in answer.arrays.items() if not isinstance(array, Tensor)), None)
     if strange is not None:
         kind = type(answer.arrays[strange]).__name__
-        return null_result(spec, f"PluginError: metric '{spec.name}' gave array '{strange}' as {kind}, not as a tensor")
-    values = {}
+        return _failed(spec, f"{who} gave array '{strange}' as {kind}, not as a tensor")
+    values, failure = {}, None
     for info in spec.provides:
         value = answer.values.get(info.id)
         if isinstance(value, MetricValue):
-            values[info.id] = value
-        else:
-            found = (
-                "returned nothing for it"
-                if value is None
-                else f"returned {type(value).__name__} for it, not saebench.api.MetricValue"
-            )
-            values[info.id] = MetricValue.of(info, None, 0, reason=f"PluginError: metric '{spec.name}' {found}")
-    return MetricResult(values, answer.details, answer.arrays)
+            values[info.id] = _plain(value)
+            continue
+        kind = type(value).__name__
+        found = "nothing for it" if value is None else f"{kind} for it, not saebench.api.MetricValue"
+        failure = f"{who} returned {found}"
+        values[info.id] = MetricValue.of(info, None, 0, reason=failure)
+    return Answer(MetricResult(values, dict(answer.details), dict(answer.arrays)), failure)
 
 
-def guarded(spec: CellMetricSpec | GroupMetricSpec, call: Callable[[], object]) -> MetricResult:
+def _plain(value: MetricValue) -> MetricValue:
+    """The same in Python's own numbers, which a record can hold; raises where they are none."""
+    number, error = (None if found is None else float(found) for found in (value.value, value.stderr))
+    return replace(value, value=number, n=int(value.n), stderr=error)
+
+
+def _failed(spec: CellMetricSpec | GroupMetricSpec, reason: str) -> Answer:
+    return Answer(null_result(spec, reason), reason)
+
+
+def guarded(spec: CellMetricSpec | GroupMetricSpec, call: Callable[[], object]) -> Answer:
     """`checked(call())`, or nulls that quote the exception."""
     try:
         with contained():
@@ -66,7 +81,7 @@ def guarded(spec: CellMetricSpec | GroupMetricSpec, call: Callable[[], object]) 
     except Exception as error:
         if refusal := refuse(error):
             raise refusal from error
-        return null_result(spec, without_folders(describe(error)))
+        return _failed(spec, without_folders(describe(error)))
 
 
 class Accumulator:
@@ -92,7 +107,7 @@ class Accumulator:
         """Its values, or nulls that quote what it raised."""
         if self._error is not None or self._metric is None:
             return null_result(self.spec, self._error or "not made")
-        return guarded(self.spec, self._metric.compute)
+        return guarded(self.spec, self._metric.compute).result
 
     def _make(self, context: MetricContext) -> None:
         self._metric = resolve(self.spec.make)(context)
@@ -109,7 +124,7 @@ class Accumulator:
             self._error = without_folders(describe(error))
 
 
-def measure_group(spec: GroupMetricSpec, members: Sequence[GroupMember]) -> MetricResult:
+def measure_group(spec: GroupMetricSpec, members: Sequence[GroupMember]) -> Answer:
     """One group metric over its members."""
     return guarded(spec, lambda: resolve(spec.make)().measure(members))
 
@@ -121,7 +136,7 @@ def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
         try:
             canonical_json(value)
             plain[name] = value
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             plain[name] = {"error": f"not written: {without_folders(describe(error))}"}
     return plain
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from saebench.api import GroupMember
 from saebench.host import Catalog
 from saebench.plan.model import Group
-from saebench.score.accumulators import measure_group, null_result, plain_details
+from saebench.score.accumulators import Answer, measure_group, null_result, plain_details
 from saebench.score.combine import Part, combine, info_json
 
 
@@ -22,7 +22,8 @@ class GroupOutcome:
     """What a group record needs.
 
     Attributes:
-        status: ok, or skipped where fewer than two members are ok.
+        status: ok, skipped where fewer than two members are ok, or failed where a metric raised or broke its contract.
+        error: `{type, message}` of what failed; the other metrics of the group keep their values.
         metrics, metric_info, metric_versions, details: As in a cell's record; `on` is null and `parts` is empty.
         measured_metrics: Those that differ between equal runs.
         arrays: `[d_sae]` arrays of the members, `<name>/<member label>`.
@@ -37,10 +38,16 @@ class GroupOutcome:
     details: dict[str, Any]
     arrays: dict[str, Tensor]
     times: dict[str, float]
+    error: dict[str, str] | None = None
 
 
 def score_group(
-    group: Group, members: Sequence[GroupMember], catalog: Catalog, *, missing: Sequence[str] = ()
+    group: Group,
+    members: Sequence[GroupMember],
+    catalog: Catalog,
+    *,
+    missing: Sequence[str] = (),
+    failure: str | None = None,
 ) -> GroupOutcome:
     """Every group metric over the members that are ok.
 
@@ -49,10 +56,12 @@ def score_group(
         members: Those that are ok, each in inference form.
         catalog: Installed plugins.
         missing: Label and status of the others (`s1 (diverged)`); named where two are needed and are not there.
+        failure: Why the members could not be had; every metric is null for that reason then.
     """
     started = time.perf_counter()
     specs = [catalog.group_metric(name).spec for name in sorted(group.metrics)]
-    enough = len(members) >= 2
+    enough = len(members) >= 2 and failure is None
+    failures = {} if failure is None else {"its members": failure}
     others = f"; without {', '.join(missing)}" if missing else ""
     names = ", ".join(member.label for member in members) or "none"
     reason = f"needs two or more SAEs that differ in {' and '.join(group.vary)}, there {'is' if len(members) == 1 else 'are'} {len(members)} ({names}){others}"
@@ -62,14 +71,17 @@ def score_group(
     infos = [info for spec in specs for info in spec.provides]
     with torch.no_grad():
         for spec in specs:
-            result = measure_group(spec, members) if enough else null_result(spec, reason)
+            answer = measure_group(spec, members) if enough else Answer(null_result(spec, failure or reason))
+            if answer.failure is not None:
+                failures[f"metric '{spec.name}'"] = answer.failure
+            result = answer.result
             details.update(plain_details(dict(result.details)))
             arrays.update({name: array.detach().cpu() for name, array in result.arrays.items()})
             for info in spec.provides:
                 entries[info.id] = {**combine(info, [Part(None, None, result.values[info.id])]), "parts": []}
     measured = {info.id for info in infos if info.measured}
     return GroupOutcome(
-        status="ok" if enough else "skipped",
+        status="failed" if failures else "ok" if enough else "skipped",
         metrics={id: entry for id, entry in entries.items() if id not in measured},
         measured_metrics={id: entry for id, entry in entries.items() if id in measured},
         metric_info=info_json(infos),
@@ -77,4 +89,12 @@ def score_group(
         details=details,
         arrays=arrays,
         times={"score_s": time.perf_counter() - started},
+        error=_error(failures),
     )
+
+
+def _error(failures: Mapping[str, str]) -> dict[str, str] | None:
+    """`error` of the record; None where nothing failed."""
+    if not failures:
+        return None
+    return {"type": "PluginError", "message": "; ".join(f"{what}: {reason}" for what, reason in failures.items())}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from saebench.artifacts import iter_records
+from saebench.artifacts import iter_groups, iter_records
 
 PLUGIN = """
 import os, sys
@@ -154,3 +154,66 @@ def test_a_metric_or_an_observer_that_calls_sys_exit_hurts_no_cell(
             hooks = ("saebench_cell_started", "saebench_train_progress")
             assert errors == [f"file rude_observer.py:rude_observer: {hook} raised {left}" for hook in hooks]
     assert sum(line.endswith(left) for line in said) == 4 * (place == "observer")  # plan, two cells, leaderboard
+
+
+GROUP_PLUGIN = """
+from saebench.api import GroupMetricSpec, MetricInfo, MetricResult, MetricValue, hookimpl
+
+ID = MetricInfo("moody", "ratio", "lower", "stability", "raises at one point")
+
+class Moody:
+    def measure(self, members):
+        if MOOD and members[0].facts["point"] == "k2":
+            raise RuntimeError("not today")
+        return MetricResult({"moody": MetricValue.of(ID, 0.5, len(members))})
+
+@hookimpl
+def saebench_metrics():
+    return [GroupMetricSpec("moody", "1", (ID,), Moody)]
+"""
+
+GROUP_SUITE = """
+schema: 1
+name: moody
+datasets:
+  ours: {plugin: synthetic, d_in: 8, n_features: 16}
+entries:
+  - {name: topk, architecture: topk, dataset: ours, config: {d_sae: 16}, sweep: {k: [2, 3]}}
+train: {batch: 256}
+evaluation: {tokens: 300, loss_tokens: 16, density_tokens: 300}
+budget: {primary: tokens, tokens: 1_000}
+seeds: {init: [0, 1]}
+metrics: [fvu, sfr, moody]
+"""
+
+
+def test_a_group_metric_that_raises_fails_its_group_and_is_tried_again(tmp_path: Path) -> None:
+    from saebench.jobs import run_suite
+
+    (tmp_path / "suite.yaml").write_text(GROUP_SUITE)
+
+    def run_with(mood: bool) -> tuple[Any, list[str], dict[str, Any]]:
+        plugin = tmp_path / f"moody{mood}.py"
+        plugin.write_text(f"MOOD = {mood}\n{GROUP_PLUGIN}")
+        said: list[str] = []
+        result = run_suite(tmp_path / "suite.yaml", out=tmp_path / "run", plugins=[plugin], say=said.append)
+        groups = {record["facts"]["point"]: record["facts"] for _, record in iter_groups(tmp_path / "run")}
+        return result, said, groups
+
+    result, said, groups = run_with(True)
+    reason = "metric 'moody': RuntimeError: not today"
+    assert result.exit_status == 4
+    assert set(result.statuses.values()) == {"ok"}
+    assert f"group topk k2: failed: {reason}" in said
+    assert (groups["k2"]["status"], groups["k3"]["status"]) == ("failed", "ok")
+    assert groups["k2"]["error"]["message"] == reason
+    assert groups["k2"]["metrics"]["moody"]["reason"] == "RuntimeError: not today"
+    assert groups["k2"]["metrics"]["sfr"]["value"] is not None
+    assert reason in (tmp_path / "run" / "leaderboard" / "README.md").read_text().replace("\\", "")
+    assert f"group topk k2: failed: {reason}" in result.table
+
+    mended, _, groups = run_with(False)
+    assert mended.exit_status == 0
+    assert groups["k2"]["status"] == "ok"
+    assert groups["k2"]["metrics"]["moody"]["value"] == 0.5
+    assert "not today" not in (tmp_path / "run" / "leaderboard" / "README.md").read_text()

@@ -32,7 +32,7 @@ OK = {c.cell_id: "ok" for c in CELLS}
 
 def outcome(*arrays):
     return SimpleNamespace(
-        status="ok", metrics={}, metric_info={}, metric_versions={"m": "2"}, details={}, arrays=dict.fromkeys(arrays), times={}
+        status="ok", metrics={}, metric_info={}, metric_versions={"m": "2"}, details={}, arrays=dict.fromkeys(arrays), times={}, error=None
     )  # fmt: skip
 
 
@@ -156,3 +156,10 @@ def test_codes_come_from_the_first_dataset_and_seed_and_one_model_is_held_at_a_t
     assert asked[0] == ("a-text", None, 10, 3, None)
     assert [model for _, model, *_ in asked] == [None, "one", "one", "two", "two", None, "one"]
     assert released == [3, 6]
+
+
+def test_a_group_that_failed_is_due_again(due):
+    record = group_record(GROUP, CELLS, OK, outcome(), environment={}, plugins={})
+    record["facts"]["status"] = "failed"
+    write_record(due.path, record)
+    assert due()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import replace
 
 import pytest
@@ -60,8 +62,63 @@ def test_a_group_metric_that_raises_is_null(kit):
         raise RuntimeError("no pairs")
 
     outcome = score_group(kit.group(spec_of(kit, measure, "same", "other")), members(kit, 2), kit.catalog)
-    assert outcome.status == "ok"
+    assert outcome.status == "failed"
+    assert outcome.error == {"type": "PluginError", "message": "metric 'stability': RuntimeError: no pairs"}
     assert {entry["reason"] for entry in outcome.metrics.values()} == {"RuntimeError: no pairs"}
+
+
+def answers(kit, value):
+    """A group metric that answers so."""
+    return lambda found: MetricResult({"same": value}, {})
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (lambda found: 3, "must return saebench.api.MetricResult, got int"),
+        (lambda found: MetricResult({}), "returned nothing for it"),
+        (lambda found: MetricResult({"same": 0.5}), "returned float for it"),
+        (lambda found: MetricResult({"same": MetricValue(float("nan"), "ratio", "lower", 1)}), "must be finite"),
+        (lambda found: MetricResult({}, details=[1]), "ValueError|TypeError"),
+        (lambda found: sys.exit(3), "SystemExit: 3"),
+    ],
+)
+def test_a_group_metric_that_breaks_its_contract_has_failed_and_the_others_keep_their_values(kit, answer, reason):
+    broken = replace(spec_of(kit, answer), name="broken")
+    sound = replace(spec_of(kit, same(kit), "sound"), name="sound")
+
+    def sound_measure(found):
+        return MetricResult({"sound": MetricValue.of(kit.info("sound"), 1.0, 2)})
+
+    sound = replace(sound, make=spec_of(kit, sound_measure).make)
+    if reason.startswith("ValueError"):
+        broken = replace(broken, provides=())
+    outcome = score_group(kit.group(broken, sound), members(kit, 2), kit.catalog)
+    assert outcome.status == "failed"
+    assert re.search(reason, outcome.error["message"])
+    assert outcome.error["message"].startswith("metric 'broken': ")
+    assert outcome.metrics["sound"]["value"] == 1.0
+
+
+def test_a_null_with_a_reason_of_its_own_is_no_failure(kit):
+    measure = answers(kit, MetricValue.of(kit.info("same"), float("nan"), 2))
+    outcome = score_group(kit.group(spec_of(kit, measure)), members(kit, 2), kit.catalog)
+    assert (outcome.status, outcome.error) == ("ok", None)
+    assert outcome.metrics["same"]["reason"] == "the computation gave nan"
+
+
+def test_numbers_of_other_libraries_become_plain_ones(kit):
+    value = MetricValue(torch.tensor(0.5), "ratio", "lower", torch.tensor(2), torch.tensor(0.25))
+    outcome = score_group(kit.group(spec_of(kit, answers(kit, value))), members(kit, 2), kit.catalog)
+    entry = outcome.metrics["same"]
+    assert [type(entry[name]) for name in ("value", "n", "stderr")] == [float, int, float]
+
+
+def test_members_that_cannot_be_had_fail_the_group(kit):
+    outcome = score_group(kit.group(spec_of(kit, same(kit))), [], kit.catalog, failure="RuntimeError: no weights")
+    assert outcome.status == "failed"
+    assert outcome.error["message"] == "its members: RuntimeError: no weights"
+    assert outcome.metrics["same"]["reason"] == "RuntimeError: no weights"
 
 
 def test_arrays_of_members_are_kept_by_name(kit):
