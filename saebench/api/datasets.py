@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -115,8 +115,6 @@ class TextModel(Protocol):
 class DatasetContext(Protocol):
     """Lazily handed to `DatasetSpec.open`."""
 
-    cache: Path
-    """A folder of this dataset's own (named by its recipe digest); what stands in it survives between runs."""
     seed: int
     """The data seed."""
     length: int
@@ -130,6 +128,16 @@ class DatasetContext(Protocol):
 
     def dataset(self, name: str) -> TextDataset:
         """Another text dataset of the suite, by its name there."""
+        ...
+
+    def keep(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """What `make` gives. It is made once: later runs read it from a file of this dataset's own (in a folder named by its recipe
+        digest), proven to be what was written, and call `make` again where it is missing or damaged.
+
+        Args:
+            name: Of the file, such as `part/000001.bin`. Whatever decides the content beside the recipe belongs into it.
+            make: Gives the content; equal bytes at every call.
+        """
         ...
 
     def progress(self, total: int, label: str) -> Any:

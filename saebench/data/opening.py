@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from saebench.api.errors import SuiteError
 from saebench.api.specs import resolve
 from saebench.config import parse_options
+from saebench.data.kept import Kept
 
 if TYPE_CHECKING:
     from saebench.api.datasets import TextDataset
@@ -60,10 +60,18 @@ class Opener:
         run: Where caches stand.
         catalog: Where plugins are found.
         progress: Whether bars are drawn.
+        say: Hears in one line what was damaged and is made again.
     """
 
-    def __init__(self, datasets: Mapping[str, DatasetWanted], run: RunFolder, catalog: Catalog, progress: bool) -> None:
-        self.datasets, self.run, self.catalog, self.progress = datasets, run, catalog, progress
+    def __init__(
+        self,
+        datasets: Mapping[str, DatasetWanted],
+        run: RunFolder,
+        catalog: Catalog,
+        progress: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self.datasets, self.run, self.catalog, self.progress, self.say = datasets, run, catalog, progress, say
 
     def open(
         self, use: DatasetWanted, *, model: Callable[[], LanguageModel] | None, seed: int, length: int, meter: Meter
@@ -94,13 +102,6 @@ class _Context:
         self.seed, self.length, self.meter = seed, length, meter
 
     @property
-    def cache(self) -> Path:
-        """The dataset's own folder, made when first asked for."""
-        folder = self._opener.run.cache(self._use.recipe)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    @property
     def model(self) -> LanguageModel:
         """The language model of the cohort."""
         if self._model is None:
@@ -124,6 +125,11 @@ class _Context:
             use, model=self._model, seed=self.seed, length=self.length, meter=self.meter
         )
         return base
+
+    def keep(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """See `saebench.api.DatasetContext`."""
+        recipe = self._use.recipe
+        return Kept(self._opener.run.cache(recipe), recipe, self._opener.say)(name, make)
 
     def progress(self, total: int, label: str) -> Any:
         """A bar on standard error."""

@@ -62,7 +62,7 @@ class Sources:
     ) -> None:
         self.run, self.catalog, self.progress, self.say = run, catalog, progress, say
         self.device = torch.device(device)
-        self._opener = Opener(datasets, run, catalog, progress)
+        self._opener = Opener(datasets, run, catalog, progress, say)
         self._models: dict[str, LanguageModel] = {}
         self._scored: dict[str, Scored] = {}
         self._passes = Passes(self)

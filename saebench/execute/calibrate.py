@@ -58,7 +58,7 @@ def measure(
 
     def rates(cells: Sequence[Cell], datasets: Mapping[str, DatasetUse]) -> Rates:
         if not opened:  # one for all calls: nothing is measured twice, even where the cache cannot be written
-            opened.append(Profile(machine(device), cache))
+            opened.append(Profile(machine(device), cache, say))
             if fresh:
                 opened[0].forget()
         profile = opened[0]

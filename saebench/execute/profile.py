@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from saebench.api.errors import SaebenchError
-from saebench.artifacts import cache_folder, digest, write_json
+from saebench.api.errors import Damaged, SaebenchError
+from saebench.artifacts import cache_folder, digest, read_sealed, sealed, write_json
 from saebench.execute import provenance
 from saebench.plan.model import ENGINE_VERSION
 
-PROFILE_VERSION = 1
+PROFILE_VERSION = 2
+_SEAL = "profile_sha256"
 MAX_AGE = timedelta(days=7)
 """What is older is measured again: machines are upgraded, and one that was busy then may be quiet now."""
 
@@ -30,23 +31,31 @@ def machine(device: str) -> dict[str, Any]:
 
 
 class Profile:
-    """Measured values by kind and key, each with its date. A damaged or missing file is an empty profile.
+    """Measured values by kind and key, each with its date. A damaged file is named and is an empty profile, as a missing one.
 
     Args:
         facts: From `machine`; another machine, or other versions, have another file.
         folder: Where profiles stand.
+        say: Prints one line for people.
     """
 
-    def __init__(self, facts: Mapping[str, Any], folder: Path | None = None) -> None:
+    def __init__(
+        self, facts: Mapping[str, Any], folder: Path | None = None, say: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.facts = dict(facts)
         identity = {
             "profile": PROFILE_VERSION, "engine": ENGINE_VERSION, "machine": self.facts, "versions": provenance.versions()
         }  # fmt: skip
         self.path = (folder or cache_folder()) / f"speed-{digest(identity, 16)}.json"
         self._entries: dict[str, dict[str, Any]] = {}
-        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            entries = json.loads(self.path.read_text("utf-8"))["entries"]
-            self._entries = {key: entry for key, entry in entries.items() if _fresh(entry)}
+        if os.path.lexists(self.path):
+            try:
+                entries = read_sealed(self.path, _SEAL)["entries"]
+                self._entries = {key: entry for key, entry in entries.items() if _fresh(entry)}
+            except Damaged as error:
+                say(f"{error.found}. This machine is measured again")
+            except SaebenchError:  # it cannot be read: that costs time, nothing else
+                pass
 
     def get(self, kind: str, key: str) -> Any | None:
         """The value, or None where nothing of a recent date stands."""
@@ -71,7 +80,8 @@ class Profile:
         """Writes the file; a cache folder that cannot be written is no one's trouble."""
         with suppress(OSError, SaebenchError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, {"version": PROFILE_VERSION, "machine": self.facts, "entries": self._entries})
+            content = {"version": PROFILE_VERSION, "machine": self.facts, "entries": self._entries}
+            write_json(self.path, sealed(content, _SEAL))
 
 
 def _now() -> datetime:

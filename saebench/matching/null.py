@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import stdtrit
 
-from saebench.api.errors import SaebenchError
-from saebench.artifacts import cache_folder, digest, write_json
+from saebench.api.errors import Damaged, SaebenchError
+from saebench.artifacts import cache_folder, digest, read_sealed, sealed, write_json
 from saebench.matching.assignment import match
 from saebench.matching.scores import BINS, THRESHOLD, compare, curve, n_shared, n_strict
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     Bools = NDArray[np.bool_]
 
-_VERSION = 1  # goes up whenever a level can change: kept levels of another version are not read
+_SEAL = "null_sha256"
+_VERSION = 2  # goes up whenever a level can change: kept levels of another version are not read
 _SHARES = ("sfr", "strict-shared")
 _MEMORY: dict[str, Null] = {}
 
@@ -206,15 +208,23 @@ def _folder() -> Path:
 def _keep(path: Path, key: dict[str, Any], null: Null) -> None:
     levels = {id: level.to_json() for id, level in null.levels.items()}
     with contextlib.suppress(OSError, SaebenchError):  # a cache that cannot be written costs time, nothing else
-        write_json(path, {"key": key, "levels": levels, "curve": null.curve, "histogram": null.histogram})
+        write_json(
+            path, sealed({"key": key, "levels": levels, "curve": null.curve, "histogram": null.histogram}, _SEAL)
+        )
 
 
 def _kept(path: Path, key: dict[str, Any]) -> Null | None:
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        if found["key"] != key:
-            return None
-        levels = {id: NullLevel(**level) for id, level in found["levels"].items()}
-        return Null(key["n"], key["m"], key["d"], levels, tuple(found["curve"]), tuple(found["histogram"]))
-    except (OSError, SaebenchError, ValueError, KeyError, TypeError, AttributeError):
+    """The null that was kept; None where there is none that is believed, of which a warning tells where one was damaged."""
+    if not os.path.lexists(path):
         return None
+    try:
+        found = read_sealed(path, _SEAL)
+        if found["key"] != key:
+            raise Damaged(f"{path}: damaged (it holds the levels of other sizes)")
+    except Damaged as error:
+        warnings.warn(f"{error.found}. It is sampled again", stacklevel=3)
+        return None
+    except SaebenchError:  # it cannot be read: that costs time, nothing else
+        return None
+    levels = {id: NullLevel(**level) for id, level in found["levels"].items()}
+    return Null(key["n"], key["m"], key["d"], levels, tuple(found["curve"]), tuple(found["histogram"]))

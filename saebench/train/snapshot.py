@@ -1,14 +1,13 @@
 """Snapshots of cells in the middle of their training, so that a killed run goes on from there and ends bit for bit as if it had not been.
 
     ROOT/<cell id>/state.safetensors    parameters, all buffers, the optimiser's moments, generator state
-    ROOT/<cell id>/state.json           steps, meter, trajectory and what else are plain numbers; digest of the tensors
+    ROOT/<cell id>/state.json           steps, meter, trajectory and what else are plain numbers; digests of the tensors and of itself
 
 Every cell has a folder of its own and its own position in the order of batches: cells of a pass may be restored at different ones.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,16 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench.api import MachineError
-from saebench.artifacts import atomic_folder, canonical_json, file_digest, remove, write_text
+from saebench.api.errors import Damaged, MachineError
+from saebench.artifacts import (
+    atomic_folder,
+    canonical_json,
+    digest_of,
+    prove,
+    read_sealed,
+    remove,
+    sealed,
+    write_text,
+)
 from saebench.nn import backends
 from saebench.plan.model import ENGINE_VERSION
 from saebench.train.cell_run import CellRun
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 COST_SHARE = 0.02
 """Most of a pass's time that snapshots may take: where writing them is slow they come less often."""
-_TENSORS, _NUMBERS = "state.safetensors", "state.json"
+_TENSORS, _NUMBERS, _SEAL = "state.safetensors", "state.json", "state_sha256"
 
 
 def snapshot_folder(root: Path, cell_id: str) -> Path:
@@ -51,11 +59,9 @@ def write_snapshot(
 
     with atomic_folder(folder) as temporary:
         save_file(_storable(tensors), temporary / _TENSORS)
-        sha256 = file_digest(temporary / _TENSORS)
-        write_text(
-            temporary / _NUMBERS,
-            canonical_json({"version": SNAPSHOT_VERSION, "key": dict(key), "sha256": sha256, "numbers": dict(numbers)}),
-        )
+        sha256 = digest_of(temporary / _TENSORS)
+        state = {"version": SNAPSHOT_VERSION, "key": dict(key), "sha256": sha256, "numbers": dict(numbers)}
+        write_text(temporary / _NUMBERS, canonical_json(sealed(state, _SEAL)))
 
 
 def read_snapshot(folder: Path, key: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -67,16 +73,15 @@ def read_snapshot(folder: Path, key: Mapping[str, Any]) -> tuple[dict[str, Tenso
     from safetensors.torch import load_file
 
     try:
-        stored = json.loads((folder / _NUMBERS).read_text("utf-8"))
+        stored = read_sealed(folder / _NUMBERS, _SEAL)
         if stored["version"] != SNAPSHOT_VERSION:
             raise ValueError(f"it is of version {stored['version']}, this saebench reads {SNAPSHOT_VERSION}")
         if stored["key"] != dict(key):
             raise ValueError(f"it was written for {stored['key']}, not for {dict(key)}")
-        if file_digest(folder / _TENSORS) != stored["sha256"]:
-            raise ValueError("its tensors are damaged")
+        prove(folder / _TENSORS, stored["sha256"])
         return load_file(folder / _TENSORS), dict(stored["numbers"])
-    except (OSError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from error
+    except Damaged as error:
+        raise ValueError(error.found) from error
 
 
 def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ class DocsText:
     """Docstrings as prose, split by document hash."""
 
     def __init__(self, context: DatasetContext) -> None:
-        self._corpus = build_docs(context.cache)
+        self._corpus = build_docs(context.keep)
 
     def documents(self, split: Split) -> Iterator[Document]:
         """One part, in the order of the documents' digests."""

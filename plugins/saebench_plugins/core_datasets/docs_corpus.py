@@ -18,7 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -53,28 +53,22 @@ class DocsCorpus:
     manifest: dict[str, Any]
 
 
-def build_docs(cache_dir: Path | None = None) -> DocsCorpus:
-    """Builds the corpus from what is installed, or reads it from the cache.
+def build_docs(keep: Callable[[str, Callable[[], bytes]], bytes] | None = None) -> DocsCorpus:
+    """Builds the corpus from what is installed, or reads what was kept of an earlier call.
 
     Args:
-        cache_dir: folder for the cache, made if absent; one file for each set of versions. None builds afresh.
+        keep: `DatasetContext.keep`; one file for each set of versions. None builds afresh.
 
     Returns:
         the corpus; distributions that are not installed are named in its manifest under `missing`.
 
     Raises:
         RuntimeError: a worker process failed.
-        OSError: the cache folder cannot be written.
     """
     versions = {source.name: _version(source) for source in CATALOGUE}
-    if cache_dir is None:
+    if keep is None:
         return _build(versions)
-    path = Path(cache_dir) / f"docs-{_cache_key(versions)}.jsonl.gz"
-    corpus = _read_cache(path)
-    if corpus is None:
-        corpus = _build(versions)
-        _write_cache(path, corpus)
-    return corpus
+    return _unpacked(keep(f"docs-{_cache_key(versions)}.jsonl.gz", lambda: _packed(_build(versions))))
 
 
 def without_near_duplicates(documents: Iterable[str]) -> list[str]:
@@ -216,31 +210,13 @@ def _cache_key(versions: dict[str, str | None]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _read_cache(path: Path) -> DocsCorpus | None:
-    """The cached corpus, or None if there is none or it is damaged."""
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            manifest = json.loads(file.readline())
-            documents = [json.loads(line)["text"] for line in file]
-        train = [text for text in documents if not is_held_out(text)]
-        held_out = [text for text in documents if is_held_out(text)]
-        if manifest["digest"] != _digest(train, held_out):
-            return None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return DocsCorpus(train, held_out, manifest)
-
-
-def _write_cache(path: Path, corpus: DocsCorpus) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _packed(corpus: DocsCorpus) -> bytes:
     lines = [json.dumps(corpus.manifest), *(json.dumps({"text": text}) for text in corpus.train + corpus.held_out)]
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(gzip.compress("".join(line + "\n" for line in lines).encode(), compresslevel=5, mtime=0))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    return gzip.compress("".join(line + "\n" for line in lines).encode(), compresslevel=5, mtime=0)
+
+
+def _unpacked(content: bytes) -> DocsCorpus:
+    manifest, *documents = (json.loads(line) for line in gzip.decompress(content).splitlines())
+    texts = [document["text"] for document in documents]
+    train = [text for text in texts if not is_held_out(text)]
+    return DocsCorpus(train, [text for text in texts if is_held_out(text)], manifest)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import re
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,27 +181,17 @@ class SubdomainText:
                 # one multiply-add chain of six operations for each document and query word; no model reads anything
                 meter.add(flops=6 * n_documents * len({word for query in queries for word in words(query)}))
                 return scores
-            cached = self._context.cache / f"dense-{split}.npz"
-            if cached.exists():
-                with np.load(cached) as stored:
-                    scores, tokens = stored["scores"], int(stored["tokens"])
-            else:
-                scores, tokens = dense(watched(), queries, self._context)
-                _save(cached, scores, tokens)
+            kept = self._context.keep(f"dense-{split}.npz", lambda: _packed(*dense(watched(), queries, self._context)))
+            with np.load(io.BytesIO(kept)) as stored:
+                scores, tokens = stored["scores"], int(stored["tokens"])
             meter.add(tokens=tokens, flops=tokens * self._context.model.forward_flops_per_token)
             return np.asarray(scores)
 
 
-def _save(path: Path, scores: NDArray[np.float64], tokens: int) -> None:
-    temporary = path.parent / f".{path.stem}.{uuid.uuid4().hex[:8]}.npz"
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, scores=scores, tokens=np.array(tokens))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _packed(scores: NDArray[np.float64], tokens: int) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, scores=scores, tokens=np.array(tokens))
+    return file.getvalue()
 
 
 def open_subdomain(options: SubdomainOptions, context: DatasetContext) -> SubdomainText:

@@ -1,21 +1,17 @@
 """Dataset `faithful`: text that the language model wrote itself, from BOS alone.
 
-Samples are made in chunks. Each chunk has a generator of its own, derived from seed, part and chunk number, and stands in a
+Samples are made in chunks. Each chunk has a generator of its own, derived from seed, part and chunk number, and is kept in a
 file of its own, so that a run that was stopped goes on with the very same samples. A sequence that came before is dropped.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from saebench.api import DatasetContext, Split, SuiteError
@@ -110,43 +106,24 @@ class FaithfulSamples:
 
     def _chunk(self, part: str, number: int) -> Tensor:
         """`[CHUNK, length]` int64, from its file or sampled."""
-        length = self._context.length
-        path = self._context.cache / f"{part}-{length}" / f"{number:06d}.safetensors"
-        if path.exists():
-            try:
-                ids: Tensor = load_file(path)["ids"].long()
-                if ids.shape == (CHUNK, length):
-                    return ids
-            except (SafetensorError, KeyError, OSError):
-                pass  # damaged: the same samples are made again
-        options = self._options
-        ids = self._model.sample(
-            CHUNK,
-            length,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            generator=chunk_generator(options.seed, part, number),
-        )
-        _write(path, save({"ids": ids.to(torch.int32)}))
-        return ids
+        length, options = self._context.length, self._options
+
+        def sampled() -> bytes:
+            ids = self._model.sample(
+                CHUNK,
+                length,
+                temperature=options.temperature,
+                top_p=options.top_p,
+                generator=chunk_generator(options.seed, part, number),
+            )
+            return ids.to(torch.int32).numpy().tobytes()
+
+        data = self._context.keep(f"{part}-{length}/{number:06d}.bin", sampled)
+        return torch.from_numpy(np.frombuffer(data, dtype="<i4").reshape(CHUNK, length).astype(np.int64))
 
 
 def _digest(ids: Tensor) -> str:
     return hashlib.sha256(ids.to(torch.int32).numpy().tobytes()).hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def open_faithful(options: FaithfulOptions, context: DatasetContext) -> FaithfulSamples:

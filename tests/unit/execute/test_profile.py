@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from saebench.artifacts import cache_folder
+from saebench.artifacts import cache_folder, sealed, write_json
 from saebench.execute.profile import Profile, machine
 from saebench.plan.rates import ArmRate
 
@@ -40,7 +40,7 @@ def test_what_is_old_or_from_the_future_is_measured_again(tmp_path: Path) -> Non
     (entry,) = data["entries"].values()
     for date in ("2020-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"):
         entry["date"] = date
-        profile.path.write_text(json.dumps(data))
+        write_json(profile.path, sealed(data, "profile_sha256"))
         assert Profile(FACTS, tmp_path).get("disk", "write") is None
 
 
@@ -55,10 +55,21 @@ def test_the_date_is_that_of_the_oldest_value_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"entries": 3}', '{"entries": {"disk/write": {}}}'])
-def test_a_damaged_file_is_an_empty_profile(tmp_path: Path, content: str) -> None:
-    path = Profile(FACTS, tmp_path).path
+def test_a_damaged_file_is_named_and_an_empty_profile(tmp_path: Path, content: str) -> None:
+    path, said = Profile(FACTS, tmp_path).path, []
     path.write_text(content)
-    assert Profile(FACTS, tmp_path).get("disk", "write") is None
+    assert Profile(FACTS, tmp_path, said.append).get("disk", "write") is None
+    (line,) = said
+    assert line.startswith(f"{path}: damaged (") and line.endswith(". This machine is measured again")
+
+
+def test_a_changed_rate_is_not_believed(tmp_path: Path) -> None:
+    profile, said = Profile(FACTS, tmp_path), []
+    profile.put("disk", "write", 0.5)
+    profile.save()
+    profile.path.write_text(profile.path.read_text().replace("0.5", "0.4"))
+    assert Profile(FACTS, tmp_path, said.append).get("disk", "write") is None
+    assert len(said) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:

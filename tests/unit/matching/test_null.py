@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -109,22 +108,26 @@ def test_sizes_are_rounded_above_4096_alone() -> None:
 
 def test_kept_by_size_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = null_scores(20, 30, 8)
-    (file,) = (tmp_path / "saebench" / "null").iterdir()
+    assert len(list((tmp_path / "saebench" / "null").iterdir())) == 1
     monkeypatch.setattr(null, "_MEMORY", {})
     monkeypatch.setattr(null, "_sample", lambda *_: pytest.fail("it stands on disk"))
     assert null_scores(20, 30, 8) == first
-    # what was written for other sizes is not believed
-    kept = json.loads(file.read_text())
-    kept["key"]["n"] = 21
-    file.write_text(json.dumps(kept))
-    monkeypatch.undo()
+
+
+def test_what_was_kept_and_changed_is_named_and_sampled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(null, "_MEMORY", {})
-    assert null_scores(20, 30, 8) == first
-    for text in ("", "{", "[]", "{}", json.dumps({"key": kept["key"]})):
-        file.write_text(text)
+    first, other = null_scores(20, 30, 8), null_scores(21, 30, 8)
+    assert first != other
+    one, two = sorted((tmp_path / "saebench" / "null").iterdir())
+    kept = one.read_text()
+    nudged = kept.replace('"value": 0.', '"value": 0.1', 1)
+    assert nudged != kept
+    for text in ("", "{", "[]", "{}", nudged, two.read_text()):
+        one.write_text(text)
         monkeypatch.setattr(null, "_MEMORY", {})
-        assert null_scores(20, 30, 8) == first
+        with pytest.warns(UserWarning, match=rf"{one.name}: damaged .* It is sampled again"):
+            assert (null_scores(20, 30, 8), null_scores(21, 30, 8)) == (first, other)
+        assert one.read_text() == kept
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

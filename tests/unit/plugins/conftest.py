@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from saebench.api import ActivationBatch, AfterStep, ArchitectureSpec, Site, StepInfo, UnitRows, resolve
+from saebench.data.kept import Kept
 from saebench.nn import autograd_loss_and_grad, backends, total_variance
 
 D_IN, D_SAE, BATCH = 16, 32, 128
@@ -185,7 +186,8 @@ class Context:
     length = 16
 
     def __init__(self, cache: Path, model=None, datasets=None):
-        self.cache, self.datasets, self.meter = cache, datasets or {}, Meter()
+        self.datasets, self.meter, self.said = datasets or {}, Meter(), []
+        self.keep = Kept(cache, "recipe", self.said.append)
         self._model = model
 
     @property

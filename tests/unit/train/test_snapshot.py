@@ -157,7 +157,7 @@ def test_a_damaged_or_foreign_snapshot_is_ignored_with_a_line(kit, tmp_path, dam
     elif damage == "missing":
         tensors.unlink()
     elif damage == "version":
-        numbers.write_text(numbers.read_text().replace('"version":1', '"version":99'))
+        numbers.write_text(numbers.read_text().replace('"version":2', '"version":99'))
     elif damage == "engine":
         monkeypatch.setattr(snapshot_module, "ENGINE_VERSION", "another")
     else:

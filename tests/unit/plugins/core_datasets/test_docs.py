@@ -12,8 +12,8 @@ from saebench_plugins.core_datasets.plugin import DocsOptions, recipe_docs
 def test_both_parts_and_the_manifest(context, monkeypatch):
     asked = []
 
-    def build(folder):
-        asked.append(folder)
+    def build(keep):
+        asked.append(keep)
         return DocsCorpus(["a", "b"], ["c"], {"digest": "d"})
 
     monkeypatch.setattr(docs, "build_docs", build)
@@ -21,7 +21,7 @@ def test_both_parts_and_the_manifest(context, monkeypatch):
     assert [document.text for document in opened.documents("train")] == ["a", "b"]
     assert [document.text for document in opened.documents("held-out")] == ["c"]
     assert opened.manifest() == {"digest": "d"}
-    assert asked == [context.cache]
+    assert asked == [context.keep]
 
 
 def test_the_recipe_names_versions(monkeypatch):

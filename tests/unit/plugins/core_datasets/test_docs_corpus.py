@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 import subprocess
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saebench.api.splits import is_held_out
+from saebench.data.kept import Kept
 from saebench_plugins.core_datasets import docs_corpus, docs_extract
 from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, STDLIB, Source, is_read
 from saebench_plugins.core_datasets.docs_corpus import DocsCorpus, build_docs, without_near_duplicates
@@ -263,42 +263,32 @@ def test_missing_distribution_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["name"] for row in manifest["distributions"]] == ["pluggy"]
 
 
-def test_cache_is_used_and_rebuilt_when_damaged(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = build_docs(tmp_path / "cache")
+def test_what_was_kept_is_read_and_built_again_when_damaged(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    keep = Kept(tmp_path / "cache", "recipe", said.append)
+    corpus = build_docs(keep)
+    assert corpus == build_docs()
     (path,) = (tmp_path / "cache").iterdir()
     content = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(docs_corpus, "_build", lambda versions: pytest.fail("the cache was not used"))
-        assert build_docs(tmp_path / "cache") == corpus
-    lines = gzip.decompress(content).splitlines(keepends=True)
-    for damaged in (
-        content[: len(content) // 2],
-        b"",
-        b"junk",
-        gzip.compress(b"".join(lines[:-1])),
-        gzip.compress(b"1"),
-    ):
+        patch.setattr(docs_corpus, "_build", lambda versions: pytest.fail("what was kept was not used"))
+        assert build_docs(keep) == corpus
+    for damaged in (content[: len(content) // 2], b"", b"junk"):
         path.write_bytes(damaged)
-        assert build_docs(tmp_path / "cache") == corpus
+        assert build_docs(keep) == corpus
         assert path.read_bytes() == content
     assert list(path.parent.iterdir()) == [path]
+    assert len(said) == 3
 
 
-def test_other_versions_have_another_cache(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build_docs(tmp_path)
+def test_other_versions_are_kept_in_another_file(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = Kept(tmp_path, "recipe", print)
+    build_docs(keep)
     monkeypatch.setattr(docs_corpus, "_version", lambda source: "0")
-    build_docs(tmp_path)
+    build_docs(keep)
     assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_failed_write_leaves_nothing(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(docs_corpus.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        build_docs(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_failed_worker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,12 +62,24 @@ def test_resuming_gives_the_same_samples_at_the_same_cost(make_context, tmp_path
     again = make_context(model=Model())
     rows = read(again, OPTIONS, "train", 3000)
     assert again.model.calls == 2
+    assert again.said == [f"{files[1]}: damaged (its sha256 is not the one that it begins with). It is made again"]
     assert all(torch.equal(a, b) for a, b in zip(rows, expected, strict=True))
     cached = make_context(model=Model())
     read(cached, OPTIONS, "train", 3000)
     assert cached.model.calls == 0
     assert (cached.meter.tokens, cached.meter.flops) == (whole.meter.tokens, whole.meter.flops)
     assert not [path for path in (tmp_path / "train-16").iterdir() if path.name.startswith(".")]
+
+
+def test_chunks_in_each_others_place_are_sampled_again(make_context, tmp_path):
+    expected = read(make_context(model=Model()), OPTIONS, "train", 3000)
+    one, two = sorted((tmp_path / "train-16").iterdir())[:2]
+    content = one.read_bytes()
+    one.write_bytes(two.read_bytes())
+    two.write_bytes(content)
+    again = make_context(model=Model())
+    assert all(torch.equal(a, b) for a, b in zip(read(again, OPTIONS, "train", 3000), expected, strict=True))
+    assert (again.model.calls, len(again.said)) == (2, 2)
 
 
 def test_cost_counts_every_token_drawn(make_context):

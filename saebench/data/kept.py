@@ -1,0 +1,56 @@
+"""What a dataset plugin made once and wants again: files that prove themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from saebench.api.errors import Damaged, PluginError
+from saebench.artifacts import opened, write_bytes
+
+_DIGITS = 64
+
+
+class Kept:
+    """A folder of such files. Each begins with a SHA-256 over its owner, its name and its content, and a newline.
+
+    Args:
+        folder: Where they stand.
+        owner: Whose they are (a recipe digest): a file of another owner is not believed.
+        say: Hears in one line what was damaged and is made again.
+    """
+
+    def __init__(self, folder: Path, owner: str, say: Callable[[str], None]) -> None:
+        self._folder, self._owner, self._say = folder, owner, say
+
+    def __call__(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """See `saebench.api.DatasetContext.keep`."""
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or ".." in relative.parts or not relative.name:
+            raise PluginError(
+                f"keep({name!r}): a file below the dataset's own folder is allowed, such as 'part/0.bin'."
+            )
+        path = self._folder / relative
+        if os.path.lexists(path):
+            try:
+                return self._read(path, name)
+            except Damaged as error:
+                self._say(f"{error.found}. It is made again")
+        content = make()
+        write_bytes(path, self._seal(name, content) + content)
+        return content
+
+    def _read(self, path: Path, name: str) -> bytes:
+        with opened(path) as file:
+            data = file.read()
+        content = data[_DIGITS + 1 :]
+        if not data.startswith(self._seal(name, content)):
+            raise Damaged(f"{path}: damaged (its sha256 is not the one that it begins with)")
+        return content
+
+    def _seal(self, name: str, content: bytes) -> bytes:
+        made = hashlib.sha256(f"{self._owner}/{name}\n".encode())
+        made.update(content)
+        return made.hexdigest().encode() + b"\n"
