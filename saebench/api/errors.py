@@ -4,9 +4,10 @@ SaebenchError                 everything that saebench raises on purpose; `exit_
 ├── SuiteError          2     the suite, the arguments or the material they name are unusable
 │   └── Damaged               a file that saebench wrote is not what it wrote
 ├── PluginError         3     a needed plugin is broken, missing, or breaks its contract
+│   └── NotFinite             a module gave values that are not finite
 ├── MachineError        5     the machine refuses: disk full, folder not writable, not enough memory
 └── CellError           4     one cell cannot go on; the others do
-    ├── Diverged              a loss or a parameter is not finite
+    ├── Diverged              a loss, a parameter or a reconstruction is not finite, or the FVU is over 10
     └── OverBudget            memory or another share would be exceeded
 
 A message says where, what was found, what is allowed, and the next step. Any exception, also one that cannot be printed, becomes
@@ -52,6 +53,10 @@ class PluginError(SaebenchError):
     exit_status = 3
 
 
+class NotFinite(PluginError):
+    """A module gave values that are not finite."""
+
+
 class MachineError(SaebenchError):
     """The machine refuses: no space left, folder not writable, not enough memory."""
 
@@ -66,7 +71,7 @@ class CellError(SaebenchError):
 
 
 class Diverged(CellError):
-    """A loss or a parameter stopped being finite."""
+    """A loss, a parameter or a reconstruction stopped being finite, or the FVU ended over `DIVERGED_FVU`."""
 
     status = "diverged"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from saebench.api.errors import CellError, MachineError, SaebenchError, contained, recorded
+from saebench.api.errors import CellError, Diverged, MachineError, SaebenchError, contained, recorded
 from saebench.artifacts import RunFolder, refuse, save_arrays, write_record
 from saebench.execute import provenance
 from saebench.execute.groups import GroupRunner
@@ -238,14 +238,13 @@ class Pipeline:
         outcome = trained_outcome(cell, source, trained, data_s)
         sae = load_sae(folder, self.catalog).to(self.device)
         facts = trained.training_facts(outcome.spent["data"]["tokens"])
-        scored = score_cell(
-            cell,
-            sae,
-            self._evaluation(cell, source, cell.evaluation_datasets),
-            self.catalog,
-            facts,
-            validation=self._evaluation(cell, source, cell.evaluation_datasets[:1], "validation") if cell.tune else (),
-        )
+        validation = self._evaluation(cell, source, cell.evaluation_datasets[:1], "validation") if cell.tune else ()
+        held_out = self._evaluation(cell, source, cell.evaluation_datasets)
+        try:
+            scored = score_cell(cell, sae, held_out, self.catalog, facts, validation=validation)
+        except Diverged as error:  # the record keeps what is known of its training, and no score
+            outcome.status, outcome.error = error.status, recorded(error)
+            return outcome
         outcome.metrics, outcome.metric_info, outcome.details = scored.metrics, scored.metric_info, scored.details
         outcome.measured_metrics, outcome.evaluation, outcome.sae_facts = (
             scored.measured_metrics,
@@ -265,7 +264,8 @@ class Pipeline:
             return None
         parent = self.plan.cell(cell.parent)
         if self.standing.checkpoint(parent) == "whole":
-            return None
+            diverged = self.standing.status(parent) == Diverged.status
+            return f"its parent {parent.label} diverged. Mend the parent first." if diverged else None
         return (
             f"its parent {parent.label} has no checkpoint (status {self.standing.status(parent) or 'not run'}). "
             "Mend the parent, then run with --retry-failed."

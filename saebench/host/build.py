@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from saebench.api.codes import SparseCodes
-from saebench.api.errors import Damaged, PluginError, SaebenchError, contained, describe, first_line
+from saebench.api.errors import Damaged, NotFinite, PluginError, SaebenchError, contained, describe, first_line
 from saebench.api.specs import ArchitectureSpec, Cost, Site, resolve
 
 if TYPE_CHECKING:
@@ -248,7 +248,8 @@ def normalise_codes(answer: object, d_sae: int, *, n_rows: int | None = None, pl
         plugin: Named in errors.
 
     Raises:
-        PluginError: Neither codes nor a dense tensor, a wrong shape or type, or values that are not finite.
+        PluginError: Neither codes nor a dense tensor, or a wrong shape or type.
+        NotFinite: Values that are not finite.
     """
     import torch
 
@@ -288,5 +289,5 @@ def normalise_codes(answer: object, d_sae: int, *, n_rows: int | None = None, pl
         if low < 0 or high >= d_sae:
             raise breach(f"latents from {low} to {high}")
         if not bool(torch.isfinite(codes.values).all()):
-            raise breach("values that are not finite")
+            raise NotFinite(str(breach("values that are not finite")))
     return codes

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from saebench.api.values import MetricValue
 
+DIVERGED_FVU = 10.0
+"""An SAE whose FVU ends over this has diverged: predicting the mean gives 1, and weights of zero about as little."""
 _ORIGIN_ROWS = 256
 _NO_VARIATION = 1e-14
 """Variance under this share of the mean squared distance from 0 is float rounding, not variation."""

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from saebench.api import CellMetricSpec, Cost, MetricResult, ScoringFacts, Site, TrainingFacts
-from saebench.api.errors import contained, describe
+from saebench.api.errors import Diverged, contained, describe
 from saebench.api.text import without_folders
 from saebench.host import Catalog
 from saebench.host.build import part_cost
+from saebench.metrics.reconstruction import DIVERGED_FVU
 from saebench.plan.model import Cell, DatasetUse
 from saebench.score.accumulators import Accumulator, decode_tokens, plain_details
 from saebench.score.combine import Part, combine, info_json
-from saebench.score.passes import EvaluationSource, Firing, Runner, metric_context, run_pass
+from saebench.score.passes import ADVICE, EvaluationSource, Firing, Runner, metric_context, run_pass
 from saebench.score.validation import validate
 
 
@@ -72,6 +73,7 @@ def score_cell(
 
     Raises:
         PluginError: The SAE itself breaks its contract. A metric that raises only empties its own ids.
+        Diverged: What it gives is not finite, or its FVU is over `DIVERGED_FVU` (controls, which learn nothing, may have any).
     """
     started = time.perf_counter()
     label = f"{cell.label} ({cell.part.architecture})"
@@ -123,6 +125,7 @@ def score_cell(
     forward_flops += judged.forward_flops if judged is not None else 0
     infos = [info for spec in specs for info in spec.provides if info.id in parts]
     entries = {info.id: combine(info, parts[info.id]) for info in infos}
+    _check_fvu(cell, entries.get("fvu"), label)
     measured = {info.id for info in infos if info.measured}
     return ScoreOutcome(
         metrics={id: entry for id, entry in entries.items() if id not in measured},
@@ -170,6 +173,13 @@ def _evaluation(cell: Cell, sources: Sequence[tuple[DatasetUse, int, EvaluationS
         "density_tokens": settings.density_tokens,
         **({"part": settings.part} if settings.part is not None else {}),
     }
+
+
+def _check_fvu(cell: Cell, fvu: Mapping[str, Any] | None, label: str) -> None:
+    """Raises Diverged where a cell that was trained reconstructs nothing. A permuted decoder may honestly be as far off."""
+    if cell.control or fvu is None or fvu["value"] is None or fvu["value"] <= DIVERGED_FVU:
+        return
+    raise Diverged(f"{label}: the FVU on held-out data is {fvu['value']:.4g}, over {DIVERGED_FVU:g}. {ADVICE}")
 
 
 def _sae_facts(sae: Any) -> dict[str, Any]:

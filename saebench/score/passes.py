@@ -22,12 +22,16 @@ from saebench.api import (
     Stream,
     TrainingFacts,
 )
-from saebench.api.errors import contained, describe
+from saebench.api.errors import Diverged, NotFinite, contained, describe
 from saebench.host.build import normalise_codes
 from saebench.plan.model import Cell
 from saebench.score.accumulators import Accumulator
 
 STREAMS: tuple[Stream, ...] = ("eval", "density", "random-tokens", "self-sampled", "loss")
+
+
+ADVICE = "Lower train.lr, or look at the data for values that are far from all others."
+"""What to do about an SAE that diverged."""
 
 
 class LossBatch(Protocol):
@@ -129,7 +133,12 @@ class Runner:
         self.d_sae = int(sae.d_sae)
 
     def encode(self, x: Tensor) -> SparseCodes:
-        """Checked codes of `x [B, d_in]`."""
+        """Checked codes of `x [B, d_in]`.
+
+        Raises:
+            Diverged: They are not finite.
+            PluginError: They are no codes.
+        """
         _wait(x)
         started = time.perf_counter()
         try:
@@ -142,10 +151,18 @@ class Runner:
         _wait(x)
         self.facts.encode_s += time.perf_counter() - started
         self.facts.encoded_tokens += x.shape[0]
-        return normalise_codes(answer, self.d_sae, n_rows=x.shape[0], plugin=self.label)
+        try:
+            return normalise_codes(answer, self.d_sae, n_rows=x.shape[0], plugin=self.label)
+        except NotFinite as error:
+            raise Diverged(f"{error}. {ADVICE}") from error
 
     def decode(self, codes: SparseCodes) -> Tensor:
-        """Checked reconstruction `[B, d_out]`."""
+        """Checked reconstruction `[B, d_out]`.
+
+        Raises:
+            Diverged: It is not finite.
+            PluginError: It is no reconstruction.
+        """
         try:
             with contained():
                 x_hat = self.sae.decode(codes)
@@ -157,7 +174,7 @@ class Runner:
             found = list(x_hat.shape) if isinstance(x_hat, Tensor) else type(x_hat).__name__
             raise PluginError(f"{self.label}: decode must return [{codes.n_rows}, {self.d_out}], got {found}")
         if not bool(torch.isfinite(x_hat).all()):
-            raise PluginError(f"{self.label}: decode returned values that are not finite")
+            raise Diverged(f"{self.label}: decode returned values that are not finite. {ADVICE}")
         return x_hat
 
 

@@ -18,6 +18,7 @@ from saebench.artifacts.atomic import refuse
 from saebench.data.seeds import generator as seeded
 from saebench.host import Catalog
 from saebench.host.build import build_module, load_module, part_cost
+from saebench.metrics.reconstruction import DIVERGED_FVU
 from saebench.plan.model import Cell
 from saebench.train.meter import Meter, refuse_if_too_big
 from saebench.train.monitor import Monitor
@@ -202,6 +203,12 @@ class CellRun:
                 raise Diverged(
                     f"{self.label}: '{name}' {list(tensor.shape)} holds values that are not finite after training. Lower train.lr."
                 )
+
+        trajectory = self.outcome.trajectory
+        if trajectory and (trajectory[-1]["fvu"] or 0.0) > DIVERGED_FVU:
+            raise Diverged(
+                f"{self.label}: the FVU of the last training batch is {trajectory[-1]['fvu']:.4g}, over {DIVERGED_FVU:g}. Lower train.lr."
+            )
 
     def _inputs(self, n_tokens: int, charge: Callable[[int], None]) -> Iterator[Tensor]:
         """Training inputs in the module's units, about `n_tokens` of them, each batch charged when it is taken."""

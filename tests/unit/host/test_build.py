@@ -225,7 +225,7 @@ GOOD = SparseCodes(torch.tensor([1.0, 2.0]), torch.tensor([0, 2]), torch.tensor(
         (torch.zeros(2, 4), r"got a torch.float32 tensor \[2, 4\]"),
         (torch.zeros(3), r"tensor \[3\]"),
         (torch.zeros(2, 3, dtype=torch.long), "torch.int64 tensor"),
-        (torch.full((2, 3), float("nan")), "values that are not finite"),
+        (torch.full((2, 3), float("nan")), "got values that are not finite"),
         (torch.zeros(5, 3), "got 5 rows"),
         (SparseCodes(GOOD.values, GOOD.latents, GOOD.offsets, 4), "codes with d_sae 4"),
         (SparseCodes(GOOD.values, GOOD.latents[:1], GOOD.offsets, 3), r"latents \[1\]"),

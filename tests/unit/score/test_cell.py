@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from saebench.api import MetricResult, MetricValue, PluginError, SparseCodes
-from saebench.metrics.reconstruction import ReconstructionAccumulator
+from saebench.api import Diverged, MetricResult, MetricValue, PluginError, SparseCodes
+from saebench.metrics.reconstruction import FvuAccumulator, ReconstructionAccumulator
 from saebench.score import score_cell
 from saebench.score.passes import _select, batch_size
 
@@ -261,7 +261,6 @@ def test_scoring_twice_is_equal(kit):
         ),
         ({"encode": lambda x: 1 / 0}, "encode raised ZeroDivisionError"),
         ({"decode": lambda codes: codes.to_dense()[:, :2]}, r"decode must return \[64, 6\], got \[64, 2\]"),
-        ({"decode": lambda codes: codes.to_dense() / 0}, "decode returned values that are not finite"),
         ({"decode": lambda codes: None}, r"decode must return \[64, 6\], got NoneType"),
     ],
 )
@@ -271,6 +270,48 @@ def test_an_sae_that_breaks_its_contract_is_named(kit, change, message):
         object.__setattr__(sae, name, function)
     with pytest.raises(PluginError, match=rf"any default s0 \(any\): {message}"):
         score(kit, kit.metric("m", "a", fields=("reconstruction",)), sae=sae)
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("decode", lambda codes: codes.to_dense() / 0),
+        ("encode", lambda x: x * float("inf")),
+    ],
+)
+def test_an_sae_that_gives_values_that_are_not_finite_has_diverged(kit, name, function):
+    sae = kit.Identity()
+    object.__setattr__(sae, name, function)
+    with pytest.raises(Diverged, match=r"any default s0 \(any\): .*values that are not finite.*Lower train\.lr"):
+        score(kit, kit.metric("m", "a", fields=("reconstruction",)), sae=sae)
+
+
+def scaled(kit, factor):
+    sae = kit.Identity()
+    object.__setattr__(sae, "decode", lambda codes: codes.to_dense() * factor)
+    return sae
+
+
+def test_an_fvu_over_ten_has_diverged_and_the_value_is_in_the_reason(kit):
+    reference = FvuAccumulator(kit.d)
+    for batch in kit.Source().stream("eval", 64):
+        reference.update(batch.x, 9 * batch.x)
+    fvu = reference.compute().value
+    assert fvu > 10
+    with pytest.raises(Diverged, match=rf"the FVU on held-out data is {fvu:.4g}, over 10"):
+        score(kit, fvu_spec(kit), sae=scaled(kit, 9))
+
+
+def test_under_ten_is_a_bad_score_and_no_divergence(kit):
+    assert 1 < score(kit, fvu_spec(kit), sae=scaled(kit, 2.5)).metrics["fvu"]["value"] < 10
+
+
+def test_a_control_may_be_as_far_off_as_it_is(kit):
+    spec = fvu_spec(kit)
+    sources = [(kit.docs, 0, kit.Source())]
+    cell = kit.cell(spec, control=True)
+    outcome = score_cell(cell, scaled(kit, 9), sources, kit.catalog, kit.training)
+    assert outcome.metrics["fvu"]["value"] > 10
 
 
 def test_no_gradient_is_recorded(kit):

@@ -130,6 +130,20 @@ def test_non_negative_clamps_to_its_floor(kit):
     assert float(kit.train(kit.cell("floored")).module.b_dec.min()) >= 0.25
 
 
+def test_an_fvu_over_ten_at_the_end_has_diverged(kit):
+    class Astray(kit.Tiny):
+        def decode(self, codes):
+            return super().decode(codes) * 30
+
+    kit.add("tiny", Astray)
+    outcome = kit.train()
+    fvu = outcome.trajectory[-1]["fvu"]
+    assert fvu > 10
+    assert outcome.status == "diverged"
+    assert f"the FVU of the last training batch is {fvu:.4g}, over 10" in outcome.error["message"]
+    assert outcome.module is None
+
+
 def test_weights_that_stop_being_finite_diverge(kit):
     class Broken(kit.Tiny):
         def finalize(self, batches):
