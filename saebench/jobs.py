@@ -12,7 +12,7 @@ from saebench.api.errors import MachineError, SuiteError
 from saebench.artifacts import RunFolder, iter_records, write_json
 from saebench.execute import provenance
 from saebench.execute.determinism import run_numerics
-from saebench.execute.folder import check_folder, locked
+from saebench.execute.folder import Owner, check_folder, locked
 from saebench.execute.foresight import LONG_S, Foresight
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def run_suite(
     from saebench.execute.pipeline import Pipeline
     from saebench.execute.waves import memory_limit
     from saebench.host import load_catalog
-    from saebench.leaderboard import build, summary
+    from saebench.leaderboard import build, check_pages, summary
     from saebench.plan import make_plan
 
     say(f"planning {suite}")
@@ -206,7 +206,10 @@ def run_suite(
     check_device(device)
     loaded, facts = load_suite(suite), ModelBook(catalog)
     folder = Path("runs") / loaded.config.name if out is None else Path(out)
-    check_folder(folder, fresh=fresh, force=force_folder)  # before anything is spent
+    # before anything is spent
+    own = check_folder(folder, fresh=fresh, force=force_folder).owner in (Owner.NOBODY, Owner.OURS)
+    if not own:
+        check_pages(RunFolder(folder).leaderboard)
     measure = _measure(catalog, device, say, fresh)
     plan = make_plan(
         loaded,
@@ -236,7 +239,7 @@ def run_suite(
             pipeline = Pipeline(plan, run, catalog, device=device, say=_above(bar, say), bar=bar, debug=debug)
             statuses = pipeline.execute(cells, retry_failed=retry_failed)
             bar.set_postfix_str("")
-        build([run.root], run.leaderboard)
+        build([run.root], run.leaderboard, aside=say if own else None)
         for line in catalog.observe("saebench_leaderboard_written", folder=run.leaderboard):
             say(line)
         table = summary([run.root])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from saebench.cli.common import Named, common, emit
+
+_ATTEMPTS = 10
 
 
 @click.command("leaderboard")
@@ -18,9 +21,30 @@ from saebench.cli.common import Named, common, emit
 )
 @common
 def command(folders: tuple[Path, ...], out: Path | None, plugins: tuple[Path, ...], debug: bool) -> None:
-    """Rebuild the leaderboard from records, offline; equal records give equal bytes."""
+    """Rebuild the leaderboard from records, offline; equal records give equal bytes.
+
+    A file of --out that saebench did not make is not replaced.
+    """
+    from saebench.execute.lock import shared
     from saebench.leaderboard import build
 
     target = out or folders[0] / "leaderboard"
-    build(list(folders), target)
+    with shared(target.parent):  # a run that begins waits a moment: it would sweep what is being written
+        for _ in range(_ATTEMPTS):
+            before = _records(folders)
+            build(list(folders), target)
+            if _records(folders) == before:  # else a run wrote records meanwhile, and perhaps newer pages
+                break
     emit(str(target / "index.html"))
+
+
+def _records(folders: tuple[Path, ...]) -> set[tuple[Path, int]]:
+    """All record files with their times."""
+    from saebench.artifacts import RunFolder
+
+    found = set()
+    for run in map(RunFolder, folders):
+        for path in (*run.record_paths(), *run.group_paths()):
+            with suppress(OSError):
+                found.add((path, path.stat().st_mtime_ns))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,16 @@ def command(
     if not 0 <= threshold < 1:
         raise click.UsageError(f"--threshold {threshold:g}: a cosine from 0 up to, not including, 1 is allowed.")
 
-    from saebench.artifacts import write_text
+    from saebench.artifacts.output import check_output, write_output
     from saebench.jobs import check_device
-    from saebench.pair.job import match_folders
+    from saebench.pair.job import MADE_BY, match_folders
     from saebench.pair.picture import check_path, save_picture
     from saebench.pair.show import page
 
     check_device(device)
+    mark = re.compile(rf'\A\{{"made_by": "{MADE_BY}"'.encode())
+    if out is not None:
+        check_output(out, mark)  # before anything is computed
     if picture is not None:
         check_path(picture)
     options: dict[str, Any] = {"solver": solver, "progress": True}
@@ -87,7 +91,7 @@ def command(
     )
     text = json.dumps(comparison.to_json(), indent=None, allow_nan=False)
     if out is not None:
-        write_text(out, text + "\n")
+        write_output(out, f"{text}\n".encode(), mark)
         say(f"written: {out}")
     if picture is not None:
         save_picture(comparison, picture)

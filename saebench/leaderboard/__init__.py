@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from saebench.leaderboard.frame import load_groups as load_groups
     from saebench.leaderboard.terminal import summary as summary
     from saebench.leaderboard.write import build as build
+    from saebench.leaderboard.write import check_pages as check_pages
 
 # No module here is called `build` or `diff`: a submodule of that name would hide the function.
 _LAZY = {
     "build": "write",
+    "check_pages": "write",
     "diff": "compare",
     "Difference": "compare",
     "load": "frame",

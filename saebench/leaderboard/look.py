@@ -40,3 +40,9 @@ def theme(*, dark: bool) -> dict[str, Any]:
         "text": {"fill": ink},
         "rule": {"color": faint},
     }
+
+
+def with_generator(svg: str, name: str) -> str:
+    """The image with a comment that says who made it."""
+    head, rest = svg.split(">", 1)
+    return f"{head}><!-- Generator: {name} -->{rest}"

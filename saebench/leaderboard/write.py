@@ -2,18 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from saebench.artifacts import write_json, write_text
+from saebench.api.errors import SuiteError
+from saebench.artifacts.atomic import machine_errors
+from saebench.artifacts.canonical import pretty_json
+from saebench.artifacts.output import check_output, write_output
 from saebench.leaderboard.board import make_board
 from saebench.leaderboard.charts import chart_svg
 from saebench.leaderboard.evidence import read_evidence
 from saebench.leaderboard.page import page_html
 from saebench.leaderboard.readme import readme_markdown
 
+MARKS = {
+    "chart.svg": re.compile(rb"<!-- Generator: saebench leaderboard -->"),
+    "data.json": re.compile(rb'"saebench": "[^"]*",\s+"schema_version": \d+,\s+"statistics": '),
+    "README.md": re.compile(rb"\A# saebench leaderboard: .*Made by `saebench leaderboard` from ", re.DOTALL),
+    "index.html": re.compile(rb'<meta name="generator" content="saebench \d'),
+}
+"""The files of a leaderboard, and what each holds that saebench made."""
 
-def build(folders: Sequence[Path], out: Path) -> Path:
+
+def check_pages(out: Path, aside: Callable[[str], None] | None = None) -> None:
+    """Nothing, where a leaderboard may be written.
+
+    Args:
+        out: The leaderboard's folder.
+        aside: In a run's own folder: a file that saebench did not make, or that is damaged, is renamed, and a line says so.
+
+    Raises:
+        SuiteError: `out` is no folder, or has a file that saebench did not make.
+        MachineError: A file cannot be read or renamed.
+    """
+    with machine_errors(out):
+        if os.path.lexists(out) and not out.is_dir():
+            raise SuiteError(f"{out}: not a folder. Choose another folder with --out.")
+    for name, mark in MARKS.items():
+        try:
+            check_output(out / name, mark)
+        except SuiteError:
+            if aside is None:
+                raise
+            aside(f"{out / name}: not a file that saebench made; it is now {_aside(out / name).name}")
+
+
+def _aside(path: Path) -> Path:
+    """Renames a file to the first free `<name>.old-N`."""
+    number = 1
+    while os.path.lexists(target := path.with_name(f"{path.name}.old-{number}")):
+        number += 1
+    with machine_errors(path):
+        path.rename(target)
+    return target
+
+
+def build(folders: Sequence[Path], out: Path, *, aside: Callable[[str], None] | None = None) -> Path:
     """Writes the leaderboard of the records in `folders` into `out`; records are only read, also where `out` holds them.
 
     Equal records and versions give equal bytes, in whatever order and wherever the folders stand.
@@ -21,24 +67,26 @@ def build(folders: Sequence[Path], out: Path) -> Path:
     Args:
         folders: Folders that hold records/ (and groups/).
         out: Where index.html, README.md, data.json and chart.svg go; made if it is not there.
+        aside: As `check_pages` has it.
 
     Returns:
         The folder `out`.
 
     Raises:
-        SuiteError: No records, a damaged record, or an unknown schema version.
+        SuiteError: No records, a damaged record, an unknown schema version, or `out` has a file that saebench did not make.
         MachineError: `out` cannot be written.
     """
     out = Path(out)
+    check_pages(out, aside)
     board = make_board(read_evidence([Path(folder) for folder in folders]))
     svg = chart_svg(board)
     # Everything is made before anything is written, so that an error leaves the old pages whole.
     readme, page = readme_markdown(board, has_chart=svg is not None), page_html(board)
-    if svg is not None:
-        write_text(out / "chart.svg", svg)
-    else:
-        (out / "chart.svg").unlink(missing_ok=True)
-    write_json(out / "data.json", board)
-    write_text(out / "README.md", readme)
-    write_text(out / "index.html", page)
+    if svg is None:
+        with machine_errors(out):
+            (out / "chart.svg").unlink(missing_ok=True)
+    texts = {"chart.svg": svg, "data.json": pretty_json(board), "README.md": readme, "index.html": page}
+    for name, text in texts.items():
+        if text is not None:
+            write_output(out / name, text.encode(), MARKS[name])
     return out

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Which = Literal["decoder", "encoder", "both"]
 SCHEMA_VERSION = 1
+MADE_BY = "saebench match"
 IDS = ("sfr", "sfr-alive", "strict-shared", "matched-cosine", "mmcs", "subspace-agreement")
 """Scores of a comparison, in the order of the table."""
 
@@ -82,6 +83,7 @@ class Comparison:
         """All numbers, the certificate and the pairs themselves; missing values are null with a reason."""
         matching, scores = self.scores.matching, self.scores
         return {
+            "made_by": MADE_BY,
             "schema_version": SCHEMA_VERSION,
             "a": self.a.to_json(),
             "b": self.b.to_json(),

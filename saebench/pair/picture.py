@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+import zlib
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,8 @@ import altair as alt
 import numpy as np
 
 from saebench.api.errors import SuiteError
-from saebench.artifacts import write_bytes, write_text
-from saebench.leaderboard.look import PALETTE, theme
+from saebench.artifacts.output import check_output, write_output
+from saebench.leaderboard.look import PALETTE, theme, with_generator
 from saebench.matching.scores import BINS
 
 if TYPE_CHECKING:
@@ -26,27 +28,34 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-SUFFIXES = (".svg", ".png", ".html")
+MARKS = {
+    ".svg": re.compile(rb"<!-- Generator: saebench match -->"),
+    ".png": re.compile(rb"tEXtSoftware\x00saebench match"),
+    ".html": re.compile(rb'<meta name="generator" content="saebench match">'),
+}
+"""By ending: what every picture of ours holds."""
+SUFFIXES = tuple(MARKS)
 BLOCK = 64
 _SIZE = 300
 _PAIRS, _CHANCE = "matched pairs", "random directions"
 
 
 def check_path(path: Path) -> None:
-    """Refuses a name whose ending is no picture.
+    """Refuses a name whose ending is no picture, or that something else has.
 
     Raises:
-        SuiteError: Names the endings that are.
+        SuiteError: Names the endings that are, or the file that saebench did not make.
     """
     if path.suffix not in SUFFIXES:
         raise SuiteError(f"--picture {path}: a picture ends in {', '.join(SUFFIXES)}. Rename it.")
+    check_output(path, MARKS[path.suffix])
 
 
 def save_picture(comparison: Comparison, path: Path) -> None:
     """Draws a comparison into a file.
 
     Raises:
-        SuiteError: The name ends in none of `SUFFIXES`.
+        SuiteError: The name ends in none of `SUFFIXES`, or saebench did not make the file that is there.
         MachineError: The file cannot be written.
     """
     import vl_convert
@@ -54,15 +63,23 @@ def save_picture(comparison: Comparison, path: Path) -> None:
     check_path(path)
     chart = _chart(comparison)
     if path.suffix == ".html":
-        write_text(path, _page(chart.to_dict(), comparison))
+        write_output(path, _page(chart.to_dict(), comparison).encode(), MARKS[".html"])
         return
     text = json.dumps(chart.configure(**theme(dark=False)).to_dict())
     if path.suffix == ".svg":
         svg = str(vl_convert.vegalite_to_svg(text))
         # the library numbers gradients through the life of the process; the picture has one
-        write_text(path, re.sub(r"\bgradient_\d+", "gradient_0", svg))
+        svg = re.sub(r"\bgradient_\d+", "gradient_0", svg)
+        write_output(path, with_generator(svg, "saebench match").encode(), MARKS[".svg"])
     else:
-        write_bytes(path, bytes(vl_convert.vegalite_to_png(text, scale=2)))
+        write_output(path, _with_software(bytes(vl_convert.vegalite_to_png(text, scale=2))), MARKS[".png"])
+
+
+def _with_software(png: bytes) -> bytes:
+    """The image with a text chunk that says who made it, behind its header."""
+    text = b"tEXtSoftware\x00saebench match"
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    return png[:33] + chunk + png[33:]
 
 
 def best_block(comparison: Comparison, size: int = BLOCK) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
@@ -191,6 +208,7 @@ def _page(spec: dict[str, Any], comparison: Comparison) -> str:
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
+<meta name="generator" content="saebench match">
 <title>{escape(f"{comparison.a.path.name} and {comparison.b.path.name}, matched")}</title>
 <link rel="icon" href="data:,">
 <style>body {{ margin: 24px; font: 15px/1.5 system-ui, sans-serif; }} @media (prefers-color-scheme: dark) {{ body {{ background: #14171a; }} }}</style>

@@ -52,6 +52,28 @@ def test_json_is_one_object_and_the_file_is_the_same(
     assert capsys.readouterr().out == text
 
 
+@pytest.mark.parametrize("name", ["x.json", "x.svg", "x.png", "x.html"])
+def test_a_file_is_replaced_only_where_match_made_it(
+    name: str, folders: tuple[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    option = "--out" if name == "x.json" else "--picture"
+    for _ in range(2):
+        assert call(*folders, "--no-null", option, path) == 0
+    made_by_match = path.read_bytes()
+    for theirs in (
+        b"somebody's",
+        b'{"schema_version": 1}',
+        made_by_match.replace(b"saebench match", b"somebody else!"),
+    ):
+        path.write_bytes(theirs)
+        assert call(*folders, "--no-null", option, path) == 2
+        assert f"{path}: saebench did not make this file" in capsys.readouterr().err
+        assert path.read_bytes() == theirs
+    assert call(*folders, option, "") == 2
+    assert call(*folders, option, tmp_path) == 2
+
+
 def test_options_reach_the_job(folders: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     options = [
         "--which",

@@ -208,3 +208,47 @@ def test_shades() -> None:
     assert [shade(value, 4.0) for value in (0.0, 0.01, 2.0, 4.0)] == [0, 1, 4, 9]
     assert shade(1.0, 0.0) == 0
     assert shade(-2.0, -4.0) == shade(2.0, -4.0) == 4
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_saebench_did_not_make_is_not_replaced(name: str, out: Path, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(out, tmp_path / "site")
+    theirs = tmp_path / "site" / name
+    for text in ("somebody's page about saebench leaderboard", '{"saebench": 1}', "<svg></svg>"):
+        theirs.write_text(text)
+        before = {path.name: path.read_bytes() for path in theirs.parent.iterdir()}
+        with pytest.raises(SuiteError, match=f"{name}: saebench did not make this file"):
+            build([folder], tmp_path / "site")
+        assert {path.name: path.read_bytes() for path in theirs.parent.iterdir()} == before
+    lines: list[str] = []
+    build([folder], tmp_path / "site", aside=lines.append)
+    assert lines == [f"{theirs}: not a file that saebench made; it is now {name}.old-1"]
+    assert theirs.with_name(f"{name}.old-1").read_text() == "<svg></svg>"
+    assert theirs.read_bytes() == (out / name).read_bytes()
+
+
+def test_a_chart_of_somebody_elses_is_not_removed(
+    tmp_path: Path, generator: ModuleType, records: tuple[Records, Records]
+) -> None:
+    failed = {path: record for path, record in records[0].items() if record["facts"]["status"] != "ok"}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "chart.svg").write_text("<svg>mine</svg>")
+    with pytest.raises(SuiteError, match="chart"):
+        build([generator.write_folder(tmp_path / "in", failed)], tmp_path / "out")
+    assert (tmp_path / "out" / "chart.svg").read_text() == "<svg>mine</svg>"
+
+
+def test_a_file_or_a_lost_link_is_no_folder_for_pages(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(SuiteError, match="not a folder"):
+            build([folder], tmp_path / name)
+
+
+def test_a_page_that_is_a_link_stays_one(out: Path, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").symlink_to(tmp_path / "kept.html")
+    build([folder], tmp_path / "site")
+    assert (tmp_path / "site" / "index.html").is_symlink()
+    assert (tmp_path / "kept.html").read_bytes() == (out / "index.html").read_bytes()
