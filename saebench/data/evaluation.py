@@ -15,6 +15,7 @@ from saebench.data.store import to_device
 
 if TYPE_CHECKING:
     from saebench.api.metrics import Stream
+    from saebench.data.near import NearDuplicates
     from saebench.data.scored import Scored
     from saebench.data.training import TrainingSource
 
@@ -31,8 +32,10 @@ class EvaluationSource:
         dictionary: `[n_features, d_in]` true features, or None.
     """
 
-    def __init__(self, scored: Scored, training: TrainingSource | None, device: torch.device) -> None:
-        self._scored, self._training, self._device = scored, training, device
+    def __init__(
+        self, scored: Scored, training: TrainingSource | None, device: torch.device, near: NearDuplicates
+    ) -> None:
+        self._scored, self._training, self._device, self._near = scored, training, device, near
         self.dataset = scored.dataset.name
         self.recipe = scored.dataset.recipe
         self.content: str = scored.store.facts["content"]
@@ -51,6 +54,10 @@ class EvaluationSource:
         """Positions with a loss; 0 without losses."""
         losses = self._scored.losses()
         return losses.n_tokens if losses is not None else 0
+
+    def overlap(self) -> dict[str, Any] | None:
+        """Near-duplicates of its documents among the training documents (`saebench.api.Overlap`); None where there are no documents."""
+        return self._scored.overlap(self._training, self._near) if self._training is not None else None
 
     def stream(self, name: Stream, batch: int) -> Iterator[ActivationBatch]:
         """Batches of a stream of activations, in one fixed order; the last may be short. `eval` and `density` begin alike."""

@@ -23,6 +23,7 @@ from saebench.data.tokens import sequence_digest
 
 if TYPE_CHECKING:
     from saebench.api.metrics import Stream
+    from saebench.data.near import NearDuplicates
     from saebench.data.sources import Sources
     from saebench.data.training import TrainingSource
     from saebench.data.wants import DatasetWanted, ModelWanted
@@ -66,6 +67,10 @@ class Scored(ABC):
     def stream_store(self, name: Stream, training: TrainingSource | None) -> ActivationStore:
         """The store behind a stream of activations."""
         return self.store
+
+    def overlap(self, training: TrainingSource, near: NearDuplicates) -> dict[str, Any] | None:
+        """Near-duplicates among the training documents, where there are documents."""
+        return None
 
     def truth(self, start: int, stop: int) -> SparseCodes | None:
         """True codes of rows of the store, where they are known."""
@@ -145,6 +150,10 @@ class ScoredTokens(Scored):
             return {}
         reason = f"model '{self.model.id}' is an encoder: it predicts no next token"
         return {"loss": reason, "self-sampled": reason}
+
+    def overlap(self, training: TrainingSource, near: NearDuplicates) -> dict[str, Any] | None:
+        """Near-duplicates among the training documents."""
+        return near.between(training, self)
 
     @property
     def folders(self) -> set[Path]:

@@ -16,6 +16,7 @@ from saebench.api.errors import Damaged, SuiteError
 from saebench.artifacts import digest, machine_errors
 from saebench.data.evaluation import EvaluationSource
 from saebench.data.language_model import LanguageModel
+from saebench.data.near import NearDuplicates
 from saebench.data.opening import Meter, Opener
 from saebench.data.parts import ASK, Part, part_of
 from saebench.data.passes import Passes
@@ -47,7 +48,7 @@ class Sources:
         catalog: Installed plugins.
         device: Where models run and batches are handed out.
         progress: Whether to draw bars on standard error.
-        say: Hears in one line what was damaged and is made again.
+        say: Hears in one line what was damaged and is made again, and what is doubtful about the data.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class Sources:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.run, self.catalog, self.progress, self.say = run, catalog, progress, say
+        self.datasets = datasets
         self.device = torch.device(device)
         self._opener = Opener(datasets, run, catalog, progress, say)
         self._models: dict[str, LanguageModel] = {}
         self._scored: dict[str, Scored] = {}
         self._passes = Passes(self)
+        self._near = NearDuplicates(self)
 
     def model(self, use: ModelWanted) -> LanguageModel:
         """The language model, loaded once.
@@ -154,7 +157,7 @@ class Sources:
         With `part`, of the documents (or sequences) that belong to it.
         """
         lm = self.model(model)
-        opened = self._opener.open(use, model=lambda: lm, seed=seed, length=model.context, meter=meter)
+        opened = self.texts(use, model, seed, meter)
         documents: set[str] = set()
         if use.kind == "generated":
             windows = self._generated(opened, lm, split, n_tokens, model.context, documents, part)
@@ -167,6 +170,10 @@ class Sources:
             f"dataset '{use.name}' (plugin {use.plugin}): its {name} does not fill one window of {model.context} tokens"
         )
         return Windows(opened, windows, lm, n_tokens, documents, empty)
+
+    def texts(self, use: DatasetWanted, model: ModelWanted, seed: int, meter: Meter) -> Any:
+        """A text or generated dataset, as its plugin opens it."""
+        return self._opener.open(use, model=lambda: self.model(model), seed=seed, length=model.context, meter=meter)
 
     @staticmethod
     def _generated(
@@ -229,7 +236,7 @@ class Sources:
                 f"dataset '{dataset.name}': {len(both)} held-out document(s), first sha256 {min(both)[:16]}, also stand in the training documents of "
                 f"'{training.dataset}'. The dataset plugin must split by document (saebench.api.split_of)."
             )
-        return EvaluationSource(scored, training, self.device)
+        return EvaluationSource(scored, training, self.device, self._near)
 
     @property
     def evaluation_folders(self) -> set[Path]:

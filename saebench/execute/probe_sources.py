@@ -151,6 +151,9 @@ class ProbeStreams:
         """Each token as text."""
         return self._lm.token_texts(ids) if self._lm is not None else []
 
+    def overlap(self) -> None:
+        """No documents."""
+
     def cost(self, streams: Iterable[Stream]) -> dict[str, int]:
         """Not counted: only time is of interest."""
         return {"tokens": 0, "flops": 0}

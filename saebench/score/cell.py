@@ -154,17 +154,16 @@ def _evaluation(cell: Cell, sources: Sequence[tuple[DatasetUse, int, EvaluationS
     datasets: dict[str, dict[str, Any]] = {}
     for use, _, source in sources:
         # all seeds of a dataset read the same number of tokens; the first one's content stands for the headline
-        datasets.setdefault(
-            use.name,
-            {
+        if use.name not in datasets:
+            datasets[use.name] = {
                 "name": use.name,
                 "recipe": use.recipe,
                 "content": source.content,
                 "n_tokens": source.n_tokens,
                 "n_loss_tokens": source.n_loss_tokens,
                 "n_density_tokens": source.n_density_tokens,
-            },
-        )
+                "overlap": source.overlap(),
+            }
     return {
         "datasets": list(datasets.values()),
         "seeds": list(settings.seeds),

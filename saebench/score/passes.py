@@ -95,6 +95,10 @@ class EvaluationSource(Protocol):
         """True features, or None."""
         ...
 
+    def overlap(self) -> Mapping[str, Any] | None:
+        """Near-duplicates among the training documents, JSON-ready; None where there are no documents."""
+        ...
+
     def stream(self, name: Stream, batch: int) -> Iterator[ActivationBatch]:
         """One stream, in order."""
         ...

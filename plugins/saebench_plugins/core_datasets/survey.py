@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api import Document, Findings, Problem, Split, SuiteError, overlap, split_of
-from saebench.api.overlaps import Overlap
+from saebench.api.overlaps import REMARKABLE, Overlap
 from saebench_plugins.core_datasets import files
 from saebench_plugins.core_datasets.cleaning import Counts
 from saebench_plugins.core_datasets.lines import signature
@@ -26,18 +26,21 @@ class Survey:
         counts: Of what was read.
         whole: True when that is everything.
         parts: Documents of each part.
+        copies: Documents that are equal to an earlier one, case, Unicode form and blanks apart.
         overlap: Near-duplicates between the parts.
     """
 
     counts: Counts
     whole: bool = True
     parts: dict[Split, int] = field(default_factory=lambda: {"train": 0, "held-out": 0})
+    copies: int = 0
     overlap: Overlap | None = None
 
     def facts(self) -> dict[str, Any]:
         """For the record."""
         return {
             "whole": self.whole,
+            "copies": self.copies,
             **self.counts.to_json(),
             "overlap": self.overlap.to_json() if self.overlap else None,
         }
@@ -46,7 +49,12 @@ class Survey:
         """What a person should know."""
         read = path if self.whole else f"{path} (its first {self.counts.documents:,} documents)"
         remark = self.overlap.remark(read) if self.overlap else None
-        return [*self.counts.remarks(read), *([remark] if remark else [])]
+        copies = (
+            f"{read}: {self.copies:,} of {self.counts.documents:,} documents are copies of others (case, Unicode form and blanks apart). They fall into one part."
+            if self.copies > REMARKABLE * self.counts.documents
+            else None
+        )
+        return [*self.counts.remarks(read), *filter(None, (copies, remark))]
 
     def findings(self, path: str) -> Findings:
         """For the plan. A part is empty where all was read and nothing fell into it."""
@@ -72,7 +80,10 @@ def look(documents: Iterable[Document], counts: Counts) -> Survey:
     """Reads at most `MAX_SURVEY` characters."""
     survey = Survey(counts)
     read: dict[Split, list[Document]] = {"train": [], "held-out": []}
+    seen: set[str] = set()
     for document in documents:
+        survey.copies += document.digest in seen
+        seen.add(document.digest)
         part = split_of(document.digest)
         survey.parts[part] += 1
         read[part].append(document)

@@ -13,6 +13,7 @@ from data_toys import Cohort, Evaluation, Use, sources
 from saebench.api import SuiteError
 from saebench.data.language_model import LanguageModel
 from saebench.data.losses import LossSet
+from saebench.data.opening import Meter
 from saebench.data.seeds import generator
 from saebench.data.tokens import sequence_digest
 
@@ -163,6 +164,39 @@ def test_held_out_documents_are_never_training_documents(tmp_path, model):
     assert not fine._scored.documents & training.document_digests
     with pytest.raises(SuiteError, match="also stand in the training documents of 'toy'"):
         room.evaluation(Use("leaky", options={"leak": True}), model, Evaluation(), 0, training=training)
+
+
+def test_near_duplicates_of_training_documents_are_counted_once_and_said(tmp_path, model):
+    said = []
+    toy, reworded = Use("toy"), Use("reworded", options={"ending": " indeed"})
+    room = sources(tmp_path, toy, reworded, say=said.append)
+    training = room.training(Cohort(toy, model))
+    assert room.evaluation(toy, model, Evaluation(), 0, training=training).overlap()["near_duplicates"] == 0
+    assert not said
+    source = room.evaluation(reworded, model, Evaluation(), 0, training=training)
+    found = source.overlap()
+    # its documents are those of the other dataset and one word: 8 of 9 runs of five words are theirs
+    trained = room.texts(toy, model, 0, Meter()).documents("train")
+    plain = {text.text for text in trained if text.digest in training.document_digests}
+    mine = [
+        text
+        for text in room.texts(reworded, model, 0, Meter()).documents("held-out")
+        if text.digest in source._scored.documents
+    ]
+    expected = sum(text.text.removesuffix(" indeed") in plain for text in mine)
+    assert 0 < expected < len(mine)
+    assert (found["near_duplicates"], found["held_out_documents"]) == (expected, len(mine))
+    assert found["train_documents"] == len(training.document_digests)
+    assert source.overlap() == found
+    (line,) = said
+    assert f"{expected} of {len(mine)} held-out documents are near-duplicates of training documents" in line
+
+
+def test_generated_data_has_no_documents_to_compare(tmp_path, model):
+    use = Use("samples", "generated")
+    room = sources(tmp_path, use, Use("toy"))
+    training = room.training(Cohort(use, model))
+    assert room.evaluation(Use("toy"), model, Evaluation(), 0, training=training).overlap() is None
 
 
 def test_self_samples_are_distinct_and_none_is_a_training_sample(tmp_path, model):

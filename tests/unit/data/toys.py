@@ -21,6 +21,7 @@ from saebench.data.seeds import generator
 class Options:
     n: int = 200
     leak: bool = False
+    ending: str = ""
 
 
 WORDS = (
@@ -36,7 +37,7 @@ class ToyText:
         draws = generator("toy")
         for number in range(self.options.n):
             chosen = torch.randint(len(WORDS), (12,), generator=draws).tolist()
-            text = " ".join(WORDS[index] for index in chosen)
+            text = " ".join(WORDS[index] for index in chosen) + self.options.ending
             if split_of(document_digest(text)) == split or (self.options.leak and number < 100):
                 yield Document(text, f"toy[{number}]")
 

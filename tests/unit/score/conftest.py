@@ -90,6 +90,9 @@ class Source:
 
             yield SimpleNamespace(x=x, batch=batch, rows=rows, splice=splice)
 
+    def overlap(self):
+        return None
+
     def cost(self, streams):
         return {"tokens": 100 * len(list(streams)), "flops": 150 * len(list(streams))}
 

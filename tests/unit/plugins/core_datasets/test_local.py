@@ -313,6 +313,22 @@ def test_near_duplicates_are_in_the_plan_and_in_the_record(tmp_path, context):
     assert inspect_local(LocalOptions(str(tmp_path / "other.txt"))).remarks == ()
 
 
+def test_a_document_of_two_datasets_is_on_one_side(tmp_path, context):
+    write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
+    (tmp_path / "b.txt").write_text("\r\n\r\n".join(text.upper().replace(" ", "  ") for text in TEXTS))
+    held_out = [
+        {document.digest for document in open_local(LocalOptions(str(tmp_path / name)), context).documents("held-out")}
+        for name in ("a.jsonl", "b.txt")
+    ]
+    assert held_out[0] == held_out[1] != set()
+
+
+def test_copies_are_counted(tmp_path):
+    write_lines(tmp_path / "a.jsonl", [{"text": text + " " * copy} for text in TEXTS for copy in range(3)])
+    (remark,) = inspect_local(LocalOptions(str(tmp_path / "a.jsonl"))).remarks
+    assert "80 of 120 documents are copies of others" in remark
+
+
 def test_real_corpus(material, context):
     path = material / "corpora" / "wikitext2"
     opened = open_local(LocalOptions(str(path)), context)
