@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saebench import narration
 from saebench.api.errors import MachineError, SuiteError
 from saebench.artifacts import RunFolder, iter_records, write_json
 from saebench.execute import provenance
@@ -191,8 +192,6 @@ def run_suite(
         PluginError: A needed plugin is broken.
         MachineError: The disk is full, or the folder cannot be written.
     """
-    from tqdm import tqdm
-
     from saebench.config import load_suite
     from saebench.data import ModelBook
     from saebench.execute.pipeline import Pipeline
@@ -201,31 +200,37 @@ def run_suite(
     from saebench.leaderboard import build, check_pages, summary
     from saebench.plan import make_plan
 
-    say(f"planning {suite}")
-    catalog = load_catalog(plugins)
-    check_device(device)
-    loaded, facts = load_suite(suite), ModelBook(catalog)
-    folder = Path("runs") / loaded.config.name if out is None else Path(out)
-    # before anything is spent
-    own = check_folder(folder, fresh=fresh, force=force_folder).owner in (Owner.NOBODY, Owner.OURS)
-    if not own:
-        check_pages(RunFolder(folder).leaderboard)
-    measure = _measure(catalog, device, say, fresh)
-    plan = make_plan(
-        loaded,
-        catalog,
-        facts=facts,
-        calibrate=measure,
-        calibration=None if fresh else _frozen(folder, loaded.digest),
-        memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
-    )
+    narrator = narration.current()
+    with narrator.phase("planning", str(suite)):
+        catalog = load_catalog(plugins)
+        check_device(device)
+        loaded, facts = load_suite(suite), ModelBook(catalog)
+        folder = Path("runs") / loaded.config.name if out is None else Path(out)
+        # before anything is spent
+        own = check_folder(folder, fresh=fresh, force=force_folder).owner in (Owner.NOBODY, Owner.OURS)
+        if not own:
+            check_pages(RunFolder(folder).leaderboard)
+        measure = _measure(catalog, device, say, fresh)
+        plan = make_plan(
+            loaded,
+            catalog,
+            facts=facts,
+            calibrate=measure,
+            calibration=None if fresh else _frozen(folder, loaded.digest),
+            memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
+        )
     cells = _wanted(plan, only)
     for warning in plan.warnings:
         say(f"warning: {warning}")
-    with locked(folder, fresh=fresh, force=force_folder) as (run, moved), run_numerics(provenance.n_threads()):
+    with (
+        locked(folder, fresh=fresh, force=force_folder) as (run, moved),
+        narrator.kept(run.progress),
+        run_numerics(provenance.n_threads()),
+    ):
         if moved:
             say(f"the older run is now in {moved}")
-        foresight = Foresight(plan, run, catalog, facts, device, measure)
+        with narrator.phase("planning", str(suite)):
+            foresight = Foresight(plan, run, catalog, facts, device, measure)
         plan = foresight.plan
         if not foresight.is_written():
             write_json(run.plan, plan.to_json())
@@ -235,25 +240,16 @@ def run_suite(
         say(f"{plan.suite}: {len(cells)} cells in {cohorts} cohort{'s' * (cohorts > 1)}, into {folder}")
         for line in foresight.lines(cells, retry_failed):
             say(line)
-        with tqdm(total=len(cells), unit="cell", desc=plan.suite, dynamic_ncols=True) as bar:
-            pipeline = Pipeline(plan, run, catalog, device=device, say=_above(bar, say), bar=bar, debug=debug)
-            statuses = pipeline.execute(cells, retry_failed=retry_failed)
-            bar.set_postfix_str("")
-        build([run.root], run.leaderboard, aside=say if own else None)
-        for line in catalog.observe("saebench_leaderboard_written", folder=run.leaderboard):
-            say(line)
-        table = summary([run.root])
+        pipeline = Pipeline(
+            plan, run, catalog, device=device, say=say, predicted=foresight.seconds(cells, retry_failed), debug=debug
+        )
+        statuses = pipeline.execute(cells, retry_failed=retry_failed)
+        with narrator.phase("leaderboard", amount=1):
+            build([run.root], run.leaderboard, aside=say if own else None)
+            for line in catalog.observe("saebench_leaderboard_written", folder=run.leaderboard):
+                say(line)
+            table = summary([run.root])
     return RunResult(folder, run.leaderboard, statuses, table, tuple(pipeline.failed_groups))
-
-
-def _above(bar: Any, say: Callable[[str], None]) -> Callable[[str], None]:
-    """`say` in a way that leaves the progress bar whole."""
-
-    def speak(line: str) -> None:
-        with bar.external_write_mode():
-            say(line)
-
-    return speak
 
 
 def _wanted(plan: Plan, only: str | None) -> list[Cell]:

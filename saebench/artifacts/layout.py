@@ -32,6 +32,11 @@ class RunFolder:
         return self.root / "plan.json"
 
     @property
+    def progress(self) -> Path:
+        """What a run does just now, while it runs."""
+        return self.root / ".progress.json"
+
+    @property
     def leaderboard(self) -> Path:
         """Folder of the generated leaderboard."""
         return self.root / "leaderboard"

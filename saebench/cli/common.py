@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from saebench import narration
 from saebench.api.errors import SaebenchError, describe, said
 from saebench.api.text import shown
 from saebench.artifacts.atomic import refuse
@@ -56,7 +57,7 @@ def emit(text: str = "", *, end: str = "\n", bold: bool = False, err: bool = Fal
 
 def say(text: str) -> None:
     """One line to standard error: progress and remarks never mix with what a command prints."""
-    emit(text, err=True)
+    narration.say(text)
 
 
 def fail(error: BaseException) -> int:

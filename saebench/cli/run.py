@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from saebench.cli.common import Named, common, emit, say
+from saebench.narration import narrated
 
 
 @click.command("run")
@@ -38,23 +39,25 @@ def command(
     SUITE is a file or a built-in name (default: quickstart). Run the same
     command again to go on where it stopped.
     """
-    from saebench.execute.backend_choice import forced
-    from saebench.jobs import check_device, run_suite
+    with narrated() as narrator:
+        with narrator.phase("loading", "torch"):
+            from saebench.execute.backend_choice import forced
+            from saebench.jobs import check_device, run_suite
 
-    check_device(device)
-    with forced(backend, device):
-        result = run_suite(
-            suite,
-            out=out,
-            device=device,
-            only=only,
-            retry_failed=retry_failed,
-            fresh=fresh,
-            force_folder=force_folder,
-            plugins=plugins,
-            say=say,
-            debug=debug,
-        )
+            check_device(device)
+        with forced(backend, device):
+            result = run_suite(
+                suite,
+                out=out,
+                device=device,
+                only=only,
+                retry_failed=retry_failed,
+                fresh=fresh,
+                force_folder=force_folder,
+                plugins=plugins,
+                say=say,
+                debug=debug,
+            )
     emit(result.table)
     emit(f"leaderboard: {result.leaderboard / 'index.html'}")
     return result.exit_status

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from saebench import narration
 from saebench.api.batches import ActivationBatch
 from saebench.api.errors import SuiteError
-from saebench.data.opening import progress_bar
 from saebench.data.store import batch_of
 
 if TYPE_CHECKING:
@@ -75,13 +75,11 @@ def fill(
     windows: Iterable[Tensor],
     n_tokens: int,
     label: str,
-    *,
-    progress: bool,
 ) -> None:
     """Writes activations of the first `n_tokens` non-special tokens of windows `[T]`; reads all windows."""
     read = iter(windows)
     first = 0
-    with progress_bar(n_tokens, label, shown=progress) as bar:
+    with narration.phase("held-out", label, total=n_tokens, unit="tok") as bar:
         while group := _group(read, lm):
             rows = None
             if writer.n_rows < n_tokens:

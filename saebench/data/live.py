@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saebench import narration
 from saebench.data.forward import Rows, forward_rows
-from saebench.data.opening import progress_bar
 from saebench.data.precision import DTYPES, rounded
 from saebench.data.rows import MemoryBlock, StoreRows
 from saebench.data.store import ActivationStore
@@ -197,14 +197,14 @@ class LivePass:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def write_all(self, label: str, *, progress: bool) -> None:
+    def write_all(self, label: str) -> None:
         """Writes all ordered stores, ahead of any reading.
 
         Raises:
             SuiteError: An activation is not finite, or too large for the precision.
             MachineError: The disk refuses.
         """
-        with self._lock, progress_bar(self.n_rows, label, shown=progress) as bar:
+        with self._lock, narration.phase("activations", label, total=self.n_rows, unit="tok") as bar:
             try:
                 if self._begin() is not None:
                     self._write_up_to(self.n_rows, bar)

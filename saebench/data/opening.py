@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
+from saebench import narration
 from saebench.api.errors import SuiteError
 from saebench.api.specs import resolve
 from saebench.config import parse_options
@@ -38,20 +36,6 @@ class Meter:
         return {"tokens": self.tokens, "flops": self.flops}
 
 
-def progress_bar(total: int | None, label: str, *, shown: bool, unit: str = "tok") -> Any:
-    """A tqdm bar on standard error, gone when done."""
-    return tqdm(
-        total=total,
-        desc=label,
-        disable=not shown,
-        file=sys.stderr,
-        unit=unit,
-        unit_scale=True,
-        leave=False,
-        dynamic_ncols=True,
-    )
-
-
 class Opener:
     """Opens datasets of a suite by name, each with a context of its own.
 
@@ -59,19 +43,13 @@ class Opener:
         datasets: Every dataset of the suite, by name.
         run: Where caches stand.
         catalog: Where plugins are found.
-        progress: Whether bars are drawn.
         say: Hears in one line what was damaged and is made again.
     """
 
     def __init__(
-        self,
-        datasets: Mapping[str, DatasetWanted],
-        run: RunFolder,
-        catalog: Catalog,
-        progress: bool,
-        say: Callable[[str], None],
+        self, datasets: Mapping[str, DatasetWanted], run: RunFolder, catalog: Catalog, say: Callable[[str], None]
     ) -> None:
-        self.datasets, self.run, self.catalog, self.progress, self.say = datasets, run, catalog, progress, say
+        self.datasets, self.run, self.catalog, self.say = datasets, run, catalog, say
 
     def open(
         self, use: DatasetWanted, *, model: Callable[[], LanguageModel] | None, seed: int, length: int, meter: Meter
@@ -131,6 +109,7 @@ class _Context:
         recipe = self._use.recipe
         return Kept(self._opener.run.cache(recipe), recipe, self._opener.say)(name, make)
 
-    def progress(self, total: int, label: str) -> Any:
-        """A bar on standard error."""
-        return progress_bar(total, label, shown=self._opener.progress, unit="it")
+    def progress(self, total: int, label: str) -> narration.Phase:
+        """A phase with a bar on standard error."""
+        kind = "sampling" if self._use.kind == "generated" else "reading"
+        return narration.phase(kind, f"{self._use.name}: {label}", total=total)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from saebench import narration
 from saebench.api.errors import SuiteError
 from saebench.artifacts import digest
 from saebench.data.disk import Need, Stored, check_plan, make_room, row_bytes, stored, window_bytes
 from saebench.data.live import LivePass, LiveRows
-from saebench.data.opening import Meter, progress_bar
+from saebench.data.opening import Meter
 from saebench.data.rows import StoreRows
 from saebench.data.scored_vectors import VECTOR_ROWS
 from saebench.data.store import ActivationStore
@@ -122,7 +123,7 @@ class Passes:
             lm, tokens, list(by_hook), dtype=first.dtype, block=first.shuffle, prefetch=self._prefetch(first), orders=orders
         )  # fmt: skip
         if orders and use.build == "ahead" and any(self._code(cohort) in read for cohort in cohorts):
-            live.write_all(f"{first.dataset.name}: activations", progress=self._sources.progress)
+            live.write_all(first.dataset.name)
             return {
                 self._code(by_hook[hookpoint]): self._from_store(by_hook[hookpoint], store)
                 for hookpoint, store in live.stores.items()
@@ -164,7 +165,7 @@ class Passes:
             TokenStore.build(
                 folder, key, windows, self._sources.model(model), cohort.tokens,
                 lambda: {"dataset": use.name, "token_policy": self._sources.policy(use, model), "data_cost": meter.to_json()},
-                label=f"{use.name}: tokens", progress=self._sources.progress,
+                label=use.name,
             )  # fmt: skip
             store = TokenStore.open(folder, key)
             assert store is not None
@@ -178,7 +179,7 @@ class Passes:
             ActivationStore.building(
                 folder, key, d=vectors.d_in, dtype=cohort.dtype, expected_rows=cohort.tokens, what=_what(cohort)
             ) as writer,
-            progress_bar(cohort.tokens, f"{use.name}: vectors", shown=self._sources.progress) as bar,
+            narration.phase("activations", use.name, total=cohort.tokens, unit="tok") as bar,
         ):
             for batch in vectors.batches("train", cohort.tokens, VECTOR_ROWS, cohort.data_seed):
                 if not bool(torch.isfinite(batch.x).all()):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from saebench import narration
 from saebench.api.codes import SparseCodes
 from saebench.artifacts import digest
 from saebench.data.forward import fill
@@ -123,7 +124,8 @@ class ScoredTokens(Scored):
         )
         if (store := self.sources.whole(partial(ActivationStore.open, folder, key))) is None:
             windows = self.sources.windows(self.dataset, self.model, "held-out", enough, self.seed, Meter(), self.part)
-            ids = torch.stack(list(windows))
+            with narration.phase("held-out", f"{self.dataset.name}: text"):
+                ids = torch.stack(list(windows))
             d = self.lm.facts.hookpoint(self.model.hookpoint).d
             with ActivationStore.building(
                 folder,
@@ -133,7 +135,7 @@ class ScoredTokens(Scored):
                 expected_rows=n_rows,
                 what=f"held-out activations of '{self.dataset.name}'",
             ) as writer:
-                self._fill(writer, ids, n_rows, f"{self.dataset.name}: held-out activations")
+                self._fill(writer, ids, n_rows, self.dataset.name)
                 writer.documents = windows.documents
                 writer.extras["windows"] = ids.to(torch.int32)
                 writer.facts = {"content": windows.content, "manifest": windows.manifest}
@@ -142,7 +144,7 @@ class ScoredTokens(Scored):
         return store
 
     def _fill(self, writer: StoreWriter, windows: Iterable[Tensor], n_rows: int, label: str) -> None:
-        fill(writer, self.lm, self.model.hookpoint, windows, n_rows, label, progress=self.sources.progress)
+        fill(writer, self.lm, self.model.hookpoint, windows, n_rows, label)
 
     def absent(self) -> dict[str, str]:
         """An encoder has neither losses nor samples."""
@@ -188,7 +190,7 @@ class ScoredTokens(Scored):
                 with ActivationStore.building(
                     folder, key, d=d, dtype="float32", expected_rows=n_rows, what=f"stream {name}"
                 ) as writer:
-                    self._fill(writer, make(n_rows, set(without), writer.documents), n_rows, f"stream {name}")
+                    self._fill(writer, make(n_rows, set(without), writer.documents), n_rows, name)
                 store = ActivationStore.open(folder, key, checked=True)
                 assert store is not None
             self._stores[code] = store

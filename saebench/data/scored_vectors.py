@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from saebench import narration
 from saebench.api.batches import ActivationBatch
 from saebench.api.codes import SparseCodes
 from saebench.api.errors import SuiteError
@@ -43,14 +44,17 @@ class ScoredVectors(Scored):
         self.dictionary = vectors.dictionary
         n_rows = self.n_rows
         if (store := sources.whole(partial(ActivationStore.open, folder, key))) is None:
-            with ActivationStore.building(
-                folder,
-                key,
-                d=vectors.d_in,
-                dtype="float32",
-                expected_rows=n_rows,
-                what=f"held-out vectors of '{dataset.name}'",
-            ) as writer:
+            with (
+                narration.phase("held-out", dataset.name),
+                ActivationStore.building(
+                    folder,
+                    key,
+                    d=vectors.d_in,
+                    dtype="float32",
+                    expected_rows=n_rows,
+                    what=f"held-out vectors of '{dataset.name}'",
+                ) as writer,
+            ):
                 truths: list[SparseCodes] = []
                 for batch in self._batches(vectors, writer.documents):
                     writer.add(batch)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from saebench import narration
 from saebench.api.errors import Damaged, SuiteError
 from saebench.artifacts import digest, machine_errors
 from saebench.data.evaluation import EvaluationSource
@@ -47,7 +48,6 @@ class Sources:
         run: Run folder: stores and caches stand there and are reused.
         catalog: Installed plugins.
         device: Where models run and batches are handed out.
-        progress: Whether to draw bars on standard error.
         say: Hears in one line what was damaged and is made again, and what is doubtful about the data.
     """
 
@@ -58,13 +58,12 @@ class Sources:
         run: RunFolder,
         catalog: Catalog,
         device: str | torch.device = "cpu",
-        progress: bool = True,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.run, self.catalog, self.progress, self.say = run, catalog, progress, say
+        self.run, self.catalog, self.say = run, catalog, say
         self.datasets = datasets
         self.device = torch.device(device)
-        self._opener = Opener(datasets, run, catalog, progress, say)
+        self._opener = Opener(datasets, run, catalog, say)
         self._models: dict[str, LanguageModel] = {}
         self._scored: dict[str, Scored] = {}
         self._passes = Passes(self)
@@ -77,7 +76,8 @@ class Sources:
             SuiteError: It is not the model that was planned with.
         """
         if use.digest not in self._models:
-            loaded = LanguageModel.load(use.id, use.revision, self.device, catalog=self.catalog)
+            with narration.phase("loading", use.id):
+                loaded = LanguageModel.load(use.id, use.revision, self.device, catalog=self.catalog)
             if loaded.facts.digest != use.digest:
                 raise SuiteError(
                     f"model '{use.id}' changed since the plan was made (digest {loaded.facts.digest[:12]}, planned {use.digest[:12]}). Plan again: run with --fresh."

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saebench import narration
 from saebench.api.errors import SuiteError
 from saebench.artifacts import atomic_folder, digest_of
 from saebench.data.manifests import prove_files, read_manifest, write_manifest
-from saebench.data.opening import progress_bar
 
 if TYPE_CHECKING:
     from saebench.data.language_model import LanguageModel
@@ -123,7 +123,6 @@ class TokenStore:
         facts: Callable[[], Mapping[str, Any]],
         *,
         label: str,
-        progress: bool,
     ) -> None:
         """Reads all windows into `folder`; there whole or not at all. `facts` are asked for when all were read.
 
@@ -136,7 +135,7 @@ class TokenStore:
         with (
             atomic_folder(folder) as temporary,
             (temporary / WINDOWS).open("wb") as file,
-            progress_bar(n_tokens, label, shown=progress) as bar,
+            narration.phase("reading", label, total=n_tokens, unit="tok") as bar,
         ):
             before = 0
             for window in windows:

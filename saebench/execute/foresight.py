@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,8 +69,7 @@ class Foresight:
         """
         from saebench.plan.show import basis_words, bytes_words, time_words
 
-        done = ("ok",) if retry_failed else ("ok", "failed", "diverged", "over_budget", "skipped")
-        left = [cell for cell in cells if self._status(cell) not in done]
+        left = self._left(cells, retry_failed)
         if not left:
             return
         predicted = self._estimate(left)
@@ -82,6 +81,14 @@ class Foresight:
                 f"warning: training needs {bytes_words(predicted.device_memory_bytes)}, but only {bytes_words(2 * self._limit)} of memory are free. "
                 "Use a smaller d_sae or batch."
             )
+
+    def seconds(self, cells: Sequence[Cell], retry_failed: bool) -> Mapping[str, float]:
+        """Predicted seconds by kind of phase, of what is left to do among these cells."""
+        return self._estimate(self._left(cells, retry_failed)).phases
+
+    def _left(self, cells: Sequence[Cell], retry_failed: bool) -> list[Cell]:
+        done = ("ok",) if retry_failed else ("ok", "failed", "diverged", "over_budget", "skipped")
+        return [cell for cell in cells if self._status(cell) not in done]
 
     def _check_disk(self, predicted: Estimate) -> None:
         from saebench.plan.show import bytes_words

@@ -8,10 +8,11 @@ and the facts end equal to those of an uninterrupted run.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from saebench import narration
 from saebench.api.errors import CellError, Diverged, MachineError, SaebenchError, contained, recorded
 from saebench.artifacts import RunFolder, refuse, save_arrays, write_record
 from saebench.execute import provenance
@@ -20,7 +21,7 @@ from saebench.execute.progress import PassWatch
 from saebench.execute.records import CellOutcome, cell_record, superseded, trained_outcome
 from saebench.execute.standing import Standing, changed_facts
 from saebench.execute.waves import cap_memory, memory_limit, waves
-from saebench.plan.model import Cell, Cohort, DatasetUse, Group, Plan
+from saebench.plan.model import CELL_PHASES, Cell, Cohort, DatasetUse, Group, Plan
 from saebench.plan.passes import form_passes
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Pipeline:
         catalog: Installed plugins.
         device: Where to train and score.
         say: Prints one line for people.
-        bar: A progress bar over cells, with `update(n)` and `set_postfix_str`.
+        predicted: Seconds by kind of phase, for the time left.
         debug: Raise unknown errors of scoring, and say the tracebacks of training.
         snapshot_every_s: Seconds between two snapshots of the cells in training.
 
@@ -56,15 +57,16 @@ class Pipeline:
         *,
         device: str,
         say: Callable[[str], None],
-        bar: Any,
+        predicted: Mapping[str, float],
         debug: bool = False,
         snapshot_every_s: float = 120.0,
     ) -> None:
         from saebench.data import Sources
 
         self.plan, self.run, self.catalog, self.device = plan, run, catalog, device
-        self.say, self.bar, self.debug, self.snapshot_every_s = say, bar, debug, snapshot_every_s
-        self.sources: Sources = Sources(plan.datasets, run=run, catalog=catalog, device=device, progress=True, say=say)
+        self.say, self.debug, self.snapshot_every_s = say, debug, snapshot_every_s
+        self._predicted, self._narrator = predicted, narration.current()
+        self.sources: Sources = Sources(plan.datasets, run=run, catalog=catalog, device=device, say=say)
         self.standing = Standing(run, say)
         self.groups = GroupRunner(run, catalog, self.sources, device, self.standing)
         self.kept: dict[str, str] = {}
@@ -84,23 +86,30 @@ class Pipeline:
             The status of every one of these cells.
         """
         tried: set[str] = set()
-        # a second look finds nothing to do, unless a cell ended otherwise than before and a group or a child now needs more
-        while left := self._to_do(cells, retry_failed) - tried:
-            if not tried:
-                self.bar.update(len(cells) - len(left))
+        left = self._to_do(cells, retry_failed)
+        self._announce(cells, left)
+        while left:
             self._train_and_score([cell for cell in cells if cell.cell_id in left])
             tried |= left
+            # a second look finds nothing to do, unless a cell ended otherwise than before and a group or a child now needs more
+            left = self._to_do(cells, retry_failed) - tried
         statuses = self._statuses(cells)
+        self._narrator.settle(CELL_PHASES)
         for group in self._groups(cells):
             members = [self.plan.cell(cell_id) for cell_id in group.cells]
-            if self._is_due(group, statuses):
-                started = provenance.now()
-                self.bar.set_postfix_str(f"{', '.join(group.metrics) or 'group'} of {group.entry} {group.point}")
-                failed = self.groups.score(group, members, statuses, lambda: self._environment(started))  # noqa: B023
-                if failed is not None:
-                    self.failed_groups.append(group.name)
-                    self.say(f"group {group.entry} {group.point}: failed: {failed['message']}")
+            with self._narrator.phase("groups", f"{group.entry} {group.point}", amount=1):
+                if self._is_due(group, statuses):
+                    started = provenance.now()
+                    failed = self.groups.score(group, members, statuses, lambda: self._environment(started))  # noqa: B023
+                    if failed is not None:
+                        self.failed_groups.append(group.name)
+                        self.say(f"group {group.entry} {group.point}: failed: {failed['message']}")
         return statuses
+
+    def _announce(self, cells: Sequence[Cell], left: Collection[str]) -> None:
+        tokens = sum(cell.tokens for cell in cells if cell.cell_id in left)
+        amounts = {"training": tokens, "scoring": len(left), "groups": len(self._groups(cells)), "leaderboard": 1}
+        self._narrator.expect(self.plan.suite, self._predicted, amounts, (len(cells) - len(left), len(cells)))
 
     def _train_and_score(self, cells: Sequence[Cell]) -> None:
         by_id = {cell.cell_id: cell for cell in cells}
@@ -130,11 +139,15 @@ class Pipeline:
         return not self.changed.isdisjoint(group.cells) or self.groups.is_due(group, members, statuses)
 
     def _to_do(self, cells: Sequence[Cell], retry_failed: bool) -> set[str]:
-        # of a cell that is yet to be made the best is expected: a group that this holds back is due at the next look
-        expected = {cell.cell_id: self.standing.status(cell) or "ok" for cell in cells}
-        return self.standing.to_do(
-            cells, self._groups(cells), retry_failed=retry_failed, is_due=lambda group: self._is_due(group, expected)
-        )
+        with self._narrator.phase("planning", "what is there"):
+            # of a cell that is yet to be made the best is expected: a group that this holds back is due at the next look
+            expected = {cell.cell_id: self.standing.status(cell) or "ok" for cell in cells}
+            return self.standing.to_do(
+                cells,
+                self._groups(cells),
+                retry_failed=retry_failed,
+                is_due=lambda group: self._is_due(group, expected),
+            )
 
     def _pass(self, cohorts: Sequence[Cohort], todo: Mapping[str, Sequence[Cell]]) -> None:
         """Cells that read the same tokens: trained in as few passes over them as parents and memory allow, then scored."""
@@ -178,7 +191,6 @@ class Pipeline:
         if not ready:
             return
         parents = {cell.parent: self.run.checkpoint(cell.parent) for cell in ready if cell.parent is not None}
-        self.bar.set_postfix_str(f"training {len(ready)} cells" if len(ready) > 1 else ready[0].label)
         saved: list[Cell] = []
         with PassWatch(ready, self.catalog, self.say) as watch:
             for cell, trained in train_pass(
@@ -211,9 +223,8 @@ class Pipeline:
             started, errors = provenance.now(), self.catalog.observe("saebench_cell_started", cell=asdict(cell))
         else:
             started, errors = watch.began[cell.cell_id], watch.errors[cell.cell_id]
-        self.bar.set_postfix_str(cell.label)
         try:
-            with contained():
+            with contained(), self._narrator.phase("scoring", cell.label, amount=1):
                 outcome = self._scored(cell, source, data_s)
         except MachineError:
             raise
@@ -294,7 +305,7 @@ class Pipeline:
         if self._replaces(cell, record["facts"]):
             write_record(path, record)
         self.standing.scored(cell)
-        self.bar.update(1)
+        self._narrator.cell_ended(f"{cell.label} {outcome.status}")
         if outcome.status != "ok":
             self.say(f"{cell.label}: {outcome.status}: {(outcome.error or {}).get('message', '')}")
         for line in self.catalog.observe("saebench_cell_finished", record=record):

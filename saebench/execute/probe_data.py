@@ -119,7 +119,7 @@ def probe_text(
     catalog: Catalog,
 ) -> DatasetRate:
     """Reads a text dataset twice (the second time from its cache) and turns some of it into tokens."""
-    opener = Opener(datasets, run, catalog, False, lambda line: None)
+    opener = Opener(datasets, run, catalog, lambda line: None)
     texts: list[str] = []
 
     def read(limit_s: float) -> tuple[float, bool]:
@@ -152,7 +152,7 @@ def probe_vectors(
     use: DatasetUse, datasets: Mapping[str, DatasetUse], run: RunFolder, catalog: Catalog
 ) -> tuple[DatasetRate, Vectors]:
     """Opens a dataset of vectors and takes some of them, with their true codes where it has them."""
-    opener = Opener(datasets, run, catalog, False, lambda line: None)
+    opener = Opener(datasets, run, catalog, lambda line: None)
     started = time.perf_counter()
     opened = opener.open(use, model=None, seed=0, length=0, meter=Meter())
     rows = iter(opened.batches("train", ROWS, VECTOR_ROWS, 0))

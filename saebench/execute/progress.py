@@ -1,11 +1,11 @@
-"""What a run shows and tells while a pass trains: a bar over the tokens of all its cells, with the time left, and the observers."""
+"""What a run shows and tells while a pass trains: a phase over the tokens of all its cells, and the observers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
 
+from saebench import narration
 from saebench.execute import provenance
 from saebench.host import Catalog
 from saebench.plan.model import Cell
@@ -18,37 +18,34 @@ def has_observers(catalog: Catalog, hook: str) -> bool:
 
 
 class PassWatch(Watch):
-    """Draws one pass on standard error, in a line of its own that goes away at the end.
+    """One pass as a phase.
 
     Args:
         cells: The cells to be trained.
         catalog: Its observers are told of every cell.
         say: Prints a line for people above the bars.
-        shown: Whether to draw.
 
     Attributes:
         began: When each cell began, by `cell_id`.
         errors: What observers of its start and its progress raised, by `cell_id`.
     """
 
-    def __init__(
-        self, cells: Sequence[Cell], catalog: Catalog, say: Callable[[str], None], *, shown: bool = True
-    ) -> None:
-        from saebench.data.opening import progress_bar
-
+    def __init__(self, cells: Sequence[Cell], catalog: Catalog, say: Callable[[str], None]) -> None:
         self._catalog, self._say = catalog, say
         self.wants_progress = has_observers(catalog, "saebench_train_progress")
         self.began: dict[str, str] = {}
         self.errors: dict[str, list[str]] = {}
+        self._many = len(cells) > 1
         total = sum(cell.tokens for cell in cells)
-        label = f"training {len(cells)} cells" if len(cells) > 1 else cells[0].label if cells else ""
-        self._bar: Any = progress_bar(total, label, shown=shown and total > 0)
+        label = f"{len(cells)} cells" if len(cells) > 1 else cells[0].label if cells else ""
+        self._phase = narration.phase("training", label, total=total, unit="tok", amount=total)
 
     def __enter__(self) -> PassWatch:
+        self._phase.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        self._phase.close()
 
     def started(self, cell: Cell) -> None:
         """Tells the observers."""
@@ -57,13 +54,15 @@ class PassWatch(Watch):
 
     def resumed(self, cell: Cell, tokens: int) -> None:
         """Counts what an earlier run trained, but not into the rate."""
-        if not self._bar.disable:
-            self._bar.initial += tokens
-        self._bar.update(tokens)
+        self._phase.resumed(tokens)
 
     def advanced(self, tokens: int) -> None:
         """Moves the bar."""
-        self._bar.update(tokens)
+        self._phase.update(tokens)
+
+    def quality(self, cell: Cell, fvu: float | None, l0: float) -> None:
+        """Shows it."""
+        self._phase.note = f"{cell.label}: " * self._many + f"fvu {'-' if fvu is None else f'{fvu:.3f}'} l0 {l0:.1f}"
 
     def progress(self, cell: Cell, tokens: int, allotted: int, fvu: float | None, l0: float | None) -> None:
         """Tells the observers; what they raise is noted once."""

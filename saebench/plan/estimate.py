@@ -11,7 +11,7 @@ from saebench.host import Catalog
 from saebench.host.build import part_cost
 from saebench.plan.facts import ModelFacts, ModelFactsSource
 from saebench.plan.groups import GROUP_TOKENS
-from saebench.plan.model import Cell, Cohort, DatasetUse, Estimate, Group, ModelUse
+from saebench.plan.model import PHASES, Cell, Cohort, DatasetUse, Estimate, Group, ModelUse
 from saebench.plan.passes import form_passes
 from saebench.plan.rates import Rates
 
@@ -24,8 +24,8 @@ INDEX_BYTES = 12
 """Token id, position and sequence of each stored row."""
 FINISH_TOKENS = 65_536
 """Most tokens that making the inference form reads (`finalize`)."""
-START_S = 6.0
-"""Planning, loading the model, drawing the leaderboard."""
+PLAN_S, LOAD_S, BOARD_S = 2.0, 2.0, 2.0
+"""Planning, loading one model, drawing the leaderboard."""
 CELL_S = 0.1
 """Checkpoint, reloading and record of one cell."""
 PAIR_S, PAIR_SQUARE_S = 0.15, 5e-8
@@ -40,9 +40,7 @@ class _Tally:
 
     train_flops: int = 0
     forward_flops: int = 0
-    data_s: float = 0.0
-    training_s: float = 0.0
-    scoring_s: float = 0.0
+    phases: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     store_bytes: int = 0
     seen: set[tuple[object, ...]] = field(default_factory=set)
 
@@ -103,16 +101,18 @@ class Estimator:
         batches = {cell.cell_id: cell.train.batch for cell in cells}
         training = max((_together(here, costs, batches, memory_limit_bytes) for here in members), default=0)
         model = max((4 * self._model(cell.model).n_parameters for cell in cells if cell.model is not None), default=0)
-        other = START_S + CELL_S * len(cells) if cells else 0.0
+        if cells:
+            tally.phases["planning"] += PLAN_S
+            tally.phases["scoring"] += CELL_S * len(cells)
+            tally.phases["leaderboard"] += BOARD_S
+            tally.phases["loading"] += LOAD_S * len({cell.model.digest for cell in cells if cell.model is not None})
+        phases = {kind: round(seconds, 3) for kind, seconds in tally.phases.items()}
         return Estimate(
             train_tokens=sum(cell.tokens for cell in cells if not cell.control),
             train_flops=tally.train_flops,
             forward_flops=tally.forward_flops,
-            seconds=round(tally.data_s + tally.training_s + tally.scoring_s + other, 3),
-            data_s=round(tally.data_s, 3),
-            training_s=round(tally.training_s, 3),
-            scoring_s=round(tally.scoring_s, 3),
-            other_s=round(other, 3),
+            seconds=round(sum(phases.values()), 3),
+            phases=phases,
             disk_bytes=tally.store_bytes + checkpoints + snapshots,
             store_bytes=tally.store_bytes,
             checkpoint_bytes=checkpoints,
@@ -139,13 +139,13 @@ class Estimator:
         rows = min(wanted, made) if made else wanted
         if not live:
             for cohort in fresh:
-                self._store(min(cohort.tokens, made or cohort.tokens), cohort.d_in, cohort.dtype, tally, "data_s")
-        tally.data_s += self._reading(first.dataset, first.model, rows, tally)
+                self._store(min(cohort.tokens, made or cohort.tokens), cohort.d_in, cohort.dtype, tally, "activations")
+        tally.phases["reading"] += self._reading(first.dataset, first.model, rows, tally)
         if first.model is None:
             return
         facts, rate = self._model(first.model), self.rates.model(first.model, self._model(first.model))
         if made and tally.first("made", first.dataset.recipe, first.model.context):
-            tally.data_s += rows * rate.sample_token_s
+            tally.phases["sampling"] += rows * rate.sample_token_s
             tally.forward_flops += rows * facts.forward_flops_per_token()
         deepest = max(
             facts.forward_flops_per_token(cohort.model.hookpoint) for cohort in fresh if cohort.model is not None
@@ -153,7 +153,7 @@ class Estimator:
         # a live source forgets: every epoch, and every generation of children in the same cohort, is read anew
         read = wanted * _generations(cells) if live else rows
         tally.forward_flops += read * deepest
-        tally.data_s += read * deepest * rate.flop_s
+        tally.phases["activations"] += read * deepest * rate.flop_s
 
     def _training(self, cell: Cell, cost: Cost, tally: _Tally) -> None:
         if cell.control:
@@ -164,7 +164,9 @@ class Estimator:
             int(cell.tokens * (cost.train_flops_per_token + l0 * cost.train_flops_per_active)) + steps * cost.step_flops
         )
         rate = self.rates.arm(cell, cost)
-        tally.training_s += rate.setup_s + steps * rate.step_s + min(cell.tokens, FINISH_TOKENS) * rate.finish_token_s
+        tally.phases["training"] += (
+            rate.setup_s + steps * rate.step_s + min(cell.tokens, FINISH_TOKENS) * rate.finish_token_s
+        )
 
     # ---- scoring -----------------------------------------------------------------------------------------------------
 
@@ -175,8 +177,8 @@ class Estimator:
         for seed in evaluation.seeds:
             for use in cell.evaluation_datasets:
                 if tally.first("held-out", _site(cell.model), use.recipe, seed):
-                    self._store(rows, cell.d_in, "float32", tally, "scoring_s")
-                    tally.scoring_s += self._reading(use, cell.model, rows, tally)
+                    self._store(rows, cell.d_in, "float32", tally, "held-out")
+                    tally.phases["held-out"] += self._reading(use, cell.model, rows, tally)
                     if cell.model is not None:
                         sampled = rows if use.kind == "generated" else 0
                         losses = evaluation.loss_tokens if "loss" in streams else 0
@@ -187,7 +189,7 @@ class Estimator:
                 causal = self._model(cell.model).causal
                 for name, sampled in (("random-tokens", 0), ("self-sampled", side)):
                     if name in streams and (causal or not sampled):
-                        self._store(side, cell.d_in, "float32", tally, "scoring_s")
+                        self._store(side, cell.d_in, "float32", tally, "held-out")
                         self._forward(cell.model, tally, hooked=side, sampled=sampled, losses=0)
 
     def _validation(self, cell: Cell, seed: int, tally: _Tally) -> None:
@@ -196,8 +198,8 @@ class Estimator:
 
         use, rows = cell.evaluation_datasets[0], max(cell.evaluation.tokens, cell.evaluation.density_tokens)
         if tally.first("validation", _site(cell.model), use.recipe, seed):
-            self._store(rows, cell.d_in, "float32", tally, "scoring_s")
-            tally.scoring_s += self._reading(use, cell.model, rows, tally)
+            self._store(rows, cell.d_in, "float32", tally, "held-out")
+            tally.phases["held-out"] += self._reading(use, cell.model, rows, tally)
             if cell.model is not None:
                 sampled = VALIDATION_ONE_IN * rows if use.kind == "generated" else 0
                 self._forward(cell.model, tally, hooked=rows, sampled=sampled, losses=0)
@@ -208,7 +210,9 @@ class Estimator:
         losses = losses if facts.causal else 0
         near, whole = facts.forward_flops_per_token(model.hookpoint), facts.forward_flops_per_token()
         tally.forward_flops += hooked * near + sampled * whole + SHARED_LOSSES * losses * whole
-        tally.scoring_s += hooked * near * rate.flop_s + sampled * rate.sample_token_s + losses * rate.loss_token_s
+        tally.phases["held-out"] += (
+            hooked * near * rate.flop_s + sampled * rate.sample_token_s + losses * rate.loss_token_s
+        )
 
     def _scoring(self, cell: Cell, cost: Cost, tally: _Tally) -> None:
         """One cell's own passes over what is there."""
@@ -230,9 +234,9 @@ class Estimator:
                 kept = LOG_PROB_BYTES // (4 * max(1, getattr(facts, "vocab_size", 1)))
                 pass_s = max(0, losses - kept) * self.rates.model(cell.model, facts).clean_token_s
         pass_s += self.rates.score(cell, cost, tokens)
-        tally.scoring_s += passes * pass_s
+        tally.phases["scoring"] += passes * pass_s
         if cell.tune is not None:
-            tally.scoring_s += len(evaluation.seeds) * self.rates.score(cell, cost, evaluation.tokens)
+            tally.phases["scoring"] += len(evaluation.seeds) * self.rates.score(cell, cost, evaluation.tokens)
 
     def _group(self, group: Group, members: Sequence[Cell], costs: Mapping[str, Cost], tally: _Tally) -> None:
         """Its pairs, and where codes are compared a pass of each member over some held-out tokens."""
@@ -241,12 +245,12 @@ class Estimator:
             return
         pairs = len(members) * (len(members) - 1) // 2
         largest = max(cell.d_sae for cell in members)
-        tally.scoring_s += len(specs) * pairs * (PAIR_S + PAIR_SQUARE_S * largest**2)
+        tally.phases["groups"] += len(specs) * pairs * (PAIR_S + PAIR_SQUARE_S * largest**2)
         if any(spec.streams for spec in specs):
             for cell in members:
                 whole = max(cell.evaluation.tokens, cell.evaluation.density_tokens)
                 read = min(cell.evaluation.tokens, GROUP_TOKENS)
-                tally.scoring_s += self.rates.score(cell, costs[cell.cell_id], whole) * read / whole
+                tally.phases["groups"] += self.rates.score(cell, costs[cell.cell_id], whole) * read / whole
 
     def _wanted_streams(self, cell: Cell) -> frozenset[str]:
         specs = (self._catalog.cell_metric(name).spec for name in cell.metrics)
@@ -254,10 +258,10 @@ class Estimator:
 
     # ---- small questions ---------------------------------------------------------------------------------------------
 
-    def _store(self, rows: int, d: int, dtype: str, tally: _Tally, part: str) -> None:
+    def _store(self, rows: int, d: int, dtype: str, tally: _Tally, phase: str) -> None:
         size = rows * (d * BYTES[dtype] + INDEX_BYTES)
         tally.store_bytes += size
-        setattr(tally, part, getattr(tally, part) + size * self.rates.write_byte_s)
+        tally.phases[phase] += size * self.rates.write_byte_s
 
     def _reading(self, use: DatasetUse, model: ModelUse | None, rows: int, tally: _Tally) -> float:
         rate = self.rates.dataset(use, model)

@@ -254,6 +254,12 @@ class Group:
         return f"across-{'+'.join(more)}" if more else self.entry
 
 
+CELL_PHASES = ("loading", "reading", "sampling", "activations", "held-out", "training", "scoring")
+"""Kinds of phases of a run that are behind when all cells have ended: loading models, turning documents into tokens, sampling the
+model, writing activations (of a live source: making them while training), making held-out data, training, and scoring cells."""
+PHASES = ("planning", *CELL_PHASES, "groups", "leaderboard")
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What the plan predicts, before anything runs.
@@ -261,10 +267,8 @@ class Estimate:
     Attributes:
         train_tokens, train_flops: Of the cells' own training, as the meter counts them.
         forward_flops: Of the language model, for all that is read, sampled and scored.
-        seconds: All of it: the four parts below.
-        data_s: Making training data: reading, sampling, activations (of a live source: while training).
-        training_s, scoring_s: Of all cells; scoring holds what the cells of a site share, and the groups.
-        other_s: Planning, records, the leaderboard.
+        seconds: All of it: the sum over `phases`.
+        phases: Seconds by `PHASES`, as a run shows them.
         disk_bytes: The three parts below.
         store_bytes: Activation stores, those for scoring included.
         checkpoint_bytes: Trained weights.
@@ -277,10 +281,7 @@ class Estimate:
     train_flops: int
     forward_flops: int
     seconds: float
-    data_s: float
-    training_s: float
-    scoring_s: float
-    other_s: float
+    phases: Mapping[str, float]
     disk_bytes: int
     store_bytes: int
     checkpoint_bytes: int
@@ -288,6 +289,16 @@ class Estimate:
     memory_bytes: int
     device_memory_bytes: int
     basis: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def data_s(self) -> float:
+        """Making training data, as records measure it."""
+        return sum(self.phases[kind] for kind in ("reading", "sampling", "activations"))
+
+    @property
+    def scoring_s(self) -> float:
+        """Scoring cells and groups, as records measure it: with the held-out data that cells share."""
+        return sum(self.phases[kind] for kind in ("held-out", "scoring", "groups"))
 
 
 @dataclass(frozen=True)

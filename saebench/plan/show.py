@@ -138,9 +138,9 @@ def _totals(plan: Plan) -> list[str]:
 
 
 def time_words(predicted: Estimate) -> str:
-    """`3 min (data 41 s, training 50 s, scoring 74 s)`."""
-    parts = [("data", predicted.data_s), ("training", predicted.training_s), ("scoring", predicted.scoring_s)]
-    return f"{_time(predicted.seconds)} ({', '.join(f'{name} {_time(seconds)}' for name, seconds in parts)})"
+    """`3 min (reading 41 s, training 50 s, scoring 74 s)`: phases of half a second and more."""
+    parts = [f"{kind} {_time(seconds)}" for kind, seconds in predicted.phases.items() if seconds >= 0.5]
+    return f"{_time(predicted.seconds)} ({', '.join(parts)})" if parts else _time(predicted.seconds)
 
 
 def basis_words(predicted: Estimate) -> str:

@@ -156,7 +156,9 @@ class CellRun:
             module, lr=settings.lr, betas=settings.betas, eps=settings.eps, clip=settings.clip, warmup=settings.warmup, decay=settings.decay, label=self.label
         )  # fmt: skip
         progress = partial(self.watch.progress, cell) if self.watch.wants_progress else None
-        self.monitor = Monitor(self.label, module, self.meter, self.feed.batch, progress)
+        self.monitor = Monitor(
+            self.label, module, self.meter, self.feed.batch, progress, partial(self.watch.quality, cell)
+        )
         self.outcome.trajectory = self.monitor.trajectory
         self.outcome.numerics = numerics(self.device, settings.dtype)
 

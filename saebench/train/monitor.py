@@ -76,13 +76,23 @@ class Monitor:
         meter: The cell's meter.
         batch: Tokens a step.
         progress: Told how far the cell is, or None.
+        quality: Told FVU and L0 whenever they were computed.
 
     Attributes:
         trajectory: `{tokens, flops, fvu, l0}` at up to 12 log-spaced points.
     """
 
-    def __init__(self, label: str, module: Any, meter: Meter, batch: int, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        label: str,
+        module: Any,
+        meter: Meter,
+        batch: int,
+        progress: Progress | None,
+        quality: Callable[[float | None, float], None] = lambda fvu, l0: None,
+    ) -> None:
         self._label, self._module, self._meter, self._progress = label, module, meter, progress
+        self._quality = quality
         n_steps = max(1, math.ceil(meter.allotted / batch))
         self._due = [min(step * batch, meter.allotted) for step in log_spaced_steps(n_steps, TRAJECTORY_POINTS)]
         self._window = n_steps * batch - DEAD_WINDOW * meter.allotted
@@ -116,6 +126,7 @@ class Monitor:
         if not due and not tell:
             return
         fvu, l0 = batch_quality(self._module, batch, terms, self._label)
+        self._quality(fvu, l0)
         if due:
             self._due = [point for point in self._due if point > tokens]
             self.trajectory.append({"tokens": tokens, "flops": self._meter.flops, "fvu": fvu, "l0": l0})

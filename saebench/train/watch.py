@@ -26,5 +26,8 @@ class Watch:
     def progress(self, cell: Cell, tokens: int, allotted: int, fvu: float | None, l0: float | None) -> None:
         """A cell went on; at most 20 times a cell."""
 
+    def quality(self, cell: Cell, fvu: float | None, l0: float) -> None:
+        """FVU and L0 of a cell's newest batch, whenever its trajectory has them: nothing is computed for this."""
+
     def say(self, line: str) -> None:
         """A line for people."""

@@ -21,9 +21,7 @@ def built(tmp_path, model):
     def windows(n_tokens=400):
         return room.windows(Use("toy"), model, "train", n_tokens, 0, Meter())
 
-    TokenStore.build(
-        tmp_path / "t", {"a": 1}, windows(), room.model(model), 400, lambda: {"more": 2}, label="x", progress=False
-    )
+    TokenStore.build(tmp_path / "t", {"a": 1}, windows(), room.model(model), 400, lambda: {"more": 2}, label="x")
     return TokenStore.open(tmp_path / "t", {"a": 1}), windows(), room.model(model)
 
 

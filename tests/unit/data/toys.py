@@ -153,6 +153,4 @@ class Evaluation:
 
 
 def sources(folder: Path, *uses: Use, device: str = "cpu", say: Callable[[str], None] = print) -> Sources:
-    return Sources(
-        {use.name: use for use in uses}, run=RunFolder(folder), catalog=Offers(), device=device, progress=False, say=say
-    )
+    return Sources({use.name: use for use in uses}, run=RunFolder(folder), catalog=Offers(), device=device, say=say)

@@ -126,7 +126,7 @@ def test_what_is_predicted_is_near_what_a_run_takes(planned: tuple[Plan, list[st
     times = [record["measured"]["times"] for _, record in iter_records(tmp_path / "run")]
     trained = sum(time["train_s"] for time in times)
     scored = sum(time["score_s"] for time in times)
-    assert trained / 8 < plan.estimate.training_s < trained * 8
+    assert trained / 8 < plan.estimate.phases["training"] < trained * 8
     assert scored / 8 < plan.estimate.scoring_s < scored * 8
     stores = sum(path.stat().st_size for path in (tmp_path / "run" / "activations").rglob("*.bin"))
     assert stores <= plan.estimate.store_bytes < 1.3 * stores

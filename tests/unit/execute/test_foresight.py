@@ -70,7 +70,7 @@ def test_a_long_run_is_measured_and_the_plan_says_so(bench: Bench) -> None:
     sight = bench.foresee(tokens=50_000_000)
     assert bench.calls == 1
     assert sight.plan.estimate.basis["source"] == "measured"
-    assert sight.plan.estimate.training_s == pytest.approx(2 * 781_250, rel=1e-3)
+    assert sight.plan.estimate.phases["training"] == pytest.approx(2 * 781_250, rel=1e-3)
 
 
 def test_only_what_is_left_is_predicted(bench: Bench) -> None:

@@ -2,10 +2,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
 from saebench.api import hookimpl
+from saebench.execute import progress
 from saebench.execute.progress import PassWatch, has_observers
 from saebench.host import Catalog
 from saebench.host.discovery import new_manager
+from saebench.narration import Narrator
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What a narrator shows of the phases that are open."""
+    narrator = Narrator()
+    monkeypatch.setattr(progress.narration, "phase", narrator.phase)
+    return narrator.view
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,7 @@ def catalog_with(*plugins):
 
 def test_observers_hear_of_starts_and_progress():
     observer, cell = Observer(), Cell("c", 100)
-    with PassWatch([cell], catalog_with(observer, Broken()), print, shown=False) as watch:
+    with PassWatch([cell], catalog_with(observer, Broken()), print) as watch:
         assert watch.wants_progress
         watch.started(cell)
         watch.progress(cell, 50, 100, 0.5, 4.0)
@@ -55,17 +67,24 @@ def test_observers_hear_of_starts_and_progress():
 
 def test_progress_costs_nothing_where_nobody_listens():
     assert not has_observers(catalog_with(Broken()), "saebench_train_progress")
-    assert not PassWatch([Cell("c", 1)], Catalog(), print, shown=False).wants_progress
+    assert not PassWatch([Cell("c", 1)], Catalog(), print).wants_progress
 
 
-def test_the_bar_shows_tokens_of_all_cells_and_fits_80_columns(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    cells = [Cell("a", 1_000_000), Cell("b", 2_000_000)]
-    with PassWatch(cells, Catalog(), print, shown=True) as watch:
+def test_a_pass_is_a_phase_over_the_tokens_of_all_its_cells(shown):
+    cells = [Cell("a", 1_000_000), Cell("b", 2_000_000, "jumprelu l0 8 s1")]
+    with PassWatch(cells, Catalog(), print) as watch:
         watch.resumed(cells[0], 500_000)
         watch.advanced(1_000_000)
-        line = str(watch._bar)
-    assert "training 2 cells:  50%" in line
-    assert "1.50M/3.00M" in line
-    assert len(line) <= 80
-    capsys.readouterr()
+        watch.quality(cells[1], 0.3127, 8.04)
+        phase = shown().phase
+    assert phase.label == "training 2 cells"
+    assert phase.counts == "1.50M/3.00M tok"
+    assert phase.share == 0.5
+    assert phase.note == "jumprelu l0 8 s1: fvu 0.313 l0 8.0"
+
+
+def test_one_cell_is_called_by_its_name(shown):
+    with PassWatch([Cell("a", 100)], Catalog(), print) as watch:
+        watch.quality(Cell("a", 100), None, 4.0)
+        assert shown().phase.label == "training topk k4 s0"
+        assert shown().phase.note == "fvu - l0 4.0"

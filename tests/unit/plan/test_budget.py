@@ -106,7 +106,7 @@ def test_device_seconds_become_whole_batches(planner):
     assert sorted(calibration["seconds_per_step"].values()) == [0.064, 0.064, 0.128]
     assert plan.budget["share"] == 10.0
     assert plan.estimate.basis["source"] == "measured"
-    assert plan.estimate.training_s == pytest.approx(6 * 0.5 + 4 * 156 * 0.064 + 2 * 78 * 0.128, abs=1e-3)
+    assert plan.estimate.phases["training"] == pytest.approx(6 * 0.5 + 4 * 156 * 0.064 + 2 * 78 * 0.128, abs=1e-3)
 
 
 def test_a_pool_of_seconds_is_shared_without_rounding(planner):

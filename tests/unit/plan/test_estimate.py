@@ -66,14 +66,18 @@ def test_seconds_by_hand(planner):
     # sampled once; read as text, 7 s the first time; forwards of 1000 FLOPs at a microsecond each
     own = 7.0 + 400 * 0.0001 + 400 * 0.01 + 400 * 1000 * 1e-6
     assert predicted.data_s == pytest.approx(own)
-    assert predicted.training_s == pytest.approx(2 * (1.0 + 16 * 0.5 + 1000 * 0.001))
+    assert predicted.phases["training"] == pytest.approx(2 * (1.0 + 16 * 0.5 + 1000 * 0.001))
     held_out = (
         7.0 + 2.0 + 2 * (200 * 0.0001 + 200 * 1e-3 + 10 * 0.004)
     )  # two evaluation seeds, one of them from the cache
     side = 2 * (2 * 200 * 1e-3 + 200 * 0.01)
-    assert predicted.scoring_s == pytest.approx(held_out + side + 2 * 2 * 3.0 + 0.15, rel=1e-3)  # and a pair to match
-    total = predicted.data_s + predicted.training_s + predicted.scoring_s + predicted.other_s
-    assert predicted.seconds == pytest.approx(total, abs=0.01)
+    assert predicted.scoring_s == pytest.approx(
+        held_out + side + 2 * 2 * 3.0 + 2 * 0.1 + 0.15, rel=1e-3
+    )  # checkpoints, records, and a pair to match
+    assert predicted.seconds == pytest.approx(sum(predicted.phases.values()))
+    assert predicted.phases["sampling"] == pytest.approx(400 * 0.01)
+    assert predicted.phases["groups"] == pytest.approx(0.15, rel=1e-2)
+    assert all(predicted.phases[kind] > 0 for kind in ("planning", "loading", "held-out", "leaderboard"))
     assert predicted.basis == {"source": "measured", "cpu": "a processor", "threads": 2, "date": "2026-01-02", "device": "cpu"}  # fmt: skip
 
 
@@ -83,7 +87,7 @@ def test_hookpoints_share_a_forward_and_a_reading(planner):
     two = planner(entry, EVALUATION, header=TWO_HOOKS, rates=known).estimate
     assert two.data_s == one.data_s
     assert two.store_bytes == 2 * one.store_bytes
-    assert two.training_s == 2 * one.training_s
+    assert two.phases["training"] == 2 * one.phases["training"]
 
 
 def test_a_live_source_stores_nothing_and_reads_every_epoch(planner):
@@ -123,17 +127,17 @@ def test_controls_are_scored_as_their_neighbours_and_not_trained(planner):
     controls = planner(entry, EVALUATION + "controls: true\n", rates=known)
     n = sum(cell.control for cell in controls.cells)
     assert n == 4
-    assert controls.estimate.training_s == without.training_s
-    assert controls.estimate.scoring_s == pytest.approx(without.scoring_s + n * 3.0)
+    assert controls.estimate.phases["training"] == without.phases["training"]
+    assert controls.estimate.scoring_s == pytest.approx(without.scoring_s + n * 3.1)
 
 
 def test_assumed_seconds_grow_with_the_work(planner):
     small = planner(OWN, EVALUATION).estimate
     wide = planner(OWN.replace("64", "4096"), EVALUATION).estimate
-    assert wide.training_s > small.training_s
+    assert wide.phases["training"] > small.phases["training"]
     assert wide.scoring_s > small.scoring_s
-    assert planner(OWN, EVALUATION + "seeds: {init: [0, 1]}\n").estimate.training_s == pytest.approx(
-        2 * small.training_s
+    assert planner(OWN, EVALUATION + "seeds: {init: [0, 1]}\n").estimate.phases["training"] == pytest.approx(
+        2 * small.phases["training"]
     )
 
 
@@ -153,7 +157,7 @@ def test_what_could_not_be_measured_is_assumed(planner):
 
     plan = planner(OWN, EVALUATION, rates=nothing)
     bare = planner(OWN, EVALUATION)
-    assert plan.estimate.training_s == bare.estimate.training_s
+    assert plan.estimate.phases["training"] == bare.estimate.phases["training"]
     assert "reading was cut short." in plan.warnings
 
 

@@ -1,0 +1,274 @@
+"""The narrator: which phases are open, how far they are, and a thread that shows it while the work goes on.
+
+Working code only changes numbers; all drawing is done by the thread, some times a second, so that a hot loop pays next to nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from saebench.api.text import one_line, shown
+from saebench.narration.capture import captured
+from saebench.narration.faces import Face, face_of
+from saebench.narration.outlook import Outlook
+from saebench.narration.render import PhaseView, View
+from saebench.narration.state import StateFile
+
+BEAT_S = 0.2
+"""Between two looks of the thread at the numbers."""
+NAME_LIMIT = 200
+REMEMBERED = 10_000
+"""Lines of others that are known to have been said."""
+
+
+class Phase:
+    """A piece of work that is shown while it is open; a tqdm-like bar where its total is known.
+
+    Args:
+        narrator: Whose.
+        kind: `training`, `scoring`, ...: the prediction has seconds for each kind.
+        detail: What is worked on.
+        total, unit: How much there is to do, where that is known.
+        amount: How much it makes of all that the prediction knows of its kind.
+    """
+
+    def __init__(
+        self, narrator: Narrator, kind: str, detail: str, total: float | None, unit: str, amount: float | None
+    ) -> None:
+        self.kind, self.detail, self.total, self.unit, self.amount = kind, detail, total, unit, amount
+        self.n = 0.0
+        self.note = ""
+        self._narrator, self._before, self._began = narrator, 0.0, narrator.clock()
+        self.since = datetime.now(UTC)
+
+    def __enter__(self) -> Phase:
+        self._narrator.begin(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends it."""
+        self._narrator.end(self)
+
+    def update(self, n: float = 1) -> None:
+        """So much more is done."""
+        self.n += n
+
+    def resumed(self, n: float) -> None:
+        """So much was done by an earlier run: it does not count into the pace."""
+        self.n += n
+        self._before += n
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return self._narrator.clock() - self._began
+
+    def view(self) -> PhaseView:
+        """As it is shown."""
+        elapsed, made = self.elapsed, self.n - self._before
+        left = (self.total - self.n) * elapsed / made if self.total and made > 0 else None
+        left = max(0.0, left) if left is not None else None
+        return PhaseView(self.kind, self.detail, self.n, self.total, self.unit, elapsed, left, self.note)
+
+
+class Narrator:
+    """Phases, cells and lines of one command.
+
+    Args:
+        face: Where it is shown.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, face: Face | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock, self._face = clock, face or Face()
+        self._began = self._predicted_at = clock()
+        self._phases: list[Phase] = []
+        self._outlook: Outlook | None = None
+        self._title = ""
+        self._cells: tuple[int, int] | None = None
+        self._file: StateFile | None = None
+        self._once: set[str] = set()
+        self._lock = threading.RLock()  # a signal handler may speak while its own thread draws
+
+    # --- what the work tells ------------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Shows lines that stay, above the bars."""
+        with self._lock:
+            for line in shown(text).splitlines():
+                self._face.say(line)
+
+    def say_once(self, text: str) -> bool:
+        """The same, and never again; whether it was said now."""
+        with self._lock:
+            if text in self._once:
+                return False
+            if len(self._once) < REMEMBERED:
+                self._once.add(text)
+            self.say(text)
+            return True
+
+    def phase(
+        self, kind: str, detail: str = "", *, total: float | None = None, unit: str = "", amount: float | None = None
+    ) -> Phase:
+        """A phase, to be opened by `with`; see `Phase`."""
+        return Phase(self, kind, one_line(detail, NAME_LIMIT), total, unit, amount)
+
+    def expect(
+        self, title: str, seconds: Mapping[str, float], amounts: Mapping[str, float], cells: tuple[int, int]
+    ) -> None:
+        """From now on a run is shown: its predicted seconds by kind, and how many of its cells are done."""
+        with self._lock:
+            self._title, self._cells = one_line(title, NAME_LIMIT), cells
+            self._outlook, self._predicted_at = Outlook(seconds, amounts), self.clock()
+
+    def settle(self, kinds: Iterable[str], share: float = 1.0) -> None:
+        """So much of these kinds of phases is behind."""
+        with self._lock:
+            if self._outlook is not None:
+                self._outlook.settle(kinds, share)
+
+    def cell_ended(self, line: str) -> None:
+        """A cell has its record. Off a terminal that is a line."""
+        with self._lock:
+            if self._cells is not None:
+                self._cells = (self._cells[0] + 1, self._cells[1])
+            self._face.cell(one_line(line), self.view())
+
+    @contextmanager
+    def kept(self, path: Path) -> Iterator[None]:
+        """Keeps the state in a small file beside the work, for `saebench status`; gone at the end."""
+        with StateFile(path, self.clock) as self._file:
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._file = None
+
+    # --- phases -------------------------------------------------------------------------------------------------------
+
+    def begin(self, phase: Phase) -> None:
+        """Opens it."""
+        with self._lock:
+            self._phases.append(phase)
+            self._face.opened(self.view())
+
+    def end(self, phase: Phase) -> None:
+        """Closes it."""
+        with self._lock:
+            self._phases.remove(phase)
+            if self._outlook is not None:
+                self._outlook.ended(phase.kind, phase.amount, phase.elapsed)
+
+    # --- what is shown ------------------------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """All that is shown at this instant."""
+        share = left = None
+        now, inner = self.clock(), self._phases[-1].view() if self._phases else None
+        if self._outlook is not None:
+            running = {phase.kind: self._running(phase) for phase in self._phases}
+            share, left = self._outlook.read(sum(running.values()), now - self._predicted_at)
+        return View(self._title, self._cells, share, now - self._began, left, inner)
+
+    def _running(self, phase: Phase) -> float:
+        assert self._outlook is not None
+        share = min(1.0, phase.n / phase.total) if phase.total else None
+        return self._outlook.running(phase.kind, phase.amount, share, phase.elapsed)
+
+    def tick(self) -> None:
+        """Shows the state; the thread calls it some times a second."""
+        with self._lock:
+            view = self.view()
+            self._face.show(view)
+            if self._file is not None:
+                self._file.write(view, self._phases[-1].since if self._phases else None)
+
+    def close(self) -> None:
+        """Takes the bars away."""
+        with self._lock:
+            self._face.close()
+
+
+_current = Narrator()
+"""Of this process; without `narrated` one that shows nothing."""
+
+
+def current() -> Narrator:
+    """The narrator of the command that is at work."""
+    return _current
+
+
+def phase(kind: str, detail: str = "", **how: Any) -> Phase:
+    """A phase of the command that is at work; see `Narrator.phase`."""
+    return _current.phase(kind, detail, **how)
+
+
+def say(text: str) -> None:
+    """Lines for people on standard error, above the bars where there are any."""
+    if _active.is_set():
+        _current.say(text)
+    else:
+        sys.stderr.write(f"{shown(text)}\n")
+
+
+_active = threading.Event()
+
+
+@contextmanager
+def narrated(*, outputs: bool = True) -> Iterator[Narrator]:
+    """Shows what the block does, on standard error, until it ends; one inside of another changes nothing.
+
+    What libraries print, log or warn meanwhile becomes whole lines above the bars.
+
+    Args:
+        outputs: Whether standard output is led there too: so that what a plugin prints does not mix with what a command prints.
+    """
+    global _current
+    if _active.is_set():
+        yield _current
+        return
+    outer, narrator = _current, Narrator(face_of(sys.stderr, time.monotonic))
+    with ExitStack() as stack:
+        stack.callback(narrator.close)
+        stack.enter_context(captured(narrator, outputs=outputs))
+        stack.enter_context(_beating(narrator))
+        _current = narrator
+        _active.set()
+        try:
+            yield narrator
+        finally:
+            _active.clear()
+            _current = outer
+
+
+@contextmanager
+def _beating(narrator: Narrator) -> Iterator[None]:
+    """A thread that calls `tick`."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_S):
+            narrator.tick()
+
+    thread = threading.Thread(target=beat, name="saebench-narrator", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        with suppress(RuntimeError):
+            thread.join(timeout=2.0)
