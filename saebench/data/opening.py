@@ -61,7 +61,8 @@ class Opener:
         """
         spec = self.catalog.dataset(use.plugin).spec
         options: Any = parse_options(spec.options, use.options, lambda _key: "plan:", f"datasets.{use.name}")
-        return resolve(spec.open)(options, _Context(self, use, model, seed, length, meter))
+        with narration.phase("reading", use.name):
+            return resolve(spec.open)(options, _Context(self, use, model, seed, length, meter))
 
 
 class _Context:

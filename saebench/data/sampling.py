@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from saebench import narration
 from saebench.api.errors import SuiteError
 from saebench.data.hf import cache_argument, cache_of, cache_switch
 
@@ -79,15 +80,22 @@ def sample(
     if not (temperature > 0 and 0 < top_p <= 1):
         raise SuiteError(f"sampling needs temperature > 0 and 0 < top_p <= 1, got {temperature} and {top_p}.")
     parts = []
-    for start in range(0, n_sequences, SAMPLE_ROWS):
-        rows = min(SAMPLE_ROWS, n_sequences - start)
-        uniform = torch.rand(rows, max(0, length - 1), generator=generator, dtype=torch.float64)
-        parts.append(_sample_rows(lm, uniform, length, temperature, top_p, use_cache))
+    with narration.phase("sampling", lm.facts.id, total=n_sequences * (length - 1), unit="tok") as bar:
+        for start in range(0, n_sequences, SAMPLE_ROWS):
+            rows = min(SAMPLE_ROWS, n_sequences - start)
+            uniform = torch.rand(rows, max(0, length - 1), generator=generator, dtype=torch.float64)
+            parts.append(_sample_rows(lm, uniform, length, temperature, top_p, use_cache, bar))
     return torch.cat(parts) if parts else torch.empty(0, length, dtype=torch.long)
 
 
 def _sample_rows(
-    lm: LanguageModel, uniform: Tensor, length: int, temperature: float, top_p: float, use_cache: bool
+    lm: LanguageModel,
+    uniform: Tensor,
+    length: int,
+    temperature: float,
+    top_p: float,
+    use_cache: bool,
+    bar: narration.Phase,
 ) -> Tensor:
     rows = len(uniform)
     uniform = uniform.to(lm.device)
@@ -98,6 +106,7 @@ def _sample_rows(
     cache: Any = None
     with torch.no_grad():
         for position in range(1, length):
+            bar.update(rows)
             if cache is not None:
                 out = lm.model(input_ids=ids[:, position - 1 : position], **cache_argument(lm.model, cache))
             else:
@@ -111,5 +120,6 @@ def _sample_rows(
             if lm.eos_id is not None:
                 ended |= chosen == lm.eos_id
                 if bool(ended.all()):
+                    bar.update(rows * (length - 1 - position))
                     break
     return ids.cpu()

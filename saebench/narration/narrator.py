@@ -167,11 +167,12 @@ class Narrator:
             self._face.opened(self.view())
 
     def end(self, phase: Phase) -> None:
-        """Closes it."""
+        """Closes it, and what was opened within and not closed: a generator that nobody reads to its end closes late."""
         with self._lock:
-            self._phases.remove(phase)
-            if self._outlook is not None:
-                self._outlook.ended(phase.kind, phase.amount, phase.elapsed)
+            while phase in self._phases:
+                inner = self._phases.pop()
+                if self._outlook is not None:
+                    self._outlook.ended(inner.kind, inner.amount, inner.elapsed)
 
     # --- what is shown ------------------------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ class FaithfulSamples:
         if metered:
             self._counts[part] = counts
         number = fruitless = 0
-        with self._context.progress(n_tokens, f"sampling {part}") as bar:
+        with self._context.progress(n_tokens, part) as bar:
             while counts["tokens"] < n_tokens:
                 before = counts["sequences"]
                 for ids in self._chunk(part, number):
