@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from saebench import narration
 from saebench.api.overlaps import overlap
-from saebench.data.opening import Meter, progress_bar
+from saebench.data.opening import Meter
 
 if TYPE_CHECKING:
     from saebench.api.datasets import Document
@@ -32,7 +33,7 @@ class NearDuplicates:
         pair = (training.content, scored.store.facts["content"])
         if pair not in self._found:
             label = f"near-duplicates of '{scored.dataset.name}' in '{theirs.name}'"
-            with progress_bar(None, label, shown=self._sources.progress, unit="doc") as bar:
+            with narration.phase("reading", label, unit="doc") as bar:
                 found = overlap(
                     self._documents(theirs, "train", training.document_digests, scored, bar),
                     self._documents(scored.dataset, "held-out", scored.documents, scored, bar),
