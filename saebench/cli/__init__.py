@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 
 from saebench.cli.common import debug_wanted, fail, say, use_plain_streams
+from saebench.cli.signals import deaf, ending_in_order
 from saebench.version import __version__
 
 _COMMANDS = {
@@ -54,11 +55,16 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with the documented exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
     use_plain_streams()
+    with ending_in_order():
+        status = _status(list(sys.argv[1:] if arguments is None else arguments))
+    sys.exit(status)
+
+
+def _status(arguments: Sequence[str]) -> int:
     try:
         # not cli.main(): that would end a broken pipe with status 1, which means a bug here
-        with cli.make_context("saebench", arguments) as context:
+        with cli.make_context("saebench", list(arguments)) as context:
             status = cli.invoke(context)
     except click.exceptions.Exit as ended:
         status = ended.exit_code
@@ -71,9 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BaseException as error:
         if isinstance(error, SystemExit | GeneratorExit):
             raise
+        if isinstance(error, KeyboardInterrupt):
+            deaf()
         if debug_wanted(arguments):
             import traceback
 
             say("".join(traceback.format_exception(error)))
         status = fail(error)
-    sys.exit(status if isinstance(status, int) else 0)
+    return status if isinstance(status, int) else 0

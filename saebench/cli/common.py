@@ -15,6 +15,7 @@ from saebench import narration
 from saebench.api.errors import SaebenchError, describe, said
 from saebench.api.text import shown
 from saebench.artifacts.atomic import refuse
+from saebench.cli.signals import Ended
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -62,6 +63,9 @@ def say(text: str) -> None:
 
 def fail(error: BaseException) -> int:
     """Prints one clear line for the error and gives its exit status."""
+    if isinstance(error, Ended):
+        say(f"saebench: ended by {error}. Run the same command again to go on where it stopped.")
+        return 128 + error.number
     if isinstance(error, KeyboardInterrupt):
         say("saebench: interrupted. Run the same command again to go on where it stopped.")
         return 130

@@ -132,7 +132,13 @@ def test_a_killed_run_goes_on_with_equal_facts(finished: Path, suite: Path, tmp_
     assert diff(finished, folder) == []
 
 
-def test_interrupt_is_130_and_leaves_nothing_half_written(suite: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")],
+)
+def test_a_run_that_is_ended_leaves_nothing_half_written(
+    suite: Path, tmp_path: Path, number: int, status: int, words: str
+) -> None:
     folder = tmp_path / "interrupted"
     command = [sys.executable, "-m", "saebench", "run", str(suite), "--out", str(folder)]
     process = subprocess.Popen(
@@ -145,10 +151,10 @@ def test_interrupt_is_130_and_leaves_nothing_half_written(suite: Path, tmp_path:
     )
     while process.poll() is None and not list(folder.glob("records/**/*.json")):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate()
-    assert process.returncode == 130, stderr
-    assert "interrupted. Run the same command again" in stderr
+    assert process.returncode == status, stderr
+    assert f"{words}. Run the same command again" in stderr
     assert "Traceback" not in stderr
     assert not list(folder.rglob(".*.tmp"))
     for path in folder.glob("records/**/*.json"):

@@ -166,13 +166,13 @@ def _extract(paths: Sequence[Path]) -> list[tuple[int, list[str]]]:
     results: list[tuple[int, list[str]]] = [(0, [])] * len(paths)
     shares = [range(start, len(paths), _WORKERS) for start in range(_WORKERS)]
     with tempfile.TemporaryDirectory(prefix="saebench-docs-") as folder:
-        workers = []
-        for number, share in enumerate(shares):
-            asked, answered = Path(folder, f"{number}.txt"), Path(folder, f"{number}.jsonl")
-            asked.write_text("".join(f"{paths[index]}\n" for index in share), encoding="utf-8")
-            with asked.open("rb") as stdin, answered.open("wb") as stdout:
-                workers.append((subprocess.Popen(command, stdin=stdin, stdout=stdout), answered, share))
-        try:
+        workers: list[tuple[subprocess.Popen[bytes], Path, range]] = []
+        try:  # an interrupt leaves no worker behind
+            for number, share in enumerate(shares):
+                asked, answered = Path(folder, f"{number}.txt"), Path(folder, f"{number}.jsonl")
+                asked.write_text("".join(f"{paths[index]}\n" for index in share), encoding="utf-8")
+                with asked.open("rb") as stdin, answered.open("wb") as stdout:
+                    workers.append((subprocess.Popen(command, stdin=stdin, stdout=stdout), answered, share))
             for process, _, _ in workers:
                 if process.wait() != 0:
                     raise RuntimeError(f"docs: the docstring worker ended with status {process.returncode}")

@@ -1,0 +1,55 @@
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: in order, with what was finished kept, locks released, children gone."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asks the process to end.
+
+    Attributes:
+        number: Which.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Raises `Ended` where a signal asks to end. One that the parent switched off (`nohup`) stays off.
+
+    Only the main thread may ask for signals; elsewhere nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:
+            signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is _end:
+                signal.signal(number, handler)
+
+
+def deaf() -> None:
+    """From here to the end of the process no signal interrupts: everything is put away, a line and the status are left to say."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, *_ENDING):
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise Ended(number)
