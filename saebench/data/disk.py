@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from saebench.artifacts import read_sealed
 from saebench.data.manifests import MANIFEST, SEAL
 from saebench.data.precision import DTYPES
 
+_NAME = re.compile(r"[0-9a-f]{16}")
 INDEX_BYTES = 12
 """Token id, position and sequence of a row: int32 each."""
 GB = 1_000_000_000
@@ -71,9 +73,11 @@ def folder_bytes(folder: Path) -> int:
 
 
 def stored(folder: Path) -> list[Stored]:
-    """Finished stores below `folder`, least recently used first."""
+    """Finished stores below `folder`, least recently used first; nothing under a name that saebench does not give, or behind a link."""
     found = []
-    for manifest in folder.glob(f"[!.]*/{MANIFEST}"):  # a dot: not finished
+    for manifest in folder.glob(f"*/{MANIFEST}"):
+        if not _NAME.fullmatch(manifest.parent.name) or manifest.parent.is_symlink():
+            continue
         with suppress(OSError, SaebenchError):
             key = read_sealed(manifest, SEAL)["key"]
             found.append(Stored(manifest.parent, key, folder_bytes(manifest.parent), manifest.stat().st_mtime_ns))

@@ -29,7 +29,7 @@ def disk(monkeypatch):
 
 
 def shelve(root, name, n_bytes, *, used=0, **key):
-    folder = root / name
+    folder = root / (name * 16 if len(name) == 1 else name)
     folder.mkdir(parents=True)
     write_manifest(folder, {"name": name, **key}, {}, {})
     (folder / "x-00000.bin").write_bytes(b"0" * (n_bytes - (folder / "manifest.json").stat().st_size))
@@ -73,7 +73,7 @@ def test_the_disk_must_hold_all_that_is_missing(tmp_path, disk):
 
 
 def test_a_quota_is_checked_step_by_step(tmp_path, disk):
-    shelve(tmp_path, "old", 900)
+    shelve(tmp_path, "e", 900)
     apart = [[need("a", 500)], [need("b", 600)]]
     check_plan(tmp_path, apart, 1000 / GB)
     with pytest.raises(MachineError, match="store b, with the stores that are still needed beside it"):
@@ -89,19 +89,24 @@ def test_a_quota_is_checked_step_by_step(tmp_path, disk):
 def test_the_least_recently_used_make_room_first(tmp_path):
     for number, name in enumerate(("d", "b", "c", "a")):
         shelve(tmp_path, name, 1000, used=number)
-    shelve(tmp_path, ".half.tmp", 1000)
-    assert [store.folder.name for store in stored(tmp_path)] == ["d", "b", "c", "a"]
+    for name in (".half.tmp", "my-backup"):
+        shelve(tmp_path, name, 1000)
+    elsewhere = tmp_path.with_name(f"{tmp_path.name}-elsewhere")
+    shelve(elsewhere, "f", 1000)
+    (tmp_path / ("f" * 16)).symlink_to(elsewhere / ("f" * 16))
+    assert [store.folder.name[0] for store in stored(tmp_path)] == ["d", "b", "c", "a"]
 
     def keep(store):
-        return store.folder.name == "b"
+        return store.folder.name[0] == "b"
 
     assert make_room(tmp_path, 10**9, None, keep, "x") == []
-    assert make_room(tmp_path, 1000, 6000 / GB, keep, "x") == []
-    removed = make_room(tmp_path, 1500, 5000 / GB, keep, "x")
-    assert [path.name for path in removed] == ["d", "c"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".half.tmp", "a", "b"]
+    assert make_room(tmp_path, 1000, 7000 / GB, keep, "x") == []
+    removed = make_room(tmp_path, 1500, 6000 / GB, keep, "x")
+    assert [path.name[0] for path in removed] == ["d", "c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".half.tmp", "a" * 16, "b" * 16, "f" * 16, "my-backup"]
+    assert folder_bytes(elsewhere) == 1000
     with pytest.raises(MachineError, match=r"Raise `activations: quota_gb`"):
-        make_room(tmp_path, 3001, 5000 / GB, keep, "x")
+        make_room(tmp_path, 3001, 6000 / GB, keep, "x")
     assert len(stored(tmp_path)) == 2
 
 
