@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from saebench import narration
 from saebench.api.errors import MachineError, SuiteError
-from saebench.artifacts import RunFolder, iter_records, write_json
+from saebench.artifacts import RunFolder, iter_records, write_plan
 from saebench.execute import provenance
 from saebench.execute.determinism import run_numerics
 from saebench.execute.folder import Owner, check_folder, locked
 from saebench.execute.foresight import LONG_S, Foresight
+from saebench.execute.frozen import frozen_calibration
 
 if TYPE_CHECKING:
     import torch
 
+    from saebench.config import Suite
     from saebench.host import Catalog
     from saebench.pair.job import Comparison
     from saebench.plan.model import Cell, DatasetUse, Plan
@@ -57,15 +58,10 @@ def _measure(catalog: Catalog, device: str, say: Callable[[str], None], fresh: b
     return measured
 
 
-def _frozen(folder: Path, suite_digest: str) -> dict[str, Any] | None:
-    """The calibration in a folder's plan of the very same suite; None where there is none."""
-    try:
-        plan = json.loads(RunFolder(folder).plan.read_text("utf-8"))
-        same = plan["suite_digest"] == suite_digest
-        found = plan["budget"].get("calibration") if same else None
-        return found if isinstance(found, dict) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+def _frozen(folder: Path, suite: Suite) -> dict[str, Any] | None:
+    """The calibration that an earlier run of the very same suite made there; None where there is none."""
+    seconds = suite.config.budget.primary == "device_seconds"
+    return frozen_calibration(RunFolder(folder), suite.digest) if seconds else None
 
 
 def plan_suite(
@@ -115,7 +111,7 @@ def plan_suite(
             facts=facts,
             rates=estimated_with,
             calibrate=rates,
-            calibration=None if fresh else _frozen(folder, loaded.digest),
+            calibration=None if fresh else _frozen(folder, loaded),
             memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
         )
 
@@ -216,7 +212,7 @@ def run_suite(
             catalog,
             facts=facts,
             calibrate=measure,
-            calibration=None if fresh else _frozen(folder, loaded.digest),
+            calibration=None if fresh else _frozen(folder, loaded),
             memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
         )
     cells = _wanted(plan, only)
@@ -232,8 +228,8 @@ def run_suite(
         with narrator.phase("planning", str(suite)):
             foresight = Foresight(plan, run, catalog, facts, device, measure)
         plan = foresight.plan
-        if not foresight.is_written():
-            write_json(run.plan, plan.to_json())
+        if not foresight.is_written(say):
+            write_plan(run, plan.to_json())
         for line in catalog.observe("saebench_plan_ready", plan=plan.to_json()):
             say(line)
         cohorts = len({cell.cohort for cell in cells})

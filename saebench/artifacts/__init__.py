@@ -24,6 +24,7 @@ from saebench.artifacts.checkpoints import (
     save_checkpoint,
 )
 from saebench.artifacts.layout import RunFolder, cache_folder
+from saebench.artifacts.plans import read_plan, write_plan
 from saebench.artifacts.proof import check_seal, digest_of, opened, prove, read_json, read_sealed, sealed
 from saebench.artifacts.records import (
     RECORD_SCHEMA_VERSION,
@@ -59,6 +60,7 @@ __all__ = [
     "read_checkpoint",
     "read_json",
     "read_meta",
+    "read_plan",
     "read_record",
     "read_sealed",
     "records_of",
@@ -70,6 +72,7 @@ __all__ = [
     "standing",
     "write_bytes",
     "write_json",
+    "write_plan",
     "write_record",
     "write_text",
 ]  # fmt: skip

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saebench.api.errors import MachineError
-from saebench.artifacts import RunFolder, canonical_json
+from saebench.artifacts import RunFolder, digest
+from saebench.execute.frozen import written_plan
 from saebench.execute.standing import Standing
 
 if TYPE_CHECKING:
@@ -51,15 +51,12 @@ class Foresight:
             self._rates = measure(plan.cells, plan.datasets)
             self.plan = replace(plan, estimate=self._estimate(plan.cells))
 
-    def is_written(self) -> bool:
+    def is_written(self, say: Callable[[str], None]) -> bool:
         """True when the folder's plan is this one; its estimate, made before any work, stays."""
-        try:
-            written = json.loads(self.run.plan.read_text("utf-8"))
-            return canonical_json({**written, "estimate": None}) == canonical_json(
-                {**self.plan.to_json(), "estimate": None}
-            )
-        except (OSError, ValueError, TypeError):
-            return False
+        written = written_plan(self.run, say)
+        return written is not None and digest(written | {"estimate": None}) == digest(
+            self.plan.to_json() | {"estimate": None}
+        )
 
     def lines(self, cells: Sequence[Cell], retry_failed: bool) -> Iterator[str]:
         """What to say before these cells run; nothing where all are done.

@@ -177,8 +177,10 @@ def cell_record(
         "sae_facts": outcome.sae_facts,
         "deterministic": outcome.deterministic,
     }
+    calibration = plan.budget.get("calibration")
     measured = {
         **environment,
+        **({} if calibration is None else {"calibration": calibration}),  # should plan.json be lost
         "metrics": outcome.measured_metrics,
         "times": outcome.times,
         "spent_s": {part: outcome.spent_s.get(part) for part in _PARTS},

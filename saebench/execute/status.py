@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saebench.api.errors import Damaged, SuiteError, describe
-from saebench.artifacts import RunFolder, read_record, standing
+from saebench.artifacts import RunFolder, read_plan, read_record, standing
 from saebench.execute.lock import is_running
 
 
@@ -80,12 +79,12 @@ def read_status(root: Path) -> RunStatus:
         SuiteError: The folder holds no plan.
     """
     run = RunFolder(root)
-    if not run.plan.is_file():
+    if not os.path.lexists(run.plan):
         raise SuiteError(
             f"{root}: no plan.json here, so this is no run folder. Give the folder that `saebench run --out` wrote (default runs/<suite>)."
         )
     try:
-        plan = json.loads(run.plan.read_text("utf-8"))
+        plan = read_plan(run)
         cells = tuple(_cell(run, cell) for cell in plan["cells"])
     except (ValueError, KeyError, TypeError) as error:
         raise SuiteError(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from saebench.api import hookimpl
-from saebench.artifacts import iter_records
+from saebench.artifacts import RunFolder, iter_records, read_plan, write_plan
 from saebench.config import load_suite
 from saebench.data import LanguageModel, ModelBook
 from saebench.execute import probe_data, probe_sources
@@ -141,14 +141,19 @@ def test_device_seconds_are_frozen_in_the_plan(material: Path, tmp_path: Path) -
     said: list[str] = []
     first = run_suite(path, out=tmp_path / "run", only="topk", say=said.append)
     assert set(first.statuses.values()) == {"ok"}
-    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    run = RunFolder(tmp_path / "run")
+    plan = read_plan(run)
     calibration = plan["budget"]["calibration"]
+    # a lost plan costs nothing: any record knows the calibration
+    for lost in ("", "{}", None):
+        run.plan.unlink() if lost is None else run.plan.write_text(lost)
+        assert plan_suite(path, out=run.root).budget["calibration"] == calibration
     assert {"cpu", "threads", "device", "date"} <= calibration.keys()
     for cell in plan["cells"]:
         assert cell["tokens"] % cell["train"]["batch"] == 0
     # were the machine half as fast, the plan would stand; a fresh one is calibrated anew
     calibration["seconds_per_step"] = {key: 2 * value for key, value in calibration["seconds_per_step"].items()}
-    (tmp_path / "run" / "plan.json").write_text(json.dumps(plan))
+    write_plan(run, plan)
     frozen = plan_suite(path, out=tmp_path / "run")
     assert frozen.budget["calibration"] == calibration
     tokens = {(cell["entry"], cell["point"]): cell["tokens"] for cell in plan["cells"]}

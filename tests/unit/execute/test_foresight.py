@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from saebench.api.errors import MachineError
-from saebench.artifacts import RunFolder, write_json, write_record
+from saebench.artifacts import RunFolder, read_plan, write_plan, write_record
 from saebench.config import load_suite
 from saebench.data import ModelBook
 from saebench.execute import foresight
@@ -111,10 +111,16 @@ def test_too_little_memory_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch
 
 def test_the_first_estimate_stays(bench: Bench) -> None:
     sight = bench.foresee()
-    assert not sight.is_written()
-    write_json(bench.run.plan, {**sight.plan.to_json(), "estimate": {"seconds": random.random()}})
-    assert sight.is_written()
-    data = json.loads(bench.run.plan.read_text())
-    write_json(bench.run.plan, {**data, "cells": data["cells"][:1]})
-    assert not sight.is_written()
+    said: list[str] = []
+    assert not sight.is_written(said.append)
+    write_plan(bench.run, {**sight.plan.to_json(), "estimate": {"seconds": random.random()}})
+    assert sight.is_written(said.append)
+    data = read_plan(bench.run)
+    write_plan(bench.run, {**data, "cells": data["cells"][:1]})
+    assert not sight.is_written(said.append)
+    assert said == []
+    bench.run.plan.write_text(json.dumps(data))
+    assert not sight.is_written(said.append)
+    (line,) = said
+    assert line.startswith(f"{bench.run.plan}: damaged (") and line.endswith("It is written again")
     assert foresight.LONG_S > 0
