@@ -72,8 +72,8 @@ MATERIAL = {
 }
 """What products are made of: proven where it is read."""
 TOKENS = {
-    "manifest": Kind("activations/*/manifest.json"),
-    "documents": Kind("activations/*/documents.txt"),
+    "tokens' manifest": Kind("activations/*/manifest.json"),
+    "tokens' documents": Kind("activations/*/documents.txt"),
     "windows": Kind("activations/*/windows.bin"),
     "counts": Kind("activations/*/counts.bin"),
 }
