@@ -82,14 +82,15 @@ class Passes:
             code = self._code(cohort)
             if cohort.model is not None and cohort.activations.source == "live":
                 continue
-            store = self._sources.whole(partial(self._find, cohort, code, code in read))
+            folder = self._sources.run.activations(code)
+            store = self._sources.whole(folder, partial(self._find, folder, cohort, code in read))
             if store is not None:
                 sources.setdefault(code, self._from_store(cohort, store))
         return sources
 
-    def _find(self, cohort: CohortWanted, code: str, rows: bool) -> ActivationStore | None:
-        if (known := self._stores.pop(code, None)) is None:
-            return ActivationStore.open(self._sources.run.activations(code), self._training_key(cohort), rows=rows)
+    def _find(self, folder: Path, cohort: CohortWanted, rows: bool, checked: bool) -> ActivationStore | None:
+        if (known := self._stores.pop(self._code(cohort), None)) is None:
+            return ActivationStore.open(folder, self._training_key(cohort), checked=checked, rows=rows)
         if rows:
             known.prove_rows()
         return known
@@ -158,7 +159,7 @@ class Passes:
         use = cohort.dataset
         key = self._training_key(cohort, tokens_alone=True)
         folder = self._sources.run.activations(digest(key))
-        store = self._sources.whole(partial(TokenStore.open, folder, key))
+        store = self._sources.whole(folder, lambda checked: TokenStore.open(folder, key, checked=checked))
         if store is None:
             meter = Meter()
             windows = self._sources.windows(use, model, "train", cohort.tokens, cohort.data_seed, meter)
@@ -167,7 +168,7 @@ class Passes:
                 lambda: {"dataset": use.name, "token_policy": self._sources.policy(use, model), "data_cost": meter.to_json()},
                 label=use.name,
             )  # fmt: skip
-            store = TokenStore.open(folder, key)
+            store = TokenStore.open(folder, key, checked=True)
             assert store is not None
         return store
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +121,9 @@ class ScoredTokens(Scored):
         enough = max(
             n_rows, self.sizes["loss_tokens"] * (self.model.context + 3) // self.model.context + self.model.context
         )
-        if (store := self.sources.whole(partial(ActivationStore.open, folder, key))) is None:
+        if (
+            store := self.sources.whole(folder, lambda checked: ActivationStore.open(folder, key, checked=checked))
+        ) is None:
             windows = self.sources.windows(self.dataset, self.model, "held-out", enough, self.seed, Meter(), self.part)
             with narration.phase("held-out", f"{self.dataset.name}: text"):
                 ids = torch.stack(list(windows))
@@ -183,7 +184,7 @@ class ScoredTokens(Scored):
         code = digest(key)
         if code not in self._stores:
             folder = self.sources.run.activations(code)
-            store = self.sources.whole(partial(ActivationStore.open, folder, key))
+            store = self.sources.whole(folder, lambda checked: ActivationStore.open(folder, key, checked=checked))
             if store is None:
                 make = self._random_windows if name == "random-tokens" else self._sampled_windows
                 d = self.lm.facts.hookpoint(self.model.hookpoint).d

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,7 +42,7 @@ class ScoredVectors(Scored):
         vectors = sources.open(dataset, seed=seed)
         self.dictionary = vectors.dictionary
         n_rows = self.n_rows
-        if (store := sources.whole(partial(ActivationStore.open, folder, key))) is None:
+        if (store := sources.whole(folder, lambda checked: ActivationStore.open(folder, key, checked=checked))) is None:
             with (
                 narration.phase("held-out", dataset.name),
                 ActivationStore.building(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saebench import narration
 from saebench.api.errors import Damaged, SuiteError
-from saebench.artifacts import digest, machine_errors
+from saebench.artifacts import digest, machine_errors, remove
 from saebench.data.evaluation import EvaluationSource
 from saebench.data.language_model import LanguageModel
 from saebench.data.near import NearDuplicates
@@ -23,9 +23,10 @@ from saebench.data.parts import ASK, Part, part_of
 from saebench.data.passes import Passes
 from saebench.data.scored import Scored, ScoredTokens
 from saebench.data.scored_vectors import ScoredVectors
+from saebench.data.store import ActivationStore
 from saebench.data.tokens import pack, sequence_digest, shuffled, token_policy, tokenised
 from saebench.data.wants import CohortWanted, DatasetWanted, EvaluationWanted, ModelWanted
-from saebench.data.windows import Windows
+from saebench.data.windows import TokenStore, Windows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from saebench.data.training import TrainingSource
     from saebench.host import Catalog
 
-Store = TypeVar("Store")
+Store = TypeVar("Store", "ActivationStore", "TokenStore")
 DATA_VERSION = 1
 """Goes up whenever equal suites can give other tokens or activations: it stands in the key of every store."""
 
@@ -68,6 +69,7 @@ class Sources:
         self._scored: dict[str, Scored] = {}
         self._passes = Passes(self)
         self._near = NearDuplicates(self)
+        self._proven: set[Path] = set()
 
     def model(self, use: ModelWanted) -> LanguageModel:
         """The language model, loaded once.
@@ -89,13 +91,21 @@ class Sources:
         """A dataset without a language model, as its plugin opens it."""
         return self._opener.open(use, model=None, seed=seed, length=0, meter=meter or Meter())
 
-    def whole(self, find: Callable[[], Store | None]) -> Store | None:
-        """The store that `find` opens; None where it has to be filled, since there is none or it is damaged."""
+    def whole(self, folder: Path, find: Callable[[bool], Store | None]) -> Store | None:
+        """The store that an earlier run left in `folder`; None where it has to be filled, since there is none or it is damaged.
+
+        `find(checked)` opens it; `checked` where this run has proven all of it already.
+        """
         try:
-            return find()
+            store = find(folder in self._proven)
         except Damaged as error:
             self.say(f"{error.found}. The store is filled again")
+            self._proven.discard(folder)
+            remove(folder)  # its room may be needed for that
             return None
+        if store is not None and store.proven:
+            self._proven.add(folder)
+        return store
 
     def release(self) -> None:
         """Lets models, sources and cached evaluation go. Finished stores stay on disk, one half built beside training does not."""

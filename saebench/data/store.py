@@ -135,6 +135,7 @@ class ActivationStore:
         facts: What its builder wrote down.
         vectors: Digest of all values as stored.
         mean: `[d]` float32 mean of the vectors, summed in float64.
+        proven: Its rows are those that were written.
     """
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -149,7 +150,7 @@ class ActivationStore:
         self._manifest = manifest
         self._rows: list[int] = manifest["shards"]
         self._starts = torch.tensor([0, *self._rows]).cumsum(0)
-        self._proven = False
+        self.proven = False
         self._extras: dict[str, Tensor] | None = None
 
     @classmethod
@@ -172,7 +173,7 @@ class ActivationStore:
         if manifest is None:
             return None
         store = cls(folder, manifest)
-        store._proven = checked
+        store.proven = checked
         if not checked:
             prove_files(folder, manifest, [name for name in manifest["files"] if not name.endswith(".bin")])
             if rows:
@@ -185,10 +186,10 @@ class ActivationStore:
         Raises:
             Damaged, MachineError: As `open`.
         """
-        if not self._proven:
+        if not self.proven:
             names = [shard_name(name, number) for number in range(len(self._rows)) for name in self.columns]
             prove_files(self.folder, self._manifest, names)
-            self._proven = True
+            self.proven = True
 
     @cached_property
     def _shards(self) -> list[dict[str, Tensor]]:

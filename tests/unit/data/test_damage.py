@@ -9,6 +9,8 @@ import pytest
 import torch
 from data_toys import Cohort, Evaluation, How, Use, sources
 
+from saebench.data import ActivationStore, manifests
+
 
 def flip(path):
     data = bytearray(path.read_bytes())
@@ -106,3 +108,32 @@ def test_rows_that_nobody_will_read_cost_no_check_and_no_store(tmp_path, model):
     shutil.rmtree(store)
     (facts,) = sources(tmp_path, say=said.append).training_pass([cohort], [False])
     assert (facts.content, facts.n_tokens, store.exists()) == (source.content, source.n_tokens, False)
+
+
+def test_what_a_run_has_proven_is_not_read_again_when_models_take_turns(tmp_path, model, monkeypatch):
+    cohort, proven = Cohort(Use("toy"), model), []
+    sources(tmp_path).training(cohort)
+    sources(tmp_path).evaluation(Use("toy"), model, Evaluation(), 0, training=None)
+    monkeypatch.setattr(manifests, "prove", lambda path, _sha256: proven.append(path))
+    room = sources(tmp_path)
+    for _ in range(2):
+        room.training(cohort)
+        room.evaluation(Use("toy"), model, Evaluation(), 0, training=None)
+        room.release()
+    assert len(proven) == len(set(proven)) > 0
+
+
+def test_a_damaged_store_makes_room_before_it_is_filled_again(tmp_path, model, monkeypatch):
+    cohort = Cohort(Use("toy"), model)
+    sources(tmp_path).training(cohort)
+    ((store,), _) = stores(tmp_path)
+    flip(store / "x-00000.bin")
+    building, there = ActivationStore.building, []
+
+    def seen(*arguments, **options):
+        there.append(store.exists())
+        return building(*arguments, **options)
+
+    monkeypatch.setattr(ActivationStore, "building", seen)
+    sources(tmp_path).training(cohort)
+    assert there == [False]
