@@ -6,16 +6,16 @@ from collections.abc import Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from saebench import narration
 from saebench.api.errors import SuiteError
 from saebench.artifacts import digest
 from saebench.data.disk import Need, Stored, check_plan, make_room, row_bytes, stored, window_bytes
+from saebench.data.forward import forward_rows
 from saebench.data.live import LivePass, LiveRows
 from saebench.data.opening import Meter
+from saebench.data.precision import rounding, rounding_remark
 from saebench.data.rows import StoreRows
-from saebench.data.scored_vectors import VECTOR_ROWS
+from saebench.data.scored_vectors import VECTOR_ROWS, demand_finite
 from saebench.data.store import ActivationStore
 from saebench.data.training import SourceFacts, TrainingSource
 from saebench.data.windows import TokenStore
@@ -24,6 +24,7 @@ from saebench.data.writing import StoreOrder
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from saebench.data.language_model import LanguageModel
     from saebench.data.shuffle import RowProvider
     from saebench.data.sources import Sources
     from saebench.data.wants import CohortWanted, ModelWanted
@@ -110,6 +111,8 @@ class Passes:
             hookpoint = cohort.model.hookpoint
             by_hook[hookpoint] = cohort
             facts[hookpoint] = tokens.facts | {"forward_flops_per_token": lm.facts.forward_flops_per_token(hookpoint)}
+        for hookpoint, lost in self._rounding(lm, tokens, list(by_hook), first.dtype).items():
+            facts[hookpoint] |= {"rounding": lost}
         orders = {
             hookpoint: StoreOrder(
                 self._sources.run.activations(self._code(cohort)),
@@ -137,9 +140,21 @@ class Passes:
             for hookpoint, cohort in by_hook.items()
         }
 
+    @staticmethod
+    def _rounding(
+        lm: LanguageModel, tokens: TokenStore, hookpoints: list[str], dtype: str
+    ) -> dict[str, dict[str, Any] | None]:
+        """What the storage precision loses at each hookpoint, from the rows of the first forward."""
+        if dtype == "float32":
+            return dict.fromkeys(hookpoints)
+        windows = tokens.windows(0, min(tokens.n_windows, lm.rows_per_forward(tokens.length)))
+        return {name: rounding(x, dtype) for name, x in forward_rows(lm, hookpoints, windows, 0).x.items()}
+
     def _source(
         self, cohort: CohortWanted, rows: RowProvider, facts: SourceFacts, documents: frozenset[str]
     ) -> TrainingSource:
+        if remark := rounding_remark(facts.rounding, _what(cohort)):
+            self._sources.say(f"warning: {remark}")
         return TrainingSource(
             rows, facts, documents, shuffle=cohort.shuffle, prefetch=self._prefetch(cohort), device=self._sources.device
         )
@@ -182,11 +197,10 @@ class Passes:
             ) as writer,
             narration.phase("activations", use.name, total=cohort.tokens, unit="tok") as bar,
         ):
+            lost: dict[str, Any] | None = None
             for batch in vectors.batches("train", cohort.tokens, VECTOR_ROWS, cohort.data_seed):
-                if not bool(torch.isfinite(batch.x).all()):
-                    raise SuiteError(
-                        f"dataset '{use.name}' (plugin {use.plugin}) gave a vector that is not finite. Clean it first."
-                    )
+                demand_finite(batch, use, "train", writer.n_rows)
+                lost = rounding(batch.x, cohort.dtype) if not writer.n_rows else lost
                 writer.add(batch)
                 bar.update(batch.n_tokens)
             if not writer.n_rows:
@@ -200,6 +214,7 @@ class Passes:
                 "token_policy": None,
                 "data_cost": meter.to_json(),
                 "forward_flops_per_token": 0,
+                "rounding": lost,
             }
         store = ActivationStore.open(folder, key, checked=True)
         assert store is not None

@@ -18,11 +18,25 @@ from saebench.data.scored import Scored
 from saebench.data.store import ActivationStore
 
 if TYPE_CHECKING:
+    from saebench.api.splits import Split
     from saebench.data.sources import Sources
     from saebench.data.wants import DatasetWanted
 
 VECTOR_ROWS = 4096
 """Rows asked of an activation dataset at a time."""
+
+
+def demand_finite(batch: ActivationBatch, dataset: DatasetWanted, split: Split, first: int) -> None:
+    """Refuses values that are no numbers.
+
+    Raises:
+        SuiteError: With the number of the vector in the order that the plugin gives them in.
+    """
+    finite = torch.isfinite(batch.x).all(1)
+    if not bool(finite.all()):
+        raise SuiteError(
+            f"dataset '{dataset.name}' (plugin {dataset.plugin}): {split} vector {first + int((~finite).nonzero()[0])} is not finite. Mend the data first."
+        )
 
 
 class ScoredVectors(Scored):
@@ -56,13 +70,18 @@ class ScoredVectors(Scored):
             ):
                 truths: list[SparseCodes] = []
                 for batch in self._batches(vectors, writer.documents):
+                    demand_finite(batch, dataset, "held-out", writer.n_rows)
                     writer.add(batch)
                     if batch.truth is not None:
                         truths.append(batch.truth)
-                if part is not None and writer.n_rows == 0:
+                if writer.n_rows == 0:
+                    what, other = (
+                        ("held-out part", "")
+                        if part is None
+                        else (f"{part} part (of what is held out)", ", or leave `tune` out of the suite")
+                    )
                     raise SuiteError(
-                        f"dataset '{dataset.name}' (plugin {dataset.plugin}): its {part} part (of what is held out) is empty. "
-                        "Give it more vectors, or leave `tune` out of the suite."
+                        f"dataset '{dataset.name}' (plugin {dataset.plugin}): its {what} is empty. Give it more vectors{other}."
                     )
                 writer.extras = _joined(truths)
                 content = writer.content()

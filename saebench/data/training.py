@@ -25,6 +25,7 @@ class SourceFacts:
         token_policy: How tokens were made and which are left out; None without a model.
         data_cost: What making the data cost (`{"tokens", "flops"}`), the activations' forward not included.
         forward_flops_per_token: Of the forward to the hookpoint; 0 without a model.
+        rounding: What the storage precision loses (`precision.rounding`); None for float32.
     """
 
     dataset: str
@@ -33,6 +34,7 @@ class SourceFacts:
     token_policy: Mapping[str, Any] | None
     data_cost: Mapping[str, int]
     forward_flops_per_token: int
+    rounding: Mapping[str, Any] | None
 
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> SourceFacts:
@@ -46,7 +48,7 @@ class TrainingSource:
     Attributes:
         d_in: Width.
         n_tokens: Distinct tokens (vectors); a longer training repeats them, freshly shuffled each epoch.
-        dataset, content, manifest, token_policy, data_cost, forward_flops_per_token: See `SourceFacts`.
+        dataset, content, manifest, token_policy, data_cost, forward_flops_per_token, rounding: See `SourceFacts`.
         document_digests: Digests of the documents (or generated sequences) in it.
     """
 
@@ -69,6 +71,7 @@ class TrainingSource:
         self.token_policy = dict(facts.token_policy) if facts.token_policy is not None else None
         self.data_cost: dict[str, int] = dict(facts.data_cost)
         self.forward_flops_per_token = facts.forward_flops_per_token
+        self.rounding = dict(facts.rounding) if facts.rounding is not None else None
         self.document_digests = documents
 
     def init_sample(self, n: int) -> Tensor:

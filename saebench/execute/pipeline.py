@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from saebench import narration
 from saebench.api.errors import CellError, Diverged, MachineError, SaebenchError, contained, recorded
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from saebench.host import Catalog
 
 GB = 1_000_000_000
+
+T = TypeVar("T")
 
 
 class Pipeline:
@@ -184,10 +186,15 @@ class Pipeline:
 
         ready: list[Cell] = []
         for cell in cells:
-            if (parent := self._missing_parent(cell)) is None:
-                ready.append(cell)
-            else:
+            if (parent := self._missing_parent(cell)) is not None:
                 self._write(cell, CellOutcome("skipped", {"type": "CellError", "message": parent}))
+                continue
+            # what it will be scored on is opened first: data that cannot be used ends a cell before its training, not after
+            outcome = self._caught(lambda: self._held_out(cell, sources[cell.cell_id]))  # noqa: B023
+            if isinstance(outcome, CellOutcome):
+                self._write(cell, outcome)
+            else:
+                ready.append(cell)
         if not ready:
             return
         parents = {cell.parent: self.run.checkpoint(cell.parent) for cell in ready if cell.parent is not None}
@@ -223,21 +230,26 @@ class Pipeline:
             started, errors = provenance.now(), self.catalog.observe("saebench_cell_started", cell=asdict(cell))
         else:
             started, errors = watch.began[cell.cell_id], watch.errors[cell.cell_id]
+        with self._narrator.phase("scoring", cell.label, amount=1):
+            outcome = self._caught(lambda: self._scored(cell, source, data_s))
+        outcome.observer_errors += errors
+        self._write(cell, outcome, started)
+
+    def _caught(self, make: Callable[[], T]) -> T | CellOutcome:
+        """What `make` gives; the outcome of the cell that it is for, where it raises. What the machine refuses is raised."""
         try:
-            with contained(), self._narrator.phase("scoring", cell.label, amount=1):
-                outcome = self._scored(cell, source, data_s)
+            with contained():
+                return make()
         except MachineError:
             raise
         except SaebenchError as error:
-            outcome = CellOutcome(error.status if isinstance(error, CellError) else "failed", recorded(error))
+            return CellOutcome(error.status if isinstance(error, CellError) else "failed", recorded(error))
         except Exception as error:
             if refusal := refuse(error):
                 raise refusal from error
             if self.debug:
                 raise
-            outcome = CellOutcome("failed", recorded(error))
-        outcome.observer_errors += errors
-        self._write(cell, outcome, started)
+            return CellOutcome("failed", recorded(error))
 
     def _scored(self, cell: Cell, source: TrainingSource, data_s: float) -> CellOutcome:
         from saebench.host.build import load_sae
@@ -249,8 +261,7 @@ class Pipeline:
         outcome = trained_outcome(cell, source, trained, data_s)
         sae = load_sae(folder, self.catalog).to(self.device)
         facts = trained.training_facts(outcome.spent["data"]["tokens"])
-        validation = self._evaluation(cell, source, cell.evaluation_datasets[:1], "validation") if cell.tune else ()
-        held_out = self._evaluation(cell, source, cell.evaluation_datasets)
+        held_out, validation = self._held_out(cell, source)
         try:
             scored = score_cell(cell, sae, held_out, self.catalog, facts, validation=validation)
         except Diverged as error:  # the record keeps what is known of its training, and no score
@@ -281,6 +292,13 @@ class Pipeline:
             f"its parent {parent.label} has no checkpoint (status {self.standing.status(parent) or 'not run'}). "
             "Mend the parent, then run with --retry-failed."
         )
+
+    def _held_out(
+        self, cell: Cell, source: TrainingSource
+    ) -> tuple[list[tuple[Any, int, EvaluationSource]], list[tuple[Any, int, EvaluationSource]]]:
+        """What a cell is scored on, and what a search goes by."""
+        validation = self._evaluation(cell, source, cell.evaluation_datasets[:1], "validation") if cell.tune else []
+        return self._evaluation(cell, source, cell.evaluation_datasets), validation
 
     def _evaluation(
         self, cell: Cell, source: TrainingSource, uses: Sequence[DatasetUse], part: Part | None = None

@@ -98,6 +98,7 @@ def trained_outcome(cell: Cell, source: TrainingSource, trained: TrainOutcome, d
             "manifest": source.manifest,
             "n_tokens": source.n_tokens,
             "epochs": trained.epochs,
+            "rounding": source.rounding,
         },
         token_policy=source.token_policy,
         training=None if cell.control else trained.training(),

@@ -8,9 +8,10 @@ from itertools import islice
 
 import pytest
 import torch
-from data_toys import Cohort, Evaluation, Use, sources
+from data_toys import Cohort, Evaluation, How, ToyVectors, Use, sources
 
 from saebench.api import SuiteError
+from saebench.data import precision
 from saebench.data.language_model import LanguageModel
 from saebench.data.losses import LossSet
 from saebench.data.opening import Meter
@@ -256,6 +257,37 @@ def test_vectors_with_known_truth(tmp_path):
     assert source.sequence(0) is None
     again = sources(tmp_path).evaluation(use, None, Evaluation(), 0, training=training)
     assert again.content == source.content
+
+
+@pytest.mark.parametrize("split", ["train", "held-out"])
+def test_a_vector_that_is_not_finite_is_refused_by_its_number(split, tmp_path, monkeypatch):
+    plain = ToyVectors.batches
+
+    def damaged(self, part, n_tokens, batch, seed):
+        for number, made in enumerate(plain(self, part, n_tokens, 100, seed)):
+            if part == split and number == 1:
+                made.x[7, 2] = float("inf")
+            yield made
+
+    monkeypatch.setattr(ToyVectors, "batches", damaged)
+    use, room = Use("truth", "synthetic"), sources(tmp_path)
+    with pytest.raises(SuiteError, match=f"{split} vector 107 is not finite"):
+        training = room.training(Cohort(use, None, tokens=500))
+        room.evaluation(use, None, Evaluation(), 0, training=training)
+
+
+def test_what_a_storage_precision_loses_is_recorded_and_said(tmp_path, model, monkeypatch):
+    said = []
+    for source in ("store", "live"):
+        for _ in range(2):  # built, then found
+            room = sources(tmp_path, say=said.append)
+            found = room.training(Cohort(Use("toy"), model, dtype="float16", activations=How(source=source))).rounding
+            assert (found["dtype"], found["under_range"] < 0.01) == ("float16", True)
+    assert not said
+    monkeypatch.setattr(precision, "UNDER_RANGE", -1.0)
+    sources(tmp_path, say=said.append).training(Cohort(Use("toy"), model, dtype="float16"))
+    assert "as float16 they lose" in said[0]
+    assert sources(tmp_path).training(Cohort(Use("toy"), model)).rounding is None
 
 
 def test_half_precision_stores_come_back_as_float32(tmp_path, model):

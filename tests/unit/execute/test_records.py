@@ -48,7 +48,7 @@ def test_what_training_left_in_the_record_s_words(control):
         trajectory_s=[0.1], peak_memory_bytes=10, peak_memory_scope="here", numerics={"deterministic": False},
     )  # fmt: skip
     source = SimpleNamespace(
-        content="c", manifest={}, n_tokens=2, token_policy=None, data_cost={"tokens": 8, "flops": 0}
+        content="c", manifest={}, n_tokens=2, token_policy=None, rounding=None, data_cost={"tokens": 8, "flops": 0}
     )
     of = SimpleNamespace(control=control, parent="p", model=None)
     outcome = records.trained_outcome(of, source, trained, 11.0)
