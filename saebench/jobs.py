@@ -37,11 +37,13 @@ class RunResult:
     statuses: dict[str, str]
     table: str
     failed_groups: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    """Entries that were left out, each with file, line and reason."""
 
     @property
     def exit_status(self) -> int:
-        """0 when all cells are ok and no group failed, else 4 (the records say why)."""
-        ok = all(status == "ok" for status in self.statuses.values()) and not self.failed_groups
+        """0 when all cells are ok, no group failed and no entry was refused, else 4 (records and plan.json say why)."""
+        ok = all(status == "ok" for status in self.statuses.values()) and not self.failed_groups and not self.refused
         return 0 if ok else CELLS_FAILED
 
 
@@ -218,6 +220,9 @@ def run_suite(
     cells = _wanted(plan, only)
     for warning in plan.warnings:
         say(f"warning: {warning}")
+    refused = tuple(refused.reason for refused in plan.refused if only is None)
+    for reason in refused:
+        say(f"refused: {reason}")
     with (
         locked(folder, fresh=fresh, force=force_folder) as (run, moved),
         narrator.kept(run.progress),
@@ -245,7 +250,7 @@ def run_suite(
             for line in catalog.observe("saebench_leaderboard_written", folder=run.leaderboard):
                 say(line)
             table = summary([run.root])
-    return RunResult(folder, run.leaderboard, statuses, table, tuple(pipeline.failed_groups))
+    return RunResult(folder, run.leaderboard, statuses, table, tuple(pipeline.failed_groups), refused)
 
 
 def _wanted(plan: Plan, only: str | None) -> list[Cell]:
@@ -253,6 +258,8 @@ def _wanted(plan: Plan, only: str | None) -> list[Cell]:
     if only is None:
         return list(plan.cells)
     entries = sorted({cell.entry for cell in plan.cells})
+    if only not in entries and (refused := [refused.reason for refused in plan.refused if refused.entry == only]):
+        raise SuiteError("\n".join(refused))
     if only not in entries:
         raise SuiteError(f"--only {only}: the suite has no such entry. Entries are: {', '.join(entries)}.")
     by_id = {cell.cell_id: cell for cell in plan.cells}

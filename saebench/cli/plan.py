@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from saebench.api.errors import SuiteError
 from saebench.cli.common import Named, common, emit, say
 
 
@@ -31,7 +32,7 @@ def command(
     out: Path | None,
     plugins: tuple[Path, ...],
     debug: bool,
-) -> None:
+) -> int:
     """Show cells, cohorts, order, shares and predicted cost; train nothing.
 
     Where a run takes more than about five minutes, seconds are predicted
@@ -43,3 +44,6 @@ def command(
 
     plan = plan_suite(suite, out=out, device=device, measure=measure, fresh=fresh, plugins=plugins, say=say)
     emit(json.dumps(plan.to_json(), indent=2, sort_keys=True) if as_json else print_plan(plan))
+    for refused in plan.refused:
+        say(f"refused: {refused.reason}")
+    return SuiteError.exit_status if plan.refused else 0

@@ -59,5 +59,7 @@ def command(
                 debug=debug,
             )
     emit(result.table)
+    for reason in result.refused:
+        say(f"refused: {reason}")
     emit(f"leaderboard: {result.leaderboard / 'index.html'}")
     return result.exit_status

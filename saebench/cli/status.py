@@ -39,6 +39,8 @@ def command(folder: Path, as_json: bool, plugins: tuple[Path, ...], debug: bool)
     for cell in status.cells:
         if cell.error:
             emit(f"{cell.entry} {cell.point} s{cell.init_seed} {cell.state}: {cell.error}")
+    for reason in status.refused:
+        emit(f"refused: {reason}")
     counts = ", ".join(
         f"{count} {'done' if state == 'ok' else state}" for state, count in sorted(status.counts().items())
     )

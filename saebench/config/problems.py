@@ -96,8 +96,11 @@ class Problems:
             else:
                 self.add(path, text)
 
+    def lines(self) -> list[str]:
+        """All of them; after `MOST_LINES` how many more there are."""
+        return [*self._lines, *([f"... and {self._more:,} more problems."] if self._more else [])]
+
     def stop(self) -> None:
         """Raises `SuiteError` when there is any problem."""
         if self._lines:
-            more = [f"... and {self._more:,} more problems."] if self._more else []
-            raise SuiteError("\n".join([*self._lines, *more]))
+            raise SuiteError("\n".join(self.lines()))

@@ -85,7 +85,7 @@ class _Context:
         """The language model of the cohort."""
         if self._model is None:
             raise SuiteError(
-                f"dataset '{self._use.name}' (plugin {self._use.plugin}) needs a language model, but this entry has none. Add one under `models`."
+                f"dataset '{self._use.name}' (plugin {self._use.plugin}) asks for a language model and does not say so. Set `uses_model=True` in its DatasetSpec."
             )
         return self._model()
 

@@ -88,8 +88,11 @@ class Sources:
         return self._models[use.digest]
 
     def open(self, use: DatasetWanted, *, seed: int, meter: Meter | None = None) -> Any:
-        """A dataset without a language model, as its plugin opens it."""
-        return self._opener.open(use, model=None, seed=seed, length=0, meter=meter or Meter())
+        """A dataset of vectors, as its plugin opens it."""
+        maker = use.model
+        model = (lambda: self.model(maker)) if maker is not None else None
+        length = maker.context if maker is not None else 0
+        return self._opener.open(use, model=model, seed=seed, length=length, meter=meter or Meter())
 
     def whole(self, folder: Path, find: Callable[[bool], Store | None]) -> Store | None:
         """The store that an earlier run left in `folder`; None where it has to be filled, since there is none or it is damaged.

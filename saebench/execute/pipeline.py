@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from saebench import narration
-from saebench.api.errors import CellError, Diverged, MachineError, SaebenchError, contained, recorded
+from saebench.api.errors import CellError, Damaged, Diverged, MachineError, SaebenchError, contained, recorded
 from saebench.artifacts import RunFolder, refuse, save_arrays, write_record
 from saebench.execute import provenance
 from saebench.execute.groups import GroupRunner
@@ -74,6 +74,7 @@ class Pipeline:
         self.kept: dict[str, str] = {}
         self.changed: set[str] = set()
         self.failed_groups: list[str] = []
+        self._without_data: list[tuple[Cell, Exception]] = []
         self.threads = provenance.n_threads()
         self.memory_gb: float | None = plan.budget.get("memory_gb")
         if self.memory_gb and device.startswith("cuda"):
@@ -95,6 +96,7 @@ class Pipeline:
             tried |= left
             # a second look finds nothing to do, unless a cell ended otherwise than before and a group or a child now needs more
             left = self._to_do(cells, retry_failed) - tried
+        self._tell_without_data(cells)
         statuses = self._statuses(cells)
         self._narrator.settle(CELL_PHASES)
         for group in self._groups(cells):
@@ -107,6 +109,18 @@ class Pipeline:
                         self.failed_groups.append(group.name)
                         self.say(f"group {group.entry} {group.point}: failed: {failed['message']}")
         return statuses
+
+    def _tell_without_data(self, cells: Sequence[Cell]) -> None:
+        """Records of the cells whose data could not be had. Where that is all of them the suite itself is refused, and nothing recorded.
+
+        Raises:
+            SuiteError, PluginError: Of the first of them.
+        """
+        nothing_done = all(self.standing.status(cell) in (None, "skipped") for cell in cells)
+        for cell, error in self._without_data:
+            if nothing_done and isinstance(error, SaebenchError):
+                raise error
+            self._write(cell, CellOutcome("failed", recorded(error)))
 
     def _announce(self, cells: Sequence[Cell], left: Collection[str]) -> None:
         tokens = sum(cell.tokens for cell in cells if cell.cell_id in left)
@@ -161,15 +175,14 @@ class Pipeline:
             with contained():
                 opened = self.sources.training_pass(cohorts, reads)
             found = dict(zip((cohort.key for cohort in cohorts), opened, strict=True))
-        except SaebenchError:
-            raise  # bad input or a full disk: nothing of this run can be right, say so at once
+        except (MachineError, Damaged):
+            raise
         except Exception as error:
             if refusal := refuse(error):
                 raise refusal from error
-            if self.debug:
+            if self.debug and not isinstance(error, SaebenchError):
                 raise
-            for cell in cells:  # a dataset plugin's bug: its cells fail, the others go on
-                self._write(cell, CellOutcome("failed", recorded(error)))
+            self._without_data += [(cell, error) for cell in cells]  # the others go on
             return
         data_s = time.perf_counter() - started
         sources = {cell.cell_id: found[cohort.key] for cohort in cohorts for cell in todo[cohort.key]}

@@ -10,7 +10,7 @@ from saebench.api.errors import SuiteError
 from saebench.artifacts import read_record
 from saebench.artifacts.canonical import digest
 from saebench.plan.groups import member_label
-from saebench.plan.model import Cell, Group, Plan
+from saebench.plan.model import Cell, DatasetUse, Group, Plan
 from saebench.plan.rates import arm_key
 
 if TYPE_CHECKING:
@@ -140,6 +140,13 @@ def budget_facts(cell: Cell, plan: Plan) -> dict[str, Any]:
     return facts | {"calibration": {**machine, "seconds_per_step": calibration["seconds_per_step"][arm_key(cell)]}}
 
 
+def _dataset_facts(use: DatasetUse) -> dict[str, Any]:
+    """Of the model that makes its vectors, where there is one, the digest."""
+    facts = asdict(use)
+    model = facts.pop("model")
+    return facts if model is None else {**facts, "model": model["digest"]}
+
+
 _PARTS = ("train", "data", "parent", "forward", "scoring")
 
 
@@ -152,7 +159,7 @@ def cell_record(
         environment: `host`, `versions`, `threads`, `started`, `finished`: measured, part of no id.
     """
     dataset = {
-        **asdict(cell.dataset),
+        **_dataset_facts(cell.dataset),
         "content": None,
         "manifest": {},
         "epochs": None,

@@ -32,6 +32,8 @@ class RunStatus:
     suite: str
     running: bool
     cells: tuple[CellStatus, ...]
+    refused: tuple[str, ...] = ()
+    """Why entries were left out of the plan."""
 
     def counts(self) -> dict[str, int]:
         """Cells by state."""
@@ -86,8 +88,9 @@ def read_status(root: Path) -> RunStatus:
     try:
         plan = read_plan(run)
         cells = tuple(_cell(run, cell) for cell in plan["cells"])
+        refused = tuple(str(refused["reason"]) for refused in plan.get("refused", ()))
     except (ValueError, KeyError, TypeError) as error:
         raise SuiteError(
             f"{run.plan}: not readable as a plan ({describe(error)}). Run the suite again to write it anew."
         ) from error
-    return RunStatus(plan["suite"], is_running(root), cells)
+    return RunStatus(plan["suite"], is_running(root), cells, refused)

@@ -16,7 +16,7 @@ from saebench.config.near import hint
 from saebench.host import Catalog, Offer
 from saebench.plan.facts import ModelFacts
 from saebench.plan.guard import ask
-from saebench.plan.model import DatasetUse
+from saebench.plan.model import DatasetUse, ModelUse
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,7 @@ class DatasetBook:
         self._plans: dict[str, DatasetPlan] = {}
         self._facts: dict[str, Mapping[str, Any]] = {}
         self._findings: dict[str, Findings] = {}
+        self._maker: ModelUse | None = None
         self._uses: dict[tuple[str, str | None, int | None], DatasetUse] = {}
         for name, config in suite.config.datasets.items():
             self._read(name, config.plugin, config.options, catalog)
@@ -68,6 +69,23 @@ class DatasetBook:
     def get(self, name: str) -> DatasetPlan | None:
         """The dataset, or None where its options have problems."""
         return self._plans.get(name)
+
+    def make_with(self, model: ModelUse) -> None:
+        """Names the language model that makes datasets of vectors which need one."""
+        self._maker = model
+
+    def lacks_model(self, name: str) -> str | None:
+        """Why a dataset of vectors that needs a language model has none; None for all others."""
+        plan = self._plans[name]
+        if plan.on_model or not plan.offer.spec.uses_model or self._maker is not None:
+            return None
+        n = len(self._suite.config.models)
+        found = (
+            "the suite has none. Add one under `models`"
+            if n == 0
+            else f"the suite has {n}, and nothing says which. Keep one"
+        )
+        return f"{name!r} (plugin {plan.offer.spec.name}) needs a language model to make its vectors, but {found}."
 
     def bases(self, name: str) -> tuple[str, ...]:
         """Names of the datasets that it reads."""
@@ -101,6 +119,7 @@ class DatasetBook:
         plan = self._plans[name]
         spec = plan.offer.spec
         on_model = model is not None and (spec.uses_model or spec.kind == "generated")
+        maker = self._maker if spec.uses_model and not plan.on_model else None
         key = (name, model.digest if model is not None else None, context)
         if key in self._uses:
             return self._uses[key]
@@ -113,8 +132,12 @@ class DatasetBook:
             "options": options,
             "recipe": self._facts[name],
             "bases": [self.use(base, model, context).recipe for base in self.bases(name)],
-            "model": model.digest if on_model and model is not None else None,
-            "context": context if on_model and spec.kind == "generated" else None,
+            "model": maker.digest if maker is not None else model.digest if on_model and model is not None else None,
+            "context": maker.context
+            if maker is not None
+            else context
+            if on_model and spec.kind == "generated"
+            else None,
             "tokens": POLICIES.get(spec.kind) if model is not None else None,
         }
         try:
@@ -123,7 +146,7 @@ class DatasetBook:
             raise PluginError(
                 f"dataset plugin '{spec.name}' of {plan.offer.distribution}: options and recipe must be plain JSON ({error})."
             ) from error
-        use = DatasetUse(name, spec.name, spec.version, spec.kind, options, code)
+        use = DatasetUse(name, spec.name, spec.version, spec.kind, options, code, maker)
         self._uses[key] = use
         return use
 

@@ -15,18 +15,24 @@ from saebench.host import Catalog, Offer
 from saebench.plan.arms import Arm, Draft, field_names, make_arm
 from saebench.plan.datasets import DatasetBook, DatasetPlan
 from saebench.plan.labels import candidate_label, fitted, point_label
+from saebench.plan.refusals import Refusals
 from saebench.plan.sites import SiteUse, dataset_site
 from saebench.plan.tuning import Search, Trials, config_values, read_tune
 
 
 def expand(
-    suite: Suite, catalog: Catalog, book: DatasetBook, sites: Sequence[SiteUse], problems: Problems
+    suite: Suite,
+    catalog: Catalog,
+    book: DatasetBook,
+    sites: Sequence[SiteUse],
+    problems: Problems,
+    refusals: Refusals,
 ) -> list[Arm]:
-    """All arms of the suite's entries in an order in which parents come first; every problem is added."""
+    """All arms of the suite's entries in an order in which parents come first; every problem and refusal is added."""
     arms: dict[str, list[Arm]] = {}
     for index in parents_first(suite.config.entries):
         entry = suite.config.entries[index]
-        arms[entry.name] = list(_entry_arms(index, entry, suite, catalog, book, sites, arms, problems))
+        arms[entry.name] = list(_entry_arms(index, entry, suite, catalog, book, sites, arms, problems, refusals))
     return [arm for entry_arms in arms.values() for arm in entry_arms]
 
 
@@ -55,6 +61,7 @@ def _entry_arms(
     sites: Sequence[SiteUse],
     known: Mapping[str, Sequence[Arm]],
     problems: Problems,
+    refusals: Refusals,
 ) -> Iterator[Arm]:
     path: Path = ("entries", index)
     try:
@@ -65,7 +72,7 @@ def _entry_arms(
     except PluginError as error:
         raise PluginError(f"{suite.where(*path, 'architecture')} entries[{index}].architecture: {error}") from error
     dataset = book.get(entry.dataset)
-    if dataset is None or not _parent_allowed(path, entry, offer.spec, known, problems):
+    if dataset is None or not _parent_allowed(path, entry, offer.spec, known, problems, refusals):
         return
 
     trials = read_tune(path, entry, offer.spec, catalog, problems)
@@ -76,7 +83,7 @@ def _entry_arms(
         block = "sweep" if key in entry.sweep else "tune" if entry.tune and key in entry.tune.grid else "config"
         return (*path, block, key) if key else (*path, "config")
 
-    here = _sites_of(path, dataset, suite, sites, problems)
+    here = _sites_of(path, entry, dataset, suite, sites, book, refusals)
     if not here and entry.init_from is None:
         # the hookpoints have problems of their own; names and types of this config can be told all the same
         for own, tuned in _points(entry, trials):
@@ -88,7 +95,7 @@ def _entry_arms(
             except SuiteError as error:
                 problems.take(error)
     for site in here:
-        for parent in _parents(path, entry, site, known, problems):
+        for parent in _parents(path, entry, site, known, problems, refusals):
             if parent is not None and parent.base is not None:
                 problems.add(
                     (*path, "init_from"),
@@ -128,7 +135,12 @@ def _points(entry: EntryConfig, trials: Trials | None) -> Iterator[tuple[dict[st
 
 
 def _parent_allowed(
-    path: Path, entry: EntryConfig, spec: ArchitectureSpec, known: Mapping[str, Sequence[Arm]], problems: Problems
+    path: Path,
+    entry: EntryConfig,
+    spec: ArchitectureSpec,
+    known: Mapping[str, Sequence[Arm]],
+    problems: Problems,
+    refusals: Refusals,
 ) -> bool:
     if entry.init_from is None:
         if spec.parent == "required" or spec.wraps:
@@ -147,37 +159,63 @@ def _parent_allowed(
             "`keep` is not available in this version of saebench. Start from a parent of the same d_sae.",
         )
         return False
-    return bool(known.get(entry.init_from.entry))  # a parent without arms has problems of its own, told already
+    parent = entry.init_from.entry
+    if not known.get(parent) and parent in refusals:
+        refusals.orphan(entry.name, (*path, "init_from"), parent)
+    return bool(known.get(parent))  # a parent without arms has problems of its own, told already
 
 
 def _sites_of(
-    path: Path, dataset: DatasetPlan, suite: Suite, sites: Sequence[SiteUse], problems: Problems
+    path: Path,
+    entry: EntryConfig,
+    dataset: DatasetPlan,
+    suite: Suite,
+    sites: Sequence[SiteUse],
+    book: DatasetBook,
+    refusals: Refusals,
 ) -> Sequence[SiteUse]:
+    """Where the entry reads; places where its data cannot be had are refused."""
+    at = (*path, "dataset")
     if not dataset.on_model:
+        if (reason := book.lacks_model(dataset.name)) is not None:
+            refusals.add(entry.name, at, reason)
+            return []
         return [dataset_site(dataset)]
     if not suite.config.models:
-        problems.add(
-            (*path, "dataset"),
+        refusals.add(
+            entry.name,
+            at,
             f"{dataset.name!r} is {dataset.kind} and needs a language model, but the suite has none. Add `models:`.",
         )
-    if dataset.kind == "generated":
-        for site in sites:
-            if site.facts is not None and not site.facts.causal and site.model is not None:
-                problems.add(
-                    (*path, "dataset"),
-                    f"{dataset.name!r} samples the model, but {site.model.id} is no causal language model. Use a text dataset.",
-                )
-    return sites
+    here = []
+    for site in sites:
+        if dataset.kind == "generated" and site.model is not None and site.facts is not None and not site.facts.causal:
+            refusals.add(
+                entry.name,
+                at,
+                f"{dataset.name!r} samples the model, but {site.model.id} is no causal language model. Use a text dataset.",
+            )
+        else:
+            here.append(site)
+    return here
 
 
 def _parents(
-    path: Path, entry: EntryConfig, site: SiteUse, known: Mapping[str, Sequence[Arm]], problems: Problems
+    path: Path,
+    entry: EntryConfig,
+    site: SiteUse,
+    known: Mapping[str, Sequence[Arm]],
+    problems: Problems,
+    refusals: Refusals,
 ) -> Sequence[Arm | None]:
     """The parent's arms at this site, narrowed by `at`; `[None]` for an entry that starts fresh."""
     if entry.init_from is None:
         return [None]
     name, at = entry.init_from.entry, entry.init_from.at
     here = [arm for arm in known[name] if _same_place(arm.site, site)]
+    if not here and name in refusals:
+        refusals.orphan(entry.name, (*path, "init_from"), name)
+        return []
     if not here:
         problems.add(
             (*path, "init_from"),

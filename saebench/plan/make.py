@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from saebench.api.splits import Split
+from saebench.api.errors import SuiteError
 from saebench.config import Problems, Suite
 from saebench.config.near import hint
 from saebench.host import Catalog
@@ -24,7 +24,8 @@ from saebench.plan.groups import form_groups
 from saebench.plan.metrics import MetricChoice, choose_metrics
 from saebench.plan.model import ActivationUse, Cell, DatasetUse, Plan
 from saebench.plan.rates import Measure, Rates
-from saebench.plan.sites import model_sites
+from saebench.plan.refusals import Refusals
+from saebench.plan.sites import lone_model, model_sites
 
 
 def make_plan(
@@ -51,27 +52,33 @@ def make_plan(
         memory_limit_bytes: What cells that are trained together may take here, for the estimate.
 
     Raises:
-        SuiteError: Everything wrong with the suite, one line a problem.
+        SuiteError: Everything wrong with the suite, one line a problem; or no entry is left whose data can be had. A refused
+            entry beside others that can run stands in the plan's `refused`.
         PluginError: A needed plugin is broken.
     """
     problems = Problems(suite.where)
     book = DatasetBook(suite, catalog, problems)
     sites = model_sites(suite, facts, problems)
     metrics = choose_metrics(suite, catalog, problems)
-    arms = expand(suite, catalog, book, sites, problems)
-    datasets = _evaluation_datasets(suite, book, problems)
+    refusals = Refusals(suite.where)
+    if (lone := lone_model(suite, facts)) is not None:
+        book.make_with(lone)
+    arms = expand(suite, catalog, book, sites, problems, refusals)
+    datasets = _evaluation_datasets(suite, book, problems, refusals)
     evaluation = {arm: datasets if arm.site.model is not None else (arm.dataset.name,) for arm in arms}
     measured: Rates | None = None
     calibrating: Calibration | None = None
     if suite.config.budget.primary == "device_seconds":
-        problems.stop()  # nothing is measured for a suite that cannot be planned
+        refusals.stop(problems)  # nothing is measured for a suite that cannot be planned
+        arms = refusals.usable(arms, evaluation, book)
         probes = _probes(suite, book, metrics, arms, evaluation)
         calibrating = resumed(calibration, probes) if calibration is not None else None
         if calibrating is None and calibrate is not None:
             measured = calibrate(list(probes.values()), _datasets(book, list(probes.items())))
             calibrating = calibrated(measured, probes)
     shares = share_out(suite, arms, book, problems, calibrating)
-    problems.stop()
+    refusals.stop(problems)
+    arms = refusals.usable(arms, evaluation, book)
 
     tokens = dict(shares.tokens)
     warnings = list(shares.warnings)
@@ -82,8 +89,6 @@ def make_plan(
         evaluation |= {control: evaluation[reference] for control, reference in controls}
         arms = [*arms, *(control for control, _ in controls)]
     made = CellMaker(suite, book, metrics, problems).make(arms, tokens, evaluation)
-    problems.stop()
-    _refuse_empty(book, made, problems)
     problems.stop()
     cells, cohorts = order_cells([cell for _, cell in made], _activations(suite))
     groups = form_groups(cells, metrics)
@@ -106,6 +111,7 @@ def make_plan(
         estimate=estimator.estimate(cells, cohorts, groups, memory_limit_bytes=memory_limit_bytes),
         warnings=tuple(warnings),
         datasets=used,
+        refused=refusals.listed(),
     )
     if only is None:
         return plan
@@ -132,7 +138,7 @@ def _probes(
     return cells
 
 
-def _evaluation_datasets(suite: Suite, book: DatasetBook, problems: Problems) -> tuple[str, ...]:
+def _evaluation_datasets(suite: Suite, book: DatasetBook, problems: Problems, refusals: Refusals) -> tuple[str, ...]:
     """Datasets that cells on a language model are scored on; cells on activations are scored on their own."""
     named = suite.config.evaluation.datasets
     on_model = any(model.hookpoints for model in suite.config.models)
@@ -141,7 +147,7 @@ def _evaluation_datasets(suite: Suite, book: DatasetBook, problems: Problems) ->
             (
                 entry.dataset
                 for entry in suite.config.entries
-                if (plan := book.get(entry.dataset)) is not None and plan.on_model
+                if entry.name not in refusals and (plan := book.get(entry.dataset)) is not None and plan.on_model
             ),
             None,
         )
@@ -174,17 +180,6 @@ def _datasets(book: DatasetBook, made: Sequence[tuple[Arm, Cell]]) -> dict[str, 
         for name in (cell.dataset.name, *cell.evaluation.datasets):
             add(name, arm)
     return uses
-
-
-def _refuse_empty(book: DatasetBook, made: Sequence[tuple[Arm, Cell]], problems: Problems) -> None:
-    """A cell needs documents or vectors to train on and others to be scored on."""
-    needed: dict[tuple[str, Split], None] = {}
-    for _, cell in made:
-        needed |= {(cell.dataset.name, "train"): None}
-        needed |= {(name, "held-out"): None for name in cell.evaluation.datasets}
-    for name, split in needed:
-        if (reason := book.empty(name, split)) is not None:
-            problems.add(("datasets", name), reason)
 
 
 def _short_evaluation(book: DatasetBook, made: Sequence[tuple[Arm, Cell]]) -> list[str]:
@@ -222,6 +217,8 @@ def _narrowed(plan: Plan, only: str, suite: Suite) -> Plan:
     """The plan with the cells of one entry and all they start from."""
     names = list(dict.fromkeys(cell.entry for cell in plan.cells))
     if only not in names:
+        if refused := [refused.reason for refused in plan.refused if refused.entry == only]:
+            raise SuiteError("\n".join(refused))
         suite_error = Problems(suite.where)
         suite_error.line(f"--only {only}: no entry of this name. {hint(only, names)}")
         suite_error.stop()

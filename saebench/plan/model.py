@@ -57,6 +57,8 @@ class DatasetUse:
         plugin, version, kind: Of the spec.
         options: With defaults filled in, JSON-ready.
         recipe: Recipe digest, known before anything is built.
+        model: The language model that makes its vectors, of a dataset of vectors that needs one. None for all others: text is read
+            through the model of the cell.
     """
 
     name: str
@@ -65,6 +67,7 @@ class DatasetUse:
     kind: str
     options: Mapping[str, Any]
     recipe: str
+    model: ModelUse | None = None
 
 
 @dataclass(frozen=True)
@@ -302,6 +305,14 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """An entry (or what it has at one place) that is left out because its data cannot be had. `reason` names file and line."""
+
+    entry: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """The suite, expanded. `cells` in an order in which every parent comes before its children."""
 
@@ -317,6 +328,8 @@ class Plan:
     schema_version: int = PLAN_SCHEMA_VERSION
     datasets: Mapping[str, DatasetUse] = field(default_factory=dict)
     """Every dataset of the suite by name: a dataset plugin may ask for another one."""
+    refused: tuple[Refused, ...] = ()
+    """What has no cells in it, and why."""
 
     def cell(self, cell_id: str) -> Cell:
         """The cell with this id."""

@@ -73,6 +73,18 @@ def model_sites(suite: Suite, source: ModelFactsSource, problems: Problems) -> l
     return sites
 
 
+def lone_model(suite: Suite, source: ModelFactsSource) -> ModelUse | None:
+    """The suite's one language model, whatever is read from it; None where there are none or several, or it cannot be used."""
+    if len(suite.config.models) != 1:
+        return None
+    (model,) = suite.config.models
+    try:
+        digest = source.model(model.id, model.revision).digest
+    except SuiteError:
+        return None  # told by `model_sites`
+    return ModelUse(model.id, model.revision, digest, "", "", model.context)
+
+
 def dataset_site(dataset: DatasetPlan) -> SiteUse:
     """The site of an activations or synthetic dataset: the dataset itself."""
     return SiteUse(dataset.site(), None, None, ("dataset", dataset.name))

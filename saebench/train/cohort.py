@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from saebench.api import CellError, SaebenchError
-from saebench.api.errors import contained
+from saebench.api import CellError, MachineError
+from saebench.api.errors import Damaged, contained
 from saebench.artifacts import has_checkpoint
 from saebench.host import Catalog
 from saebench.plan.model import Cell
@@ -207,16 +207,17 @@ def _ended(run: CellRun, tokens: int) -> None:
 
 
 def _everybody_s(read: Callable[[], object], runs: Sequence[CellRun]) -> bool:
-    """Reads from a feed. An unknown error of a dataset plugin fails the cells that read it; False then.
+    """Reads from a feed. Data that cannot be had fails the cells that read it; False then.
 
     Raises:
-        SaebenchError: Damaged or unusable data, a full disk: nothing of this run can be right.
+        MachineError: The machine refuses.
+        Damaged: A file of ours is damaged.
     """
     try:
         with contained():
             read()
         return True
-    except SaebenchError:
+    except (MachineError, Damaged):
         raise
     except Exception as error:
         for run in runs:

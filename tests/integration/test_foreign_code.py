@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from saebench.api import SuiteError
 from saebench.artifacts import iter_groups, iter_records
 
 PLUGIN = """
@@ -15,7 +17,7 @@ import os, sys
 from dataclasses import dataclass
 import torch
 from saebench.api import (
-    ActivationBatch, ArchitectureSpec, CellMetricSpec, Cost, DatasetSpec, MetricInfo, Site, SparseCodes, hookimpl,
+    ActivationBatch, CellMetricSpec, DatasetSpec, MetricInfo, Site, SuiteError, hookimpl,
 )
 
 LEAVES = os.environ.get("LEAVES", "")
@@ -37,6 +39,10 @@ class Vectors:
     def __init__(self, options, context):
         leave("open")
         self.d_in = options.d
+        if LEAVES == "unusable":
+            raise SuiteError("the vectors are of another year.")
+        if LEAVES == "model":
+            context.model
     def n_tokens(self, split):
         return None
     def batches(self, split, n_tokens, batch, seed):
@@ -154,6 +160,61 @@ def test_a_metric_or_an_observer_that_calls_sys_exit_hurts_no_cell(
             hooks = ("saebench_cell_started", "saebench_train_progress")
             assert errors == [f"file rude_observer.py:rude_observer: {hook} raised {left}" for hook in hooks]
     assert sum(line.endswith(left) for line in said) == 4 * (place == "observer")  # plan, two cells, leaderboard
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("unusable", "the vectors are of another year."),
+        ("model", "asks for a language model and does not say so. Set `uses_model=True` in its DatasetSpec."),
+    ],
+)
+def test_data_that_cannot_be_had_fails_its_own_cells(
+    place: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, records = run(tmp_path, place, monkeypatch, [])
+    assert result.exit_status == 4
+    assert records["theirs"]["facts"]["status"] == "failed"
+    assert records["theirs"]["facts"]["error"]["message"].endswith(message)
+    assert records["ours"]["facts"]["status"] == "ok"
+
+
+def test_where_no_cell_has_data_the_suite_is_refused_and_nothing_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = "\n".join(line for line in SUITE.splitlines() if "ours" not in line)
+    monkeypatch.setitem(globals(), "SUITE", alone)
+    with pytest.raises(SuiteError, match="the vectors are of another year"):
+        run(tmp_path, "unusable", monkeypatch, [])
+    assert not list(iter_records(tmp_path / "run"))
+
+
+def test_a_refused_entry_is_named_and_the_other_is_finished(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from saebench.cli import cli
+    from saebench.execute.status import read_status
+    from saebench.jobs import run_suite
+
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"story number {n}" for n in range(50)))
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        SUITE.replace("plugin: rude-vectors", f"plugin: local, path: {text}").replace("[fvu, rude]", "[fvu]")
+    )
+    reason = "'theirs' is text and needs a language model, but the suite has none. Add `models:`."
+    planned = CliRunner().invoke(cli, ["plan", str(suite), "--json"], standalone_mode=False)
+    assert planned.return_value == 2
+    assert [refused["entry"] for refused in json.loads(planned.stdout)["refused"]] == ["theirs"]
+    assert f"{suite}:8 entries[0].dataset: {reason}" in planned.stderr
+
+    said: list[str] = []
+    result = run_suite(suite, out=tmp_path / "run", say=said.append)
+    assert result.exit_status == 4
+    assert set(result.statuses.values()) == {"ok"}
+    assert [line for line in said if line.startswith("refused: ") and line.endswith(reason)]
+    assert read_status(tmp_path / "run").refused == result.refused
+    assert run_suite(suite, out=tmp_path / "run", only="ours").exit_status == 0
 
 
 GROUP_PLUGIN = """

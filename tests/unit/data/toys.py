@@ -103,6 +103,7 @@ class Use:
     kind: str = "text"
     options: Any = dataclasses.field(default_factory=dict)
     version: str = "1"
+    model: Any = None
 
     @property
     def plugin(self):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from saebench.api import PluginError
+from saebench.api import Findings, PluginError
 
 GOOD = "{name: topk, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}"
 
@@ -203,3 +203,118 @@ def test_a_bug_of_a_plugin_names_it(planner, fakes):
     catalog.architectures["topk"] = replace(offer, spec=replace(offer.spec, check=lambda config, site: 1 / 0))
     with pytest.raises(PluginError, match=r"topk of fake-dist 1\.2: check raised ZeroDivisionError"):
         planner(GOOD, catalog=catalog)
+
+
+NO_MODEL = (
+    "schema: 1\nname: s\ndatasets:\n  docs: {plugin: docs}\n  truth: {plugin: synthetic}\n  made: {plugin: vectors}\n"
+)
+ON_TRUTH = "{name: truth, architecture: topk, dataset: truth, config: {d_sae: 16, k: 2}}"
+MADE = "{name: made, architecture: topk, dataset: made, config: {d_sae: 16, k: 2}}"
+
+
+def with_vectors(fakes):
+    """The catalog with a dataset of vectors that a language model makes."""
+    catalog = fakes.catalog()
+    offer = catalog.datasets["synthetic"]
+    catalog.datasets["vectors"] = replace(
+        offer, spec=replace(offer.spec, name="vectors", kind="activations", uses_model=True)
+    )
+    return catalog
+
+
+def test_an_entry_without_the_language_model_it_needs_is_refused_and_the_others_are_planned(planner, fakes):
+    child = "{name: child, architecture: topk, dataset: docs, init_from: topk, config: {d_sae: 64}}"
+    plan = planner(f"{GOOD}\n{ON_TRUTH}\n{MADE}\n{child}", header=NO_MODEL, catalog=with_vectors(fakes))
+    assert {cell.entry for cell in plan.cells} == {"truth"}
+    assert [(refused.entry, refused.reason) for refused in plan.refused] == [
+        ("topk", "s.yaml:8 entries[0].dataset: 'docs' is text and needs a language model, but the suite has none. Add `models:`."),
+        ("made", "s.yaml:10 entries[2].dataset: 'made' (plugin vectors) needs a language model to make its vectors, but the suite has none. Add one under `models`."),
+        ("child", "s.yaml:11 entries[3].init_from: it starts from 'topk', which is refused. Mend that first."),
+    ]  # fmt: skip
+
+
+def test_where_nothing_is_left_all_refusals_are_the_error(refused, fakes):
+    lines = refused(f"{GOOD}\n{MADE}", header=NO_MODEL, catalog=with_vectors(fakes))
+    assert [line.split(":")[1].split()[0] for line in lines] == ["8", "9"]
+
+
+def test_problems_of_the_suite_stop_everything_and_refusals_are_named_with_them(refused, fakes):
+    lines = refused(f"{GOOD}\n{ON_TRUTH.replace('k: 2', 'kk: 2')}", header=NO_MODEL, catalog=with_vectors(fakes))
+    assert [line.split()[1] for line in lines] == [
+        "entries[1].config.kk:",
+        "entries[1].config.k:",
+        "entries[0].dataset:",
+    ]
+
+
+def test_vectors_that_a_model_makes_are_made_by_the_suites_own(planner, fakes):
+    header = fakes.header.replace("  truth: {plugin: synthetic}\n", "  made: {plugin: vectors}\n")
+    plan = planner(f"{GOOD}\n{MADE}", header=header, catalog=with_vectors(fakes))
+    (made,) = (cell for cell in plan.cells if cell.entry == "made")
+    assert plan.refused == ()
+    assert made.model is None
+    assert (made.dataset.model.id, made.dataset.model.digest, made.dataset.model.context) == (
+        "docs-lm",
+        "model-digest",
+        128,
+    )
+    assert all(cell.dataset.model is None for cell in plan.cells if cell.entry == "topk")
+
+    # the model, and how much of it is read, decide what the vectors are; where else it is read does not
+    facts = fakes.Facts({"docs-lm": fakes.Model("other weights")})
+    for changed in (
+        planner(f"{GOOD}\n{MADE}", header=header, catalog=with_vectors(fakes), facts=facts),
+        planner(f"{GOOD}\n{MADE}", header=header.replace("context: 128", "context: 64"), catalog=with_vectors(fakes)),
+    ):
+        assert made.cell_id not in {cell.cell_id for cell in changed.cells}
+    elsewhere = header.replace("layers.2", "layers.0")
+    assert made.cell_id in {
+        cell.cell_id for cell in planner(f"{GOOD}\n{MADE}", header=elsewhere, catalog=with_vectors(fakes)).cells
+    }
+
+
+def test_two_models_and_nothing_that_says_which_makes_the_vectors(planner, fakes):
+    header = fakes.header.replace("  truth: {plugin: synthetic}\n", "  made: {plugin: vectors}\n").replace(
+        "datasets:", "  - {id: other, hookpoints: [layers.2], context: 128}\ndatasets:"
+    )
+    plan = planner(f"{GOOD}\n{MADE}", header=header, catalog=with_vectors(fakes))
+    assert {cell.entry for cell in plan.cells} == {"topk"}
+    (refused,) = plan.refused
+    assert "needs a language model to make its vectors, but the suite has 2, and nothing says which" in refused.reason
+
+
+def test_samples_of_an_encoder_are_refused_there_alone(planner, fakes):
+    facts = fakes.Facts({"docs-lm": fakes.Model(), "other": fakes.Model("other-digest", causal=False)})
+    header = fakes.header.replace("datasets:", "  - {id: other, hookpoints: [layers.2], context: 128}\ndatasets:")
+    own = GOOD.replace("name: topk", "name: own").replace("dataset: docs", "dataset: own")
+    child = "{name: child, architecture: ssae, dataset: docs, init_from: own}"
+    plan = planner(f"{GOOD}\n{own}\n{child}", header=header, facts=facts)
+    assert {(cell.entry, cell.model.id) for cell in plan.cells} == {
+        ("topk", "docs-lm"), ("topk", "other"), ("own", "docs-lm"), ("child", "docs-lm"),
+    }  # fmt: skip
+    assert [refused.entry for refused in plan.refused] == ["own", "child"]
+    assert plan.refused[0].reason.endswith("but other is no causal language model. Use a text dataset.")
+    assert plan.refused[1].reason.endswith(
+        "entries[2].init_from: it starts from 'own', which is refused. Mend that first."
+    )
+
+
+def test_an_empty_part_refuses_the_entries_that_need_it(planner, fakes):
+    catalog = fakes.catalog()
+    offer = catalog.datasets["synthetic"]
+    hollow = replace(offer.spec, name="hollow", inspect=lambda options: Findings(empty={"held-out": "too few."}))
+    catalog.datasets["hollow"] = replace(offer, spec=hollow)
+    header = fakes.header + "  thin: {plugin: hollow}\n"
+    thin = "{name: thin, architecture: topk, dataset: thin, config: {d_sae: 16, k: 2}}"
+    child = "{name: child, architecture: ssae, dataset: thin, init_from: thin}"
+    plan = planner(f"{GOOD}\n{thin}\n{child}", header=header, catalog=catalog)
+    assert {cell.entry for cell in plan.cells} == {"topk"}
+    assert [(refused.entry, refused.reason) for refused in plan.refused] == [
+        ("thin", "s.yaml:10 datasets.thin: too few."),
+        ("child", "s.yaml:10 datasets.thin: too few."),
+    ]
+
+
+def test_only_a_refused_entry_says_why(refused, fakes):
+    (line,) = refused(f"{GOOD}\n{ON_TRUTH}", header=NO_MODEL, catalog=with_vectors(fakes), only="topk")
+    assert "needs a language model" in line
