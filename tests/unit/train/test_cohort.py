@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from saebench.api import MachineError, SuiteError
+from saebench.api.errors import Damaged
 from saebench.train import Watch, save_outcome, train_pass
 
 
@@ -231,9 +232,15 @@ def test_a_source_s_slip_fails_the_cells_that_read_it(kit):
     assert outcomes[other.cell_id].ok
 
 
+def test_data_that_cannot_be_read_on_fail_the_cells_that_read_them(kit):
+    outcomes = run(kit, [kit.cell()], Failing(kit.source(), SuiteError("row 7 is no vector"), 3))
+    assert [outcome.status for outcome in outcomes] == ["failed"]
+    assert outcomes[0].error == {"type": "SuiteError", "message": "row 7 is no vector"}
+
+
 def test_damaged_data_are_raised_and_an_interrupt_closes_the_source(kit):
-    with pytest.raises(SuiteError, match="damaged"):
-        run(kit, [kit.cell()], Failing(kit.source(), SuiteError("damaged"), 3))
+    with pytest.raises(Damaged, match="flipped"):
+        run(kit, [kit.cell()], Failing(kit.source(), Damaged("x.bin: flipped"), 3))
 
     class Impatient(Watch):
         def advanced(self, tokens):
