@@ -233,9 +233,9 @@ def test_a_source_s_slip_fails_the_cells_that_read_it(kit):
 
 
 def test_data_that_cannot_be_read_on_fail_the_cells_that_read_them(kit):
-    outcomes = run(kit, [kit.cell()], Failing(kit.source(), SuiteError("row 7 is no vector"), 3))
-    assert [outcome.status for outcome in outcomes] == ["failed"]
-    assert outcomes[0].error == {"type": "SuiteError", "message": "row 7 is no vector"}
+    (outcome,) = run(kit, [kit.cell()], Failing(kit.source(), SuiteError("row 7 is no vector"), 3)).values()
+    assert outcome.status == "failed"
+    assert outcome.error == {"type": "SuiteError", "message": "row 7 is no vector"}
 
 
 def test_damaged_data_are_raised_and_an_interrupt_closes_the_source(kit):
