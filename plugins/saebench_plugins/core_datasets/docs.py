@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from saebench.api import DatasetContext, Document, Split
-from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, EXTRACTOR_VERSION, STDLIB
-from saebench_plugins.core_datasets.docs_corpus import build_docs
+from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, EXTRACTOR_VERSION
+from saebench_plugins.core_datasets.docs_corpus import build_docs, installed_version
 from saebench_plugins.core_datasets.plugin import DocsOptions
 
 
@@ -31,16 +29,9 @@ class DocsText:
 
 def versions() -> Mapping[str, Any]:
     """What decides the content: the extractor and the version of each distribution (None where it is not installed)."""
-
-    def version(name: str) -> str | None:
-        try:
-            return platform.python_version() if name == STDLIB else importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
     return {
         "extractor": EXTRACTOR_VERSION,
-        "distributions": {source.name: version(source.name) for source in CATALOGUE},
+        "distributions": {source.name: installed_version(source) for source in CATALOGUE},
     }
 
 

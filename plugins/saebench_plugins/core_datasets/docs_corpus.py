@@ -11,12 +11,9 @@ import gzip
 import hashlib
 import importlib.metadata
 import json
-import os
-import platform
 import re
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -27,7 +24,7 @@ from typing import Any
 from saebench.api.packing import POLICIES
 from saebench.api.splits import is_held_out
 from saebench_plugins.core_datasets import docs_extract
-from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, EXTRACTOR_VERSION, STDLIB, Source, is_read
+from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, EXTRACTOR_VERSION, Source, is_read
 
 SHINGLE_WORDS = 5
 MAX_SHARED = 0.4
@@ -65,7 +62,7 @@ def build_docs(keep: Callable[[str, Callable[[], bytes]], bytes] | None = None) 
     Raises:
         RuntimeError: a worker process failed.
     """
-    versions = {source.name: _version(source) for source in CATALOGUE}
+    versions = {source.name: installed_version(source) for source in CATALOGUE}
     if keep is None:
         return _build(versions)
     return _unpacked(keep(f"docs-{_cache_key(versions)}.jsonl.gz", lambda: _packed(_build(versions))))
@@ -108,27 +105,21 @@ def _shingles(words: Sequence[int]) -> set[int]:
 # --- building ---------------------------------------------------------------------------------------------------------
 
 
-def _version(source: Source) -> str | None:
-    if source.name == STDLIB:
-        return platform.python_version()
+def installed_version(source: Source) -> str | None:
+    """Version of a distribution on this machine, or None where it is not installed.
+
+    Without what it says of its build (`2.13.0+cpu`): all builds of a version hold the same docstrings, so that cells on them have equal ids.
+    """
     try:
-        return importlib.metadata.version(source.name)
+        return importlib.metadata.version(source.name).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
 def _files(source: Source) -> list[Path]:
     """The files that are read of one source, sorted by their path relative to the installation root."""
-    if source.name == STDLIB:
-        root = Path(sysconfig.get_path("stdlib"))
-        found = {
-            Path(folder, name).relative_to(root).as_posix(): Path(folder, name)
-            for folder, _, names in os.walk(root)
-            for name in names
-        }
-    else:
-        distribution = importlib.metadata.distribution(source.name)
-        found = {entry.as_posix(): Path(str(distribution.locate_file(entry))) for entry in distribution.files or []}
+    distribution = importlib.metadata.distribution(source.name)
+    found = {entry.as_posix(): Path(str(distribution.locate_file(entry))) for entry in distribution.files or []}
     return [found[relative] for relative in sorted(found) if is_read(source, relative)]
 
 

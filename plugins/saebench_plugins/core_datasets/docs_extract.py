@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import gc
-import inspect
 import json
 import re
 import sys
@@ -144,11 +143,21 @@ def to_prose(docstring: str) -> str:
     Doctests, code, tables, headings, type lines of parameter lists, directives that hold no text and bare addresses are
     dropped; inline markup is reduced to its text; paragraphs are unwrapped.
     """
-    paragraphs = [_inline(p) for p in _paragraphs(inspect.cleandoc(docstring).splitlines())]
+    paragraphs = [_inline(p) for p in _paragraphs(_without_margin(docstring))]
     kept = list(dict.fromkeys(p for p in paragraphs if _is_prose(p)))
     while kept and kept[-1].endswith(":"):
         kept.pop()  # it announced something that was dropped
     return "\n\n".join(kept)
+
+
+def _without_margin(docstring: str) -> list[str]:
+    """The lines without their common indentation.
+
+    `inspect.cleandoc` will not do: which blanks it takes for indentation depends on the version of Python, and the corpus must not.
+    """
+    first, *others = docstring.expandtabs().split("\n")
+    margin = min((len(line) - len(line.lstrip(" ")) for line in others if line.strip()), default=0)
+    return "\n".join([first.lstrip(), *(line[margin:] for line in others)]).splitlines()
 
 
 def _indent(line: str) -> int:

@@ -220,8 +220,8 @@ def saebench_datasets() -> Sequence[DatasetSpec]:
     """docs, local, hub, subdomain, activations, synthetic."""
     return (
         DatasetSpec(
-            name="docs", version="1", options=DocsOptions, kind="text", open=f"{_HERE}.docs:open_docs", recipe=recipe_docs,
-            description="Docstrings of the standard library and the run-time dependencies, as prose; embedded, needs no network",
+            name="docs", version="2", options=DocsOptions, kind="text", open=f"{_HERE}.docs:open_docs", recipe=recipe_docs,
+            description="Docstrings of the run-time dependencies, as prose; embedded, needs no network",
         ),
         DatasetSpec(
             name="local", version="2", options=LocalOptions, kind="text", open=f"{_HERE}.local:open_local", check=check_local, inspect=inspect_local,

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from saebench_plugins.core_datasets import docs_corpus
-from saebench_plugins.core_datasets.docs_catalogue import STDLIB, Source
+from saebench_plugins.core_datasets.docs_catalogue import Source
 
 FOLDER = Path(str(files("saebench") / "data" / "docs_lm"))
 EVALUATE = Path(__file__).parents[3] / "benchmarks" / "docs_lm" / "evaluate.py"
@@ -98,7 +98,7 @@ def test_beats_xz_on_held_out_docstrings(
     evaluate: ModuleType, model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A small part of the measurement in the model card: a few modules' documents that the split holds out."""
-    monkeypatch.setattr(docs_corpus, "CATALOGUE", (Source(STDLIB, ("email/", "asyncio/", "urllib/")),))
+    monkeypatch.setattr(docs_corpus, "CATALOGUE", (Source("fsspec"), Source("pandas", ("pandas/core/indexes/",))))
     documents = docs_corpus.build_docs().held_out[:60]
     score = evaluate.score(model, tokenizer, "docs", documents)
     assert score.n_bytes == len("".join(documents).encode()) > 10_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import saebench_plugins.core_datasets.docs as docs
+from saebench_plugins.core_datasets import docs_corpus
 from saebench_plugins.core_datasets.docs_corpus import DocsCorpus
 from saebench_plugins.core_datasets.plugin import DocsOptions, recipe_docs
 
@@ -27,7 +28,9 @@ def test_both_parts_and_the_manifest(context, monkeypatch):
 def test_the_recipe_names_versions(monkeypatch):
     before = recipe_docs(DocsOptions())
     assert before["distributions"]["torch"]
-    monkeypatch.setattr(docs.importlib.metadata, "version", lambda name: "0.0")
+    monkeypatch.setattr(docs_corpus.importlib.metadata, "version", lambda name: "0.0")
     assert recipe_docs(DocsOptions()) != before
+    monkeypatch.setattr(docs_corpus.importlib.metadata, "version", lambda name: "0.0+cu130")
+    assert set(recipe_docs(DocsOptions())["distributions"].values()) == {"0.0"}  # another build, the same text
     with pytest.raises(TypeError):
         DocsOptions(text_column="text")

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from saebench.api.splits import is_held_out
 from saebench.data.kept import Kept
 from saebench_plugins.core_datasets import docs_corpus, docs_extract
-from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, STDLIB, Source, is_read
+from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, Source, is_read
 from saebench_plugins.core_datasets.docs_corpus import DocsCorpus, build_docs, without_near_duplicates
 from saebench_plugins.core_datasets.docs_extract import docstrings, documents, to_prose
 
-SMALL = (Source(STDLIB, ("json/", "wsgiref/")), Source("pluggy"))
+SMALL = (Source("click"), Source("pluggy"))
 
 
 @pytest.fixture
@@ -131,6 +131,27 @@ def test_cleaning_takes_any_text_and_is_stable(text: str) -> None:
     prose = to_prose(text)
     assert all(paragraph and paragraph == " ".join(paragraph.split()) for paragraph in prose.split("\n\n") if prose)
     assert to_prose(text) == prose
+
+
+def test_indentation_is_blanks_alone_on_every_python() -> None:
+    """`inspect.cleandoc` takes the no-break space and the vertical tab for indentation before Python 3.13, and not after."""
+    text = "\tOne line with six words here.\n\n    Two has\n    six words too.\n    \xa0\xa0Not less\n    \x0bthan six words."
+    assert docs_extract._without_margin(text) == [
+        "One line with six words here.",
+        "",
+        "Two has",
+        "six words too.",
+        "\xa0\xa0Not less",
+        "",
+        "than six words.",
+    ]
+    assert docs_extract._without_margin("One\n\tTwo\n\n        Three\n          Four\n  ") == [
+        "One",
+        "Two",
+        "",
+        "Three",
+        "  Four",
+    ]
 
 
 def test_docstrings_are_found_statically() -> None:
@@ -286,7 +307,7 @@ def test_what_was_kept_is_read_and_built_again_when_damaged(
 def test_other_versions_are_kept_in_another_file(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep = Kept(tmp_path, "recipe", print)
     build_docs(keep)
-    monkeypatch.setattr(docs_corpus, "_version", lambda source: "0")
+    monkeypatch.setattr(docs_corpus, "installed_version", lambda source: "0")
     build_docs(keep)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -303,16 +324,13 @@ def test_failed_worker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         ("json/decoder.py", True),
         ("json/tests/decoder.py", False),
         ("json/decoder.pyi", False),
-        ("site-packages/x/a.py", False),
         ("../bin/tool.py", False),
-        ("unittest/mock.py", True),
-        ("test/support/os_helper.py", False),
-        ("idlelib/idle_test/a.py", False),
-        ("lib2to3/pytree.py", False),
+        ("package/_vendor/a.py", False),
+        ("package/conftest.py", False),
     ],
 )
 def test_files_that_are_read(relative: str, read: bool) -> None:
-    assert is_read(Source(STDLIB), relative) is read
+    assert is_read(Source("json"), relative) is read
 
 
 def test_parts_limit_a_large_distribution() -> None:
@@ -324,7 +342,7 @@ def test_parts_limit_a_large_distribution() -> None:
 
 
 def test_catalogue_is_sorted_and_unique() -> None:
-    names = [source.name for source in CATALOGUE if source.name != STDLIB]
+    names = [source.name for source in CATALOGUE]
     assert names == sorted(set(names))
     assert all(part.endswith(("/", ".py")) for source in CATALOGUE for part in source.parts)
     for one, other in combinations(CATALOGUE, 2):
