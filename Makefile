@@ -1,24 +1,33 @@
-# Everything happens in .venv; nothing else is touched. torch is pinned here and installed first: a plain install may pull gigabytes of CUDA.
+# Everything happens in virtual environments beside this file; nothing else is touched. torch is installed first everywhere: a plain install
+# takes the registry's newest.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-TORCH := torch==2.13.0
 STAMP := $(VENV)/.saebench-installed
+LOCK := requirements.lock
+TORCH ?= $(shell grep '^torch==' $(LOCK))
+PIP := -m pip install --quiet --disable-pip-version-check
+# setuptools comes from the environment, so that nothing outside the lock is fetched for the build
+ITSELF := --no-deps --no-build-isolation --editable .
 
-.PHONY: help quickstart test lint setup format perf clean
+.PHONY: help setup quickstart test test-latest test-lowest lint format perf lock clean
 
 help:
-	@echo "make quickstart   set up .venv, run the built-in suite, print where the leaderboard is"
-	@echo "make test         set up .venv if it is not there, run the tests"
-	@echo "make lint         ruff, mypy, import contracts"
-	@echo "make perf         pytest-benchmark cases"
+	@echo "make quickstart    set up .venv, run the built-in suite, print where the leaderboard is"
+	@echo "make test          set up .venv if it is not there, run the tests"
+	@echo "make test-latest   run the tests with the newest of everything, in .venv-latest"
+	@echo "make test-lowest   run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest"
+	@echo "make lint          ruff, mypy, import contracts"
+	@echo "make perf          pytest-benchmark cases"
+	@echo "make lock          make requirements.lock anew; TORCH=torch==X moves torch"
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): $(LOCK) pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/python $(PIP) "$$(grep '^torch==' $(LOCK))"
+	$(BIN)/python $(PIP) --requirement $(LOCK)
+	$(BIN)/python $(PIP) $(ITSELF)
 	touch $(STAMP)
 
 quickstart: $(STAMP)
@@ -26,6 +35,31 @@ quickstart: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+test-latest:
+	$(PYTHON) -m venv --clear .venv-latest
+	.venv-latest/bin/python $(PIP) torch
+	.venv-latest/bin/python $(PIP) --editable ".[dev]"
+	.venv-latest/bin/python -m pytest
+
+test-lowest:
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(PYTHON) .ci/lowest.py > .venv-lowest/requirements.txt
+	.venv-lowest/bin/python $(PIP) "$$(grep '^torch==' .venv-lowest/requirements.txt)"
+	.venv-lowest/bin/python $(PIP) --requirement .venv-lowest/requirements.txt
+	.venv-lowest/bin/python $(PIP) $(ITSELF)
+	.venv-lowest/bin/python -m pytest
+
+# Build names (+cpu) and CUDA packages depend on the machine; torch brings what it needs of them.
+lock:
+	$(PYTHON) -m venv --clear .venv-lock
+	.venv-lock/bin/python $(PIP) "$(TORCH)"
+	.venv-lock/bin/python $(PIP) --editable ".[dev]"
+	echo "# Exact versions of all that [dev] of pyproject.toml needs. Made by 'make lock'; do not edit by hand." > .venv-lock/$(LOCK)
+	.venv-lock/bin/python -m pip freeze --all --exclude pip --exclude saebench-harness > .venv-lock/freeze.txt
+	sed 's/+.*//' .venv-lock/freeze.txt | grep -Ev '^(nvidia|cuda|triton)' | LC_ALL=C sort -f >> .venv-lock/$(LOCK)
+	mv .venv-lock/$(LOCK) $(LOCK)
+	rm -rf .venv-lock
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -41,4 +75,4 @@ perf: $(STAMP)
 	$(BIN)/python -m pytest benchmarks/perf --benchmark-only
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .venv .venv-* build dist *.egg-info
