@@ -12,7 +12,8 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
         "held_out": "one document in five, by SHA-256 of the text without case, Unicode form (NFKC) and blanks",
         "bos": "first token of every window",
         "separator": "bos between documents",
-        "packing": "documents joined, cut into windows of the context length; the last short window is dropped",
+        "packing": "documents joined, cut into windows of the context length; the last short window is dropped; "
+        "a document of over 1,048,576 characters is tokenised in pieces, cut at blanks",
         "order": "documents shuffled by the seed, within 64,000,000 characters",
         "special_tokens": _SPECIAL,
     },

@@ -14,6 +14,8 @@ from saebench.api.packing import POLICIES
 
 TOKENISE_DOCUMENTS = 256
 """Documents tokenised in one call."""
+PIECE_CHARACTERS = 1 << 20
+"""Of a document tokenised in one call (cut at a blank): a tokenizer takes some hundred bytes for each."""
 SHUFFLE_CHARACTERS = 64_000_000
 """Documents are shuffled within this many characters, so that a big corpus need not fit into memory."""
 
@@ -72,19 +74,40 @@ def tokenised(
 ) -> Iterator[list[int]]:
     """Token ids of each document, in order; the digest of each document that is handed out goes into `digests`."""
     block: list[Document] = []
+    size = 0
 
     def flush() -> Iterator[list[int]]:
+        if not block:
+            return
         for document, ids in zip(block, encode_many([document.text for document in block]), strict=True):
             digests.add(document.digest)
             yield ids
 
     for document in documents:
-        block.append(document)
-        if len(block) == TOKENISE_DOCUMENTS:
+        if len(document.text) > PIECE_CHARACTERS:
             yield from flush()
-            block = []
-    if block:
-        yield from flush()
+            block, size = [], 0
+            digests.add(document.digest)
+            yield [token for piece in _pieces(document.text) for token in encode_many([piece])[0]]
+            continue
+        block.append(document)
+        size += len(document.text)
+        if len(block) == TOKENISE_DOCUMENTS or size > PIECE_CHARACTERS:
+            yield from flush()
+            block, size = [], 0
+    yield from flush()
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text in pieces, each but the first beginning with a blank where there is one."""
+    start = 0
+    while len(text) - start > PIECE_CHARACTERS:
+        end = start + PIECE_CHARACTERS
+        cut = max(text.rfind(blank, start + 1, end) for blank in (" ", "\n"))
+        cut = cut if cut > start else end
+        yield text[start:cut]
+        start = cut
+    yield text[start:]
 
 
 def sequence_digest(ids: Tensor) -> str:

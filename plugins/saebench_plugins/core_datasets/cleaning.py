@@ -62,8 +62,8 @@ class Counts:
         found = []
         if self.replaced_characters:
             found.append(
-                f"{path}: {self.replaced_characters:,} characters in {self.replaced_documents:,} documents are none (lone surrogates, NUL, invalid UTF-8). "
-                "Each becomes U+FFFD."
+                f"{path}: lone surrogates, NUL or invalid UTF-8 in {self.replaced_documents:,} of {self.documents:,} documents "
+                f"({self.replaced_characters:,} characters). Each becomes U+FFFD."
             )
         if self.special_token_documents:
             found.append(

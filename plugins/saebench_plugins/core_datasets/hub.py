@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from saebench.api import DatasetContext, Document, Split, SuiteError, split_of
+from saebench.api import DatasetContext, Document, Findings, Split, SuiteError, folded, split_of
+from saebench_plugins.core_datasets.cleaning import Counts
 from saebench_plugins.core_datasets.files import missing_column
+from saebench_plugins.core_datasets.lines import MAX_CHARACTERS, too_long
 from saebench_plugins.core_datasets.plugin import HubOptions
 from saebench_plugins.core_datasets.presets import local_folder, recipe, resolved
+from saebench_plugins.core_datasets.survey import empty_part, look
 
 
 class HubText:
@@ -19,6 +22,7 @@ class HubText:
         self._options = options
         self._source = resolved(options)
         self._rows = self._load()
+        self._counts = Counts()
 
     def _load(self) -> Any:
         import datasets
@@ -77,23 +81,30 @@ class HubText:
             )
             number += 1
 
-    def documents(self, split: Split) -> Iterator[Document]:
-        """One part, in the order of the source; rows without text are passed over."""
-        found = 0
+    def everything(self, counts: Counts) -> Iterator[Document]:
+        """Both parts, in the order of the source; rows without text are passed over, characters that are none are replaced."""
         for number, text in self._texts():
-            if text.strip():
-                document = Document(text, f"{self._source.id}[{number}]")
-                if split_of(document.digest) == split:
-                    found += 1
-                    yield document
+            place = f"hub dataset '{self._source.id}' row {number}"
+            if len(text) > MAX_CHARACTERS:
+                raise too_long(place, "document")
+            if text.strip() and folded(text):
+                yield Document(counts.clean(text), place)
+            else:
+                counts.empty += 1
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """One part, in the order of the source."""
+        self._counts, found = Counts(), False
+        for document in self.everything(self._counts):
+            if split_of(document.digest) == split:
+                found = True
+                yield document
         if not found:
-            raise SuiteError(
-                f"hub dataset '{self._source.id}': no document in the {split} part (one in five is held out, by hash). Raise max_documents, or name another split."
-            )
+            raise SuiteError(empty_part(f"hub dataset '{self._source.id}'", split, self._counts))
 
     def manifest(self) -> Mapping[str, Any]:
-        """Source, revision and split."""
-        return {**recipe(self._options), "split": self._options.split}
+        """Source, revision and split, and what was found in the rows that were read."""
+        return {**recipe(self._options), "split": self._options.split, "read": self._counts.to_json()}
 
 
 def as_text(value: Any, place: str) -> str:
@@ -110,6 +121,8 @@ def as_text(value: Any, place: str) -> str:
             elif isinstance(turn, dict) and ("content" in turn or "value" in turn):
                 role = turn.get("role", turn.get("from"))
                 said = turn.get("content", turn.get("value")) or ""
+                if not isinstance(said, str):
+                    break
                 turns.append(f"{role}: {said}" if role else said)
             else:
                 break
@@ -118,6 +131,14 @@ def as_text(value: Any, place: str) -> str:
     raise SuiteError(
         f"{place}: holds {type(value).__name__}, expected text or a conversation. Set `text_column:` to the one that holds the text."
     )
+
+
+def findings(options: HubOptions) -> Findings:
+    """A look at the first rows of a local folder. What is on the hub is not read before the run."""
+    if local_folder(options) is None:
+        return Findings()
+    counts = Counts()
+    return look(HubText(options).everything(counts), counts).findings(f"hub dataset '{resolved(options).id}'")
 
 
 def open_hub(options: HubOptions, _context: DatasetContext) -> HubText:

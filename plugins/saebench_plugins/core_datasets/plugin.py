@@ -144,6 +144,13 @@ def check_hub(options: HubOptions) -> Sequence[Problem]:
     return problems(options)
 
 
+def inspect_hub(options: HubOptions) -> Findings:
+    """The first rows of a local folder."""
+    from saebench_plugins.core_datasets.hub import findings
+
+    return findings(options)
+
+
 def recipe_hub(options: HubOptions) -> Mapping[str, Any]:
     """What the options resolve to; a file manifest for a local folder."""
     from saebench_plugins.core_datasets.presets import recipe
@@ -229,7 +236,8 @@ def saebench_datasets() -> Sequence[DatasetSpec]:
             description="Your own text: txt, jsonl, jsonl.gz, parquet, or a folder of them",
         ),
         DatasetSpec(
-            name="hub", version="1", options=HubOptions, kind="text", open=f"{_HERE}.hub:open_hub", check=check_hub, recipe=recipe_hub,
+            name="hub", version="2", options=HubOptions, kind="text", open=f"{_HERE}.hub:open_hub", check=check_hub, inspect=inspect_hub,
+            recipe=recipe_hub,
             description="A text dataset of the hub, streamed: TinyStories, OpenWebText, The Pile, FineWeb, LMSYS-Chat-1M or any id",
         ),
         DatasetSpec(

@@ -69,10 +69,11 @@ def empty_part(path: str, part: Split, counts: Counts) -> str:
         if counts.special_token_documents
         else ""
     )
+    cut = "; a txt is cut into documents at blank lines" if path.lower().endswith(".txt") else ""
     n = counts.documents
     return (
         f"{path}: {'its only document does not fall' if n == 1 else f'none of its {n:,} documents falls'} into the {part} part "
-        f"(one in five is held out, by the hash of its text).{marked} Give more different documents; a txt is cut into documents at blank lines."
+        f"(one in five is held out, by the hash of its text).{marked} Give more different documents{cut}."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from saebench.api import Document
+from saebench.data import tokens
 from saebench.data.seeds import derive_seed, generator
 from saebench.data.tokens import pack, sequence_digest, shuffled, token_policy, tokenised
 
@@ -42,6 +43,23 @@ def test_tokenised_notes_only_what_was_read():
     assert digests == {documents[0].digest}
     assert len(list(read)) == 599
     assert len(digests) == 600
+
+
+def test_a_long_document_is_tokenised_in_pieces_cut_at_blanks(monkeypatch):
+    monkeypatch.setattr(tokens, "PIECE_CHARACTERS", 10)
+    texts = ["short", "one two three four five", "x" * 25, "short too"]
+    asked: list[str] = []
+
+    def encode_many(pieces):
+        asked.extend(pieces)
+        return [[ord(letter) for letter in piece] for piece in pieces]
+
+    digests: set[str] = set()
+    documents = [Document(text) for text in texts]
+    ids = list(tokenised(documents, encode_many, digests))
+    assert ["".join(map(chr, row)) for row in ids] == texts
+    assert asked == ["short", "one two", " three", " four five", "x" * 10, "x" * 10, "x" * 5, "short too"]
+    assert digests == {document.digest for document in documents}
 
 
 def test_policies_differ_by_kind_and_ids():

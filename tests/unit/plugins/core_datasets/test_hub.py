@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from saebench.api import SuiteError
+from saebench.api import SuiteError, is_held_out
 from saebench_plugins.core_datasets.hub import as_text, open_hub
-from saebench_plugins.core_datasets.plugin import HubOptions, recipe_hub
+from saebench_plugins.core_datasets.plugin import HubOptions, inspect_hub, recipe_hub
 
 TEXTS = [f"Row {number} of the dataset." for number in range(50)]
 
@@ -54,6 +54,34 @@ def test_max_documents_and_splits(parquet_folder, context):
         open_hub(HubOptions(id=str(parquet_folder), split="test"), context)
 
 
+def test_what_the_plan_and_the_record_hear(tmp_path, context):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    texts = ["nul \0 inside", "ends with </s>", " \u200b ", *TEXTS]
+    (folder / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    options = HubOptions(id=str(folder))
+    remarks = " ".join(inspect_hub(options).remarks)
+    assert "invalid UTF-8 in 1 of 52 documents (1 characters)" in remarks
+    assert "1 of 52 documents hold the text of a special token" in remarks
+    opened = open_hub(options, context)
+    texts = [document.text for split in ("held-out", "train") for document in opened.documents(split)]
+    assert "nul \ufffd inside" in texts
+    assert len(texts) == 52
+    read = opened.manifest()["read"]
+    assert (read["documents"], read["empty"], read["replaced_characters"]) == (52, 1, 1)
+
+
+def test_an_empty_part_is_in_the_plan(tmp_path, context):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    text = next(text for text in TEXTS if not is_held_out(text))
+    (folder / "train.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    options = HubOptions(id=str(folder))
+    assert "its only document does not fall into the held-out part" in inspect_hub(options).empty["held-out"]
+    with pytest.raises(SuiteError, match="its only document does not fall into the held-out part"):
+        list(open_hub(options, context).documents("held-out"))
+
+
 def test_conversations_are_joined(tmp_path, context):
     folder = tmp_path / "chat"
     folder.mkdir()
@@ -70,7 +98,7 @@ def test_conversations_are_joined(tmp_path, context):
 def test_text_of_other_values():
     assert as_text([{"from": "human", "value": "a"}, "b"], "x") == "human: a\n\nb"
     assert as_text(None, "x") == ""
-    for value in (3, [1, 2], {"a": 1}):
+    for value in (3, [1, 2], {"a": 1}, [{"content": ["part"]}]):
         with pytest.raises(SuiteError, match="expected text or a conversation"):
             as_text(value, "x")
 

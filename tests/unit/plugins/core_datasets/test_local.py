@@ -218,7 +218,7 @@ def test_characters_that_are_none_are_replaced_and_counted(tmp_path):
     for text in texts:
         text.encode()
     assert any(
-        "6 characters in 3 documents are none" in remark
+        "invalid UTF-8 in 3 of 6 documents (6 characters)" in remark
         for remark in inspect_local(LocalOptions(str(tmp_path))).remarks
     )
 
