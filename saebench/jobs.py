@@ -287,7 +287,8 @@ def run(
     """
     if out is not None and not str(out).strip():
         raise SuiteError("out: the name is empty. Give a folder, or leave it out for runs/<suite>.")
-    result = run_suite(suite, out=None if out is None else Path(out), device=device, **options)
+    with narration.narrated(outputs=False):
+        result = run_suite(suite, out=None if out is None else Path(out), device=device, **options)
     return [record for _, record in iter_records(result.folder) if record["cell_id"] in result.statuses]
 
 

@@ -8,8 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKPOINTS = "checkpoints"
+PROGRESS = ".saebench-progress.json"
 ROOT_NAMES = frozenset(
-    {"plan.json", "records", "groups", CHECKPOINTS, "snapshots", "arrays", "activations", "cache", "leaderboard"}
+    {
+        "plan.json",
+        PROGRESS,
+        "records",
+        "groups",
+        CHECKPOINTS,
+        "snapshots",
+        "arrays",
+        "activations",
+        "cache",
+        "leaderboard",
+    }
 )
 """What saebench writes at the root of a run folder."""
 
@@ -33,8 +45,8 @@ class RunFolder:
 
     @property
     def progress(self) -> Path:
-        """What a run does just now, while it runs."""
-        return self.root / ".progress.json"
+        """What a run does just now: it writes this while it runs, for `saebench status`."""
+        return self.root / PROGRESS
 
     @property
     def leaderboard(self) -> Path:

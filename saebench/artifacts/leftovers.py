@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saebench.artifacts.atomic import parse_temporary, remove, settle
-from saebench.artifacts.layout import CHECKPOINTS, RunFolder
+from saebench.artifacts.layout import CHECKPOINTS, PROGRESS, RunFolder
 
 _DIGEST = r"[0-9a-f]{16}"
 
@@ -25,7 +25,7 @@ class _Room:
 
 
 _ROOMS = (
-    _Room(".", 0, r"plan\.json"),
+    _Room(".", 0, rf"plan\.json|{re.escape(PROGRESS)}"),
     _Room("records", 2, r".+-s\d+-[0-9a-f]{8}\.json"),
     _Room("groups", 2, r".+-[0-9a-f]{8}\.json"),
     _Room("arrays", 0, rf"(group-)?{_DIGEST}\.safetensors"),

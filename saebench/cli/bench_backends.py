@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from saebench.cli.common import common, emit, say
+from saebench.narration import narrated
 
 if TYPE_CHECKING:
     from saebench.plan.model import Plan
@@ -77,7 +78,8 @@ def command(
             for reference in references
         ]
     setting: dict[str, Any] = {"device": device, "rounds": rounds, "threads": threads or provenance.n_threads()}
-    measured = bench.run(shapes, chosen, **setting, plugins=plugins, say=say)
+    with narrated():
+        measured = bench.run(shapes, chosen, **setting, plugins=plugins, say=say)
     if as_json:
         emit(json.dumps(bench_report.as_data(measured, chosen, **setting), indent=2, sort_keys=True))
     else:

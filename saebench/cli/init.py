@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from saebench.cli.common import common, emit
+from saebench.narration import narrated, phase
 
 
 @click.command("init")
@@ -20,6 +21,8 @@ def command(model: str, text: str, hookpoint: str | None, plugins: tuple[Path, .
     Save it and run it: saebench init --model M --text F > mine.yaml; saebench
     run mine.yaml
     """
-    from saebench.jobs import starter
+    with narrated(), phase("loading", model):
+        from saebench.jobs import starter
 
-    emit(starter(model, text, hookpoint=hookpoint, plugins=plugins), end="")
+        suite = starter(model, text, hookpoint=hookpoint, plugins=plugins)
+    emit(suite, end="")

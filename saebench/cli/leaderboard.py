@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from saebench.cli.common import Named, common, emit
+from saebench.narration import narrated, phase
 
 _ATTEMPTS = 10
 
@@ -29,7 +30,11 @@ def command(folders: tuple[Path, ...], out: Path | None, plugins: tuple[Path, ..
     from saebench.leaderboard import build
 
     target = out or folders[0] / "leaderboard"
-    with shared(target.parent):  # a run that begins waits a moment: it would sweep what is being written
+    with (
+        narrated(),
+        phase("leaderboard", str(target)),
+        shared(target.parent),
+    ):  # a run that begins waits a moment: it would sweep what is being written
         for _ in range(_ATTEMPTS):
             before = _records(folders)
             build(list(folders), target)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from saebench.cli.common import Named, common, emit, say
+from saebench.narration import narrated, phase
 
 _FILE = Named(dir_okay=False)
 
@@ -61,34 +62,36 @@ def command(
     if not 0 <= threshold < 1:
         raise click.UsageError(f"--threshold {threshold:g}: a cosine from 0 up to, not including, 1 is allowed.")
 
-    from saebench.artifacts.output import check_output, write_output
-    from saebench.jobs import check_device
-    from saebench.pair.job import MADE_BY, match_folders
-    from saebench.pair.picture import check_path, save_picture
-    from saebench.pair.show import page
+    with narrated(), phase("loading", "torch"):
+        from saebench.artifacts.output import check_output, write_output
+        from saebench.jobs import check_device
+        from saebench.pair.job import MADE_BY, match_folders
+        from saebench.pair.picture import check_path, save_picture
+        from saebench.pair.show import page
 
-    check_device(device)
+        check_device(device)
     mark = re.compile(rf'\A\{{"made_by": "{MADE_BY}"'.encode())
     if out is not None:
         check_output(out, mark)  # before anything is computed
     if picture is not None:
         check_path(picture)
-    options: dict[str, Any] = {"solver": solver, "progress": True}
+    options: dict[str, Any] = {"solver": solver}
     if time_limit is not None:
         options["time_limit_s"] = time_limit
     if device != "cpu":
         options["device"] = device
-    comparison = match_folders(
-        a,
-        b,
-        which=which,  # type: ignore[arg-type]
-        signed=False if absolute else None,
-        threshold=threshold,
-        null=not no_null,
-        plugins=plugins,
-        say=say,
-        **options,
-    )
+    with narrated(), phase("matching"):
+        comparison = match_folders(
+            a,
+            b,
+            which=which,  # type: ignore[arg-type]
+            signed=False if absolute else None,
+            threshold=threshold,
+            null=not no_null,
+            plugins=plugins,
+            say=say,
+            **options,
+        )
     text = json.dumps(comparison.to_json(), indent=None, allow_nan=False)
     if out is not None:
         write_output(out, f"{text}\n".encode(), mark)

@@ -9,6 +9,7 @@ import click
 
 from saebench.api.errors import SuiteError
 from saebench.cli.common import Named, common, emit, say
+from saebench.narration import narrated
 
 
 @click.command("plan")
@@ -39,10 +40,12 @@ def command(
     from short measurements of this machine; the first time these take
     half a minute.
     """
-    from saebench.jobs import plan_suite
-    from saebench.plan import print_plan
+    with narrated() as narrator:
+        with narrator.phase("loading", "torch"):
+            from saebench.jobs import plan_suite
+            from saebench.plan import print_plan
 
-    plan = plan_suite(suite, out=out, device=device, measure=measure, fresh=fresh, plugins=plugins, say=say)
+        plan = plan_suite(suite, out=out, device=device, measure=measure, fresh=fresh, plugins=plugins, say=say)
     emit(json.dumps(plan.to_json(), indent=2, sort_keys=True) if as_json else print_plan(plan))
     for refused in plan.refused:
         say(f"refused: {refused.reason}")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saebench import narration
 from saebench.api.errors import MachineError, PluginError
 from saebench.execute.backend_choice import Choice
 from saebench.execute.bench_shapes import Shape, refusal
@@ -247,8 +248,6 @@ def run(
         MachineError: Memory can hold none of them.
         PluginError: No back end could be measured at some shape.
     """
-    from tqdm import tqdm
-
     refused = {shape.key: refusal(shape, len(chosen.measured), device) for shape in shapes}
     reasons = [reason for reason in refused.values() if reason]
     fitting = [shape for shape in shapes if refused[shape.key] is None]
@@ -257,8 +256,8 @@ def run(
     for reason in reasons:
         say(f"left out: {reason}")
     total = sum(map(work, fitting))
-    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
-    with tqdm(total=total, desc="measuring", bar_format=form, dynamic_ncols=True, leave=False, file=sys.stderr) as bar:
+    names = ", ".join(chosen.measured)
+    with narration.phase("measuring", names, total=total) as bar:
         return list(
             measure(
                 fitting, chosen.measured, device=device, rounds=rounds, threads=threads, plugins=plugins,

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from saebench import narration
 from saebench.artifacts import RunFolder, has_checkpoint
 from saebench.data import LanguageModel
 from saebench.execute import probe_data, probes
@@ -67,7 +68,10 @@ def measure(
         if missing:
             say(f"measuring this machine: {', '.join(missing)}. Takes seconds, kept for a week")
             started = time.perf_counter()
-            with tempfile.TemporaryDirectory(prefix="saebench-") as folder:
+            with (
+                narration.phase("measuring", "this machine"),
+                tempfile.TemporaryDirectory(prefix="saebench-") as folder,
+            ):
                 _Bench(wanted, datasets, profile, catalog, device, Path(folder)).measure()
             profile.save()
             say(f"measured in {time.perf_counter() - started:.0f} s")
@@ -181,7 +185,7 @@ class _Bench:
     def measure(self) -> None:
         """Everything that is missing; a plugin that fails leaves its own value out."""
         if self._lacks("disk", "write"):
-            self._note("disk", "write", lambda: probe_data.probe_write(self.run.root))
+            self._note("disk", "write", "disk", lambda: probe_data.probe_write(self.run.root))
         for key, uses in self.wanted.models.items():
             if self._lacks("models", key):
                 deepest = max(uses, key=lambda use: self._model(use).facts.forward_flops_per_token(use.hookpoint))
@@ -190,6 +194,7 @@ class _Bench:
                 self._note(
                     "models",
                     key,
+                    f"model {deepest.id}",
                     partial(probe_data.probe_model, lm, deepest.hookpoint, deepest.context, samples=samples),
                 )
             self._read(model=key)
@@ -205,7 +210,7 @@ class _Bench:
                 probe = partial(
                     probe_data.probe_text, use, self._model(on), on.context, self.datasets, self.run, self.catalog
                 )
-                self._note("datasets", key, probe)
+                self._note("datasets", key, f"reading {use.name}", probe)
             elif (rows := probes.quietly(partial(self._rows, use))) is not None:
                 self.profile.put("datasets", key, rows[0])
 
@@ -220,7 +225,7 @@ class _Bench:
                 site = self._site(cell)
                 if site is not None:
                     probe = partial(probes.probe_scoring, cell, site.streams, self.run, self.catalog, self.device)
-                    self._note("scores", key, probe)
+                    self._note("scores", key, f"scoring {cell.label}", probe)
 
     def _trained(self, cell: Cell) -> bool:
         """Takes some steps of a cell, its parents first; True when its checkpoint stands in the folder."""
@@ -239,11 +244,12 @@ class _Bench:
             if other.cohort == cell.cohort and not other.control and other.cell_id != cell.cell_id
             if (price := cost_of(other, self.catalog)) is not None
         )
-        rate = probes.quietly(
-            lambda: probes.probe_training(
-                cell, step_s, self.run, self.catalog, self.device, rows, min(neighbours, self.limit // 4)
+        with narration.phase("measuring", f"training {cell.label}"):
+            rate = probes.quietly(
+                lambda: probes.probe_training(
+                    cell, step_s, self.run, self.catalog, self.device, rows, min(neighbours, self.limit // 4)
+                )
             )
-        )
         if rate is not None:
             self.profile.put("arms", arm_key(cell), rate)
         return has_checkpoint(self.run.checkpoint(cell.cell_id), cell.cell_id)
@@ -273,7 +279,8 @@ class _Bench:
     def _lacks(self, kind: str, key: str) -> bool:
         return self.profile.get(kind, key) is None
 
-    def _note(self, kind: str, key: str, probe: Callable[[], Any]) -> None:
-        value = probes.quietly(probe)
+    def _note(self, kind: str, key: str, what: str, probe: Callable[[], Any]) -> None:
+        with narration.phase("measuring", what):
+            value = probes.quietly(probe)
         if value is not None:
             self.profile.put(kind, key, value)

@@ -16,7 +16,7 @@ from pathlib import Path
 from saebench.api.errors import Damaged, MachineError, SuiteError
 from saebench.artifacts import RunFolder, machine_errors, read_json, read_record
 from saebench.artifacts.atomic import parse_temporary
-from saebench.artifacts.layout import ROOT_NAMES
+from saebench.artifacts.layout import PROGRESS, ROOT_NAMES
 from saebench.artifacts.leftovers import sweep
 from saebench.execute.lock import LOCK, held
 
@@ -162,7 +162,12 @@ def _move_aside(root: Path) -> Path:
 
 def _is_ours(name: str) -> bool:
     made = parse_temporary(name)
-    return name in ROOT_NAMES or name == LOCK or name in _NOBODYS or (made is not None and made[0] == "plan.json")
+    return (
+        name in ROOT_NAMES
+        or name == LOCK
+        or name in _NOBODYS
+        or (made is not None and made[0] in ("plan.json", PROGRESS))
+    )
 
 
 def _mark(root: Path) -> bytes | None:

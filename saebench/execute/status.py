@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,43 @@ class CellStatus:
 
 
 @dataclass(frozen=True)
+class Now:
+    """What a run does.
+
+    Attributes:
+        phase, detail: `scoring`, `topk k8 s0`; None between two phases.
+        since: When the phase began, in UTC.
+        done, total, unit: How far it is, where that is known.
+        note: FVU and L0 of what trains.
+        share, left_s: Of the whole run, as predicted and corrected by what was seen.
+    """
+
+    phase: str | None
+    detail: str | None
+    since: str | None
+    done: float | None
+    total: float | None
+    unit: str | None
+    note: str | None
+    share: float | None
+    left_s: float | None
+
+    def seconds(self) -> float | None:
+        """Since the phase began."""
+        try:
+            return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(self.since or "")).total_seconds())
+        except (ValueError, TypeError):  # not a time with a zone
+            return None
+
+
+@dataclass(frozen=True)
 class RunStatus:
-    """A run folder."""
+    """A run folder. `now` is what a run does at this moment; None where none runs, or it has not told yet."""
 
     suite: str
     running: bool
     cells: tuple[CellStatus, ...]
+    now: Now | None = None
     refused: tuple[str, ...] = ()
     """Why entries were left out of the plan."""
 
@@ -43,7 +76,9 @@ class RunStatus:
         return found
 
     def seconds_left(self) -> float | None:
-        """Left cells times the mean time of the finished ones; None while none has finished."""
+        """As the run tells; where none runs, left cells times the mean time of the finished ones. None while nobody knows."""
+        if self.now is not None and self.now.left_s is not None:
+            return self.now.left_s
         times = [(cell.train_s or 0.0) + (cell.score_s or 0.0) for cell in self.cells if cell.state == "ok"]
         left = sum(cell.state in ("left", "trained", "damaged") for cell in self.cells)
         return left * sum(times) / len(times) if times else None
@@ -93,4 +128,20 @@ def read_status(root: Path) -> RunStatus:
         raise SuiteError(
             f"{run.plan}: not readable as a plan ({describe(error)}). Run the suite again to write it anew."
         ) from error
-    return RunStatus(plan["suite"], is_running(root), cells, refused)
+    running = is_running(root)
+    return RunStatus(plan["suite"], running, cells, _now(run) if running else None, refused)
+
+
+def _now(run: RunFolder) -> Now | None:
+    """What the run's file says. Only the lock tells that it is true: a killed run leaves its file."""
+    try:
+        told = json.loads(run.progress.read_text("utf-8"))
+        return Now(**{field.name: _fit(field, told.get(field.name)) for field in fields(Now)})
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _fit(field: Field[Any], value: Any) -> Any:
+    """The value, where it is of the field's kind."""
+    kinds: tuple[type, ...] = (int, float) if "float" in str(field.type) else (str,)
+    return value if isinstance(value, kinds) and not isinstance(value, bool) else None

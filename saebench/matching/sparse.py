@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saebench import narration
 from saebench.matching.assignment import Matching, finished
 from saebench.matching.solver import Limits, Solution, Solver, Watch
 
@@ -44,7 +45,11 @@ def match_sparse(
         )
 
     found: Solution | None = None
-    with _Bar(progress) as watch:
+    with (
+        narration.narrated(outputs=False) if progress else nullcontext(),
+        narration.phase("matching", total=1.0) as bar,
+    ):
+        watch = _watch(bar)
 
         def solve(part: Similarity) -> Solution:
             return Solver(part, solver=name, limits=limits, watch=watch, may_stall=may_stall).solve()
@@ -99,30 +104,16 @@ def _without_zeros(
     return Solution(column_of, cosines, u, v, float(u.sum() + v.sum()), facts)
 
 
-class _Bar:
-    """A progress bar on standard error: the stage, how much of this pass is done, the gap proven so far."""
+def _watch(bar: narration.Phase) -> Watch:
+    """Shows the stage, how much of this pass is done, and the gap proven so far."""
 
-    def __init__(self, shown: bool) -> None:
-        from tqdm import tqdm
+    def stage(name: str) -> None:
+        bar.detail, bar.n = name, 0.0
 
-        self._bar = tqdm(
-            total=1.0, disable=not shown, file=sys.stderr, leave=False, dynamic_ncols=True,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-        )  # fmt: skip
-        self._watch = Watch(self._stage, self._share, self._note)
+    def share(done: float) -> None:
+        bar.n = min(1.0, bar.n + done)
 
-    def __enter__(self) -> Watch:
-        return self._watch
+    def note(text: str) -> None:
+        bar.note = text
 
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def _stage(self, name: str) -> None:
-        self._bar.reset(total=1.0)
-        self._bar.set_description_str(f"matching: {name}")
-
-    def _share(self, share: float) -> None:
-        self._bar.update(min(share, 1.0 - self._bar.n))
-
-    def _note(self, text: str) -> None:
-        self._bar.set_postfix_str(text)
+    return Watch(stage, share, note)

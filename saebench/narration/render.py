@@ -37,9 +37,9 @@ class PhaseView:
     @property
     def counts(self) -> str:
         """`405k/900k tok`."""
-        if self.total is None or not self.unit:
+        if not self.unit or (self.total is None and not self.n):
             return ""
-        return f"{_size(self.n)}/{_size(self.total)} {self.unit}"
+        return f"{_size(self.n)}{f'/{_size(self.total)}' if self.total is not None else ''} {self.unit}"
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def log_line(view: View) -> str:
         facts = [f"{int(100 * phase.share)}%"] if phase.share is not None else []
         facts += [fact for fact in (phase.counts, phase.note) if fact]
         facts += [f"for {clock_words(phase.elapsed)}"] if phase.elapsed >= 1 else []
+        facts += [f"{clock_words(phase.left)} left"] if phase.left is not None and view.left is None else []
         parts.append(phase.label + (f": {', '.join(facts)}" if facts else ""))
     return f"[{clock_words(view.elapsed)}] {'; '.join(parts)}"
 

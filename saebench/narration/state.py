@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from saebench.artifacts.atomic import temporary_name
 from saebench.narration.render import View
 
 EVERY_S, SOONEST_S = 5.0, 1.0
@@ -22,7 +23,6 @@ class StateFile:
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path, self._clock = path, clock
-        self._temporary = path.with_name(f"{path.name}.tmp")
         self._written_at, self._label = clock(), ""
 
     def __enter__(self) -> StateFile:
@@ -35,9 +35,8 @@ class StateFile:
         self._remove()
 
     def _remove(self) -> None:
-        for path in (self._path, self._temporary):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def write(self, view: View, since: datetime | None) -> None:
         """Writes it, unless that was done just now."""
@@ -45,9 +44,13 @@ class StateFile:
         if self._clock() - self._written_at < (EVERY_S if label == self._label else SOONEST_S):
             return
         self._written_at, self._label = self._clock(), label
+        temporary = temporary_name(self._path)
         with suppress(OSError):
-            self._temporary.write_text(json.dumps(_state(view, since)), encoding="utf-8")
-            os.replace(self._temporary, self._path)
+            try:
+                temporary.write_text(json.dumps(_state(view, since)), encoding="utf-8")
+                os.replace(temporary, self._path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 def _state(view: View, since: datetime | None) -> dict[str, Any]:

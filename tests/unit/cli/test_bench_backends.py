@@ -33,7 +33,7 @@ def test_json_is_one_object_and_the_bar_stands_on_stderr(capsys: pytest.CaptureF
     assert list(shape["backends"]) == ["plain"]
     assert shape["backends"]["plain"]["ratio"] == 1.0
     assert data["advice"][0].startswith(f"`auto` takes {data['auto']}")
-    assert "left" in captured.err
+    assert "measuring plain" in captured.err
 
 
 def test_sizes_that_are_not_given_are_the_reference(

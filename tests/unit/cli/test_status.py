@@ -1,0 +1,103 @@
+"""`saebench status` of a run that works, of one that was killed, and of one whose file is nonsense."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from saebench.artifacts import RunFolder, write_json
+from saebench.cli import main
+from saebench.cli.status import page
+from saebench.execute.lock import held
+from saebench.execute.status import read_status
+
+NOW = {
+    "phase": "training",
+    "detail": "6 cells",
+    "since": (datetime.now(UTC) - timedelta(seconds=90)).isoformat(),
+    "done": 450,
+    "total": 1000,
+    "unit": "tok",
+    "note": "fvu 0.312 l0 16.0",
+    "share": 0.25,
+    "left_s": 260.0,
+    "pid": 1,
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    cell = {"suite": "s", "entry": "topk", "point": "k8", "init_seed": 0, "cell_id": "0" * 64, "score_id": "1" * 64}
+    write_json(folder.plan, {"suite": "s", "cells": [cell]})
+    return folder
+
+
+def test_a_running_run_says_what_it_does(run: RunFolder) -> None:
+    write_json(run.progress, NOW)
+    with held(run.root):
+        status = read_status(run.root)
+    assert status.running
+    assert status.seconds_left() == 260.0
+    last, doing = page(status).splitlines()[-2:]
+    assert last == "s: 1 left; about 260 s left; running now"
+    assert doing.startswith("  training 6 cells, 45%, fvu 0.312 l0 16.0, for 9")
+
+
+def test_the_file_of_a_killed_run_is_not_believed(run: RunFolder) -> None:
+    write_json(run.progress, NOW)
+    status = read_status(run.root)
+    assert not status.running
+    assert status.now is None
+    assert status.seconds_left() is None
+    assert page(status).splitlines()[-1] == "s: 1 left"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"phase": 3, "left_s": "soon", "since": [], "total": true}'])
+def test_nonsense_in_the_file_is_as_no_file(run: RunFolder, text: str) -> None:
+    run.progress.write_text(text)
+    with held(run.root):
+        status = read_status(run.root)
+    assert status.seconds_left() is None
+    assert page(status).splitlines()[-1] == "s: 1 left; running now"
+
+
+def test_a_time_that_is_none_is_left_out(run: RunFolder) -> None:
+    write_json(run.progress, NOW | {"since": "yesterday"})
+    with held(run.root):
+        status = read_status(run.root)
+    assert page(status).splitlines()[-1] == "  training 6 cells, 45%, fvu 0.312 l0 16.0"
+
+
+def test_json_has_the_phase(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(run.progress, NOW)
+    with held(run.root), pytest.raises(SystemExit) as ended:
+        main(["status", str(run.root), "--json"])
+    assert ended.value.code == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["running"], told["now"]["phase"], told["seconds_left"]) == (True, "training", 260.0)
+
+
+def test_watch_ends_with_the_run(run: RunFolder) -> None:
+    command = [sys.executable, "-m", "saebench", "status", str(run.root), "--watch"]
+    with held(run.root):
+        watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert watching.stdout is not None
+        while "running now" not in (line := watching.stdout.readline()):
+            assert line
+    rest, _ = watching.communicate()
+    assert watching.returncode == 0
+    assert rest.splitlines()[-1] == "s: 1 left"
+    assert "\x1b" not in rest
+
+
+def test_watch_and_json_do_not_go_together(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["status", str(run.root), "--json", "--watch"])
+    assert ended.value.code == 2
+    assert "--watch" in capsys.readouterr().err

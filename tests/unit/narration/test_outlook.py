@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from saebench.narration.outlook import Outlook
+
+SECONDS = {"reading": 10.0, "training": 60.0, "groups": 30.0}
+
+
+def outlook() -> Outlook:
+    return Outlook(SECONDS, {"training": 1000.0, "groups": 2.0})
+
+
+def test_a_share_of_a_kind_is_by_its_amount() -> None:
+    seen = outlook()
+    assert seen.planned("training", 500) == 30.0
+    assert seen.running("training", 500, 0.5, elapsed=1000.0) == 15.0
+    seen.ended("training", 500, elapsed=1.0)
+    share, left = seen.read(0.0, elapsed=30.0)
+    assert share == pytest.approx(0.3)
+    assert left == pytest.approx(70.0)  # as fast as predicted so far
+
+
+def test_a_kind_without_amounts_goes_by_time_and_never_ends_before_it_does() -> None:
+    seen = outlook()
+    assert seen.running("reading", None, None, elapsed=4.0) == 4.0
+    assert seen.running("reading", None, None, elapsed=400.0) == pytest.approx(9.5)
+    seen.ended("reading", None, elapsed=400.0)
+    assert seen.planned("reading", None) == 0.0
+
+
+def test_a_slower_machine_makes_the_rest_longer() -> None:
+    seen = outlook()
+    seen.ended("training", 1000, elapsed=0.0)
+    _, left = seen.read(0.0, elapsed=120.0)
+    assert left == pytest.approx(40.0 * (120 + 10) / (60 + 10))
+
+
+def test_what_was_not_needed_is_settled_and_the_share_never_falls() -> None:
+    seen = outlook()
+    before, _ = seen.read(20.0, elapsed=1.0)
+    after, _ = seen.read(0.0, elapsed=2.0)
+    assert after == before == pytest.approx(0.2)
+    seen.settle(("reading", "training"), 1.0)
+    assert seen.read(0.0, elapsed=3.0)[0] == pytest.approx(0.7)
+    seen.ended("groups", 1, elapsed=1.0)
+    seen.ended("groups", 1, elapsed=1.0)
+    assert seen.read(0.0, elapsed=4.0) == (pytest.approx(1.0), 0.0)
+
+
+def test_a_kind_that_was_not_predicted_changes_nothing() -> None:
+    seen = outlook()
+    seen.ended("matching", None, elapsed=50.0)
+    assert seen.read(seen.running("matching", None, 0.5, 50.0), elapsed=0.0)[0] == 0.0
+
+
+def test_nothing_to_do_is_no_division_by_zero() -> None:
+    assert Outlook({}, {}).read(0.0, elapsed=5.0) == (0.0, 0.0)
