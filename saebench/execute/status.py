@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import Field, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from saebench.api.errors import Damaged, SuiteError, describe
-from saebench.artifacts import RunFolder, read_plan, read_record, standing
+from saebench.api.errors import Damaged, SaebenchError, SuiteError, describe
+from saebench.artifacts import RunFolder, read_json, read_plan, read_record, standing
 from saebench.execute.lock import is_running
 
 
@@ -135,9 +134,9 @@ def read_status(root: Path) -> RunStatus:
 def _now(run: RunFolder) -> Now | None:
     """What the run's file says. Only the lock tells that it is true: a killed run leaves its file."""
     try:
-        told = json.loads(run.progress.read_text("utf-8"))
+        told = read_json(run.progress)
         return Now(**{field.name: _fit(field, told.get(field.name)) for field in fields(Now)})
-    except (OSError, ValueError, AttributeError):
+    except (SaebenchError, AttributeError):
         return None
 
 

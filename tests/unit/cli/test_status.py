@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from saebench.artifacts import RunFolder, write_json
+from saebench.artifacts import RunFolder, write_json, write_plan
 from saebench.cli import main
 from saebench.cli.status import page
 from saebench.execute.lock import held
@@ -34,7 +34,7 @@ NOW = {
 def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
     cell = {"suite": "s", "entry": "topk", "point": "k8", "init_seed": 0, "cell_id": "0" * 64, "score_id": "1" * 64}
-    write_json(folder.plan, {"suite": "s", "cells": [cell]})
+    write_plan(folder, {"suite": "s", "cells": [cell]})
     return folder
 
 
