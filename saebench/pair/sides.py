@@ -110,8 +110,10 @@ def read_side(path: str | Path, *, catalog: Catalog) -> Side:
 def _of_record(path: Path, catalog: Catalog) -> Side:
     try:
         record = read_record(path)
-    except SuiteError as error:
-        raise SuiteError(f"{path}: not the record of a cell ({error}) {looked_for()}") from error
+    except Damaged as error:
+        if any(parent.name == "records" for parent in path.resolve().parents):
+            raise
+        raise SuiteError(f"{path}: not the record of a cell ({error.found}). {looked_for()}") from error
     parents = [parent.parent for parent in path.resolve().parents if parent.name == "records"]
     if not parents:
         raise SuiteError(
