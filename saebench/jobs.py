@@ -137,7 +137,8 @@ def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Seq
         raise SuiteError(
             f"--text {text}: no such file or folder. Give a txt, jsonl, jsonl.gz or parquet file, or a folder of them."
         )
-    name = hookpoint or f"layers.{facts.n_layers // 2}"
+    facts.check_loading()
+    name = hookpoint or facts.default_hookpoint
     point = facts.hookpoint(name)
     return starter_suite(
         model, text, hookpoint=name, d_in=point.d, context=min(128, facts.context_limit or 128), causal=facts.causal

@@ -136,7 +136,8 @@ class ArchitectureSpec:
         check: `check(config, site)` -> problems, at plan time.
         parent: Whether an entry may or must start from another entry's checkpoint.
         wraps: True means it takes another architecture as base (`base` is the built module, its weights already loaded).
-        tags: `signed_latents`, `batch_coupled`, `grouped_latents`, `control` (never ranked, no budget).
+        tags: `signed_latents`, `batch_coupled`, `grouped_latents`, `raw_units` (reads x as it is, never normalised),
+            `control` (never ranked, no budget).
         train: What `auto` means.
         description: One line.
     """

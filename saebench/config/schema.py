@@ -83,6 +83,16 @@ class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
 
 
+class LoadConfig(Block):
+    """How a model's files are read.
+
+    Attributes:
+        allow_unused: Patterns (`model.layers.3.*`) of tensors in the weight files that the model may leave unused.
+    """
+
+    allow_unused: tuple[Text, ...] = ()
+
+
 class ModelConfig(Block):
     """A language model and where it is read.
 
@@ -91,12 +101,14 @@ class ModelConfig(Block):
         revision: Of a hub id.
         hookpoints: `layers.N` (output of the N-th block) or dotted module paths.
         context: Tokens a sequence, BOS included.
+        load: How its files are read.
     """
 
     id: Text
     revision: Text | None = None
     hookpoints: Annotated[tuple[Text, ...], Field(min_length=1)]
     context: Annotated[int, _whole(2)] = 128
+    load: LoadConfig = LoadConfig()
 
 
 class DatasetConfig(BaseModel):

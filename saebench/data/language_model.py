@@ -12,19 +12,12 @@ from torch import Tensor
 
 from saebench.api.errors import SuiteError
 from saebench.data.hf import cache_switch
-from saebench.data.models import (
-    ModelFacts,
-    describe_model,
-    facts_of,
-    load_weights,
-    model_folder,
-    plugin_model,
-    quiet,
-    read_config,
-    state_digest,
-)
+from saebench.data.loading import load_weights, quiet, read_config
+from saebench.data.model_files import model_folder
+from saebench.data.models import ModelFacts, describe_model, facts_of, plugin_model, state_digest
 from saebench.data.sampling import sample
 from saebench.data.splicing import CleanPass, Splicer
+from saebench.data.tokenizers import check_tokenizer, first_id, read_tokenizer
 from saebench.data.trace import read_output
 
 if TYPE_CHECKING:
@@ -76,11 +69,9 @@ class LanguageModel:
         self.facts = facts
         self.device = torch.device(device)
         self.eos_id: int | None = _first(tokenizer.eos_token_id, getattr(tokenizer, "sep_token_id", None))
-        bos = _first(tokenizer.bos_token_id, getattr(tokenizer, "cls_token_id", None), self.eos_id)
-        if bos is None:
-            raise SuiteError(
-                f"model '{facts.id}': its tokenizer has neither a BOS nor an EOS nor a CLS token, so no sequence can begin. Name one in tokenizer_config.json."
-            )
+        check_tokenizer(tokenizer, facts.vocab_size, facts.id)
+        bos = first_id(tokenizer)
+        assert bos is not None
         self.bos_id: int = bos
         unknown = getattr(tokenizer, "unk_token_id", None)
         ends = {token for token in (self.bos_id, self.eos_id, tokenizer.pad_token_id) if token is not None}
@@ -101,8 +92,11 @@ class LanguageModel:
         device: str | torch.device = "cpu",
         *,
         catalog: Catalog | None = None,
+        allow_unused: Sequence[str] = (),
     ) -> LanguageModel:
         """Loads weights and tokenizer of a built-in id, a folder, a hub id, or what a plugin makes of the id.
+
+        `allow_unused` are patterns of tensors that may stay unused (`load.allow_unused` of a suite).
 
         Raises:
             SuiteError: It is no usable model.
@@ -113,16 +107,10 @@ class LanguageModel:
             return cls(own, own.tokenizer, facts, device)
         folder = model_folder(model_id, revision)
         facts = describe_model(model_id, revision)
-        from transformers import AutoTokenizer
-
-        try:
-            with quiet():
-                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:
-            raise SuiteError(
-                f"model '{model_id}': its tokenizer cannot be loaded ({type(error).__name__}: {str(error)[:160]})."
-            ) from error
-        return cls(load_weights(folder, read_config(folder, model_id), model_id), tokenizer, facts, device)
+        facts.check_loading(allow_unused)
+        assert facts.weights is not None
+        model = load_weights(read_config(folder, model_id), facts.kind, facts.weights, model_id)
+        return cls(model, read_tokenizer(folder, model_id), facts, device)
 
     # --- text ---------------------------------------------------------------------------------------------------------
 
@@ -141,11 +129,21 @@ class LanguageModel:
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text. Words in the text that look like special tokens are text."""
+        """`encode` of each text. Words in the text that look like special tokens are text.
+
+        Raises:
+            SuiteError: The tokenizer gave an id that the model has no row for.
+        """
         with quiet():
             ids: list[list[int]] = self.tokenizer(
                 list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
             )["input_ids"]
+        largest = max((max(row) for row in ids if row), default=0)
+        if largest >= self.facts.vocab_size:
+            raise SuiteError(
+                f"model '{self.facts.id}': the text holds {self.tokenizer.convert_ids_to_tokens(largest)!r}, to which its tokenizer gives id {largest}, but the embedding has "
+                f"{self.facts.vocab_size} rows. Take the tokenizer that the model was trained with."
+            )
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -223,7 +221,7 @@ class LanguageModel:
     def splicer(self, hookpoint: str) -> Splicer:
         """Clean and edited forwards at one hookpoint."""
         if not self.causal:
-            raise SuiteError(f"model '{self.facts.id}' is an encoder: it predicts no next token, so it has no losses.")
+            raise SuiteError(f"model '{self.facts.id}': {self.facts.no_losses}.")
         if hookpoint not in self._splicers:
             self._splicers[hookpoint] = Splicer(self, hookpoint)
         return self._splicers[hookpoint]

@@ -72,7 +72,7 @@ def sample(
         SuiteError: The model is an encoder, or takes no sequence of that length.
     """
     if not lm.causal:
-        raise SuiteError(f"model '{lm.facts.id}' is an encoder: it cannot be sampled.")
+        raise SuiteError(f"model '{lm.facts.id}' cannot be sampled: {lm.facts.no_losses}.")
     if lm.facts.context_limit is not None and length > lm.facts.context_limit:
         raise SuiteError(
             f"model '{lm.facts.id}' takes sequences of at most {lm.facts.context_limit} tokens, got {length}. Lower the context."

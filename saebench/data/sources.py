@@ -79,7 +79,9 @@ class Sources:
         """
         if use.digest not in self._models:
             with narration.phase("loading", use.id):
-                loaded = LanguageModel.load(use.id, use.revision, self.device, catalog=self.catalog)
+                loaded = LanguageModel.load(
+                    use.id, use.revision, self.device, catalog=self.catalog, allow_unused=use.allow_unused
+                )
             if loaded.facts.digest != use.digest:
                 raise SuiteError(
                     f"model '{use.id}' changed since the plan was made (digest {loaded.facts.digest[:12]}, planned {use.digest[:12]}). Plan again: run with --fresh."

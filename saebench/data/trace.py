@@ -5,7 +5,7 @@ The model may hold real weights or stand on the meta device, where the forward c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,12 +84,17 @@ def read_output(output: Any, ids: Tensor, where: str) -> Tensor:
     return tensor
 
 
-def find_blocks(model: nn.Module) -> tuple[str, nn.ModuleList] | None:
-    """The decoder (or encoder) blocks: the longest `ModuleList` that lies in no other one; of equal ones the first."""
+def find_blocks(model: nn.Module, ran: Container[str] | None = None) -> tuple[str, nn.ModuleList] | None:
+    """The decoder (or encoder) blocks: the longest `ModuleList` that lies in no other one; of equal ones the first.
+
+    With the paths that `ran`, only lists whose modules did: text passes no tower for pictures.
+    """
     found: list[tuple[str, nn.ModuleList]] = []
     for path, module in model.named_modules():
         inside = any(path.startswith(f"{outer}.") for outer, _ in found)
-        if isinstance(module, nn.ModuleList) and len(module) and not inside:
+        if not isinstance(module, nn.ModuleList) or not len(module) or inside:
+            continue
+        if ran is None or any(f"{path}.{name}" in ran for name, _ in module.named_children()):
             found.append((path, module))
     return max(found, key=lambda item: len(item[1]), default=None)
 
@@ -149,7 +154,7 @@ def trace(model: nn.Module, *, causal: bool) -> Trace:
         except Exception as error:
             errors.append(error)
             continue
-        blocks = find_blocks(model)
+        blocks = find_blocks(model, ran)
         return Trace(
             ran=ran,
             modules=frozenset(path for path, _ in model.named_modules(remove_duplicate=False) if path),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 
@@ -20,6 +20,8 @@ class ModelWanted(Protocol):
     def hookpoint(self) -> str: ...
     @property
     def context(self) -> int: ...
+    @property
+    def allow_unused(self) -> Sequence[str]: ...
 
 
 class DatasetWanted(Protocol):

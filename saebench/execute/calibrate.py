@@ -273,7 +273,12 @@ class _Bench:
         """One language model in memory at a time."""
         if self._lm is None or self._lm[0] != use.digest:
             self._lm, self._sites = None, {}
-            self._lm = use.digest, LanguageModel.load(use.id, use.revision, self.device, catalog=self.catalog)
+            self._lm = (
+                use.digest,
+                LanguageModel.load(
+                    use.id, use.revision, self.device, catalog=self.catalog, allow_unused=use.allow_unused
+                ),
+            )
         return self._lm[1]
 
     def _lacks(self, kind: str, key: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -47,6 +48,15 @@ class ModelFacts(Protocol):
         """False for encoders, which have no next-token loss."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how its files were read, one sentence each."""
+        ...
+
+    def check_loading(self, allow_unused: Sequence[str] = (), /) -> None:
+        """SuiteError where its files hold tensors that it does not use, but for those that a pattern allows."""
+        ...
+
     def hookpoint(self, name: str, /) -> HookpointFacts:
         """The hookpoint of this name; SuiteError with near misses where there is none."""
         ...
@@ -61,4 +71,8 @@ class ModelFactsSource(Protocol):
 
     def model(self, id: str, revision: str | None = None, /) -> ModelFacts:
         """Facts of a model; SuiteError where there is none."""
+        ...
+
+    def prove(self, id: str, revision: str | None, hookpoint: str, allow_unused: Sequence[str] = (), /) -> None:
+        """Shows that splicing is exact at the hookpoint at this path; SuiteError where it is not."""
         ...

@@ -205,6 +205,11 @@ def _remarks(suite: Suite, arms: Sequence[Arm]) -> list[str]:
         for arm in arms
         if arm.site.model is not None and arm.site.facts is not None and not arm.site.facts.causal
     )
+    remarks += [
+        f"{model.id}: {note}"
+        for model in dict.fromkeys(arm.site.model for arm in arms if arm.site.model is not None)
+        for note in model.notes
+    ]
     remarks += [f"{name} is no causal language model: metrics of its loss are null there." for name in encoders]
     if len(suite.config.seeds.init) < 2:
         remarks.append(

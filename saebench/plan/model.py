@@ -38,6 +38,8 @@ class ModelUse:
         hookpoint: Dotted module path.
         hookpoint_name: As the suite writes it (`layers.2`).
         context: Tokens a sequence, BOS included.
+        allow_unused: Patterns of tensors in its files that may stay unused.
+        notes: What a person should know of how its files were read, one sentence each.
     """
 
     id: str
@@ -46,6 +48,8 @@ class ModelUse:
     hookpoint: str
     hookpoint_name: str
     context: int
+    allow_unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

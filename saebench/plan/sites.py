@@ -40,6 +40,7 @@ def model_sites(suite: Suite, source: ModelFactsSource, problems: Problems) -> l
     for i, model in enumerate(suite.config.models):
         try:
             facts = source.model(model.id, model.revision)
+            facts.check_loading(model.load.allow_unused)
         except SuiteError as error:
             problems.take(error, ("models", i, "id"))
             continue
@@ -54,6 +55,7 @@ def model_sites(suite: Suite, source: ModelFactsSource, problems: Problems) -> l
             path = ("models", i, "hookpoints", j)
             try:
                 hook = facts.hookpoint(name)
+                source.prove(model.id, model.revision, hook.path, model.load.allow_unused)
             except SuiteError as error:
                 problems.take(error, path)
                 continue
@@ -61,7 +63,16 @@ def model_sites(suite: Suite, source: ModelFactsSource, problems: Problems) -> l
                 problems.add(path, f"{name!r} is the same place as {seen[hook.path]!r} ({hook.path}). Keep one.")
                 continue
             seen[hook.path] = name
-            use = ModelUse(model.id, model.revision, facts.digest, hook.path, name, model.context)
+            use = ModelUse(
+                model.id,
+                model.revision,
+                facts.digest,
+                hook.path,
+                name,
+                model.context,
+                tuple(model.load.allow_unused),
+                facts.notes,
+            )
             sites.append(
                 SiteUse(
                     Site(hook.d, hook.d, hook.path, hook.path),

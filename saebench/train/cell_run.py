@@ -136,9 +136,10 @@ class CellRun:
             self.outcome.inherit(meta)
         if not cell.control:
             refuse_if_too_big(cost, self.feed.batch, memory_share_bytes, self.label)
-        normalise = cell.train.normalise if cell.train is not None else "rms"
+        # divided by a scale and multiplied again, x is no longer x
+        raw = "raw_units" in cell.tags or (cell.train is not None and cell.train.normalise != "rms")
         # a child's weights mean what they meant in its parent's units
-        self.scale = parent_scale if parent_scale is not None else self.feed.scale if normalise == "rms" else 1.0
+        self.scale = parent_scale if parent_scale is not None else 1.0 if raw else self.feed.scale
         self.outcome.input_scale = self.scale
         module: Any = build_module(
             cell.part, cell.base, site=site, generator=generator, catalog=self.catalog, parent=parent

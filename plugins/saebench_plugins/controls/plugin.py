@@ -111,5 +111,7 @@ def saebench_architectures() -> Sequence[ArchitectureSpec]:
             parent="none",
             tags=("signed_latents",),
         ),
-        _spec("control-identity", cost_identity, "Ceiling: x_hat = x", parent="none", tags=("signed_latents",)),
+        _spec(
+            "control-identity", cost_identity, "Ceiling: x_hat = x", parent="none", tags=("signed_latents", "raw_units")
+        ),
     )

@@ -277,7 +277,7 @@ def test_storage_precision_hardly_moves_fvu(tmp_path, dtype, bound):
     room = sources(tmp_path)
     words = dataclasses.replace(
         Cohort(Use("toy"), None, tokens=2000),
-        model=type("M", (), {"id": "docs-lm", "revision": None, "digest": facts.digest, "hookpoint": facts.hookpoint("layers.2").path, "context": 32})(),
+        model=type("M", (), {"id": "docs-lm", "revision": None, "digest": facts.digest, "hookpoint": facts.hookpoint("layers.2").path, "context": 32, "allow_unused": ()})(),
     )  # fmt: skip
     exact, stored = (
         room.training(dataclasses.replace(words, dtype=name)).init_sample(2000).double() for name in ("float32", dtype)

@@ -121,6 +121,7 @@ class Model:
     hookpoint: str
     revision: str | None = None
     context: int = 16
+    allow_unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

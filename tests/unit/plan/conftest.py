@@ -196,6 +196,13 @@ class FakeModel:
     context_limit: int | None = 256
     causal: bool = True
     n_parameters: int = 1000
+    notes: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def check_loading(self, allow_unused=(), /) -> None:
+        left = set(self.unused) - set(allow_unused)
+        if left:
+            raise SuiteError(f"{sorted(left)[0]} is not used.")
 
     def hookpoint(self, name: str, /) -> FakeHook:
         known = {"layers.0": "blocks.0", "layers.2": "blocks.2", "blocks.2": "blocks.2"}
@@ -212,11 +219,16 @@ class FakeFacts:
     models: dict[str, FakeModel] = field(
         default_factory=lambda: {"docs-lm": FakeModel(), "other": FakeModel("other-digest")}
     )
+    inexact: tuple[str, ...] = ()
 
     def model(self, id: str, revision: str | None = None, /) -> FakeModel:
         if id not in self.models:
             raise SuiteError(f"{id!r} is no model folder.")
         return self.models[id]
+
+    def prove(self, id: str, revision: str | None, hookpoint: str, allow_unused=(), /) -> None:
+        if hookpoint in self.inexact:
+            raise SuiteError(f"splicing is not exact at {hookpoint!r}.")
 
 
 def fake_catalog() -> Catalog:

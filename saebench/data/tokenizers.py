@@ -1,0 +1,49 @@
+"""Tokenizers of model folders, and whether their ids fit the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from saebench.api.errors import SuiteError
+from saebench.data.loading import quiet, reason
+
+
+def read_tokenizer(folder: Path, model_id: str) -> Any:
+    """The tokenizer of a folder. Code that a model brings along is never run.
+
+    Raises:
+        SuiteError: It cannot be loaded, with the package that is missing where that is the cause.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise SuiteError(f"model '{model_id}': its tokenizer cannot be loaded ({reason(error)}).") from error
+
+
+def first_id(tokenizer: Any) -> int | None:
+    """The id that begins every sequence: BOS; a model without one starts with its CLS, or with its EOS (as GPT-2 does)."""
+    names = ("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id")
+    return next((token for name in names if (token := getattr(tokenizer, name, None)) is not None), None)
+
+
+def check_tokenizer(tokenizer: Any, n_rows: int, model_id: str) -> None:
+    """Refuses a tokenizer that would hand the model ids which its embedding has no row for.
+
+    Raises:
+        SuiteError: BOS, EOS, CLS, SEP or PAD lies outside of the embedding's `n_rows`, or no sequence can begin.
+    """
+    if first_id(tokenizer) is None:
+        raise SuiteError(
+            f"model '{model_id}': its tokenizer has neither a BOS nor an EOS nor a CLS token, so no sequence can begin. Name one in tokenizer_config.json."
+        )
+    for name in ("bos", "eos", "cls", "sep", "pad"):
+        token = getattr(tokenizer, f"{name}_token_id", None)
+        if token is not None and not 0 <= token < n_rows:
+            raise SuiteError(
+                f"model '{model_id}': the {name.upper()} token of its tokenizer has id {token}, but the embedding has {n_rows} rows. "
+                "Resize the embedding (`resize_token_embeddings(len(tokenizer))`) and train it, or take the tokenizer that the model was trained with."
+            )
