@@ -49,7 +49,7 @@ def check_output(path: Path, mark: re.Pattern[bytes]) -> None:
             head = file.read(_HEAD_BYTES)
     if head and not mark.search(head):
         raise SuiteError(
-            f"{path}: saebench did not make this file, and does not replace it. Move it away, or choose another name."
+            f"{path}: not a file that this command made, so it is not replaced. Move it away, or choose another name."
         )
 
 

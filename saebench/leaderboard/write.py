@@ -46,7 +46,7 @@ def check_pages(out: Path, aside: Callable[[str], None] | None = None) -> None:
         except SuiteError:
             if aside is None:
                 raise
-            aside(f"{out / name}: not a file that saebench made; it is now {_aside(out / name).name}")
+            aside(f"{out / name}: not a page that saebench made, or damaged; it is now {_aside(out / name).name}")
 
 
 def _aside(path: Path) -> Path:

@@ -33,7 +33,7 @@ def test_what_somebody_else_made_is_refused_by_name(tmp_path: Path, theirs: byte
     path.write_bytes(theirs)
     link.symlink_to(path)
     for name in (path, link):
-        with pytest.raises(SuiteError, match=rf"{name}: saebench did not make this file"):
+        with pytest.raises(SuiteError, match=rf"{name}: not a file that this command made"):
             write_output(name, DATA, MARK)
     assert path.read_bytes() == theirs
     assert link.is_symlink()

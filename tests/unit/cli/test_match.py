@@ -68,7 +68,7 @@ def test_a_file_is_replaced_only_where_match_made_it(
     ):
         path.write_bytes(theirs)
         assert call(*folders, "--no-null", option, path) == 2
-        assert f"{path}: saebench did not make this file" in capsys.readouterr().err
+        assert f"{path}: not a file that this command made" in capsys.readouterr().err
         assert path.read_bytes() == theirs
     assert call(*folders, option, "") == 2
     assert call(*folders, option, tmp_path) == 2

@@ -217,12 +217,12 @@ def test_a_file_that_saebench_did_not_make_is_not_replaced(name: str, out: Path,
     for text in ("somebody's page about saebench leaderboard", '{"saebench": 1}', "<svg></svg>"):
         theirs.write_text(text)
         before = {path.name: path.read_bytes() for path in theirs.parent.iterdir()}
-        with pytest.raises(SuiteError, match=f"{name}: saebench did not make this file"):
+        with pytest.raises(SuiteError, match=f"{name}: not a file that this command made"):
             build([folder], tmp_path / "site")
         assert {path.name: path.read_bytes() for path in theirs.parent.iterdir()} == before
     lines: list[str] = []
     build([folder], tmp_path / "site", aside=lines.append)
-    assert lines == [f"{theirs}: not a file that saebench made; it is now {name}.old-1"]
+    assert lines == [f"{theirs}: not a page that saebench made, or damaged; it is now {name}.old-1"]
     assert theirs.with_name(f"{name}.old-1").read_text() == "<svg></svg>"
     assert theirs.read_bytes() == (out / name).read_bytes()
 
