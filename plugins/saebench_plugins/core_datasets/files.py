@@ -5,16 +5,29 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from saebench.api import Document, SuiteError, file_manifest, folded
 from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
-from saebench_plugins.core_datasets.lines import MAX_CHARACTERS, check_plain, read_lines, reading, too_long
+from saebench_plugins.core_datasets.lines import (
+    MAX_CHARACTERS,
+    MAX_EMPTY,
+    check_plain,
+    read_lines,
+    reading,
+    signature,
+    too_empty,
+    too_long,
+)
 
 ENDINGS = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
 BATCH_BYTES = 1 << 26
 """Of a parquet column read at once, about."""
+LARGE_GROUP, LARGE_ROW, GROUP_EXPANSION = 1 << 28, 1 << 16, 12
+"""A parquet row group of more bytes, in rows of more bytes (both unpacked), that unpacks to more times its size, has a row that is no
+document: text shrinks to a third. Only a page that is read would tell how long its rows are."""
 _ALLOWED = "txt, jsonl, jsonl.gz and parquet files, or a folder of them"
 
 
@@ -90,18 +103,24 @@ def read_file(file: Path, text_column: str, counts: Counts) -> Iterator[Document
         pairs = _parquet(file, text_column)
     else:
         pairs = _json_lines(file, text_column)
+    empty = 0
     for place, text in pairs:
         if len(text) > MAX_CHARACTERS:
             raise too_long(place, "document")
         if text.strip() and folded(text):
+            empty = 0
             yield Document(counts.clean(text), place)
         else:
             counts.empty += 1
+            empty += 1
+            if empty > MAX_EMPTY:
+                raise too_empty(place, "rows")
 
 
 def _text(file: Path, counts: Counts) -> Iterator[tuple[str, str]]:
     """Documents of a txt: parted by markers if it has any, else by blank lines."""
-    marked = _is_marked(file)
+    check_plain(file, str(file))
+    marked = _is_marked(file, signature(file))
     block: list[str] = []
     start, size = 1, 0
     for number, line in enumerate(read_lines(file, packed=False), 1):
@@ -124,8 +143,12 @@ def _text(file: Path, counts: Counts) -> Iterator[tuple[str, str]]:
         yield f"{file}:{start}", "\n".join(block)
 
 
-def _is_marked(file: Path) -> bool:
+@lru_cache(maxsize=1024)
+def _is_marked(file: Path, _signature: tuple[int, int, int]) -> bool:
     """True when a line of the txt begins or ends with a marker."""
+    with reading(file), file.open("rb") as stream:
+        if not any(b"<" in piece or b"[" in piece for piece in iter(partial(stream.read, 1 << 20), b"")):
+            return False  # as most text: no need to look at its lines
     return any(first or last for first, _, last in map(cut_at_markers, read_lines(file, packed=False)))
 
 
@@ -160,10 +183,12 @@ def _parquet(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
                 if text_column not in table.schema_arrow.names:
                     raise SuiteError(missing_column(str(file), text_column, table.schema_arrow.names))
                 for group in range(table.num_row_groups):
-                    rows = max(1, table.metadata.row_group(group).num_rows)
-                    a_row = _column_bytes(table.metadata.row_group(group), text_column) // rows
-                    if a_row > MAX_CHARACTERS:
-                        raise too_long(f"{file} row {number + 1}", "text of a row")
+                    packed, unpacked = _column_bytes(table.metadata.row_group(group), text_column)
+                    a_row = unpacked // max(1, table.metadata.row_group(group).num_rows)
+                    if a_row > MAX_CHARACTERS or (
+                        unpacked > LARGE_GROUP and a_row > LARGE_ROW and unpacked > GROUP_EXPANSION * packed
+                    ):
+                        raise too_long(f"{file} row {number + 1}, or one behind it", "text")
                     size = max(1, min(1024, BATCH_BYTES // max(1, a_row)))
                     for batch in table.iter_batches(batch_size=size, row_groups=[group], columns=[text_column]):
                         for value in _values(batch.column(0), f"{file} row {number + 1}"):
@@ -175,10 +200,11 @@ def _parquet(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
             ) from error
 
 
-def _column_bytes(group: Any, name: str) -> int:
-    """Bytes of a column in a row group, not compressed."""
-    columns = map(group.column, range(group.num_columns))
-    return sum(column.total_uncompressed_size for column in columns if column.path_in_schema.split(".")[0] == name)
+def _column_bytes(group: Any, name: str) -> tuple[int, int]:
+    """Bytes of a column in a row group, packed and unpacked."""
+    columns = [group.column(number) for number in range(group.num_columns)]
+    mine = [column for column in columns if column.path_in_schema.split(".")[0] == name]
+    return sum(column.total_compressed_size for column in mine), sum(column.total_uncompressed_size for column in mine)
 
 
 def _values(column: Any, place: str) -> list[Any]:

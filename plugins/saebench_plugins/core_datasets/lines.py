@@ -20,6 +20,8 @@ MAX_INVALID = 0.01
 """Share of characters that are not UTF-8 from which on a file is in another encoding, not damaged."""
 EXPANSION, EXPANDED_BYTES = 200, 1 << 28
 """A packed file that unpacks to more than both, as a multiple of its size and in bytes, is no text."""
+MAX_EMPTY = 1_000_000
+"""Lines, or rows, without text in a row: no corpus has so many, and they would be read for minutes."""
 CHECK_LINES = 4096
 """Lines between two looks at what is read."""
 
@@ -90,6 +92,11 @@ def too_long(place: str, what: str) -> SuiteError:
     )
 
 
+def too_empty(place: str, what: str) -> SuiteError:
+    """For what holds next to no text."""
+    return SuiteError(f"{place}: the {MAX_EMPTY:,} {what} before hold no text. Take them out of the file.")
+
+
 def read_lines(file: Path, *, packed: bool) -> Iterator[str]:
     """Lines without their ends (LF, CR LF or CR). A BOM names another encoding than UTF-8; each invalid sequence comes as U+DCFF.
 
@@ -123,13 +130,16 @@ class _Check:
 
     def __init__(self, file: Path) -> None:
         self.file, self.number = file, 0
-        self._characters = self._invalid = self._first = 0
+        self._characters = self._invalid = self._first = self._blank = 0
 
     def add(self, line: str) -> None:
         self.number += 1
         self._characters += len(line)
         if len(line) > MAX_CHARACTERS:
             raise too_long(f"{self.file}:{self.number}", "line")
+        self._blank = self._blank + 1 if line.isspace() else 0
+        if self._blank > MAX_EMPTY:
+            raise too_empty(f"{self.file}:{self.number}", "lines")
         if n := line.count("\0") if line.isascii() else len(_INVALID.findall(line)):
             self._first = self._first or self.number
             self._invalid += n

@@ -14,8 +14,8 @@ from saebench_plugins.core_datasets import files
 from saebench_plugins.core_datasets.cleaning import Counts
 from saebench_plugins.core_datasets.lines import signature
 
-MAX_SURVEY = 1 << 24
-"""Characters that are read."""
+MAX_CHARACTERS, MAX_DOCUMENTS = 1 << 24, 1 << 18
+"""What is read at most."""
 
 
 @dataclass
@@ -78,7 +78,7 @@ def empty_part(path: str, part: Split, counts: Counts) -> str:
 
 
 def look(documents: Iterable[Document], counts: Counts) -> Survey:
-    """Reads at most `MAX_SURVEY` characters."""
+    """Reads at most `MAX_CHARACTERS` and `MAX_DOCUMENTS`."""
     survey = Survey(counts)
     read: dict[Split, list[Document]] = {"train": [], "held-out": []}
     seen: set[str] = set()
@@ -88,7 +88,7 @@ def look(documents: Iterable[Document], counts: Counts) -> Survey:
         part = split_of(document.digest)
         survey.parts[part] += 1
         read[part].append(document)
-        if counts.characters > MAX_SURVEY:
+        if counts.characters > MAX_CHARACTERS or counts.documents >= MAX_DOCUMENTS:
             survey.whole = False
             break
     if all(read.values()):

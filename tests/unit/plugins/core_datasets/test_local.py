@@ -253,19 +253,27 @@ def test_what_never_ends_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "MAX_CHARACTERS", 10_000)
     monkeypatch.setattr(files, "MAX_CHARACTERS", 10_000)
     monkeypatch.setattr(lines, "EXPANDED_BYTES", 100_000)
+    monkeypatch.setattr(lines, "MAX_EMPTY", 2000)
+    monkeypatch.setattr(files, "MAX_EMPTY", 2000)
+    monkeypatch.setattr(files, "LARGE_GROUP", 100_000)
+    monkeypatch.setattr(files, "LARGE_ROW", 100)
     long = "x" * 20_000
     (tmp_path / "a.txt").write_text(f"fine\n\n{long}")
     (tmp_path / "b.txt").write_text("fine\n\n" + "word\n" * 5000)
     write_lines(tmp_path / "c.jsonl", [{"text": "fine"}, {"text": long}])
     write_parquet(tmp_path / "d.parquet", {"text": ["fine"] * 9 + [long]})
     (tmp_path / "e.jsonl").write_text('{"text": "x", "deep": ' + "[" * 9000)
-    (tmp_path / "f.jsonl.gz").write_bytes(gzip.compress(b"\n" * 1_000_000))
+    (tmp_path / "f.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 100_000))
+    (tmp_path / "j.txt").write_text("fine\n" + " \n" * 3000)
+    write_lines(tmp_path / "k.jsonl", [{"text": None}] * 3000)
+    write_parquet(tmp_path / "l.parquet", {"text": ["fine"] * 990 + [long * 8]})
     os.mkfifo(tmp_path / "g.txt")
     (tmp_path / "h.txt").symlink_to("/dev/zero")
     (tmp_path / "i.txt").symlink_to("nothing")
     for name, words in {
         "a.txt": "a.txt:3: the line has over", "b.txt": "b.txt:3: the document has over", "c.jsonl": "c.jsonl:2: the line has over",
-        "d.parquet": "d.parquet row 1: the text of a row has over", "e.jsonl": "e.jsonl:1: the line is not JSON",
+        "d.parquet": "d.parquet row 1: the text of a row has over", "j.txt": "j.txt:2002: the 2,000 lines before hold no text",
+        "k.jsonl": "k.jsonl:2001: the 2,000 rows before hold no text", "l.parquet": "l.parquet row 1, or one behind it: the text has over", "e.jsonl": "e.jsonl:1: the line is not JSON",
         "f.jsonl.gz": "unpack to over", "g.txt": "found a pipe", "h.txt": "found a device", "i.txt": "no such file",
     }.items():  # fmt: skip
         (problem,) = check_local(LocalOptions(str(tmp_path / name)))
