@@ -151,6 +151,8 @@ class Pipeline:
         return [group for group in self.plan.groups if wanted.issuperset(group.cells)]
 
     def _is_due(self, group: Group, statuses: Mapping[str, str]) -> bool:
+        if not self.kept.keys().isdisjoint(group.cells):
+            return False  # what it would be scored on could not be made again: the score that is there stays
         members = [self.plan.cell(cell_id) for cell_id in group.cells]
         return not self.changed.isdisjoint(group.cells) or self.groups.is_due(group, members, statuses)
 

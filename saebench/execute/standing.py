@@ -107,8 +107,8 @@ class Standing:
     ) -> set[str]:
         """Ids of the cells that have to be trained or scored, found in one look at all that stands.
 
-        These are cells without a believed record, cells of which a part is damaged, and those of which a due group or a child in
-        training needs a part that is not there.
+        These are cells without a believed record, cells of which a part is damaged, those of which a due group or a child in training
+        needs a part that is not there, and children that were skipped and whose parent has a score now.
 
         Args:
             cells: Parents first.
@@ -129,7 +129,7 @@ class Standing:
                     todo.add(cell.cell_id)
                 elif checkpoint == "missing":
                     gone.append(cell)
-            elif status is None or retry_failed:
+            elif status is None or retry_failed or (status == "skipped" and self._parent_stands(cell, by_id)):
                 todo.add(cell.cell_id)
         needed = {cell_id for group in groups if is_due(group) for cell_id in group.cells}
         todo |= {cell.cell_id for cell in gone if cell.cell_id in needed}
@@ -150,6 +150,9 @@ class Standing:
         if self._seconds > SLOW_S:
             self.say(f"checked what an earlier run left in {self._seconds:.0f} s")
         return todo
+
+    def _parent_stands(self, cell: Cell, by_id: Mapping[str, Cell]) -> bool:
+        return cell.parent is not None and cell.parent in by_id and self.status(by_id[cell.parent]) == "ok"
 
     # ---- proofs ----------------------------------------------------------------------------------------------------
 

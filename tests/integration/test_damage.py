@@ -6,9 +6,10 @@ A new kind of file is a new line in `PRODUCTS` or `MATERIAL`; a file that no lin
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from suites import text_file
@@ -17,6 +18,7 @@ from saebench.artifacts import iter_groups
 from saebench.jobs import load_sae, run_suite
 from saebench.leaderboard import diff
 from saebench.testing import make_model
+from saebench.train import TrainOutcome
 
 SUITE = """
 schema: 1
@@ -277,6 +279,36 @@ def test_weights_that_a_person_removed_and_nothing_needs_stay_away(suite: Path, 
         assert sum("Nothing needs it now: the record is kept" in line for line in said) == 1
         assert not (run / "checkpoints").exists()
     assert diff(whole, run) == []
+
+
+def test_a_score_is_not_lost_when_it_cannot_be_made_again(
+    suite: Path, whole: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import saebench.train
+
+    def failing(jobs: Any, *_: Any, progress: Any, **__: Any) -> Iterator[tuple[Any, TrainOutcome]]:
+        for cell, _source in jobs:
+            progress.started(cell)
+            yield cell, TrainOutcome(cell.cell_id, "failed", {"type": "RuntimeError", "message": "no memory today"})
+
+    parent, child = cell_of(run, "topk"), cell_of(run, "child")
+    flip(run / "checkpoints" / parent[1] / "sae.safetensors", [])
+    flip(run / "checkpoints" / child[1] / "sae.safetensors", [])
+    child[0].unlink()
+    kept = [
+        path for room in ("records", "groups") for path in (run / room).rglob("*.json") if path.parent.name != "child"
+    ]
+    before = {path: path.read_bytes() for path in kept}
+    with monkeypatch.context() as patch:
+        patch.setattr(saebench.train, "train_pass", failing)
+        said: list[str] = []
+        result = run_suite(suite, out=run, say=said.append)
+    assert result.exit_status == 4
+    assert sorted(result.statuses.values()) == ["failed", "ok", "ok", "ok", "ok", "skipped"]
+    assert "topk default s0: what was damaged could not be made again; its record is kept" in said
+    assert {path: path.read_bytes() for path in before} == before
+    again(suite, run)  # and the next run tries again, also the child
+    as_before(whole, run)
 
 
 @pytest.mark.parametrize("name", ["sae.safetensors", "sae.json"])
