@@ -8,8 +8,12 @@ from dataclasses import asdict
 from saebench import narration
 from saebench.execute import provenance
 from saebench.host import Catalog
+from saebench.narration.render import shorten
 from saebench.plan.model import Cell
 from saebench.train.watch import Watch
+
+LABEL_WIDTH = 20
+"""Columns of a cell's name beside the bar of its pass."""
 
 
 def has_observers(catalog: Catalog, hook: str) -> bool:
@@ -62,7 +66,8 @@ class PassWatch(Watch):
 
     def quality(self, cell: Cell, fvu: float | None, l0: float) -> None:
         """Shows it."""
-        self._phase.note = f"{cell.label}: " * self._many + f"fvu {'-' if fvu is None else f'{fvu:.3f}'} l0 {l0:.1f}"
+        which = f"{shorten(cell.label, LABEL_WIDTH)} " if self._many else ""
+        self._phase.note = f"{which}fvu {'-' if fvu is None else f'{fvu:.3f}'} l0 {l0:.3g}"
 
     def progress(self, cell: Cell, tokens: int, allotted: int, fvu: float | None, l0: float | None) -> None:
         """Tells the observers; what they raise is noted once."""

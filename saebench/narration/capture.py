@@ -19,7 +19,7 @@ KEPT_CHARACTERS = 100_000
 class _Lines(io.TextIOBase):
     """A stream whose whole lines are said once. Handlers of `logging` may keep it: after the end it passes on what it gets."""
 
-    def __init__(self, narrator: Narrator, outer: TextIO) -> None:
+    def __init__(self, narrator: Narrator, outer: TextIO | None) -> None:
         self._narrator: Narrator | None = narrator
         self._outer, self._rest, self._repeated = outer, "", False
 
@@ -28,6 +28,8 @@ class _Lines(io.TextIOBase):
         return getattr(self._outer, "encoding", None) or "utf-8"
 
     def fileno(self) -> int:
+        if self._outer is None:
+            raise io.UnsupportedOperation("fileno")
         return self._outer.fileno()
 
     def isatty(self) -> bool:
@@ -37,12 +39,12 @@ class _Lines(io.TextIOBase):
         return True
 
     def flush(self) -> None:
-        if self._narrator is None:
+        if self._narrator is None and self._outer is not None:
             self._outer.flush()
 
     def write(self, text: str) -> int:
         if self._narrator is None:
-            return self._outer.write(text)
+            return self._outer.write(text) if self._outer is not None else len(text)
         before = "" if "\r" in self._rest else self._rest  # a bar is redrawn by a write of its own
         *lines, rest = (before + text.replace("\r\n", "\n")).split("\n")
         self._rest = rest[-KEPT_CHARACTERS:]

@@ -121,10 +121,12 @@ def _columns(stream: TextIO) -> int:
         return WIDTH
 
 
-def face_of(stream: TextIO, clock: Callable[[], float]) -> Face:
-    """A screen where the stream is a terminal that can move its cursor."""
+def face_of(stream: TextIO | None, clock: Callable[[], float]) -> Face:
+    """A screen where the stream is a terminal that can move its cursor; nothing where there is no stream (`2>&-`)."""
     try:
+        if stream is None:
+            return Face()
         terminal = stream.isatty()
-    except ValueError:
+    except ValueError:  # it is closed
         return Face()
     return Screen(stream) if terminal and os.environ.get("TERM") not in (None, "", "dumb") else Lines(stream, clock)

@@ -222,7 +222,7 @@ def say(text: str) -> None:
     """Lines for people on standard error, above the bars where there are any."""
     if _active.is_set():
         _current.say(text)
-    else:
+    elif sys.stderr is not None:
         sys.stderr.write(f"{shown(text)}\n")
 
 

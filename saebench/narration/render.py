@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tqdm.std import Bar, tqdm  # type: ignore[attr-defined]
 from tqdm.utils import disp_len
 
-SHORTEST_LABEL, SHORTEST_BAR, LONGEST_BAR = 12, 8, 30
+SHORTEST_LABEL, SHORTEST_BAR, LONGEST_BAR = 17, 8, 30
 clock_words = tqdm.format_interval
 
 

@@ -80,11 +80,11 @@ def test_a_pass_is_a_phase_over_the_tokens_of_all_its_cells(shown):
     assert phase.label == "training 2 cells"
     assert phase.counts == "1.50M/3.00M tok"
     assert phase.share == 0.5
-    assert phase.note == "jumprelu l0 8 s1: fvu 0.313 l0 8.0"
+    assert phase.note == "jumprelu l0 8 s1 fvu 0.313 l0 8.04"
 
 
 def test_one_cell_is_called_by_its_name(shown):
     with PassWatch([Cell("a", 100)], Catalog(), print) as watch:
         watch.quality(Cell("a", 100), None, 4.0)
         assert shown().phase.label == "training topk k4 s0"
-        assert shown().phase.note == "fvu - l0 4.0"
+        assert shown().phase.note == "fvu - l0 4"

@@ -190,6 +190,18 @@ def test_results_on_standard_output_stay_there_for_python(capsys: pytest.Capture
     assert capsys.readouterr().out == "mine\n"
 
 
+def test_no_standard_error_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with narrated(outputs=False), narration.phase("training"):
+        narration.say("unheard")
+        kept = sys.stderr
+        kept.write("unheard\n")
+    kept.write("unheard\n")
+    kept.flush()
+    narration.say("unheard")
+    assert sys.stderr is None
+
+
 # ---- on a terminal ------------------------------------------------------------------------------------------------------
 
 
