@@ -60,11 +60,15 @@ class Findings:
         remarks: What a person should know before anything is spent; the plan prints it.
         empty: Of each part without anything in it, why. A cell that needs the part is refused.
         rows: Vectors of each part, where a look tells.
+        characters: Of the text of each part. Of a corpus too large to be read: at most, by the sizes of its files.
+        sample: Some of that text, which tells how many characters make a token.
     """
 
     remarks: tuple[str, ...] = ()
     empty: Mapping[Split, str] = field(default_factory=dict)
     rows: Mapping[Split, int] = field(default_factory=dict)
+    characters: Mapping[Split, int] = field(default_factory=dict)
+    sample: str = ""
 
 
 @dataclass(frozen=True)

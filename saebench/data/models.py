@@ -107,6 +107,15 @@ class ModelFacts:
         """The middle block, or a part of it where its own output cannot be read."""
         return default_hookpoint(self.trace)
 
+    def tokens_in(self, text: str) -> int | None:
+        """Tokens of a text, without special ones; None where the tokenizer cannot be asked."""
+        from saebench.data.token_counts import tokens_in
+
+        try:
+            return tokens_in(model_folder(self.id, self.revision), text)
+        except SuiteError:
+            return None  # a model of a plugin has no folder
+
     def hookpoint(self, name: str) -> Hookpoint:
         """The place that `layers.N`, `layers.N.rest` or a dotted module path means.
 

@@ -193,7 +193,7 @@ class Passes:
         vectors = self._sources.open(use, seed=cohort.data_seed, meter=meter)
         with (
             ActivationStore.building(
-                folder, key, d=vectors.d_in, dtype=cohort.dtype, expected_rows=cohort.tokens, what=_what(cohort)
+                folder, key, d=vectors.d_in, dtype=cohort.dtype, expected_rows=_distinct(cohort), what=_what(cohort)
             ) as writer,
             narration.phase("activations", use.name, total=cohort.tokens, unit="tok") as bar,
         ):
@@ -231,15 +231,15 @@ class Passes:
         key = {"recipe": cohort.dataset.recipe, "split": "train", "seed": cohort.data_seed, "tokens": cohort.tokens}
         if cohort.model is None:
             key |= {"dtype": cohort.dtype}
-            return [Need(key, cohort.tokens * row_bytes(cohort.d_in, cohort.dtype, tokens=False), _what(cohort))]
+            return [Need(key, _distinct(cohort) * row_bytes(cohort.d_in, cohort.dtype, tokens=False), _what(cohort))]
         key |= {"model": cohort.model.digest, "context": cohort.model.context}
         windows = Need(
-            key | {"part": "tokens"}, window_bytes(cohort.tokens, cohort.model.context), f"tokens of '{cohort.dataset.name}'"
+            key | {"part": "tokens"}, window_bytes(_distinct(cohort), cohort.model.context), f"tokens of '{cohort.dataset.name}'"
         )  # fmt: skip
         if cohort.activations.source == "live":
             return [windows]
         key |= {"hookpoint": cohort.model.hookpoint, "dtype": cohort.dtype}
-        return [windows, Need(key, cohort.tokens * row_bytes(cohort.d_in, cohort.dtype), _what(cohort))]
+        return [windows, Need(key, _distinct(cohort) * row_bytes(cohort.d_in, cohort.dtype), _what(cohort))]
 
     def _make_room(self, cohorts: Sequence[CohortWanted], missing: Sequence[CohortWanted]) -> None:
         """Evicts under the quota; nothing that this pass, a coming one or a cached evaluation reads."""
@@ -273,6 +273,12 @@ class Passes:
 
     def _code(self, cohort: CohortWanted) -> str:
         return digest(self._training_key(cohort))
+
+
+def _distinct(cohort: CohortWanted) -> int:
+    """Rows of a cohort's store: what it asks for, at most what the data holds (tokens of text are estimated from a sample)."""
+    there = cohort.dataset.holds.get("train")
+    return cohort.tokens if there is None else min(cohort.tokens, there + there // 10 * (cohort.model is not None))
 
 
 def _what(cohort: CohortWanted) -> str:

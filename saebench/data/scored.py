@@ -133,7 +133,7 @@ class ScoredTokens(Scored):
                 key,
                 d=d,
                 dtype="float32",
-                expected_rows=n_rows,
+                expected_rows=min(n_rows, windows.n_rows),
                 what=f"held-out activations of '{self.dataset.name}'",
             ) as writer:
                 self._fill(writer, ids, n_rows, self.dataset.name)

@@ -64,7 +64,7 @@ class ScoredVectors(Scored):
                     key,
                     d=vectors.d_in,
                     dtype="float32",
-                    expected_rows=n_rows,
+                    expected_rows=n_rows if (there := vectors.n_tokens("held-out")) is None else min(n_rows, there),
                     what=f"held-out vectors of '{dataset.name}'",
                 ) as writer,
             ):

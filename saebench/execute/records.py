@@ -143,6 +143,7 @@ def budget_facts(cell: Cell, plan: Plan) -> dict[str, Any]:
 def _dataset_facts(use: DatasetUse) -> dict[str, Any]:
     """Of the model that makes its vectors, where there is one, the digest."""
     facts = asdict(use)
+    del facts["holds"]  # an estimate; the record counts
     model = facts.pop("model")
     return facts if model is None else {**facts, "model": model["digest"]}
 

@@ -146,9 +146,23 @@ class DatasetBook:
             raise PluginError(
                 f"dataset plugin '{spec.name}' of {plan.offer.distribution}: options and recipe must be plain JSON ({error})."
             ) from error
-        use = DatasetUse(name, spec.name, spec.version, spec.kind, options, code, maker)
+        holds = self._holds(name, model)
+        use = DatasetUse(name, spec.name, spec.version, spec.kind, options, code, maker, holds)
         self._uses[key] = use
         return use
+
+    def _holds(self, name: str, model: ModelFacts | None) -> dict[str, int]:
+        """See `DatasetUse.holds`. Text that is taken from other text is at most all of that."""
+        found = self.findings(name)
+        if found.rows:
+            return {str(part): n for part, n in found.rows.items()}
+        if model is None or self._plans[name].kind != "text":
+            return {}
+        bases = self.bases(name)
+        if not found.sample and len(bases) == 1:
+            return self._holds(bases[0], model)
+        tokens = model.tokens_in(found.sample) if found.sample else None
+        return {part: n * tokens // len(found.sample) for part, n in found.characters.items()} if tokens else {}
 
     def _read(self, name: str, plugin: str, values: Mapping[str, Any], catalog: Catalog) -> None:
         path = ("datasets", name)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from saebench.api.specs import Cost, Site
+from saebench.api.splits import Split
+from saebench.data.disk import window_bytes
 from saebench.host import Catalog
 from saebench.host.build import part_cost
 from saebench.plan.facts import ModelFacts, ModelFactsSource
@@ -30,6 +32,22 @@ CELL_S = 0.1
 """Checkpoint, reloading and record of one cell."""
 PAIR_S, PAIR_SQUARE_S = 0.15, 5e-8
 """A group metric over two dictionaries of n latents, all its matchings together: the first, and the second times n^2 (15 s at 16,384)."""
+RECORD_BYTES, METRIC_BYTES, PART_BYTES = 6_000, 650, 250
+"""A record without metrics, one metric in it, and one of its values (a dataset under an evaluation seed)."""
+CONTEXT_BYTES = 65_000
+"""Strongest contexts of 20 latents."""
+PAGES_BYTES, PAGE_SHARE = 1_000_000, 0.6
+"""A leaderboard without data, and what of each byte of a record stands in it."""
+CELL_BYTES = 8_000
+"""A cell in plan.json and in its checkpoint's sae.json."""
+TRUTH_BYTES = 2
+"""True codes of a synthetic vector, for each of its coordinates."""
+TEST_SHARE = 0.75
+"""Of the held-out data, where a search takes the rest for validation."""
+LATENT_BYTES = 12
+"""Per-latent arrays of a cell."""
+STORE_BYTES = 5_000
+"""Manifest of a store."""
 SHARED_LOSSES = 3
 """Clean, zero and mean: forwards that all cells of a site share."""
 
@@ -95,6 +113,10 @@ class Estimator:
         for group in groups:
             self._group(group, [by_id[cell] for cell in group.cells if cell in by_id], costs, tally)
         tally.store_bytes = self._within_quota(cohorts, tally.store_bytes)
+        records = [self._record(cell) for cell in cells]
+        written = [self._group_record(group, by_id) for group in groups]
+        record_bytes = sum(records) + sum(written) + sum(CELL_BYTES + LATENT_BYTES * cell.d_sae for cell in cells)
+        page_bytes = int(PAGES_BYTES + PAGE_SHARE * (sum(records) + sum(written))) if cells else 0
         checkpoints = sum(cost.stored_bytes for cost in costs.values())
         trained = [[costs[cell.cell_id] for cell in here if not cell.control] for here in members]
         snapshots = max((2 * 12 * sum(cost.n_parameters for cost in here) for here in trained), default=0)
@@ -113,9 +135,11 @@ class Estimator:
             forward_flops=tally.forward_flops,
             seconds=round(sum(phases.values()), 3),
             phases=phases,
-            disk_bytes=tally.store_bytes + checkpoints + snapshots,
+            disk_bytes=tally.store_bytes + checkpoints + snapshots + record_bytes + page_bytes,
             store_bytes=tally.store_bytes,
             checkpoint_bytes=checkpoints,
+            record_bytes=record_bytes,
+            page_bytes=page_bytes,
             snapshot_bytes=snapshots,
             memory_bytes=training + model + (BASE_MEMORY_BYTES if model else BARE_MEMORY_BYTES),
             device_memory_bytes=training + model,
@@ -136,10 +160,15 @@ class Estimator:
             return
         made = made_tokens(first.dataset)
         wanted = max(cohort.tokens for cohort in fresh)
-        rows = min(wanted, made) if made else wanted
+        rows = bounded(wanted, first.dataset, "train")
         if not live:
             for cohort in fresh:
-                self._store(min(cohort.tokens, made or cohort.tokens), cohort.d_in, cohort.dtype, tally, "activations")
+                distinct = bounded(cohort.tokens, cohort.dataset, "train")
+                self._store(distinct, cohort.d_in, cohort.dtype, tally, "activations", indexed=cohort.model is not None)
+        if first.model is not None and tally.first(
+            "windows", first.model.digest, first.dataset.recipe, first.data_seed, wanted
+        ):
+            tally.store_bytes += STORE_BYTES + window_bytes(rows, first.model.context)
         tally.phases["reading"] += self._reading(first.dataset, first.model, rows, tally)
         if first.model is None:
             return
@@ -173,11 +202,13 @@ class Estimator:
     def _streams(self, cell: Cell, tally: _Tally) -> None:
         """Held-out data that all cells of a site share, made when the first of them is scored."""
         streams, evaluation = self._wanted_streams(cell), cell.evaluation
-        rows, side = max(evaluation.tokens, evaluation.density_tokens), evaluation.density_tokens
+        asked, side = max(evaluation.tokens, evaluation.density_tokens), evaluation.density_tokens
         for seed in evaluation.seeds:
             for use in cell.evaluation_datasets:
                 if tally.first("held-out", _site(cell.model), use.recipe, seed):
-                    self._store(rows, cell.d_in, "float32", tally, "held-out")
+                    share = TEST_SHARE if evaluation.part is not None else 1.0
+                    rows = bounded(asked, use, "held-out", share)
+                    self._held_out(cell, use, rows, bounded(evaluation.loss_tokens, use, "held-out", share), tally)
                     tally.phases["held-out"] += self._reading(use, cell.model, rows, tally)
                     if cell.model is not None:
                         sampled = rows if use.kind == "generated" else 0
@@ -196,9 +227,10 @@ class Estimator:
         """Validation data of the dataset that a search is judged on."""
         from saebench.data.parts import VALIDATION_ONE_IN
 
-        use, rows = cell.evaluation_datasets[0], max(cell.evaluation.tokens, cell.evaluation.density_tokens)
+        use, asked = cell.evaluation_datasets[0], max(cell.evaluation.tokens, cell.evaluation.density_tokens)
+        rows = bounded(asked, use, "held-out", 1 / VALIDATION_ONE_IN)
         if tally.first("validation", _site(cell.model), use.recipe, seed):
-            self._store(rows, cell.d_in, "float32", tally, "held-out")
+            self._held_out(cell, use, rows, cell.evaluation.loss_tokens, tally)
             tally.phases["held-out"] += self._reading(use, cell.model, rows, tally)
             if cell.model is not None:
                 sampled = VALIDATION_ONE_IN * rows if use.kind == "generated" else 0
@@ -258,8 +290,32 @@ class Estimator:
 
     # ---- small questions ---------------------------------------------------------------------------------------------
 
-    def _store(self, rows: int, d: int, dtype: str, tally: _Tally, phase: str) -> None:
-        size = rows * (d * BYTES[dtype] + INDEX_BYTES)
+    def _record(self, cell: Cell) -> int:
+        """Bytes of a cell's record, about."""
+        specs = [self._catalog.cell_metric(name).spec for name in cell.metrics]
+        ids = sum(len(spec.provides) for spec in specs)
+        parts = len(cell.evaluation_datasets) * len(cell.evaluation.seeds)
+        contexts = CONTEXT_BYTES if cell.model is not None and any("density" in spec.streams for spec in specs) else 0
+        return RECORD_BYTES + ids * (METRIC_BYTES + PART_BYTES * parts) + contexts
+
+    def _group_record(self, group: Group, by_id: Mapping[str, Cell]) -> int:
+        """Bytes of a group's record and arrays, about; 0 where it has no member among these cells."""
+        members = [by_id[cell] for cell in group.cells if cell in by_id]
+        if not members:
+            return 0
+        ids = sum(len(self._catalog.group_metric(name).spec.provides) for name in group.metrics)
+        return 2_000 + ids * (METRIC_BYTES + PART_BYTES)
+
+    def _held_out(self, cell: Cell, use: DatasetUse, rows: int, losses: int, tally: _Tally) -> None:
+        """A store of held-out rows, with the token windows that losses are taken on, or the true codes."""
+        self._store(rows, cell.d_in, "float32", tally, "held-out", indexed=cell.model is not None)
+        if cell.model is not None:
+            tally.store_bytes += window_bytes(max(rows, losses), cell.model.context)
+        elif use.kind == "synthetic":
+            tally.store_bytes += rows * (TRUTH_BYTES * cell.d_in + 8)
+
+    def _store(self, rows: int, d: int, dtype: str, tally: _Tally, phase: str, *, indexed: bool = True) -> None:
+        size = rows * (d * BYTES[dtype] + (INDEX_BYTES if indexed else 0)) + STORE_BYTES
         tally.store_bytes += size
         tally.phases[phase] += size * self.rates.write_byte_s
 
@@ -279,6 +335,13 @@ class Estimator:
     def _within_quota(cohorts: Sequence[Cohort], store_bytes: int) -> int:
         quota = min((cohort.activations.quota_gb for cohort in cohorts if cohort.activations.quota_gb), default=None)
         return store_bytes if quota is None else min(store_bytes, int(quota * 1e9))
+
+
+def bounded(asked: int, use: DatasetUse, split: Split, share: float = 1.0) -> int:
+    """Distinct tokens (vectors) that are read of a part, or of a share of it: what is asked for, at most what there is."""
+    made, there = made_tokens(use), use.holds.get(split)
+    asked = min(asked, made) if made and split == "train" else asked
+    return asked if there is None else min(asked, int(share * there))
 
 
 def made_tokens(use: DatasetUse) -> int:

@@ -57,6 +57,10 @@ class ModelFacts(Protocol):
         """SuiteError where its files hold tensors that it does not use, but for those that a pattern allows."""
         ...
 
+    def tokens_in(self, text: str, /) -> int | None:
+        """Tokens of a text, without special ones; None where the tokenizer cannot be asked."""
+        ...
+
     def hookpoint(self, name: str, /) -> HookpointFacts:
         """The hookpoint of this name; SuiteError with near misses where there is none."""
         ...

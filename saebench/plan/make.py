@@ -95,7 +95,7 @@ def make_plan(
     used = _datasets(book, made)
     warnings += _remarks(suite, arms)
     warnings += [remark for name in used for remark in book.findings(name).remarks]
-    warnings += _short_evaluation(book, made)
+    warnings += _short_evaluation(made)
     if measured is None:
         measured = rates(cells, used) if rates is not None else Rates()
     warnings += measured.remarks
@@ -182,14 +182,19 @@ def _datasets(book: DatasetBook, made: Sequence[tuple[Arm, Cell]]) -> dict[str, 
     return uses
 
 
-def _short_evaluation(book: DatasetBook, made: Sequence[tuple[Arm, Cell]]) -> list[str]:
-    """Evaluation never repeats vectors: it uses what there is."""
-    asked = {name: cell.evaluation.tokens for _, cell in made for name in cell.evaluation.datasets}
-    return [
-        f"dataset '{name}': {there:,} vectors are held out, evaluation.tokens asks for {tokens:,}. All {there:,} are used; records say how many."
-        for name, tokens in asked.items()
-        if (there := book.findings(name).rows.get("held-out")) is not None and there < tokens
-    ]
+def _short_evaluation(made: Sequence[tuple[Arm, Cell]]) -> list[str]:
+    """Evaluation never repeats anything: it uses what there is."""
+    short: dict[str, None] = {}
+    for _, cell in made:
+        asked = cell.evaluation.tokens
+        for use in cell.evaluation_datasets:
+            there = use.holds.get("held-out")
+            if there is not None and there < asked:
+                found = f"{there:,} vectors" if cell.model is None else f"about {there:,} tokens"
+                short[
+                    f"dataset '{use.name}': {found} are held out, evaluation.tokens asks for {asked:,}. All of them are used; records say how many."
+                ] = None
+    return list(short)
 
 
 def _activations(suite: Suite) -> ActivationUse:

@@ -63,6 +63,7 @@ class DatasetUse:
         recipe: Recipe digest, known before anything is built.
         model: The language model that makes its vectors, of a dataset of vectors that needs one. None for all others: text is read
             through the model of the cell.
+        holds: About how many tokens (vectors) each part holds, where a look at plan time tells.
     """
 
     name: str
@@ -72,6 +73,7 @@ class DatasetUse:
     options: Mapping[str, Any]
     recipe: str
     model: ModelUse | None = None
+    holds: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -276,9 +278,11 @@ class Estimate:
         forward_flops: Of the language model, for all that is read, sampled and scored.
         seconds: All of it: the sum over `phases`.
         phases: Seconds by `PHASES`, as a run shows them.
-        disk_bytes: The three parts below.
+        disk_bytes: The five parts below.
         store_bytes: Activation stores, those for scoring included.
         checkpoint_bytes: Trained weights.
+        record_bytes: Plan, records, groups, per-latent arrays.
+        page_bytes: The leaderboard.
         snapshot_bytes: Most that snapshots of unfinished cells take, old and new at once; gone at the end.
         memory_bytes: Of the process; `device_memory_bytes` of it holds models, cells and batches (on a CPU it is the same memory).
         basis: Where the seconds come from: `source` measured or assumed, and the machine.
@@ -292,6 +296,8 @@ class Estimate:
     disk_bytes: int
     store_bytes: int
     checkpoint_bytes: int
+    record_bytes: int
+    page_bytes: int
     snapshot_bytes: int
     memory_bytes: int
     device_memory_bytes: int

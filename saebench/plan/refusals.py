@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from saebench.api.errors import SaebenchError, first_line
 from saebench.api.splits import Split
 from saebench.config import Problems
 from saebench.config.problems import Path
@@ -79,9 +80,14 @@ def _orphan(parent: str) -> str:
 def _missing(arm: Arm, evaluation: Sequence[str], book: DatasetBook) -> list[tuple[Path, str]]:
     """Parts of an arm's data that are empty, and evaluation data that its model cannot make."""
     needed: list[tuple[str, Split]] = [(arm.dataset.name, "train"), *((name, "held-out") for name in evaluation)]
-    found: list[tuple[Path, str]] = [
-        (("datasets", name), reason) for name, split in needed if (reason := book.empty(name, split)) is not None
-    ]
+    found: list[tuple[Path, str]] = []
+    for name, split in needed:
+        try:
+            reason = book.empty(name, split)
+        except SaebenchError as error:
+            reason = first_line(error)
+        if reason is not None:
+            found.append((("datasets", name), reason))
     model, facts = arm.site.model, arm.site.facts
     if model is not None and facts is not None and not facts.causal:
         found += [

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from saebench.plan.model import Cell, Estimate, Plan
+from saebench.plan.model import Cell, Cohort, Estimate, Plan
 from saebench.plan.rates import ASSUMED_FLOPS_PER_S
 
 WIDTH = 80
@@ -51,7 +51,7 @@ def print_plan(plan: Plan) -> str:
         ),
         "",
     ]
-    lines += [*_budget(plan), *_searches(plan), "", *_totals(plan)]
+    lines += [*_budget(plan), *_epochs(plan), *_searches(plan), "", *_totals(plan)]
     if plan.warnings:
         lines += ["", "Please note"]
         for warning in plan.warnings:
@@ -94,6 +94,23 @@ def _budget(plan: Plan) -> list[str]:
     return wrap(text, WIDTH)
 
 
+def _epochs(plan: Plan) -> list[str]:
+    """Of each training dataset whose size is known: how often the longest training on it reads it."""
+    longest: dict[str, Cohort] = {}
+    for cohort in plan.cohorts:
+        if cohort.dataset.holds.get("train") and not all(plan.cell(cell).control for cell in cohort.cells):
+            name = cohort.dataset.name
+            longest[name] = max(
+                longest.get(name, cohort), cohort, key=lambda one: one.tokens / one.dataset.holds["train"]
+            )
+    lines = []
+    for name, cohort in longest.items():
+        there = cohort.dataset.holds["train"]
+        what = f"about {there:,} training tokens" if cohort.model is not None else f"{there:,} training vectors"
+        lines += wrap(f"Data: {name} holds {what}; {cohort.tokens:,} are {cohort.tokens / there:.2g} epochs.", WIDTH)
+    return lines
+
+
 def _searches(plan: Plan) -> list[str]:
     """Of each tuned entry: what is tried, what decides, and what each candidate gets."""
     lines: list[str] = []
@@ -123,7 +140,7 @@ def _searches(plan: Plan) -> list[str]:
 
 def _totals(plan: Plan) -> list[str]:
     predicted = plan.estimate
-    parts = [("activations", predicted.store_bytes), ("checkpoints", predicted.checkpoint_bytes), ("snapshots", predicted.snapshot_bytes)]  # fmt: skip
+    parts = [("activations", predicted.store_bytes), ("checkpoints", predicted.checkpoint_bytes), ("records", predicted.record_bytes), ("pages", predicted.page_bytes), ("snapshots", predicted.snapshot_bytes)]  # fmt: skip
     rows = [
         ["training tokens", f"{predicted.train_tokens:,}"],
         ["training FLOPs", f"{predicted.train_flops:.3g}"],

@@ -16,6 +16,8 @@ from saebench_plugins.core_datasets.lines import signature
 
 MAX_CHARACTERS, MAX_DOCUMENTS = 1 << 24, 1 << 18
 """What is read at most."""
+SAMPLE = 1 << 16
+"""Characters of it that are kept."""
 
 
 @dataclass
@@ -27,12 +29,18 @@ class Survey:
         whole: True when that is everything.
         parts: Documents of each part.
         copies: Documents that are equal to an earlier one, case, Unicode form and blanks apart.
+        characters: Of each part, of what was read.
+        sample: Some of the text.
+        n_bytes: Of all its files; None where these are packed or unknown, and do not tell how much text they hold.
         overlap: Near-duplicates between the parts.
     """
 
     counts: Counts
     whole: bool = True
     parts: dict[Split, int] = field(default_factory=lambda: {"train": 0, "held-out": 0})
+    characters: dict[Split, int] = field(default_factory=lambda: {"train": 0, "held-out": 0})
+    sample: str = ""
+    n_bytes: int | None = None
     copies: int = 0
     overlap: Overlap | None = None
 
@@ -59,7 +67,14 @@ class Survey:
     def findings(self, path: str) -> Findings:
         """For the plan. A part is empty where all was read and nothing fell into it."""
         empty = {part: empty_part(path, part, self.counts) for part, n in self.parts.items() if self.whole and not n}
-        return Findings(tuple(self.remarks(path)), empty)
+        return Findings(tuple(self.remarks(path)), empty, characters=self._characters(), sample=self.sample)
+
+    def _characters(self) -> dict[Split, int]:
+        """Of each part; of a corpus that was not read whole at most its bytes, in the shares that were read."""
+        if self.whole:
+            return dict(self.characters)
+        read = sum(self.characters.values())
+        return {} if self.n_bytes is None else {part: n * self.n_bytes // read for part, n in self.characters.items()}
 
 
 def empty_part(path: str, part: Split, counts: Counts) -> str:
@@ -87,6 +102,8 @@ def look(documents: Iterable[Document], counts: Counts) -> Survey:
         seen.add(document.digest)
         part = split_of(document.digest)
         survey.parts[part] += 1
+        survey.characters[part] += len(document.text)
+        survey.sample += document.text[: SAMPLE - len(survey.sample)]
         read[part].append(document)
         if counts.characters > MAX_CHARACTERS or counts.documents >= MAX_DOCUMENTS:
             survey.whole = False
@@ -116,6 +133,9 @@ def problems(path: str, text_column: str) -> Sequence[Problem]:
 
 
 @lru_cache(maxsize=64)
-def _survey(path: str, text_column: str, _signatures: tuple[tuple[Path, int, int, int], ...]) -> Survey:
+def _survey(path: str, text_column: str, signatures: tuple[tuple[Path, int, int, int], ...]) -> Survey:
     counts = Counts()
-    return look(files.read_documents(path, text_column, counts), counts)
+    found = look(files.read_documents(path, text_column, counts), counts)
+    if not any(file.name.lower().endswith((".gz", ".parquet")) for file, *_ in signatures):
+        found.n_bytes = sum(size for _, _, size, _ in signatures)
+    return found

@@ -104,6 +104,7 @@ class Use:
     options: Any = dataclasses.field(default_factory=dict)
     version: str = "1"
     model: Any = None
+    holds: Any = dataclasses.field(default_factory=dict)
 
     @property
     def plugin(self):

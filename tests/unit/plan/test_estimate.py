@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from saebench.api import Findings
+from saebench.data.disk import window_bytes
+from saebench.plan import print_plan
 from saebench.plan.rates import ArmRate, DatasetRate, ModelRate, Rates, arm_key, dataset_key, model_key, score_key
 
 OWN = "{name: topk, architecture: topk, dataset: own, config: {d_sae: 64, k: 4}}"
@@ -45,10 +48,15 @@ def test_the_estimate_by_hand(planner):
     training = 400 * 1000 + 400 * 2000  # all that the dataset holds, to the hook; making it
     streams = 200 * 1000 + 200 * 1000 + 200 * (1000 + 2000)  # held out, random, the model's own samples
     assert predicted.forward_flops == training + streams + 3 * 10 * 2000 + 10 * 2000
-    assert predicted.store_bytes == (400 + 3 * 200) * ROW
+    # rows, token windows of training and of losses, and a manifest of each store
+    assert predicted.store_bytes == (400 + 3 * 200) * ROW + window_bytes(400, 128) + window_bytes(200, 128) + 5 * 5_000
     assert predicted.checkpoint_bytes == 8 * 32 * 64
     assert predicted.snapshot_bytes == 2 * 12 * 2 * 32 * 64
-    assert predicted.disk_bytes == predicted.store_bytes + predicted.checkpoint_bytes + predicted.snapshot_bytes
+    cell = 6_000 + 3 * (650 + 250) + 65_000
+    assert predicted.record_bytes == cell + 2_000 + 650 + 250 + 8_000 + 12 * 64
+    assert predicted.page_bytes == 1_000_000 + int(0.6 * (cell + 2_900))
+    parts = (predicted.store_bytes, predicted.checkpoint_bytes, predicted.snapshot_bytes)
+    assert predicted.disk_bytes == sum(parts) + predicted.record_bytes + predicted.page_bytes
     assert predicted.device_memory_bytes == 16 * 2 * 32 * 64 + 64 * 8 * 64 + 4 * 1000
     assert predicted.memory_bytes == predicted.device_memory_bytes + 1_500_000_000
     assert predicted.basis["source"] == "assumed"
@@ -59,6 +67,54 @@ def test_without_a_model_less_memory_is_taken(planner):
     predicted = planner("{name: t, architecture: topk, dataset: truth, config: {d_sae: 64, k: 3}}").estimate
     assert predicted.memory_bytes == predicted.device_memory_bytes + 500_000_000
     assert predicted.forward_flops == 0
+
+
+def finding(fakes, plugin, **found):
+    """The catalog in which a look at a dataset finds this."""
+    catalog = fakes.catalog()
+    offer = catalog.datasets[plugin]
+    catalog.datasets[plugin] = replace(offer, spec=replace(offer.spec, inspect=lambda options: Findings(**found)))
+    return catalog
+
+
+def test_many_epochs_over_little_text_are_stored_once(planner, fakes):
+    entry = "{name: topk, architecture: topk, dataset: docs, config: {d_sae: 64, k: 4}}"
+    tail = EVALUATION.replace("tokens: 100", "tokens: 1_000_000_000")
+    # four characters a token: 250 tokens to train on, 50 held out
+    catalog = finding(fakes, "docs", characters={"train": 1000, "held-out": 200}, sample="word" * 10)
+    plan = planner(entry, tail, catalog=catalog)
+    (cell,) = plan.cells
+    assert cell.dataset.holds == {"train": 250, "held-out": 50}
+    sides = 2 * 200  # random tokens and samples are made as asked for
+    assert (
+        plan.estimate.store_bytes
+        == (250 + 50 + sides) * ROW + window_bytes(250, 128) + window_bytes(50, 128) + 5 * 5_000
+    )
+    page = " ".join(print_plan(plan).split())
+    assert "Data: docs holds about 250 training tokens; 1,000 are 4 epochs." in page
+    assert (
+        "'docs': about 50 tokens are held out, evaluation.tokens asks for 1,000,000,000. All of them are used" in page
+    )
+    # what is read of it at plan time is no part of what it is
+    assert cell.cell_id == planner(entry, tail).cells[0].cell_id
+
+
+def test_a_matrix_is_stored_once_and_has_no_tokens(planner, fakes):
+    entry = "{name: t, architecture: topk, dataset: truth, config: {d_sae: 64, k: 3}}"
+    catalog = finding(fakes, "synthetic", rows={"train": 300, "held-out": 70})
+    catalog.datasets["synthetic"] = replace(
+        catalog.datasets["synthetic"], spec=replace(catalog.datasets["synthetic"].spec, kind="activations")
+    )
+    plan = planner(entry, EVALUATION, catalog=catalog)
+    assert plan.estimate.store_bytes == (300 + 70) * 16 * 4 + 2 * 5_000
+    assert "truth holds 300 training vectors; 1,000 are 3.3 epochs." in " ".join(print_plan(plan).split())
+
+
+def test_text_taken_from_other_text_is_at_most_all_of_that(planner, fakes):
+    entry = "{name: n, architecture: topk, dataset: near, config: {d_sae: 64, k: 3}}"
+    catalog = finding(fakes, "docs", characters={"train": 1000, "held-out": 200}, sample="word" * 10)
+    (cell,) = planner(entry, EVALUATION, catalog=catalog).cells
+    assert cell.dataset.holds == {"train": 250, "held-out": 50}
 
 
 def test_seconds_by_hand(planner):
@@ -86,14 +142,14 @@ def test_hookpoints_share_a_forward_and_a_reading(planner):
     one = planner(entry, EVALUATION, rates=known).estimate
     two = planner(entry, EVALUATION, header=TWO_HOOKS, rates=known).estimate
     assert two.data_s == one.data_s
-    assert two.store_bytes == 2 * one.store_bytes
+    assert two.store_bytes == 2 * one.store_bytes - window_bytes(1000, 128) - 5_000  # the tokens are the same
     assert two.phases["training"] == 2 * one.phases["training"]
 
 
 def test_a_live_source_stores_nothing_and_reads_every_epoch(planner):
     stored = planner(OWN, EVALUATION, rates=known).estimate
     live = planner(OWN, EVALUATION + "activations: {source: live}\n", rates=known).estimate
-    assert stored.store_bytes - live.store_bytes == 400 * ROW
+    assert stored.store_bytes - live.store_bytes == 400 * ROW + 5_000
     assert live.data_s - stored.data_s == pytest.approx(600 * 1e-3)
     assert live.forward_flops - stored.forward_flops == 600 * 1000
 
