@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from saebench.api.errors import SuiteError
 from saebench.data import loading
 from saebench.data.hookpoints import Hookpoint, default_hookpoint, find_hookpoint
 from saebench.data.loading import Kind, Loading
 from saebench.data.model_files import BUILT_IN, WeightFiles, model_digest, model_folder, stored_tensors, weight_files
-from saebench.data.tokenizers import check_tokenizer, read_tokenizer
+from saebench.data.tokenizers import check_tokenizer, read_tokenizer, tokens_in
 from saebench.data.trace import Trace, trace
 
 if TYPE_CHECKING:
@@ -109,8 +110,6 @@ class ModelFacts:
 
     def tokens_in(self, text: str) -> int | None:
         """Tokens of a text, without special ones; None where the tokenizer cannot be asked."""
-        from saebench.data.token_counts import tokens_in
-
         try:
             return tokens_in(model_folder(self.id, self.revision), text)
         except SuiteError:

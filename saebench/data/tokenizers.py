@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from saebench.api.errors import SuiteError
 from saebench.data.loading import quiet, reason
+
+PIECE = 2_000
+"""Characters of a sample that are tokenised at a time."""
 
 
 def read_tokenizer(folder: Path, model_id: str) -> Any:
@@ -22,6 +26,21 @@ def read_tokenizer(folder: Path, model_id: str) -> Any:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise SuiteError(f"model '{model_id}': its tokenizer cannot be loaded ({reason(error)}).") from error
+
+
+@lru_cache(maxsize=8)
+def _kept(folder: Path) -> Any:
+    return read_tokenizer(folder, folder.name)
+
+
+def tokens_in(folder: Path, text: str) -> int:
+    """Tokens of a text, without special ones.
+
+    Raises:
+        SuiteError: The tokenizer cannot be loaded.
+    """
+    pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
+    return sum(map(len, _kept(folder)(pieces, add_special_tokens=False, verbose=False)["input_ids"]))
 
 
 def first_id(tokenizer: Any) -> int | None:

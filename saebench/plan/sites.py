@@ -90,10 +90,12 @@ def lone_model(suite: Suite, source: ModelFactsSource) -> ModelUse | None:
         return None
     (model,) = suite.config.models
     try:
-        digest = source.model(model.id, model.revision).digest
+        facts = source.model(model.id, model.revision)
+        facts.check_loading(model.load.allow_unused)
     except SuiteError:
         return None  # told by `model_sites`
-    return ModelUse(model.id, model.revision, digest, "", "", model.context)
+    unused = tuple(model.load.allow_unused)
+    return ModelUse(model.id, model.revision, facts.digest, "", "", model.context, unused, facts.notes)
 
 
 def dataset_site(dataset: DatasetPlan) -> SiteUse:
