@@ -59,6 +59,10 @@ class EvaluationSource:
         """Near-duplicates of its documents among the training documents (`saebench.api.Overlap`); None where there are no documents."""
         return self._scored.overlap(self._training, self._near) if self._training is not None else None
 
+    def splice(self) -> dict[str, Any] | None:
+        """On what splicing was shown to be exact (`saebench.data.proof`); None where no losses were read."""
+        return self._scored.splice()
+
     def stream(self, name: Stream, batch: int) -> Iterator[ActivationBatch]:
         """Batches of a stream of activations, in one fixed order; the last may be short. `eval` and `density` begin alike."""
         if name in self.absent or name == "loss":

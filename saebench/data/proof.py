@@ -56,10 +56,14 @@ def _fault(splicer: Splicer, ids: Tensor) -> str | None:
     x, logits = splicer.forward(ids)
     if bool(logits.isnan().any()):
         return "the model's logits are not finite."
-    splicer.forward(ids.flip(1))  # a model that keeps state would now give other logits
+    other = ids.clone()
+    other[:, -1] = (ids[:, -1] + 1) % splicer.lm.vocab_size
+    ahead = splicer.forward(other)[1][:, :-1]  # a model that keeps state gives other logits after it
     again, again_logits = splicer.forward(ids)
     if not (torch.equal(x, again) and torch.equal(logits, again_logits)):
         return "two forwards of the same tokens differ, so no loss of it can be compared."
+    if not torch.allclose(ahead, logits[:, :-1], rtol=1e-3, atol=1e-3):
+        return "its logits at a token depend on the tokens behind it, so its losses are no predictions."
     if not torch.equal(splicer.lm.activations(ids, splicer.hookpoint), x):
         return "the activation that an SAE is trained on is not the one that its losses are taken at."
     spliced = splicer.logits(ids, x, short=False)

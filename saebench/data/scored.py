@@ -72,6 +72,10 @@ class Scored(ABC):
         """Near-duplicates among the training documents, where there are documents."""
         return None
 
+    def splice(self) -> dict[str, Any] | None:
+        """On what splicing was shown to be exact, where there are losses."""
+        return None
+
     def truth(self, start: int, stop: int) -> SparseCodes | None:
         """True codes of rows of the store, where they are known."""
         return None
@@ -151,8 +155,13 @@ class ScoredTokens(Scored):
         """An encoder has neither losses nor samples."""
         if self.lm.causal:
             return {}
-        reason = f"model '{self.model.id}' is an encoder: it predicts no next token"
+        reason = f"model '{self.model.id}': {self.lm.facts.no_losses}"
         return {"loss": reason, "self-sampled": reason}
+
+    def splice(self) -> dict[str, Any] | None:
+        """The proof of the hookpoint, once its losses were read."""
+        proof = self.lm.splicer(self.model.hookpoint).proof if self.lm.causal else None
+        return None if proof is None else {"max_difference": 0.0, "sequences": proof.sequences, "tokens": proof.tokens}
 
     def overlap(self, training: TrainingSource, near: NearDuplicates) -> dict[str, Any] | None:
         """Near-duplicates among the training documents."""

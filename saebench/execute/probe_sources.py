@@ -151,6 +151,9 @@ class ProbeStreams:
         """Each token as text."""
         return self._lm.token_texts(ids) if self._lm is not None else []
 
+    def splice(self) -> None:
+        """Nothing is recorded."""
+
     def overlap(self) -> None:
         """No documents."""
 

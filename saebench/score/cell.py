@@ -163,6 +163,7 @@ def _evaluation(cell: Cell, sources: Sequence[tuple[DatasetUse, int, EvaluationS
                 "n_loss_tokens": source.n_loss_tokens,
                 "n_density_tokens": source.n_density_tokens,
                 "overlap": source.overlap(),
+                "splice": source.splice(),
             }
     return {
         "datasets": list(datasets.values()),

@@ -99,6 +99,10 @@ class EvaluationSource(Protocol):
         """Near-duplicates among the training documents, JSON-ready; None where there are no documents."""
         ...
 
+    def splice(self) -> Mapping[str, Any] | None:
+        """On what splicing was shown to be exact, JSON-ready; None where no losses were read."""
+        ...
+
     def stream(self, name: Stream, batch: int) -> Iterator[ActivationBatch]:
         """One stream, in order."""
         ...

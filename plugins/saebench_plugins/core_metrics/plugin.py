@@ -21,7 +21,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     CellMetricSpec(
         name="losses",
-        version="1",
+        version="2",
         provides=LOSSES,
         make=f"{_HERE}.losses:make",
         streams=("loss",),

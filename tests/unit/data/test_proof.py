@@ -281,10 +281,18 @@ class Remembers(Plain):
         return out
 
 
+class LooksAhead(Plain):
+    """Attends to both sides."""
+
+    def forward(self, x):
+        return super().forward(x) + x.mean(1, keepdim=True)
+
+
 @pytest.mark.parametrize(
     ("blocks", "place", "words"),
     [
         ((KeepsAside, Plain), "blocks.0.mlp", "do not depend on what it hands on.* Use 'layers.0'"),
+        ((LooksAhead, Plain), "blocks.1", "depend on the tokens behind it"),
         ((Dice, Plain), "blocks.1", "two forwards of the same tokens differ"),
         ((Remembers, Plain), "blocks.1", "two forwards of the same tokens differ"),
     ],

@@ -90,6 +90,9 @@ class Source:
 
             yield SimpleNamespace(x=x, batch=batch, rows=rows, splice=splice)
 
+    def splice(self):
+        return None
+
     def overlap(self):
         return None
 

@@ -72,6 +72,7 @@ def test_the_shape_of_a_metric_s_entry(kit):
             "n_loss_tokens": 32,
             "n_density_tokens": 150,
             "overlap": None,
+            "splice": None,
         }
     ]
     json.dumps([outcome.metrics, outcome.evaluation, outcome.details, outcome.spent], allow_nan=False)
