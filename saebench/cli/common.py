@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from saebench import narration
-from saebench.api.errors import SaebenchError, describe, said
+from saebench.api.errors import MachineError, SaebenchError, describe, said
 from saebench.api.text import shown
 from saebench.artifacts.atomic import refuse
 from saebench.cli.signals import Ended
@@ -75,6 +75,10 @@ def fail(error: BaseException) -> int:
         return 0
     if refusal := refuse(error):
         error = refusal
+    elif isinstance(error, OSError) and error.errno and error.filename:
+        error = MachineError(
+            f"{error.filename}: the machine refuses ({os.strerror(error.errno)}). --debug shows where."
+        )
     if isinstance(error, SaebenchError):
         text = said(error)
         say(f"saebench:\n{text}" if "\n" in text else f"saebench: {text}")

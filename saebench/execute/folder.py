@@ -14,15 +14,17 @@ from itertools import islice
 from pathlib import Path
 
 from saebench.api.errors import Damaged, MachineError, SuiteError
-from saebench.artifacts import RunFolder, machine_errors, read_json, read_record
+from saebench.artifacts import RunFolder, machine_errors, read_json, read_meta, read_record
 from saebench.artifacts.atomic import parse_temporary
-from saebench.artifacts.layout import PROGRESS, ROOT_NAMES
+from saebench.artifacts.layout import CHECKPOINTS, PROGRESS, ROOT_NAMES
 from saebench.artifacts.leftovers import sweep
 from saebench.execute.lock import LOCK, held
 
 _OURS = b"saebench run folder\n"
 _BESIDE = b"saebench run folder, beside other files\n"
 _NOBODYS = frozenset({"lost+found", ".DS_Store"})
+_LOOKED_AT = 20
+"""Files that are read to find out whose a folder is."""
 _PLAN_KEYS = frozenset({"schema_version", "suite", "suite_digest", "cells", "cohorts", "groups"})
 
 
@@ -75,7 +77,7 @@ def tenancy(root: Path) -> Tenancy:
         return Tenancy(Owner.NOBODY)
     rooms = [name for name in names if name in ROOT_NAMES]
     begun = mark is not None and _BESIDE.startswith(mark.rstrip()) and not rooms and not others
-    if begun or _has_plan(root) or _has_record(root):
+    if begun or _has_plan(root) or _has_evidence(root):
         return Tenancy(Owner.BESIDE if others else Owner.OURS, others)
     return Tenancy(Owner.THEIRS, others or tuple(rooms) or (LOCK,))
 
@@ -187,9 +189,17 @@ def _has_plan(root: Path) -> bool:
     return isinstance(plan, dict) and plan.keys() >= _PLAN_KEYS
 
 
-def _has_record(root: Path) -> bool:
-    for path in islice(RunFolder(root).record_paths(), 20):
-        with suppress(Damaged, MachineError):
+def _has_evidence(root: Path) -> bool:
+    """Whether a record or a checkpoint of ours is below; also where there is no file at all, only folders."""
+    run = RunFolder(root)
+    for path in islice(run.record_paths(), _LOOKED_AT):
+        with suppress(SuiteError, MachineError):
             read_record(path)
             return True
-    return False
+    for path in islice((root / CHECKPOINTS).glob("*/"), _LOOKED_AT):
+        with suppress(SuiteError, MachineError):
+            read_meta(path)
+            return True
+    return all(name in ROOT_NAMES for name in (path.name for path in root.iterdir())) and not any(
+        path.is_symlink() or not path.is_dir() for path in root.rglob("*")
+    )

@@ -54,6 +54,18 @@ def shared(root: Path) -> Iterator[bool]:
         os.close(handle)
 
 
+def require(root: Path) -> None:
+    """Nothing, while the folder that was locked is where it was.
+
+    Raises:
+        MachineError: It was moved or removed: what is written now would make a second folder without a lock.
+    """
+    if not os.path.lexists(root / LOCK):
+        raise MachineError(
+            f"{root}: the run folder was moved or removed while the run worked in it. Put it back, or not, and run the same command again."
+        )
+
+
 def is_running(root: Path) -> bool:
     """True while a run holds the folder's lock."""
     try:

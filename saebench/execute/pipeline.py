@@ -17,6 +17,7 @@ from saebench.api.errors import CellError, Damaged, Diverged, MachineError, Saeb
 from saebench.artifacts import RunFolder, refuse, save_arrays, write_record
 from saebench.execute import provenance
 from saebench.execute.groups import GroupRunner
+from saebench.execute.lock import require
 from saebench.execute.progress import PassWatch
 from saebench.execute.records import CellOutcome, cell_record, superseded, trained_outcome
 from saebench.execute.standing import Standing, changed_facts
@@ -331,6 +332,7 @@ class Pipeline:
         drop_snapshot(self.run.snapshots, cell.cell_id)
 
     def _write(self, cell: Cell, outcome: CellOutcome, started: str | None = None) -> None:
+        require(self.run.root)
         path = self.run.record(cell.suite, cell.entry, cell.record_name)
         record = cell_record(
             cell, self.plan, outcome, supersedes=superseded(path, cell), environment=self._environment(started)

@@ -20,6 +20,11 @@ from saebench.cli.common import fail
         (PluginError("broken"), 3, "broken"),
         (MachineError("full"), 5, "full"),
         (OSError(errno.ENOSPC, "No space left on device", "some/file"), 5, "some/file: no space is left"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "some/file"),
+            5,
+            "some/file: the machine refuses (No such file",
+        ),
         (KeyboardInterrupt(), 130, "interrupted"),
         (ValueError("odd"), 1, "this is a bug: ValueError: odd"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from saebench.api import MachineError, SuiteError
-from saebench.artifacts import write_json, write_record
+from saebench.artifacts import save_checkpoint, write_json, write_record
 from saebench.execute.folder import Owner, check_folder, locked, tenancy
 from saebench.execute.lock import LOCK, held
 
@@ -117,10 +117,12 @@ def test_damage_does_not_make_a_run_folder_somebody_elses(tmp_path: Path) -> Non
     assert check_folder(tmp_path).owner is Owner.OURS
 
 
-def test_a_copy_without_hidden_files_is_known_by_its_plan_or_records(tmp_path: Path) -> None:
+def test_a_copy_without_hidden_files_is_known_by_its_plan_records_or_checkpoints(tmp_path: Path) -> None:
     write_json(tmp_path / "a" / "plan.json", PLAN)
     write_record(tmp_path / "b" / "records" / "s" / "e" / "k8-s0-01234567.json", RECORD)
-    for folder in ("a", "b"):
+    save_checkpoint(tmp_path / "c" / "checkpoints" / "0123456789abcdef", {}, {"cell_id": "0123456789abcdef"})
+    (tmp_path / "d" / "records" / "s").mkdir(parents=True)
+    for folder in ("a", "b", "c", "d"):
         assert check_folder(tmp_path / folder).owner is Owner.OURS
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from saebench.api import MachineError, SuiteError
 from saebench.execute import lock
-from saebench.execute.lock import LOCK, held, is_running, shared
+from saebench.execute.lock import LOCK, held, is_running, require, shared
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
@@ -89,3 +89,13 @@ def test_a_lock_whose_folder_was_moved_away_is_not_taken(tmp_path: Path, monkeyp
     monkeypatch.setattr(fcntl, "flock", late)
     with held(root) as handle:
         assert os.path.samestat(os.fstat(handle), (root / LOCK).stat())
+
+
+def test_a_folder_that_goes_while_a_run_works_in_it_is_the_machines_matter(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    root.mkdir()
+    with held(root):
+        require(root)
+        root.rename(tmp_path / "moved")
+        with pytest.raises(MachineError, match="was moved or removed"):
+            require(root)
