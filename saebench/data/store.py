@@ -30,7 +30,7 @@ from saebench.data.manifests import prove_files, read_manifest, write_manifest
 from saebench.data.precision import DTYPES, rounded
 from saebench.data.windows import DOCUMENTS, read_documents, write_documents
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 SHARD_BYTES = 1 << 28
 EXTRAS = "extras.safetensors"
 INDEX = ("token_ids", "positions", "sequence_ids")

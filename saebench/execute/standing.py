@@ -142,10 +142,10 @@ class Standing:
             if cell.cell_id in todo:
                 self.say(f"{self._run.checkpoint(cell.cell_id)}: missing, and needed. The cell is trained again")
         if kept := [cell for cell in gone if cell.cell_id not in todo]:
+            more = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
             first = self._run.checkpoint(kept[0].cell_id)
             self.say(
-                f"{first}: missing{f', and {len(kept) - 1} other checkpoints' if len(kept) > 1 else ''}. "
-                "Nothing needs it now: the record is kept"
+                f"{first}{more}: missing. Nothing needs these weights now, so they stay away; the records are kept"
             )
         if self._seconds > SLOW_S:
             self.say(f"checked what an earlier run left in {self._seconds:.0f} s")

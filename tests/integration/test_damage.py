@@ -276,7 +276,7 @@ def test_weights_that_a_person_removed_and_nothing_needs_stay_away(suite: Path, 
     shutil.rmtree(run / "arrays")
     for _ in range(2):
         said = again(suite, run)
-        assert sum("Nothing needs it now: the record is kept" in line for line in said) == 1
+        assert sum("Nothing needs these weights now" in line for line in said) == 1
         assert not (run / "checkpoints").exists()
     assert diff(whole, run) == []
 

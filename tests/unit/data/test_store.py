@@ -74,7 +74,7 @@ def test_reused_only_when_key_and_version_fit(tmp_path, monkeypatch):
     with pytest.raises(Damaged, match="it is the manifest of other data"):
         ActivationStore.open(folder, {"tokens": 6})
     monkeypatch.setattr(store_module, "STORE_VERSION", 99)
-    with pytest.raises(Damaged, match="version is 2; this saebench reads 99"):
+    with pytest.raises(Damaged, match="version is 3; this saebench reads 99"):
         ActivationStore.open(folder, {"tokens": 5})
 
 
