@@ -22,6 +22,8 @@ class _Room:
     depth: int
     names: str
     folders: bool = False
+    below: str = r".+"
+    """Names of its first folders."""
 
 
 _ROOMS = (
@@ -33,6 +35,8 @@ _ROOMS = (
     _Room(CHECKPOINTS, 0, _DIGEST, folders=True),
     _Room("snapshots", 0, _DIGEST, folders=True),
     _Room("activations", 0, _DIGEST, folders=True),
+    _Room("cache", 1, r".+", below=_DIGEST),  # what a dataset keeps: it gives the names
+    _Room("cache", 2, r".+", below=_DIGEST),
 )
 
 
@@ -46,7 +50,7 @@ def sweep(run: RunFolder) -> None:
     """
     for room in _ROOMS:
         names = re.compile(room.names)
-        for place in _places(run.root / room.name, room.depth):
+        for place in _places(run.root / room.name, room.depth, room.below):
             for entry in _entries(place):
                 made = parse_temporary(entry.name)
                 if made is None or not names.fullmatch(made[0]):
@@ -68,13 +72,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _places(folder: Path, depth: int) -> Iterator[Path]:
-    """The folder itself, or all folders `depth` levels below it; none through a link."""
+def _places(folder: Path, depth: int, names: str = r".+") -> Iterator[Path]:
+    """The folder itself, or all folders `depth` levels below it, the first of such names; none through a link."""
     if folder.is_symlink():
         return
     if depth == 0:
         yield folder
         return
     for entry in _entries(folder):
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=False) and re.fullmatch(names, entry.name):
             yield from _places(folder / entry.name, depth - 1)

@@ -86,6 +86,8 @@ def test_only_our_exact_names_in_our_own_rooms_are_swept(tmp_path: Path) -> None
         f"checkpoints/.{CELL}.12345678.tmp/sae.json",
         f"snapshots/.{CELL}.12345678.tmp/state.json",
         f"activations/.{CELL}.12345678.tmp/x-00000.bin",
+        f"cache/{CELL}/.dense-train.npz.12345678.tmp",
+        f"cache/{CELL}/train-128/.000000.bin.12345678.tmp",
     ]
     theirs = [
         ".env.old",
@@ -104,6 +106,8 @@ def test_only_our_exact_names_in_our_own_rooms_are_swept(tmp_path: Path) -> None
         f"checkpoints/mine/.{CELL}.12345678.tmp/x",
         "activations/.backup.old",
         "cache/.theirs.12345678.tmp",
+        "cache/pip/.theirs.12345678.tmp",
+        f"cache/{CELL}/.notes.old",
     ]
     for name in [*ours, *theirs]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
