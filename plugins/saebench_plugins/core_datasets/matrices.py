@@ -101,16 +101,7 @@ def _demand(where: str, shape: Sequence[int], stored: str, dtype: str | None) ->
 def _npy(path: Path) -> tuple[NDArray[Any], str, str]:
     try:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        TypeError,
-        SyntaxError,
-        ArithmeticError,
-        MemoryError,
-        RecursionError,
-    ) as error:
+    except Exception as error:  # a header is Python source to numpy: a damaged one raises anything
         raise SuiteError(
             f"{path}: cannot be read as npy ({' '.join(str(error).split())[:160]}). Save it again with numpy.save."
         ) from error

@@ -128,6 +128,7 @@ def _archive(path):
         (_archive, "npz archive by another name"),
         (lambda p: p.write_bytes(b""), "cannot be read as npy"),
         (lambda p: (np.save(p, MATRIX), p.write_bytes(p.read_bytes()[:-9])), "cannot be read as npy"),
+        (lambda p: p.write_bytes(b"\x93NUMPY\x01\x00\x08\x00(((((((("), "cannot be read as npy"),
         (os.mkfifo, "found a pipe"),
         (os.mkdir, "found a folder"),
     ],
@@ -200,6 +201,12 @@ def test_giant_rows_are_said_with_their_share(every, tmp_path, context):
     facts = open_activations(saved(tmp_path, matrix), context).manifest()["look"]
     assert facts["giant_rows"] == -(-4000 // every)
     assert facts["giant_rows_variance_share"] == pytest.approx(share, abs=1e-5)
+
+
+def test_values_near_the_end_of_the_range_are_looked_at_without_a_warning(tmp_path):
+    matrix = np.sign(rows_of()) * np.float32(3e38)
+    assert findings(saved(tmp_path, matrix)).remarks == ()
+    assert findings(saved(tmp_path, rows_of() * np.float32(1e-42))).remarks == ()
 
 
 def test_far_coordinates_are_said(tmp_path):
