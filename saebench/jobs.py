@@ -247,7 +247,7 @@ def run_suite(
         )
         statuses = pipeline.execute(cells, retry_failed=retry_failed)
         with narrator.phase("leaderboard", amount=1):
-            build([run.root], run.leaderboard, aside=say if own else None)
+            build([run.root], run.leaderboard, aside=say if own else None, say=say)
             for line in catalog.observe("saebench_leaderboard_written", folder=run.leaderboard):
                 say(line)
             table = summary([run.root])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+LARGEST = 1e60
+"""Of a value: squares of squares of it are still floats, so that no statistic over seeds overflows."""
 
 Direction = Literal["lower", "higher", "neutral"]
 Unit = Literal[
@@ -74,23 +76,27 @@ class MetricValue:
                 raise ValueError("a MetricValue without a value needs a reason")
             if self.stderr is not None:
                 raise ValueError("a MetricValue without a value has no standard error")
-        elif not math.isfinite(self.value):
-            raise ValueError(f"a MetricValue must be finite, got {self.value}; use value=None with a reason")
+        elif not abs(self.value) <= LARGEST:
+            raise ValueError(
+                f"a MetricValue must be finite and at most {LARGEST:g}, got {self.value}; use value=None with a reason"
+            )
         elif self.reason is not None:
             raise ValueError(f"a MetricValue with a value has no reason, got {self.reason!r}")
-        if self.stderr is not None and not (math.isfinite(self.stderr) and self.stderr >= 0):
+        if self.stderr is not None and not 0 <= self.stderr <= LARGEST:
             raise ValueError(f"a standard error must be finite and not negative, got {self.stderr}")
+        if self.n < 0:
+            raise ValueError(f"a MetricValue is computed from 0 or more, got n={self.n}")
 
     @classmethod
     def of(
         cls, info: MetricInfo, value: float | None, n: int, *, stderr: float | None = None, reason: str | None = None
     ) -> MetricValue:
         """Value under `info`'s unit and direction; a value that is not finite becomes null with a reason."""
-        if value is not None and not math.isfinite(value):
+        if value is not None and not abs(value) <= LARGEST:
             value, stderr, reason = None, None, reason or f"the computation gave {value}"
         if value is None:
             return cls(None, info.unit, info.direction, n, None, reason or "not defined here")
-        if stderr is not None and not math.isfinite(stderr):
+        if stderr is not None and not 0 <= stderr <= LARGEST:
             stderr = None
         return cls(float(value), info.unit, info.direction, n, stderr, None)
 

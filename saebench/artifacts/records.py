@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from saebench.api.errors import Damaged
+from saebench.api.text import one_line
 from saebench.artifacts.atomic import write_json
 from saebench.artifacts.layout import RunFolder
 from saebench.artifacts.proof import check_seal, opened, read_json, sealed
+from saebench.artifacts.shapes import misshapen
 
 RECORD_SCHEMA_VERSION = 2
 SEAL = "record_sha256"
 STATUSES = ("ok", "failed", "diverged", "over_budget", "skipped")
-_KEYS = {
-    "cell": ("cell_id", "score_id", "arrays_sha256", "facts", "measured"),
-    "group": ("group_id", "arrays_sha256", "facts", "measured"),
-}
 _ADVICE = "Run the suite again into this folder: it is written anew. Keep only saebench's own files below records/ and groups/."
 
 
-def read_record(path: Path, kind: str = "cell") -> dict[str, Any]:
-    """One record, verified against its own digest.
+def read_record(path: Path, kind: Literal["cell", "group"] = "cell") -> dict[str, Any]:
+    """One record, verified against its own digest and its shape.
 
     Raises:
-        Damaged: Not JSON, not such a record, changed after it was written, or of a schema version this saebench does not read.
+        Damaged: Not JSON, not such a record or of another shape, changed after it was written, or of a schema version this saebench does not read.
         MachineError: The machine refuses to read it.
     """
     record = read_json(path)
@@ -33,14 +31,14 @@ def read_record(path: Path, kind: str = "cell") -> dict[str, Any]:
         raise Damaged(f"{path}: not a {kind} record of saebench", _ADVICE)
     if record.get("schema_version") != RECORD_SCHEMA_VERSION:
         raise Damaged(
-            f"{path}: schema_version is {record.get('schema_version')!r}; this saebench reads {RECORD_SCHEMA_VERSION}",
+            f"{path}: schema_version is {one_line(repr(record.get('schema_version')), 60)}; this saebench reads {RECORD_SCHEMA_VERSION}",
             "Use the saebench that wrote it, or run the suite again.",
         )
     check_seal(path, record, SEAL)
-    missing = [key for key in _KEYS[kind] if key not in record]
-    if missing or record["facts"].get("status") not in STATUSES:
-        raise Damaged(f"{path}: damaged record (missing {', '.join(missing) or 'a known status'})", _ADVICE)
-    return record
+    if wrong := misshapen(kind, record):
+        raise Damaged(f"{path}: damaged record ({wrong})", _ADVICE)
+    found: dict[str, Any] = record
+    return found
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

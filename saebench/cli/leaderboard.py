@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import Named, common, emit
+from saebench.cli.common import Named, common, emit, say
 from saebench.narration import narrated, phase
 
 _ATTEMPTS = 10
@@ -24,7 +24,8 @@ _ATTEMPTS = 10
 def command(folders: tuple[Path, ...], out: Path | None, plugins: tuple[Path, ...], debug: bool) -> None:
     """Rebuild the leaderboard from records, offline; equal records give equal bytes.
 
-    A file of --out that saebench did not make is not replaced.
+    A record that cannot be read is left out and named, on the page too. A file
+    of --out that saebench did not make is not replaced.
     """
     from saebench.execute.lock import shared
     from saebench.leaderboard import build
@@ -37,9 +38,12 @@ def command(folders: tuple[Path, ...], out: Path | None, plugins: tuple[Path, ..
     ):  # a run that begins waits a moment: it would sweep what is being written
         for _ in range(_ATTEMPTS):
             before = _records(folders)
-            build(list(folders), target)
+            lines: list[str] = []
+            build(list(folders), target, say=lines.append)
             if _records(folders) == before:  # else a run wrote records meanwhile, and perhaps newer pages
                 break
+    for line in lines:
+        say(line)
     emit(str(target / "index.html"))
 
 

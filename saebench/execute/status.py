@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from saebench.api.errors import Damaged, SaebenchError, SuiteError, describe
+from saebench.api.errors import Damaged, SaebenchError, SuiteError
 from saebench.artifacts import RunFolder, read_json, read_plan, read_record, standing
+from saebench.artifacts.shapes import misshapen
 from saebench.execute.lock import is_running
 
 
@@ -93,14 +94,14 @@ def _cell(run: RunFolder, cell: dict[str, Any]) -> CellStatus:
                 raise Damaged(f"{path}: damaged (it is the record of another cell or score)")
         except Damaged as damage:
             return CellStatus(cell["entry"], cell["point"], cell["init_seed"], "damaged", str(damage), None, None)
-        times = record["measured"].get("times", {})
-        error = record["facts"].get("error")
+        times = record["measured"].get("times") or {}
+        error = record["facts"]["error"] or {}
         return CellStatus(
             cell["entry"],
             cell["point"],
             cell["init_seed"],
             record["facts"]["status"],
-            error and error["message"],
+            error.get("message"),
             times.get("train_s"),
             times.get("score_s"),
         )
@@ -119,14 +120,11 @@ def read_status(root: Path) -> RunStatus:
         raise SuiteError(
             f"{root}: no plan.json here, so this is no run folder. Give the folder that `saebench run --out` wrote (default runs/<suite>)."
         )
-    try:
-        plan = read_plan(run)
-        cells = tuple(_cell(run, cell) for cell in plan["cells"])
-        refused = tuple(str(refused["reason"]) for refused in plan.get("refused", ()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise SuiteError(
-            f"{run.plan}: not readable as a plan ({describe(error)}). Run the suite again to write it anew."
-        ) from error
+    plan = read_plan(run)
+    if wrong := misshapen("plan", plan):
+        raise SuiteError(f"{run.plan}: not readable as a plan ({wrong}). Run the suite again to write it anew.")
+    cells = tuple(_cell(run, cell) for cell in plan["cells"])
+    refused = tuple(str(refused["reason"]) for refused in plan.get("refused") or ())
     running = is_running(root)
     return RunStatus(plan["suite"], running, cells, _now(run) if running else None, refused)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from saebench.artifacts import STATUSES, digest
 from saebench.leaderboard.across import across_datasets
 from saebench.leaderboard.columns import COLUMNS
-from saebench.leaderboard.evidence import CellRecord, Evidence, cell_name
+from saebench.leaderboard.drawn import Unreadable
+from saebench.leaderboard.evidence import CellRecord, Evidence, cell_name, read_evidence
 from saebench.leaderboard.formats import rounded
 from saebench.leaderboard.frame import mixed_versions
 from saebench.leaderboard.levels import PRIMARY, l0_of, rank_levels
@@ -23,6 +25,20 @@ from saebench.leaderboard.words import spend_text
 from saebench.version import __version__
 
 BOARD_SCHEMA_VERSION = 1
+
+
+def board_of(folders: Sequence[Path]) -> dict[str, Any]:
+    """The board of the records in `folders`. A record with a part that cannot be read is left out, and `left_out` names it.
+
+    Raises:
+        SuiteError: As `read_evidence`.
+    """
+    evidence = read_evidence(folders)
+    while True:
+        try:
+            return make_board(evidence)
+        except Unreadable as error:  # every turn takes a record away
+            evidence = evidence.without(error.path, error.reason)
 
 
 def make_board(evidence: Evidence) -> dict[str, Any]:

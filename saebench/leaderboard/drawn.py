@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from saebench.api.errors import SuiteError
+from saebench.api.errors import SuiteError, describe
 from saebench.leaderboard.evidence import CellRecord
 from saebench.leaderboard.statistics import mean
 
@@ -18,18 +18,36 @@ _From = TypeVar("_From")
 _T = TypeVar("_T")
 
 
+class Unreadable(SuiteError):
+    """A record with a part that cannot be read; the board is made without it."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}. Run the suite again into this folder, or restore the file.")
+        self.path, self.reason = path, reason
+
+
 def readable(make: Callable[[_From], _T], source: _From, path: str) -> _T:
-    """`make(source)`. These parts of a record have no fixed schema: a shape that cannot be read is a damaged record, named as such."""
+    """`make(source)`. These parts of a record have no fixed schema: a shape that cannot be read is a damaged record, named as such.
+
+    Raises:
+        Unreadable: Of this path.
+    """
     try:
         return make(source)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        what = make.__name__.replace("_", " ")
-        repair = "Delete the file and run again, or restore it."
-        raise SuiteError(f"{path}: damaged record: cannot read its {what} ({error!r}). {repair}") from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise Unreadable(
+            path, f"damaged record: cannot read its {make.__name__.replace('_', ' ')} ({describe(error)})"
+        ) from error
 
 
 def _details(cells: Sequence[CellRecord], name: str) -> list[Any]:
     return [cell.facts["details"][name] for cell in cells if (cell.facts.get("details") or {}).get(name)]
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return value
 
 
 def density(cells: Sequence[CellRecord]) -> dict[str, Any] | None:
@@ -38,6 +56,10 @@ def density(cells: Sequence[CellRecord]) -> dict[str, Any] | None:
     histograms = [item for item in histograms if item["edges_log10"] == histograms[0]["edges_log10"]]
     if not histograms:
         return None
+    if any(len(item["counts"]) + 1 != len(item["edges_log10"]) for item in histograms):
+        raise ValueError("a histogram has one edge more than counts")
+    if any(min(item["counts"], default=0) < 0 or item["zero"] < 0 for item in histograms):
+        raise ValueError("a histogram has no negative counts")
     totals = [sum(item["counts"]) + item["zero"] for item in histograms]
     shares = [
         [number / total for number in item["counts"]] for item, total in zip(histograms, totals, strict=True) if total
@@ -46,7 +68,7 @@ def density(cells: Sequence[CellRecord]) -> dict[str, Any] | None:
         return None
     zero = [item["zero"] / total for item, total in zip(histograms, totals, strict=True) if total]
     return {
-        "edges_log10": histograms[0]["edges_log10"],
+        "edges_log10": [_number(edge) for edge in histograms[0]["edges_log10"]],
         "shares": [mean(column) for column in zip(*shares, strict=True)],
         "zero": mean(zero),
     }
@@ -73,7 +95,8 @@ def contexts(cells: Sequence[CellRecord]) -> list[dict[str, Any]]:
     for latent in [latents[(2 * index + 1) * len(latents) // (2 * n)] for index in range(n)]:
         contexts = []
         for context in (latent.get("contexts") or [])[:CONTEXTS_SHOWN]:
-            tokens, activations = context["text_tokens"], context["activations"]
+            tokens = [str(token) for token in context["text_tokens"]]
+            activations = [_number(value) for value in context["activations"]]
             if not tokens or len(tokens) != len(activations):
                 continue
             peak = max(range(len(activations)), key=lambda index: abs(activations[index]))
@@ -87,5 +110,12 @@ def contexts(cells: Sequence[CellRecord]) -> list[dict[str, Any]]:
                 }
             )
         if contexts:
-            shown.append({"latent": latent["latent"], "density": latent.get("density"), "contexts": contexts})
+            density = latent.get("density")
+            shown.append(
+                {
+                    "latent": int(latent["latent"]),
+                    "density": None if density is None else _number(density),
+                    "contexts": contexts,
+                }
+            )
     return shown

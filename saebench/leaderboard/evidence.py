@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from saebench.api.errors import SuiteError
-from saebench.artifacts import digest, iter_groups, iter_records
+from saebench.api.errors import Damaged, SuiteError
+from saebench.api.text import one_line, without_folders
+from saebench.artifacts import RunFolder, digest, read_record
 
-# What every record must hold before a page can be made of it, with the JSON type.
-_FACTS: Mapping[str, tuple[type, ...]] = {
-    "status": (str,),
-    "suite": (str,),
-    "entry": (str,),
-    "point": (str,),
-    "architecture": (str,),
-    "control": (bool,),
-    "init_seed": (int,),
-    "data_seed": (int,),
-    "config": (dict,),
-    "dataset": (dict,),
-    "metrics": (dict,),
-    "spent": (dict, type(None)),
-    "budget": (dict, type(None)),
-    "evaluation": (dict, type(None)),
-    "model": (dict, type(None)),
-    "error": (dict, type(None)),
-}
-_GROUP_FACTS: Mapping[str, tuple[type, ...]] = {
-    "status": (str,),
-    "suite": (str,),
-    "entry": (str,),
-    "point": (str,),
-    "members": (list,),
-    "metrics": (dict,),
-}
-_METRIC_KEYS = ("value", "unit", "direction", "n", "stderr", "reason")
 # Facts that name a place or a plan, not a score: they may differ when partial runs of one suite are merged.
 _NOT_COMPARED = ("suite_digest",)
 
@@ -129,7 +102,7 @@ class GroupRecord:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A record that stands in a folder and not in the tables. `kind` is superseded or conflict."""
+    """A record that is in a folder and not in the tables. `kind` is superseded, conflict or unreadable."""
 
     kind: str
     path: str
@@ -145,6 +118,26 @@ class Evidence:
     cells: tuple[CellRecord, ...]
     groups: tuple[GroupRecord, ...]
     left_out: tuple[LeftOut, ...]
+
+    def without(self, path: str, reason: str) -> Evidence:
+        """The evidence without the records of this path, which cannot be read further down.
+
+        Raises:
+            SuiteError: No cell is left.
+        """
+        left_out = (unreadable(path, reason), *self.left_out)
+        cells = tuple(cell for cell in self.cells if cell.path != path)
+        if not cells:
+            raise nothing_left(left_out)
+        return Evidence(cells, tuple(group for group in self.groups if group.path != path), left_out)
+
+
+def nothing_left(left_out: Sequence[LeftOut]) -> SuiteError:
+    """That no record can be read, with the first of them."""
+    first = left_out[0]
+    return SuiteError(
+        f"{first.path}: {first.reason}. None of {len(left_out)} records can be read. Run the suite again into this folder, or restore it."
+    )
 
 
 _ABSENT = "(absent)"
@@ -168,63 +161,73 @@ def cell_name(facts: Mapping[str, Any]) -> str:
     return f"{facts['entry']} {facts['point']} s{facts['init_seed']}"
 
 
-def _check(path: Path, facts: Mapping[str, Any], shape: Mapping[str, tuple[type, ...]]) -> None:
-    repair = "Delete the file and run again, or restore it."
-    for key, types in shape.items():
-        if key not in facts or not isinstance(facts[key], types):
-            allowed = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
-            found = type(facts[key]).__name__ if key in facts else "nothing"
-            raise SuiteError(f"{path}: damaged record: facts.{key} holds {found}, not {allowed}. {repair}")
-    for name, metric in facts["metrics"].items():
-        missing = [key for key in _METRIC_KEYS if not isinstance(metric, dict) or key not in metric]
-        if missing:
-            raise SuiteError(f"{path}: damaged record: facts.metrics.{name} lacks {', '.join(missing)}. {repair}")
+def read_cells(folder: Path, left_out: list[LeftOut] | None = None) -> list[CellRecord]:
+    """All cell records of a folder, in path order.
 
-
-def read_cells(folder: Path) -> list[CellRecord]:
-    """All cell records of a folder, checked, in path order.
+    Args:
+        folder: Holds records/.
+        left_out: Takes the files that cannot be read; without it the first of them raises.
 
     Raises:
-        SuiteError: The folder does not exist or holds no records, or one of them is damaged or of an unknown schema version.
+        SuiteError: The folder does not exist or holds no records; a record is damaged or of an unknown schema version.
     """
     if not folder.is_dir():
         raise SuiteError(f"{folder}: no such folder. Name a run folder, or any folder that holds records/.")
-    cells = []
-    for path, record in iter_records(folder):
-        _check(path, record["facts"], _FACTS)
-        cells.append(CellRecord(path.relative_to(folder).as_posix(), record))
-    if not cells:
+    paths = list(RunFolder(folder).record_paths())
+    if not paths:
         raise SuiteError(
             f"{folder}: no records below records/. Run `saebench run` into it first, or name a folder that holds records/."
         )
-    return cells
+    return [CellRecord(name, record) for name, record in _read(folder, paths, "cell", left_out)]
 
 
-def read_groups(folder: Path) -> list[GroupRecord]:
-    """All group records of a folder, checked, in path order."""
-    groups = []
-    for path, record in iter_groups(folder):
-        _check(path, record["facts"], _GROUP_FACTS)
-        groups.append(GroupRecord(path.relative_to(folder).as_posix(), record))
-    return groups
+def read_groups(folder: Path, left_out: list[LeftOut] | None = None) -> list[GroupRecord]:
+    """All group records of a folder, in path order; else as `read_cells`."""
+    paths = RunFolder(folder).group_paths()
+    return [GroupRecord(name, record) for name, record in _read(folder, paths, "group", left_out)]
+
+
+def _read(
+    folder: Path, paths: Iterable[Path], kind: Literal["cell", "group"], left_out: list[LeftOut] | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        try:
+            yield name, read_record(path, kind)
+        except Damaged as damage:
+            if left_out is None:
+                raise
+            left_out.append(unreadable(name, damage.found.removeprefix(f"{path}: ")))
+
+
+def unreadable(path: str, reason: str) -> LeftOut:
+    """A file that no table can use; `path` is relative to its folder."""
+    name = path.removesuffix(".json").partition("/")[2]
+    return LeftOut("unreadable", path, name, "", without_folders(one_line(reason, 300)))
 
 
 def read_evidence(folders: Sequence[Path]) -> Evidence:
-    """Merges folders: equal facts merge, conflicting facts are set aside, of several scores of a cell the newest is taken.
+    """Merges folders: equal facts merge, conflicting facts are set aside, of several scores of a cell the newest is taken. What cannot
+    be read is left out and named.
 
     The result does not depend on the order of the folders nor on where they stand.
 
     Raises:
-        SuiteError: As `read_cells`; or no folder was given.
+        SuiteError: No folder was given, one does not exist or holds no records, or none of them can be read.
     """
     if not folders:
         raise SuiteError("leaderboard: no folder given. Name one or more folders that hold records/.")
-    cells = [cell for folder in folders for cell in read_cells(Path(folder))]
-    groups = [group for folder in folders for group in read_groups(Path(folder))]
+    damaged: list[LeftOut] = []
+    cells = [cell for folder in folders for cell in read_cells(Path(folder), damaged)]
+    groups = [group for folder in folders for group in read_groups(Path(folder), damaged)]
+    if not cells:
+        raise nothing_left(damaged)
     kept, conflicts = _merge_equal(cells)
     current, superseded = _newest(kept)
     ordered = sorted(current, key=lambda cell: (repr(cell.slot), cell.score_id))
-    left_out = sorted([*conflicts, *superseded], key=lambda item: (item.kind, item.path, item.score_id, item.reason))
+    left_out = sorted(
+        [*damaged, *conflicts, *superseded], key=lambda item: (item.kind, item.path, item.score_id, item.reason)
+    )
     return Evidence(tuple(ordered), tuple(_merge_groups(groups)), tuple(left_out))
 
 

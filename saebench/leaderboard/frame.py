@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from saebench.leaderboard.evidence import CellRecord, read_evidence
+from saebench.leaderboard.evidence import CellRecord, Evidence, read_evidence
 from saebench.leaderboard.searches import search_of
 
 COLUMNS = (
@@ -33,6 +34,14 @@ def mixed_versions(cells: Sequence[CellRecord]) -> dict[str, list[str]]:
     return {name: sorted(seen[name]) for name in sorted(seen) if len(seen[name]) > 1}
 
 
+def _evidence(folder: str | Path) -> Evidence:
+    evidence = read_evidence([Path(folder)])
+    for item in evidence.left_out:
+        if item.kind == "unreadable":
+            warnings.warn(f"{item.path} is left out: {item.reason}", stacklevel=3)
+    return evidence
+
+
 def load(folder: str | Path) -> pd.DataFrame:
     """One row a part: (cell, metric, dataset, evaluation seed, slice).
 
@@ -45,9 +54,12 @@ def load(folder: str | Path) -> pd.DataFrame:
     to several cells: `load_groups` has them.
 
     Raises:
-        SuiteError: No such folder, no records, a damaged record, or an unknown schema version.
+        SuiteError: No such folder, no records, or none that can be read.
+
+    Warns:
+        UserWarning: A record cannot be read and is left out.
     """
-    evidence = read_evidence([Path(folder)])
+    evidence = _evidence(folder)
     tables: dict[tuple[Any, ...], list[CellRecord]] = defaultdict(list)
     for cell in evidence.cells:
         tables[(cell.facts["suite"], cell.place)].append(cell)
@@ -112,7 +124,7 @@ def load_groups(folder: str | Path) -> pd.DataFrame:
     A group over several entries or datasets has their names joined by ` + `. Raises as `load`.
     """
     rows = []
-    for group in read_evidence([Path(folder)]).groups:
+    for group in _evidence(folder).groups:
         facts = group.facts
         model = facts.get("model") or {}
         info = facts.get("metric_info") or {}

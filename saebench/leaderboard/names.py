@@ -9,7 +9,9 @@ from typing import Any
 
 def natural(text: str) -> tuple[Any, ...]:
     """Sort key in which k8 stands before k16."""
-    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text))
+    # digits of ASCII alone, and of a length that Python reads: `int("²")` raises
+    parts = re.split(r"([0-9]{1,18})", text)
+    return tuple((int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts))
 
 
 def model_name(id: str) -> str:

@@ -145,6 +145,8 @@ def _run(cell: Mapping[str, Any], currency: str, view: str) -> Run | str:
         return "the seconds of its data or its parent were not measured"
     before += searched
     spent = tuple((point[currency], point["fvu"], point["l0"]) for point in points if point[currency] > 0)
+    if not spent:
+        return f"no {currency} at its trajectory points: nothing was spent by then"
     return Run(before, spent, searched > 0)
 
 

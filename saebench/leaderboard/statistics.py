@@ -117,7 +117,8 @@ def compare_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> PairInterva
     va, vb = variance(left) / len(left), variance(right) / len(right)
     if va + vb == 0:
         return PairInterval(difference, 0.0, float(len(left) + len(right) - 2), "welch")
-    df = (va + vb) ** 2 / (va**2 / (len(left) - 1) + vb**2 / (len(right) - 1))
+    share = va / (va + vb)  # not squares of variances: these may be too small or too large for a float
+    df = 1 / (share**2 / (len(left) - 1) + (1 - share) ** 2 / (len(right) - 1))
     return PairInterval(difference, t_quantile(df) * math.sqrt(va + vb), df, "welch")
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from saebench.leaderboard.board import make_board
+from saebench.leaderboard.board import board_of
 from saebench.leaderboard.columns import COLUMNS, Column
-from saebench.leaderboard.evidence import read_evidence
 from saebench.leaderboard.formats import with_interval
 from saebench.leaderboard.words import EN_DASH, decimals_of, rank_text
 
@@ -31,7 +30,7 @@ def summary(folders: Sequence[Path]) -> str:
     Raises:
         SuiteError: As `build`.
     """
-    board = make_board(read_evidence([Path(folder) for folder in folders]))
+    board = board_of([Path(folder) for folder in folders])
     parts = []
     for suite in board["suites"]:
         parts += [_site(site) for site in suite["sites"]]

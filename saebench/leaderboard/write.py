@@ -11,9 +11,8 @@ from saebench.api.errors import SuiteError
 from saebench.artifacts.atomic import machine_errors
 from saebench.artifacts.canonical import pretty_json
 from saebench.artifacts.output import check_output, write_output
-from saebench.leaderboard.board import make_board
+from saebench.leaderboard.board import board_of
 from saebench.leaderboard.charts import chart_svg
-from saebench.leaderboard.evidence import read_evidence
 from saebench.leaderboard.page import page_html
 from saebench.leaderboard.readme import readme_markdown
 
@@ -59,7 +58,13 @@ def _aside(path: Path) -> Path:
     return target
 
 
-def build(folders: Sequence[Path], out: Path, *, aside: Callable[[str], None] | None = None) -> Path:
+def build(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    aside: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
     """Writes the leaderboard of the records in `folders` into `out`; records are only read, also where `out` holds them.
 
     Equal records and versions give equal bytes, in whatever order and wherever the folders stand.
@@ -68,17 +73,21 @@ def build(folders: Sequence[Path], out: Path, *, aside: Callable[[str], None] | 
         folders: Folders that hold records/ (and groups/).
         out: Where index.html, README.md, data.json and chart.svg go; made if it is not there.
         aside: As `check_pages` has it.
+        say: Hears of every record that cannot be read and is left out.
 
     Returns:
         The folder `out`.
 
     Raises:
-        SuiteError: No records, a damaged record, an unknown schema version, or `out` has a file that saebench did not make.
+        SuiteError: No records, none that can be read, or `out` has a file that saebench did not make.
         MachineError: `out` cannot be written.
     """
     out = Path(out)
     check_pages(out, aside)
-    board = make_board(read_evidence([Path(folder) for folder in folders]))
+    board = board_of([Path(folder) for folder in folders])
+    for item in board["left_out"]:
+        if item["kind"] == "unreadable":
+            say(f"warning: {item['path']} is left out: {item['reason']}")
     svg = chart_svg(board)
     # Everything is made before anything is written, so that an error leaves the old pages whole.
     readme, page = readme_markdown(board, has_chart=svg is not None), page_html(board)

@@ -3,18 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from bare_records import bare_cell, bare_group
 
 from saebench.api.errors import Damaged
 from saebench.artifacts import RunFolder, iter_groups, iter_records, read_record, records_of, write_record
 
-RECORD = {
-    "kind": "cell",
-    "cell_id": "a",
-    "score_id": "b",
-    "arrays_sha256": None,
-    "facts": {"status": "ok"},
-    "measured": {},
-}
+RECORD = bare_cell()
 
 
 def test_round_trip_in_path_order(tmp_path: Path) -> None:
@@ -23,7 +17,7 @@ def test_round_trip_in_path_order(tmp_path: Path) -> None:
         write_record(run.record("suite", entry, name), {**RECORD, "cell_id": entry + name})
     write_record(
         run.group_record("suite", "a", "x"),
-        {"kind": "group", "group_id": "g", "arrays_sha256": None, "facts": {"status": "ok"}, "measured": {}},
+        bare_group("g"),
     )
     found = [(path.relative_to(tmp_path).as_posix(), record["cell_id"]) for path, record in iter_records(tmp_path)]
     assert found == [
@@ -59,7 +53,7 @@ def test_half_a_file_is_named(tmp_path: Path) -> None:
 
 def test_an_edited_record_is_not_believed(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    write_record(path, {**RECORD, "facts": {"status": "ok", "metrics": {"fvu": {"value": 0.25}}}})
+    write_record(path, bare_cell(expected_l0=0.25))
     path.write_text(path.read_text().replace("0.25", "0.15"))
     with pytest.raises(Damaged, match="record_sha256"):
         read_record(path)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from bare_records import bare_cell
 
 from saebench.api import MachineError, SuiteError
 from saebench.artifacts import save_checkpoint, write_json, write_record
@@ -11,14 +12,7 @@ from saebench.execute.folder import Owner, check_folder, locked, tenancy
 from saebench.execute.lock import LOCK, held
 
 PLAN = {"schema_version": 1, "suite": "s", "suite_digest": "0", "cells": [], "cohorts": [], "groups": []}
-RECORD = {
-    "kind": "cell",
-    "cell_id": "0",
-    "score_id": "0",
-    "arrays_sha256": None,
-    "facts": {"status": "ok"},
-    "measured": {},
-}
+RECORD = bare_cell()
 
 
 def tree(folder: Path) -> dict[str, str | None]:

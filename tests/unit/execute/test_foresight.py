@@ -9,6 +9,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from bare_records import bare_cell
 
 from saebench.api.errors import MachineError
 from saebench.artifacts import RunFolder, read_plan, write_plan, write_record
@@ -78,8 +79,7 @@ def test_only_what_is_left_is_predicted(bench: Bench) -> None:
     one, other = sight.plan.cells
     for cell, status in ((one, "ok"), (other, "failed")):
         path = bench.run.record(cell.suite, cell.entry, cell.record_name)
-        record = {"kind": "cell", "cell_id": cell.cell_id, "score_id": cell.score_id, "arrays_sha256": None, "facts": {"status": status}, "measured": {}}  # fmt: skip
-        write_record(path, record)
+        write_record(path, bare_cell(cell.cell_id, cell.score_id, status))
     assert list(sight.lines(sight.plan.cells, False)) == []
     assert len(list(sight.lines(sight.plan.cells, True))) == 2
 

@@ -1,0 +1,87 @@
+"""Records that cannot be read: left out and named, and the page is made all the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from saebench.api.errors import SuiteError
+from saebench.cli import main
+from saebench.leaderboard import build, diff, load, load_groups
+
+Records = tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def broken(tmp_path: Path, generator: ModuleType, records: Records) -> Path:
+    """Three of the cells and a group that cannot be read, each in another way."""
+    cells, groups = records
+    paths = sorted(path for path in cells if "/topk/" in path)
+    cells[paths[0]]["facts"]["metrics"]["fvu"]["value"] = "<script>0.1</script>"
+    cells[paths[1]]["facts"]["details"]["density-histogram"] = {"edges": []}
+    name = next(iter(groups))
+    groups[name]["facts"]["members"] = {"a": 1}
+    folder: Path = generator.write_folder(tmp_path / "run", cells, groups)
+    (folder / paths[2]).write_bytes(b"\x00\xff{")
+    return folder
+
+
+def test_the_page_is_made_and_names_them(broken: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    out = build([broken], tmp_path / "out", say=lines.append)
+    left_out = json.loads((out / "data.json").read_text())["left_out"]
+    assert {item["kind"] for item in left_out} == {"unreadable"}
+    assert len(left_out) == len(lines) == 4
+    assert all(line.startswith(("warning: records/", "warning: groups/")) for line in lines)
+    for page in ("index.html", "README.md", "data.json"):
+        text = (out / page).read_text()
+        assert str(tmp_path) not in text
+        assert "facts.metrics.fvu.value" in text.replace("\\_", "_")
+    assert "<script>0.1" not in (out / "index.html").read_text() + (out / "README.md").read_text()
+    assert any("cannot read its density" in item["reason"] for item in left_out)
+
+
+def test_frames_leave_them_out_and_warn(broken: Path) -> None:
+    with pytest.warns(UserWarning, match="is left out: damaged"):
+        assert len(load(broken)) > 0
+    with pytest.warns(UserWarning, match="is left out: damaged"):
+        load_groups(broken)
+
+
+def test_a_comparison_does_not_leave_them_out(broken: Path) -> None:
+    with pytest.raises(SuiteError, match="damaged"):
+        diff(broken, broken)
+
+
+def test_status_of_the_command(broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["leaderboard", str(broken), "--out", str(tmp_path / "out")])
+    assert ended.value.code == 0
+    assert capsys.readouterr().err.count("warning: ") == 4
+    for path in broken.glob("records/**/*.json"):
+        path.write_text("{}")
+    with pytest.raises(SystemExit) as ended:
+        main(["leaderboard", str(broken), "--out", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert "records can be read" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_spend_that_never_rises_over_nothing_is_no_bug(tmp_path: Path, generator: ModuleType, records: Records) -> None:
+    cells, groups = records
+    for record in cells.values():
+        for point in (record["facts"].get("training") or {}).get("trajectory") or []:
+            point["flops"] = 0
+    build([generator.write_folder(tmp_path / "run", cells, groups)], tmp_path / "out")
+
+
+def test_digits_of_other_scripts_are_no_numbers(tmp_path: Path, generator: ModuleType, records: Records) -> None:
+    cells, groups = records
+    for record in cells.values():
+        record["facts"]["entry"] += " ²٣" + "9" * 100
+    build([generator.write_folder(tmp_path / "run", cells, groups)], tmp_path / "out")
