@@ -59,6 +59,8 @@ def command(
     matching maximises the summed cosine; how far it can be from the best is
     proven and shown. A limit gives the best found with its gap.
     """
+    if out is not None and out == picture:
+        raise click.UsageError(f"--out and --picture: both name {out}. Give each a file of its own.")
     if not 0 <= threshold < 1:
         raise click.UsageError(f"--threshold {threshold:g}: a cosine from 0 up to, not including, 1 is allowed.")
 

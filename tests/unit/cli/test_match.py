@@ -72,6 +72,7 @@ def test_a_file_is_replaced_only_where_match_made_it(
         assert path.read_bytes() == theirs
     assert call(*folders, option, "") == 2
     assert call(*folders, option, tmp_path) == 2
+    assert call(*folders, "--out", path, "--picture", path) == 2
 
 
 def test_options_reach_the_job(folders: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
