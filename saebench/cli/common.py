@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from saebench import narration
 from saebench.api.errors import MachineError, SaebenchError, describe, said
 from saebench.api.text import shown
 from saebench.artifacts.atomic import refuse
-from saebench.cli.signals import Ended
+from saebench.cli.signals import Ended, held_back
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -59,6 +60,15 @@ def emit(text: str = "", *, end: str = "\n", bold: bool = False, err: bool = Fal
 def say(text: str) -> None:
     """One line to standard error: progress and remarks never mix with what a command prints."""
     narration.say(text)
+
+
+@contextmanager
+def loading_torch() -> Iterator[None]:
+    """A phase for imports that load torch, which takes seconds."""
+    with narration.phase("loading", "torch"), held_back():
+        import torch  # noqa: F401
+
+        yield
 
 
 def fail(error: BaseException) -> int:

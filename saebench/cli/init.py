@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common, emit
+from saebench.cli.common import common, emit, loading_torch
 from saebench.narration import narrated, phase
 
 
@@ -21,8 +21,10 @@ def command(model: str, text: str, hookpoint: str | None, plugins: tuple[Path, .
     Save it and run it: saebench init --model M --text F > mine.yaml; saebench
     run mine.yaml
     """
-    with narrated(), phase("loading", model):
-        from saebench.jobs import starter
+    with narrated():
+        with loading_torch():
+            from saebench.jobs import starter
 
-        suite = starter(model, text, hookpoint=hookpoint, plugins=plugins)
+        with phase("loading", model):
+            suite = starter(model, text, hookpoint=hookpoint, plugins=plugins)
     emit(suite, end="")

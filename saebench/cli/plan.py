@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from saebench.api.errors import SuiteError
-from saebench.cli.common import Named, common, emit, say
+from saebench.cli.common import Named, common, emit, loading_torch, say
 from saebench.narration import narrated
 
 
@@ -40,8 +40,8 @@ def command(
     from short measurements of this machine; the first time these take
     half a minute.
     """
-    with narrated() as narrator:
-        with narrator.phase("loading", "torch"):
+    with narrated():
+        with loading_torch():
             from saebench.jobs import plan_suite
             from saebench.plan import print_plan
 

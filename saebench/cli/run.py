@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import Named, common, emit, say
+from saebench.cli.common import Named, common, emit, loading_torch, say
 from saebench.narration import narrated
 
 
@@ -39,8 +39,8 @@ def command(
     SUITE is a file or a built-in name (default: quickstart). Run the same
     command again to go on where it stopped.
     """
-    with narrated() as narrator:
-        with narrator.phase("loading", "torch"):
+    with narrated():
+        with loading_torch():
             from saebench.execute.backend_choice import forced
             from saebench.jobs import check_device, run_suite
 

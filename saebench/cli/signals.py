@@ -44,6 +44,26 @@ def ending_in_order() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """A signal that comes meanwhile ends the command after the block: libraries that are interrupted while they load swallow it, or break."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *_ENDING)}
+    for number, handler in before.items():
+        if callable(handler):
+            signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
+
+
 def deaf() -> None:
     """From here to the end of the process no signal interrupts: everything is put away, a line and the status are left to say."""
     if threading.current_thread() is threading.main_thread():

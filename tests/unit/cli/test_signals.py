@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from saebench.cli.signals import held_back
+
 CODE = """
 import os, signal, sys, time
 import saebench.cli as cli
@@ -67,3 +69,22 @@ def test_a_second_signal_while_ending_ends_it_all_the_same() -> None:
 
 def test_a_signal_that_the_parent_switched_off_stays_off() -> None:
     assert ended("SIGHUP", how="goes on", ignored=signal.SIGHUP) == (0, "put away\n", "")
+
+
+def test_a_signal_that_comes_while_libraries_load_ends_the_command_after_they_did() -> None:
+    before, steps = signal.getsignal(signal.SIGINT), []
+    with pytest.raises(KeyboardInterrupt), held_back():
+        signal.raise_signal(signal.SIGINT)
+        steps.append("loaded")
+    assert steps == ["loaded"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_that_is_switched_off_stays_off_while_libraries_load() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with held_back():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
