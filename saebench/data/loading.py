@@ -18,7 +18,7 @@ import torch
 
 from saebench.api.errors import SuiteError
 from saebench.data.model_files import Stored, WeightFiles, in_a_line, load_tensors
-from saebench.data.trace import find_blocks
+from saebench.data.trace import Trace, find_blocks, trace
 
 Kind = Literal["decoder", "headless", "encoder"]
 """A `decoder` predicts next tokens; a `headless` one is saved without the layer that does; an `encoder` sees both sides."""
@@ -70,7 +70,9 @@ def reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     package = re.search(r"pip install (?:-[-\w]+ )*[`'\"]?([A-Za-z][\w-]*)", text)
     needed = error.name if isinstance(error, ModuleNotFoundError) and error.name else package and package[1]
-    return f"it needs the package {needed}: pip install {needed}" if needed else in_a_line(error)
+    if needed in (None, "transformers", "git"):
+        return in_a_line(error)
+    return f"it needs the package {needed}: pip install {needed}"
 
 
 def read_config(folder: Path, model_id: str) -> Any:
@@ -146,6 +148,20 @@ def context_limit(config: Any) -> int | None:
     return None
 
 
+def traced(model: torch.nn.Module, kind: Kind, model_id: str) -> Trace:
+    """What runs in a forward of a model with its weights.
+
+    Raises:
+        SuiteError: The forward fails.
+    """
+    try:
+        return trace(model, causal=kind != "encoder")
+    except Exception as error:
+        raise SuiteError(
+            f"model '{model_id}': a forward of it fails ({reason(error)}). Give the config.json that belongs to its weights."
+        ) from error
+
+
 def build(config: Any, kind: Kind, model_id: str) -> torch.nn.Module:
     """The model on the meta device: names and shapes, no values.
 
@@ -168,15 +184,16 @@ def fit(
     Raises:
         SuiteError: Some that it needs are missing or of another shape, or they are quantised and the config does not say how.
     """
-    _refuse_quantised(stored, config, model_id)
     headers = {
         name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta").as_subclass(_Header)
         for name, tensor in stored.items()
     }
     try:
-        _, info = _from_tensors(type(model), config, headers)
+        fitted, info = _from_tensors(type(model), config, headers)
     except Exception as error:
         raise SuiteError(f"model '{model_id}': its weights cannot be loaded ({reason(error)}).") from error
+    if getattr(fitted, "hf_quantizer", None) is None:
+        _refuse_quantised(stored, model_id)
     name = type(model).__name__
     mismatched = sorted(tuple(item) for item in info["mismatched_keys"])
     if mismatched:
@@ -264,14 +281,12 @@ def _from_tensors(
     return model, info
 
 
-def _refuse_quantised(stored: Mapping[str, Stored], config: Any, model_id: str) -> None:
-    if getattr(config, "quantization_config", None) is not None:
-        return  # transformers reads it, or says which package it needs
+def _refuse_quantised(stored: Mapping[str, Stored], model_id: str) -> None:
     for name, tensor in stored.items():
         if name.endswith("weight") and tensor.dtype in _QUANTISED:
             raise SuiteError(
-                f"model '{model_id}': '{name}' is stored as {str(tensor.dtype).removeprefix('torch.')}, a quantised form, and config.json has no quantization_config that "
-                "says how to read it. Give its original weights, or its whole config."
+                f"model '{model_id}': '{name}' is stored as {str(tensor.dtype).removeprefix('torch.')}, a quantised form, and config.json has no quantization_config by "
+                "which transformers reads it. Give its original weights, or its whole config."
             )
 
 

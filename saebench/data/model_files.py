@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from saebench.api.errors import SuiteError
+from saebench.api.text import without_folders
 from saebench.artifacts import digest, file_digest
 
 BUILT_IN = {"docs-lm": Path(__file__).parent / "docs_lm"}
@@ -138,7 +139,7 @@ def _from_hub(model_id: str, revision: str | None) -> Path:
 
 def in_a_line(error: BaseException) -> str:
     """Type and message of an error of a library, short."""
-    text = " ".join(str(error).split())
+    text = without_folders(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
 
 

@@ -173,6 +173,11 @@ def _describe_folder(
     del stamp  # decides only whether an earlier answer still holds
     config = loading.read_config(folder, model_id)
     weights = weight_files(folder, model_id)
+    named = getattr(config, "transformers_weights", None)
+    if named not in (None, weights.names):
+        raise SuiteError(
+            f"model '{model_id}': config.json names {named!r} as its weights (transformers_weights), but {weights.names} is what is read. Remove the key, or rename the file."
+        )
     stored = stored_tensors(weights, model_id)
     kind: Kind = "decoder" if loading.is_decoder(config) else "encoder"
     model = loading.build(config, kind, model_id)
@@ -186,7 +191,7 @@ def _describe_folder(
     except Exception:
         # Some classes cannot run without values: then the real weights answer, at the price of loading them.
         model = loading.load_weights(config, kind, weights, model_id)
-        traced = trace(model, causal=kind != "encoder")
+        traced = loading.traced(model, kind, model_id)
     facts = facts_of(
         model, config, model_id=model_id, revision=revision, model_digest=model_digest(folder, weights), kind=kind, traced=traced, found=found,
         weights=weights,

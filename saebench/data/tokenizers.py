@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,11 @@ def read_tokenizer(folder: Path, model_id: str) -> Any:
         with quiet():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise SuiteError(f"model '{model_id}': its tokenizer cannot be loaded ({reason(error)}).") from error
+        cause = reason(error)
+        # transformers tries other packages then, and names the last one
+        if any(folder.glob("*.model")) and importlib.util.find_spec("sentencepiece") is None:
+            cause = "it needs the package sentencepiece: pip install sentencepiece"
+        raise SuiteError(f"model '{model_id}': its tokenizer cannot be loaded ({cause}).") from error
 
 
 @lru_cache(maxsize=8)

@@ -71,9 +71,10 @@ def test_controls_are_floor_and_ceiling(finished: Path) -> None:
         if name.startswith("control-identity") and record["facts"]["model"]
     )
     assert identity["fvu"]["value"] == identity["kl"]["value"] == 0
-    assert identity["variance-explained"]["value"] == identity["kl-recovered"]["value"] == 1
+    assert identity["variance-explained"]["value"] == 1
     assert identity["ce-spliced"]["value"] == identity["ce-clean"]["value"]
     assert identity["ce-recovered-zero"]["value"] in (None, 1)
+    assert identity["kl-recovered"]["value"] in (None, 1)
     random = next(
         record["facts"]["metrics"]
         for name, record in found.items()

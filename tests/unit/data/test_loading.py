@@ -104,6 +104,35 @@ def test_quantised_weights_without_a_config_are_refused(dtype, folder):
     refused(rewritten(folder, lambda tensors: tensors | {name: tensors[name].to(dtype)}), "a quantised form")
 
 
+def test_quantised_weights_whose_way_transformers_does_not_know_are_refused(folder):
+    name = "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"
+    rewritten(folder, lambda tensors: tensors | {name: tensors[name].to(torch.int8)})
+    refused(
+        edited(folder, quantization_config={"quant_method": "nobody-knows"}),
+        "a quantised form|weights cannot be loaded",
+    )
+
+
+def test_other_weights_that_a_config_names_are_refused(folder):
+    refused(edited(folder, transformers_weights="other.safetensors"), "names 'other.safetensors' as its weights")
+
+
+def test_a_model_type_that_transformers_does_not_know_is_the_cause_that_is_named(folder):
+    edited(folder, model_type="mine", auto_map={"AutoModelForCausalLM": "modeling.Mine"})
+    refused(folder, r"config\.json cannot be used \(ValueError: .*model type `mine`.*never code that a model brings")
+
+
+def test_a_sentencepiece_file_needs_its_package(folder):
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    (folder / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    import importlib.util
+
+    if importlib.util.find_spec("sentencepiece") is not None:
+        pytest.skip("the package is installed here")
+    refused(folder, "it needs the package sentencepiece: pip install sentencepiece")
+
+
 def test_a_quantisation_that_needs_a_package_names_it(folder):
     edited(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
     refused(folder, "weights cannot be loaded.*pip install|weights cannot be loaded.*requires")
