@@ -98,11 +98,6 @@ def truncate(path: Path, _others: list[Path]) -> list[Path]:
     return [path]
 
 
-def empty(path: Path, _others: list[Path]) -> list[Path]:
-    path.write_bytes(b"")
-    return [path]
-
-
 def swap(path: Path, others: list[Path]) -> list[Path]:
     """With one of the same kind and other content, where there is one."""
     content = path.read_bytes()
@@ -120,7 +115,7 @@ def remove(path: Path, _others: list[Path]) -> list[Path]:
 
 
 Harm = Callable[[Path, list[Path]], list[Path]]
-HARMS = [flip, truncate, empty, swap, remove]
+HARMS = [flip, truncate, swap, remove]
 SHARED = ("checkpoints", "activations")
 """Of two damaged files in one folder here only the first is named: the folder is made again as a whole."""
 
@@ -204,7 +199,6 @@ def test_damaged_products_are_all_found_and_made_again_in_one_run(
     ]
     assert unseen == [], said
     as_before(whole, run)
-    assert [line for line in again(suite, run) if " again" in line] == []
 
 
 @pytest.mark.parametrize("harm", HARMS)
@@ -232,7 +226,7 @@ def test_a_run_with_nothing_to_do_leaves_every_byte(suite: Path, run: Path) -> N
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_checkpoints_in_each_others_folder_are_both_trained_again(suite: Path, whole: Path, run: Path) -> None:
+def test_checkpoints_in_each_others_folder_are_both_trained_again_once(suite: Path, whole: Path, run: Path) -> None:
     one, two = sorted((run / "checkpoints").iterdir())[:2]
     one.rename(run / "aside")
     two.rename(one)
@@ -241,6 +235,7 @@ def test_checkpoints_in_each_others_folder_are_both_trained_again(suite: Path, w
     assert named(one / "sae.json", said)
     assert named(two / "sae.json", said)
     as_before(whole, run)
+    assert [line for line in again(suite, run) if " again" in line] == []
 
 
 def cell_of(run: Path, entry: str, seed: int = 0) -> tuple[Path, str]:
