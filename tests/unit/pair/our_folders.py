@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+from bare_records import bare_cell
 
 from saebench.api import Site
 from saebench.artifacts import RunFolder, save_arrays, save_checkpoint, write_record
@@ -73,8 +74,8 @@ def write_checkpoint(
     density[list(dead)] = 0
     arrays = save_arrays(run.arrays(id), {"density": density})
     if record:
-        facts = {"status": "ok", "entry": "docs", "point": "k2"}
-        write_record(run.record("small", "docs", f"k2-s{seed}-{id[:8]}.json"), {"kind": "cell", "cell_id": id, "score_id": id, "arrays_sha256": arrays, "facts": facts, "measured": {}})  # fmt: skip
+        made = bare_cell(id, id, entry="docs", point="k2") | {"arrays_sha256": arrays}
+        write_record(run.record("small", "docs", f"k2-s{seed}-{id[:8]}.json"), made)
     return folder
 
 
