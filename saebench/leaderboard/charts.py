@@ -8,6 +8,7 @@ from typing import Any
 
 import altair as alt
 
+from saebench import narration
 from saebench.leaderboard.look import theme, with_generator
 from saebench.leaderboard.plots import (
     HEIGHT,
@@ -118,6 +119,7 @@ def chart_svg(board: Mapping[str, Any]) -> str | None:
                 whole = alt.hconcat(*charts[:2], title=f"{suite['name']}: {site['title']}").resolve_scale(
                     color="shared", shape="shared"
                 )
-                svg = vl_convert.vegalite_to_svg(json.dumps(whole.configure(**theme(dark=False)).to_dict()))
+                with narration.phase("leaderboard", "chart"):
+                    svg = vl_convert.vegalite_to_svg(json.dumps(whole.configure(**theme(dark=False)).to_dict()))
                 return with_generator(str(svg), "saebench leaderboard")
     return None

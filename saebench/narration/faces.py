@@ -92,6 +92,10 @@ class Screen(_Writer):
         drawn, self._drawn = self._drawn, []
         self._write(_erase(drawn) + f"{line}\n" + self._lines(drawn))
 
+    def opened(self, view: View) -> None:
+        """Draws at once: some libraries keep the interpreter to themselves, and the thread that draws waits."""
+        self.show(view)
+
     def show(self, view: View) -> None:
         """Draws the bars, where they changed."""
         lines = terminal_lines(view, self._columns() - 1, ascii=self._ascii)  # the last column would wrap

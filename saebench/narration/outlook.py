@@ -58,7 +58,7 @@ class Outlook:
         """
         total = sum(self._seconds.values())
         if total <= 0:
-            return self._share, 0.0
+            return 1.0, 0.0
         done = min(total, sum(self._done.values()) + running)
         pace = (elapsed + PRIOR * total) / (done + PRIOR * total)
         self._share = max(self._share, done / total)

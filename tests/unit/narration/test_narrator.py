@@ -234,6 +234,15 @@ def test_a_warning_in_the_middle_leaves_the_bars_whole(clock: Clock) -> None:
     assert terminal.lines == ["warning: something old", ""]
 
 
+def test_a_phase_is_shown_at_once(clock: Clock) -> None:
+    stream = io.StringIO()
+    narrator = Narrator(Screen(stream, lambda: 80), clock)
+    with narrator.phase(
+        "leaderboard", "page"
+    ):  # one call into a library that keeps the interpreter: no thread can draw
+        assert stream.getvalue() == "leaderboard page [00:00]"
+
+
 PROGRAM = """
 import logging, sys, time, warnings
 from saebench.narration import narrated

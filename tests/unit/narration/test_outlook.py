@@ -54,5 +54,5 @@ def test_a_kind_that_was_not_predicted_changes_nothing() -> None:
     assert seen.read(seen.running("matching", None, 0.5, 50.0), elapsed=0.0)[0] == 0.0
 
 
-def test_nothing_to_do_is_no_division_by_zero() -> None:
-    assert Outlook({}, {}).read(0.0, elapsed=5.0) == (0.0, 0.0)
+def test_nothing_to_do_is_done() -> None:
+    assert Outlook({"training": 0.0}, {"training": 0.0}).read(0.0, elapsed=5.0) == (1.0, 0.0)
