@@ -41,14 +41,15 @@ def measured(folder: Path) -> dict[str, float]:
     run = RunFolder(folder)
 
     def size(name: str, pattern: str) -> int:
-        return sum(path.stat().st_size for path in (run.root / name).rglob(pattern))
+        return sum(path.stat().st_size for path in (run.root / name).rglob(pattern) if path.is_file())
 
     peaks = [record["measured"]["metrics"].get("peak-memory-bytes", {}).get("value") for record in records]
     return {
         "data_s": sum(seconds for _, seconds in data),
         "training_s": sum(time["train_s"] for time in times),
         "scoring_s": sum(time.get("score_s", 0.0) for time in times) + groups,
-        "store_bytes": size("activations", "*.bin"),
+        "disk_bytes": sum(size(name, "*") for name in ("activations", "checkpoints", "records", "groups", "arrays", "leaderboard")),
+        "store_bytes": size("activations", "*"),
         "checkpoint_bytes": size("checkpoints", "*.safetensors"),
         "memory_bytes": max((peak for peak in peaks if peak), default=0),
         "train_tokens": sum(record["facts"]["spent"]["train"]["tokens"] for record in records if not record["facts"]["control"]),
