@@ -11,8 +11,8 @@ from typing import TextIO
 
 from saebench.narration.render import View, clock_words, log_line, terminal_lines
 
-LINE_S = 10.0
-"""Longest silence off a terminal."""
+LINE_S = 9.5
+"""A silence after which a line is written off a terminal: so that none lasts ten seconds."""
 WIDTH = 80
 
 
