@@ -278,3 +278,50 @@ def test_a_group_metric_that_raises_fails_its_group_and_is_tried_again(tmp_path:
     assert groups["k2"]["status"] == "ok"
     assert groups["k2"]["metrics"]["moody"]["value"] == 0.5
     assert "not today" not in (tmp_path / "run" / "leaderboard" / "README.md").read_text()
+
+
+ASTRAY = """
+from dataclasses import replace
+from saebench.api import hookimpl
+from saebench.api.specs import resolve
+from saebench_plugins.topk.plugin import saebench_architectures as topks
+
+def build(config, **more):
+    made = resolve(topks()[0].build)(config, **more)
+
+    class Astray(type(made)):
+        def decode(self, codes):
+            x_hat = super().decode(codes)
+            return x_hat if self.training else 20 * x_hat
+
+    made.__class__ = Astray
+    return made
+
+@hookimpl
+def saebench_architectures():
+    return [replace(topks()[0], name="astray", build=build)]
+"""
+
+
+def test_a_cell_that_diverges_on_held_out_data_has_no_score_and_no_children(tmp_path: Path) -> None:
+    from saebench.jobs import run_suite
+
+    (tmp_path / "astray.py").write_text(ASTRAY)
+    text = SUITE.replace("  theirs: {plugin: rude-vectors}\n", "").replace("[fvu, rude]", "[fvu]")
+    text = text.replace(
+        "{name: theirs, architecture: topk, dataset: theirs", "{name: bad, architecture: astray, dataset: ours"
+    )
+    text = text.replace("train:", "  - {name: child, architecture: ssae, dataset: ours, init_from: bad}\ntrain:")
+    (tmp_path / "suite.yaml").write_text(text)
+    result = run_suite(tmp_path / "suite.yaml", out=tmp_path / "run", plugins=[tmp_path / "astray.py"])
+    facts = {record["facts"]["entry"]: record["facts"] for _, record in iter_records(tmp_path / "run")}
+    assert result.exit_status == 4
+    assert {entry: found["status"] for entry, found in facts.items()} == {
+        "bad": "diverged",
+        "ours": "ok",
+        "child": "skipped",
+    }
+    assert "the FVU on held-out data is" in facts["bad"]["error"]["message"]
+    assert facts["bad"]["metrics"] == {}
+    assert facts["bad"]["training"]["trajectory"][-1]["fvu"] < 1  # what is known of its training is kept
+    assert facts["child"]["error"]["message"].startswith("its parent bad default s0 diverged.")
