@@ -1,11 +1,131 @@
-"""Every call to transformers whose form differs between its versions: from the lowest that pyproject allows to the newest."""
+"""Every call to transformers, from the lowest version that pyproject allows to the newest, without a warning.
+
+Nothing else imports it, and nothing here imports it before it is called. What comes back is as untyped as transformers is.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences transformers' own log lines and progress bars, and puts its settings back."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+# --- configs and classes ----------------------------------------------------------------------------------------------
+
+
+def config_in(folder: Path) -> Any:
+    """The config of a model folder. Code that a model brings along is never run."""
+    from transformers import AutoConfig
+
+    with quiet():
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def text_config(config: Any) -> Any:
+    """The part of a config that describes the language model: the config itself, but for models with pictures or sound."""
+    find = getattr(config, "get_text_config", None)
+    return find(decoder=True) if find is not None else config
+
+
+def is_decoder(config: Any) -> bool:
+    """True for a model that predicts next tokens, told by its type and never by the class that a checkpoint was saved from."""
+    from transformers.models.auto import modeling_auto as auto
+
+    if not hasattr(config, "model_type"):
+        return True  # a plugin's own model: the hook asks for a language model
+    both_sides = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
+        config, "is_decoder", False
+    )
+    predicts = (
+        config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        or config.model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    )
+    return predicts and not both_sides
+
+
+def new_model(config: Any, *, decoder: bool) -> Any:
+    """A model with random weights: with the layer that predicts next tokens, or without."""
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto as auto
+
+    known = config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    predicting = AutoModelForCausalLM if known else AutoModelForImageTextToText
+    with quiet():
+        return (predicting if decoder else AutoModel).from_config(config)
+
+
+def new_config(model_type: str, **values: Any) -> Any:
+    """A config of a family, from its values."""
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(model_type, **values)
+
+
+def from_tensors(
+    model_class: Any, config: Any, tensors: dict[str, Any], *, ignore_mismatched_sizes: bool
+) -> tuple[Any, dict[str, Any]]:
+    """A model in float32 with these weights, and which names it missed, did not take or found of another shape."""
+    with quiet():
+        model, info = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+        )
+    return model, info
+
+
+# --- tokenizers -------------------------------------------------------------------------------------------------------
+
+
+def tokenizer_in(folder: Path) -> Any:
+    """The tokenizer of a model folder. Code that a model brings along is never run."""
+    from transformers import AutoTokenizer
+
+    with quiet():
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def new_tokenizer(tokenizer: Any, **tokens: str) -> Any:
+    """A tokenizer of the package tokenizers, as models have it; `tokens` names the special ones."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens)
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text, without special tokens; words in the text that look like special tokens are text."""
+    with quiet():
+        ids: list[list[int]] = tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
+    return ids
+
+
+# --- the key-value cache ----------------------------------------------------------------------------------------------
 
 _CACHE_NAMES = ("cache", "past_key_values")
 """What models call their key-value cache, as an argument and in their output: the newer name first, for the older one warns there."""

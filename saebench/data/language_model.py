@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from saebench.api.errors import SuiteError
-from saebench.data.hf import cache_switch
-from saebench.data.loading import load_weights, quiet, read_config
+from saebench.data.hf import cache_switch, token_ids
+from saebench.data.loading import load_weights, read_config
 from saebench.data.model_files import model_folder
 from saebench.data.models import ModelFacts, describe_model, facts_of, plugin_model, state_digest
 from saebench.data.sampling import sample
@@ -134,10 +134,7 @@ class LanguageModel:
         Raises:
             SuiteError: The tokenizer gave an id that the model has no row for.
         """
-        with quiet():
-            ids: list[list[int]] = self.tokenizer(
-                list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
-            )["input_ids"]
+        ids = token_ids(self.tokenizer, texts)
         largest = max((max(row) for row in ids if row), default=0)
         if largest >= self.facts.vocab_size:
             raise SuiteError(

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from typing import Any, Literal
 import torch
 
 from saebench.api.errors import SuiteError
+from saebench.data import hf
 from saebench.data.model_files import Stored, WeightFiles, in_a_line, load_tensors
 from saebench.data.trace import Trace, find_blocks, trace
 
@@ -49,22 +49,6 @@ class Loading:
     random: tuple[str, ...] = ()
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences transformers' own log lines and progress bars, and puts its settings back."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def reason(error: BaseException) -> str:
     """The error of a library in a line; where a package is missing, that."""
     text = " ".join(str(error).split())
@@ -81,11 +65,8 @@ def read_config(folder: Path, model_id: str) -> Any:
     Raises:
         SuiteError: Broken, of a class that transformers does not have, or an encoder-decoder.
     """
-    from transformers import AutoConfig
-
     try:
-        with quiet():
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = hf.config_in(folder)
     except Exception as error:
         raise SuiteError(
             f"model '{model_id}': config.json cannot be used ({reason(error)}). saebench runs transformers' own classes only, never code that a model brings along."
@@ -94,7 +75,7 @@ def read_config(folder: Path, model_id: str) -> Any:
         raise SuiteError(
             f"model '{model_id}' is an encoder-decoder ({config.model_type}); allowed are decoders and encoders."
         )
-    if not isinstance(getattr(text_config(config), "vocab_size", None), int):
+    if not isinstance(getattr(hf.text_config(config), "vocab_size", None), int):
         parts = ", ".join(sorted(getattr(config, "sub_configs", {}))) or "none"
         raise SuiteError(
             f"model '{model_id}' is no language model ({config.model_type}): its config has no vocabulary, and neither has a text part of it (parts: {parts})."
@@ -102,42 +83,9 @@ def read_config(folder: Path, model_id: str) -> Any:
     return config
 
 
-def text_config(config: Any) -> Any:
-    """The part of a config that describes the language model: the config itself, but for models with pictures or sound."""
-    find = getattr(config, "get_text_config", None)
-    return find(decoder=True) if find is not None else config
-
-
-def is_decoder(config: Any) -> bool:
-    """True for a model that predicts next tokens, told by its type and never by the class that a checkpoint was saved from."""
-    from transformers.models.auto import modeling_auto as auto
-
-    if not hasattr(config, "model_type"):
-        return True  # a plugin's own model: the hook asks for a language model
-    both_sides = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
-        config, "is_decoder", False
-    )
-    predicts = (
-        config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        or config.model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    )
-    return predicts and not both_sides
-
-
-def auto_class(config: Any, kind: Kind) -> Any:
-    """The class of transformers that finds the model's own class."""
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
-    from transformers.models.auto import modeling_auto as auto
-
-    if kind != "decoder":
-        return AutoModel
-    known = config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return AutoModelForCausalLM if known else AutoModelForImageTextToText
-
-
 def context_limit(config: Any) -> int | None:
     """Longest sequence by the config, or None."""
-    config = text_config(config)
+    config = hf.text_config(config)
     kind = getattr(config, "model_type", "")
     for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
         limit = getattr(config, name, None)
@@ -169,8 +117,8 @@ def build(config: Any, kind: Kind, model_id: str) -> torch.nn.Module:
         SuiteError: The config does not make a model.
     """
     try:
-        with quiet(), torch.device("meta"):
-            model: torch.nn.Module = auto_class(config, kind).from_config(config).eval()
+        with torch.device("meta"):
+            model: torch.nn.Module = hf.new_model(config, decoder=kind == "decoder").eval()
     except Exception as error:
         raise SuiteError(f"model '{model_id}': config.json does not make a model ({reason(error)}).") from error
     return model
@@ -189,7 +137,7 @@ def fit(
         for name, tensor in stored.items()
     }
     try:
-        fitted, info = _from_tensors(type(model), config, headers)
+        fitted, info = hf.from_tensors(type(model), config, headers, ignore_mismatched_sizes=True)
     except Exception as error:
         raise SuiteError(f"model '{model_id}': its weights cannot be loaded ({reason(error)}).") from error
     if getattr(fitted, "hf_quantizer", None) is None:
@@ -249,7 +197,7 @@ def load_weights(config: Any, kind: Kind, weights: WeightFiles, model_id: str) -
     model_class = type(build(config, kind, model_id))
     try:
         tensors = load_tensors(weights)
-        model, _ = _from_tensors(model_class, config, dict(tensors), ignore_mismatched_sizes=False)
+        model, _ = hf.from_tensors(model_class, config, dict(tensors), ignore_mismatched_sizes=False)
     except Exception as error:
         raise SuiteError(
             f"model '{model_id}': its weights cannot be loaded ({reason(error)}). Copy or download the folder again."
@@ -266,21 +214,6 @@ class _Header(torch.Tensor):
         return torch.empty(self.shape, dtype=dtype or self.dtype, device="meta")
 
 
-def _from_tensors(
-    model_class: Any, config: Any, tensors: dict[str, Any], *, ignore_mismatched_sizes: bool = True
-) -> tuple[Any, dict[str, Any]]:
-    with quiet():
-        model, info = model_class.from_pretrained(
-            None,
-            config=config,
-            state_dict=tensors,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=ignore_mismatched_sizes,
-        )
-    return model, info
-
-
 def _refuse_quantised(stored: Mapping[str, Stored], model_id: str) -> None:
     for name, tensor in stored.items():
         if name.endswith("weight") and tensor.dtype in _QUANTISED:
@@ -292,7 +225,9 @@ def _refuse_quantised(stored: Mapping[str, Stored], model_id: str) -> None:
 
 def _refuse_untied(model: torch.nn.Module, config: Any, tensors: Mapping[str, torch.Tensor], model_id: str) -> None:
     """A config that ties input and output tables beside a file that holds two different ones is not the config of the file."""
-    tied = getattr(text_config(config), "tie_word_embeddings", False) or getattr(config, "tie_word_embeddings", False)
+    tied = getattr(hf.text_config(config), "tie_word_embeddings", False) or getattr(
+        config, "tie_word_embeddings", False
+    )
     tables = [tensor for name, tensor in tensors.items() if _OUTPUT_TABLE.search(name) or name in _input_names(model)]
     if tied and len(tables) == 2 and not torch.equal(*tables):
         raise SuiteError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saebench.api.errors import SuiteError
-from saebench.data import loading
+from saebench.data import hf, loading
 from saebench.data.hookpoints import Hookpoint, default_hookpoint, find_hookpoint
 from saebench.data.loading import Kind, Loading
 from saebench.data.model_files import BUILT_IN, WeightFiles, model_digest, model_folder, stored_tensors, weight_files
@@ -145,10 +145,10 @@ def facts_of(
     weights: WeightFiles | None = None,
 ) -> ModelFacts:
     """Facts of a model that is there (meta or real)."""
-    kind = kind or ("decoder" if loading.is_decoder(config) else "encoder")
+    kind = kind or ("decoder" if hf.is_decoder(config) else "encoder")
     traced = traced or trace(model, causal=kind != "encoder")
     block = traced.ran.get(f"{traced.blocks}.0") if traced.blocks else None
-    text = loading.text_config(config)
+    text = hf.text_config(config)
     table = getattr(getattr(model, "get_input_embeddings", lambda: None)(), "weight", None)
     return ModelFacts(
         id=model_id,
@@ -179,7 +179,7 @@ def _describe_folder(
             f"model '{model_id}': config.json names {named!r} as its weights (transformers_weights), but {weights.names} is what is read. Remove the key, or rename the file."
         )
     stored = stored_tensors(weights, model_id)
-    kind: Kind = "decoder" if loading.is_decoder(config) else "encoder"
+    kind: Kind = "decoder" if hf.is_decoder(config) else "encoder"
     model = loading.build(config, kind, model_id)
     found = loading.fit(model, config, kind, stored, weights, model_id)
     if found.kind != kind:  # without its head it is read by another class

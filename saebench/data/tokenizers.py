@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api.errors import SuiteError
-from saebench.data.loading import quiet, reason
+from saebench.data import hf
+from saebench.data.loading import reason
 
 PIECE = 2_000
 """Characters of a sample that are tokenised at a time."""
@@ -20,11 +21,8 @@ def read_tokenizer(folder: Path, model_id: str) -> Any:
     Raises:
         SuiteError: It cannot be loaded, with the package that is missing where that is the cause.
     """
-    from transformers import AutoTokenizer
-
     try:
-        with quiet():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return hf.tokenizer_in(folder)
     except Exception as error:
         cause = reason(error)
         # transformers tries other packages then, and names the last one
@@ -45,7 +43,7 @@ def tokens_in(folder: Path, text: str) -> int:
         SuiteError: The tokenizer cannot be loaded.
     """
     pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
-    return sum(map(len, _kept(folder)(pieces, add_special_tokens=False, verbose=False)["input_ids"]))
+    return sum(map(len, hf.token_ids(_kept(folder), pieces)))
 
 
 def first_id(tokenizer: Any) -> int | None:

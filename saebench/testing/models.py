@@ -16,7 +16,8 @@ _TEXT = (
 def make_tokenizer(vocab_size: int = 300) -> Any:
     """A byte-level BPE tokenizer with `<s>` (0) and `</s>` (1), trained on one paragraph; no padding token of its own."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+
+    from saebench.data import hf
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -28,7 +29,7 @@ def make_tokenizer(vocab_size: int = 300) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator([_TEXT], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    return hf.new_tokenizer(tokenizer, bos_token="<s>", eos_token="</s>")
 
 
 def make_model(
@@ -46,7 +47,8 @@ def make_model(
         `folder`.
     """
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    from saebench.data import hf
 
     tokenizer = make_tokenizer()
     common = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 1}
@@ -76,12 +78,11 @@ def make_model(
             "pad_token_id": 1,
         },
     }
-    config = AutoConfig.for_model(family, **common, **shapes[family])
-    kind: Any = AutoModel if family == "bert" else AutoModelForCausalLM
+    config = hf.new_config(family, **common, **shapes[family])
     # transformers initialises from the global generator: borrow it, and give it back as it was
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = kind.from_config(config)
+        model = hf.new_model(config, decoder=family != "bert")
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -149,7 +149,7 @@ def test_nothing_behind_the_deepest_hookpoint_runs(tmp_path, hookpoints):
     ran = []
     lm.model.gpt_neox.layers[1].register_forward_hook(lambda *_: ran.append(1))
     lm.model.gpt_neox.layers[2].register_forward_hook(lambda *_: ran.append(2))
-    lm.model.lm_head.register_forward_hook(lambda *_: ran.append(3))
+    lm.model.get_output_embeddings().register_forward_hook(lambda *_: ran.append(3))
     cohorts = [Cohort(Use("toy"), model, activations=How("live")) for model in (hookpoints[0], hookpoints[2])]
     for source in room.training_pass(cohorts):
         draw(source, 3)
