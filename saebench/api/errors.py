@@ -41,7 +41,9 @@ class Damaged(SuiteError):
     """
 
     def __init__(
-        self, found: str, advice: str = "Run the suite again into this folder: what is damaged is made again."
+        self,
+        found: str,
+        advice: str = "Run the suite again into this folder: it is made again. Or remove it, where no suite needs it any more.",
     ) -> None:
         super().__init__(f"{found}. {advice}")
         self.found = found

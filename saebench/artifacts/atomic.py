@@ -135,6 +135,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
+            if path.is_dir() and not path.is_symlink():
+                with suppress(
+                    OSError
+                ):  # an empty folder in a file's place is nobody's; one with files is refused below
+                    path.rmdir()
             os.replace(temporary, path)
             _sync_folder(path.parent)
         finally:

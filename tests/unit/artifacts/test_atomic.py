@@ -144,3 +144,13 @@ for save in (lambda: save_checkpoint(Path("c"), {"w": torch.zeros(9999)}, {}), l
         "a: the file grew past the size limit of this process",
     ]
     assert left(tmp_path) == []
+
+
+def test_an_empty_folder_in_a_files_place_makes_room_and_a_full_one_does_not(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    write_text(tmp_path / "x", "text")
+    assert (tmp_path / "x").read_text() == "text"
+    (tmp_path / "y" / "theirs").mkdir(parents=True)
+    with pytest.raises(MachineError, match="directory"):
+        write_text(tmp_path / "y", "text")
+    assert left(tmp_path) == ["x", "y"]
