@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saebench.api.errors import SuiteError
+from saebench.api.errors import SuiteError, first_line
 from saebench.host.tensor_files import SUFFIXES, read_tensors
 
 if TYPE_CHECKING:
@@ -193,8 +193,10 @@ def _shapes(tensors: Tensors) -> str:
 def _config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise SuiteError(f"{path}: not readable as JSON ({error}). Restore it from where the SAE came from.") from error
+    except (ValueError, RecursionError) as error:
+        raise SuiteError(
+            f"{path}: not readable as JSON ({first_line(error)}). Restore it from where the SAE came from."
+        ) from error
     if not isinstance(config, dict):
         raise SuiteError(f"{path}: holds no JSON object. Restore it from where the SAE came from.")
     return config
@@ -220,11 +222,17 @@ def _sizes(format: Format, config: Mapping[str, Any]) -> dict[str, int]:
             "sparsify": {"d_in": "d_in", "d_sae": "num_latents"},
             "OpenMOSS": {"d_in": "d_model", "d_sae": "d_sae"},
         }.get(format.library, {})
-    sizes = {size: source[name] for size, name in names.items() if isinstance(source.get(name), int) and source[name]}
+    sizes = {size: source[name] for size, name in names.items() if _is_size(source.get(name))}
     factor = source.get("expansion_factor")  # sparsify writes num_latents 0 where the factor decides
-    if "d_sae" not in sizes and "d_in" in sizes and isinstance(factor, int | float):
+    if "d_sae" not in sizes and "d_in" in sizes and _is_size(factor, fraction=True):
         sizes["d_sae"] = int(sizes["d_in"] * factor)
     return sizes
+
+
+def _is_size(value: object, *, fraction: bool = False) -> bool:
+    """A number that can be one of latents or dimensions (or a factor of these): no truth value, no NaN, none of 400 digits."""
+    kinds = (int, float) if fraction else (int,)
+    return isinstance(value, kinds) and not isinstance(value, bool) and 0 < value < 2**53
 
 
 def _check(decoder: Floats, encoder: Floats | None, sizes: Mapping[str, int], path: Path, config: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,12 @@ def read_tensors(path: Path) -> dict[str, Floats]:
             f"{path}: tensors are read from {', '.join(SUFFIXES)} files, not from this one. Save them as one of these."
         )
     try:
+        _refuse_bomb(path)
         if path.suffix == ".npy":
-            found: Any = {"": np.load(path, allow_pickle=False)}
+            with path.open("rb") as file:  # opened here: numpy leaves a damaged one open
+                found: Any = {"": np.load(file, allow_pickle=False)}
         elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 found = {name: archive[name] for name in archive.files}
         elif path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -53,6 +56,23 @@ def read_tensors(path: Path) -> dict[str, Floats]:
         found = inner  # {"state_dict": {...}}
     arrays = {str(name): _array(value) for name, value in found.items()}
     return {name: array for name, array in arrays.items() if array is not None}
+
+
+_LARGE = 1 << 28
+_RATIO = 50
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Weights hardly shrink when they are compressed: an archive that unpacks to 50 times its size holds none.
+
+    Raises:
+        ValueError: It is such an archive.
+    """
+    if path.suffix in (".npz", ".pt") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(item.file_size for item in archive.infolist())
+        if unpacked > max(_LARGE, _RATIO * path.stat().st_size):
+            raise ValueError(f"{path.stat().st_size:,} bytes unpack to {unpacked:,}, which are no weights")
 
 
 def _array(value: Any) -> Floats | None:

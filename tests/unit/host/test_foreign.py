@@ -250,3 +250,47 @@ def test_what_is_not_known_is_told_with_all_that_is(tmp_path: Path) -> None:
 def test_importing_it_loads_no_torch() -> None:
     code = "import sys; import saebench.host.foreign; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("expansion_factor", "NaN"),
+        ("expansion_factor", "Infinity"),
+        ("expansion_factor", "1e400"),
+        ("expansion_factor", "true"),
+        ("expansion_factor", "9" * 400),
+        ("d_in", "true"),
+        ("d_in", "-4"),
+        ("d_in", '"4"'),
+        ("num_latents", "9" * 400),
+    ],
+)
+def test_a_size_that_is_none_is_as_good_as_absent(tmp_path: Path, key: str, text: str) -> None:
+    from safetensors.numpy import save_file
+
+    config = {"d_in": "4", "num_latents": "0", "expansion_factor": "3", key: text}
+    (tmp_path / "cfg.json").write_text("{" + ", ".join(f'"{name}": {value}' for name, value in config.items()) + "}")
+    save_file({"W_dec": np.ones((12, 4), np.float32)}, tmp_path / "sae.safetensors")
+    assert read_foreign(tmp_path).decoder.shape == (12, 4)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"d_in": ' + "9" * 5000 + "}", '{"d_in": "\\ud800'])
+def test_a_config_that_no_parser_takes(tmp_path: Path, text: str) -> None:
+    (tmp_path / "cfg.json").write_text(text)
+    (tmp_path / "sae.safetensors").write_bytes(b"")
+    with pytest.raises(SuiteError, match=r"cfg.json: not readable as JSON") as caught:
+        read_foreign(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_archive_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+    import zipfile
+
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("W_dec.npy", "w", force_zip64=True) as file:  # fmt: skip
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (75, 1 << 20)})
+        for _ in range(75):
+            file.write(bytes(4 << 20))
+    with pytest.raises(SuiteError, match="unpack to 314,572,"):
+        read_foreign(path)
