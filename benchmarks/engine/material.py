@@ -151,7 +151,7 @@ def sources(setting: Setting, name: str, *uses: DatasetUse) -> Sources:
     """A run folder's data."""
     catalog: Any = _Catalog(setting.catalog)
     return Sources(
-        {use.name: use for use in uses}, run=RunFolder(setting.scratch / name), catalog=catalog, device=setting.device, progress=False
+        {use.name: use for use in uses}, run=RunFolder(setting.scratch / name), catalog=catalog, device=setting.device
     )  # fmt: skip
 
 
