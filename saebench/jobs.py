@@ -117,8 +117,9 @@ def plan_suite(
             memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
         )
 
-    plan = made(rates if measure else None)
-    return made(rates) if measure is None and plan.estimate.seconds > LONG_S else plan
+    with narration.phase("planning", str(suite)):
+        plan = made(rates if measure else None)
+        return made(rates) if measure is None and plan.estimate.seconds > LONG_S else plan
 
 
 def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Sequence[Path] = ()) -> str:

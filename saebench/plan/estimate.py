@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from saebench.api.specs import Cost, Site
 from saebench.api.splits import Split
-from saebench.data.disk import window_bytes
 from saebench.host import Catalog
 from saebench.host.build import part_cost
 from saebench.plan.facts import ModelFacts, ModelFactsSource
@@ -168,7 +167,7 @@ class Estimator:
         if first.model is not None and tally.first(
             "windows", first.model.digest, first.dataset.recipe, first.data_seed, wanted
         ):
-            tally.store_bytes += STORE_BYTES + window_bytes(rows, first.model.context)
+            tally.store_bytes += STORE_BYTES + _window_bytes(rows, first.model.context)
         tally.phases["reading"] += self._reading(first.dataset, first.model, rows, tally)
         if first.model is None:
             return
@@ -310,7 +309,7 @@ class Estimator:
         """A store of held-out rows, with the token windows that losses are taken on, or the true codes."""
         self._store(rows, cell.d_in, "float32", tally, "held-out", indexed=cell.model is not None)
         if cell.model is not None:
-            tally.store_bytes += window_bytes(max(rows, losses), cell.model.context)
+            tally.store_bytes += _window_bytes(max(rows, losses), cell.model.context)
         elif use.kind == "synthetic":
             tally.store_bytes += rows * (TRUTH_BYTES * cell.d_in + 8)
 
@@ -347,6 +346,12 @@ def bounded(asked: int, use: DatasetUse, split: Split, share: float = 1.0) -> in
 def made_tokens(use: DatasetUse) -> int:
     """Tokens that a generated dataset holds, known before it is made; 0 for others."""
     return int(use.options.get("tokens", 0) or 0) if use.kind == "generated" else 0
+
+
+def _window_bytes(n_tokens: int, context: int) -> int:
+    from saebench.data.disk import window_bytes  # imports torch, which a command that measures nothing does without
+
+    return window_bytes(n_tokens, context)
 
 
 def _site(model: ModelUse | None) -> tuple[str, ...]:
