@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 _KEPT = "\n\t\u00a0\u202f"
 _ROOT = r"(?:file://)?(?:~?/|~\\|[A-Za-z]:[/\\])"
@@ -39,3 +41,17 @@ def without_folders(text: str) -> str:
         text = text.replace(home, "~")
     text = _QUOTED.sub(lambda match: match[1] + match[2] + match[1], text)
     return _ABSOLUTE.sub(lambda match: match[1] or match[0], text)
+
+
+def published(value: Any) -> Any:
+    """A JSON value in which every text that is an absolute path is its last part: the same on every machine."""
+    if isinstance(value, Mapping):
+        return {key: published(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [published(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    for path in (PurePosixPath(value), PureWindowsPath(value)):
+        if path.is_absolute() or (value.startswith("~") and len(path.parts) > 1):
+            return path.name or value
+    return value

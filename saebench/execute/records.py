@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import SuiteError
+from saebench.api.text import published, without_folders
 from saebench.artifacts import read_record
 from saebench.artifacts.canonical import digest
 from saebench.plan.groups import member_label
-from saebench.plan.model import Cell, DatasetUse, Group, Plan
+from saebench.plan.model import Cell, DatasetUse, Group, ModelUse, Plan
 from saebench.plan.rates import arm_key
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def part_facts(cell: Cell) -> dict[str, Any]:
         "d_out": cell.d_out,
         "d_sae": cell.d_sae,
         "expected_l0": cell.expected_l0,
-        "model": asdict(cell.model) if cell.model else None,
+        "model": _model_facts(cell.model),
         "train": asdict(cell.train),
         "metric_versions": dict(cell.metrics),
     }
@@ -140,9 +141,17 @@ def budget_facts(cell: Cell, plan: Plan) -> dict[str, Any]:
     return facts | {"calibration": {**machine, "seconds_per_step": calibration["seconds_per_step"][arm_key(cell)]}}
 
 
+def _model_facts(use: ModelUse | None) -> dict[str, Any] | None:
+    """A folder is told by its name and digest, not by where it is."""
+    if use is None:
+        return None
+    facts: dict[str, Any] = published(asdict(use))
+    return {**facts, "notes": list(map(without_folders, use.notes))}
+
+
 def _dataset_facts(use: DatasetUse) -> dict[str, Any]:
     """Of the model that makes its vectors, where there is one, the digest."""
-    facts = asdict(use)
+    facts: dict[str, Any] = published(asdict(use))
     del facts["holds"]  # an estimate; the record counts
     model = facts.pop("model")
     return facts if model is None else {**facts, "model": model["digest"]}
@@ -266,7 +275,7 @@ def group_record(
         "vary": "+".join(group.vary),
         "architecture": " + ".join(dict.fromkeys(cell.part.architecture for cell in cells)),
         "control": first.control,
-        "model": asdict(first.model) if first.model else None,
+        "model": _model_facts(first.model),
         "dataset": first.dataset.name,
         "datasets": list(dict.fromkeys(cell.dataset.name for cell in cells)),
         "d_in": first.d_in,

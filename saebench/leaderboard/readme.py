@@ -7,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from saebench.api.text import shown
 from saebench.leaderboard.across import KINDS
 from saebench.leaderboard.columns import COLUMNS, Column
 from saebench.leaderboard.formats import count, with_interval
@@ -25,6 +26,11 @@ from saebench.leaderboard.words import (
 
 _SPECIAL = str.maketrans(
     {
+        "@": "&#64;",
+        "#": "\\#",
+        "~": "\\~",
+        "$": "\\$",
+        "!": "\\!",
         "|": "\\|",
         "<": "&lt;",
         ">": "&gt;",
@@ -49,7 +55,8 @@ _ACROSS = "SFR alive between SAEs that differ in the seed, in the training datas
 
 def escaped(text: object) -> str:
     """Text that Markdown shows as it is, in a table too."""
-    return str(text).replace("&", "&amp;").replace("\\", "\\\\").translate(_SPECIAL)
+    plain = shown(" ".join(str(text).split())).replace("&", "&amp;").replace("\\", "\\\\").translate(_SPECIAL)
+    return plain.replace("://", "&#58;//").replace("www.", "www&#46;")  # addresses become links unasked
 
 
 def readme_markdown(board: Mapping[str, Any], *, has_chart: bool) -> str:
@@ -65,7 +72,7 @@ def readme_markdown(board: Mapping[str, Any], *, has_chart: bool) -> str:
         parts += _suite(suite, several=len(board["suites"]) > 1)
     if board["left_out"]:
         rows = [
-            [item["kind"], escaped(item["cell"]), item["score_id"][:12], escaped(item["reason"])]
+            [item["kind"], escaped(item["cell"]), escaped(item["score_id"][:12]), escaped(item["reason"])]
             for item in board["left_out"]
         ]
         parts += ["## Records left out", _table(["why", "cell", "score", "reason"], rows, "left")]
@@ -82,7 +89,8 @@ def _suite(suite: Mapping[str, Any], *, several: bool) -> list[str]:
         parts.append("\n".join(f"- {term}: {escaped(text)}" for term, text in site_facts(site)))
         if site["mixed_versions"]:
             mixed = ", ".join(
-                f"{escaped(name)} {' and '.join(versions)}" for name, versions in site["mixed_versions"].items()
+                f"{escaped(name)} {escaped(' and '.join(versions))}"
+                for name, versions in site["mixed_versions"].items()
             )
             parts.append(
                 f"> **Not ranked:** these scores come from different metric versions ({mixed}). Score the older cells again with `saebench run`."
@@ -173,7 +181,7 @@ def _search(search: Mapping[str, Any]) -> str:
                 escaped(candidate_note(search, candidate)),
             ]
         )
-    headers = ["candidate", f"validation {search['metric']}", "seeds", "training tokens a seed", "result"]
+    headers = ["candidate", f"validation {escaped(search['metric'])}", "seeds", "training tokens a seed", "result"]
     return _table(headers, rows)
 
 
@@ -193,7 +201,7 @@ def _row(row: Mapping[str, Any], columns: Sequence[Column], *, ranked: bool = Tr
         if len(row["seeds"]) == len(row["planned_seeds"])
         else f" ({len(row['seeds'])} of {len(row['planned_seeds'])} seeds)"
     )
-    best = f" ({row['tune']['text']})" if row["tune"] else ""
+    best = f" ({escaped(row['tune']['text'])})" if row["tune"] else ""
     return [
         escaped(row["label"]) + best + seeds,
         *([rank_text(row["standing"])] if ranked else []),

@@ -10,6 +10,7 @@ from saebench.api.errors import PluginError, SuiteError
 from saebench.api.packing import POLICIES
 from saebench.api.specs import DatasetSpec, Findings, Site
 from saebench.api.splits import Split
+from saebench.api.text import published
 from saebench.artifacts.canonical import digest
 from saebench.config import Problems, Suite, as_json, parse_options
 from saebench.config.near import hint
@@ -129,7 +130,7 @@ class DatasetBook:
         recipe = {
             "plugin": spec.name,
             "version": spec.version,
-            "options": options,
+            "options": published(options),  # where a file is does not matter; what it holds is in the plugin's recipe
             "recipe": self._facts[name],
             "bases": [self.use(base, model, context).recipe for base in self.bases(name)],
             "model": maker.digest if maker is not None else model.digest if on_model and model is not None else None,

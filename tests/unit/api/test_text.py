@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from saebench.api.errors import describe, first_line, recorded, said
-from saebench.api.text import one_line, shown, without_folders
+from saebench.api.text import one_line, published, shown, without_folders
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,14 @@ def test_a_record_keeps_no_folder_of_an_error() -> None:
         "type": "FileNotFoundError",
         "message": "[Errno 2] No such file or directory: 'secret.txt'",
     }
+
+
+def test_published_options_have_no_folders() -> None:
+    options = {
+        "path": "/home/jane/t.txt",
+        "more": ["~/a/b.npy", "C:\\x\\y.npy", "/data/x/"],
+        "n": 3,
+        "text_column": "a/b",
+    }
+    assert published(options) == {"path": "t.txt", "more": ["b.npy", "y.npy", "x"], "n": 3, "text_column": "a/b"}
+    assert published({"path": "texts/t.txt", "q": "~", "r": "/"}) == {"path": "texts/t.txt", "q": "~", "r": "/"}

@@ -252,3 +252,19 @@ def test_a_page_that_is_a_link_stays_one(out: Path, folder: Path, tmp_path: Path
     build([folder], tmp_path / "site")
     assert (tmp_path / "site" / "index.html").is_symlink()
     assert (tmp_path / "kept.html").read_bytes() == (out / "index.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a|b", "a\\|b"),
+        ("a\nb\tc", "a b c"),
+        ("\x1b[2J\u202e", "\\\\x1b\\[2J\\\\u202e"),
+        ("@team #1 $x$ ~~y~~ ![i](u)", "&#64;team \\#1 \\$x\\$ \\~\\~y\\~\\~ \\!\\[i\\](u)"),
+        ("https://a.b www.c.d <b>&", "https&#58;//a.b www&#46;c.d &lt;b&gt;&amp;"),
+    ],
+)
+def test_markdown_of_others_is_text(text: str, shown: str) -> None:
+    from saebench.leaderboard.readme import escaped
+
+    assert escaped(text) == shown
