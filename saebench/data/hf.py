@@ -132,8 +132,11 @@ _CACHE_NAMES = ("cache", "past_key_values")
 
 
 def cache_switch(model: nn.Module, use: bool) -> dict[str, bool]:
-    """`{"use_cache": use}` for a model that knows the word."""
-    return {"use_cache": use} if "use_cache" in _arguments(model) else {}
+    """`{"use_cache": use}` for a model that knows the word; never asks for a cache that the model does not take back.
+
+    RWKV gives other logits for a first token alone where it is asked for its state.
+    """
+    return {"use_cache": use and bool(_cache_name(model))} if "use_cache" in _arguments(model) else {}
 
 
 def cache_argument(model: nn.Module, cache: Any) -> dict[str, Any]:
