@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "integration"))
 
 from suites import text_file
-from test_damage import MATERIAL, PRODUCTS, SAMPLES, SUITE, TOKENS, Kind
+from test_damage import MATERIAL, PRODUCTS, SAMPLES, SUITE, TOKENS, Kind, files
 
 from saebench.artifacts import iter_groups
 from saebench.jobs import run_suite
@@ -136,8 +136,7 @@ def trial(
     level, taken = next((level, taken) for level, taken in LEVELS if name in level)
     kind: Kind = level[name]
     run = prepared(suite, whole, at, taken)
-    beside = {id(MATERIAL): "x-00000.bin", id(TOKENS): "windows.bin"}.get(id(level), "")
-    there = sorted(path for path in run.glob(kind.glob) if path.stat().st_size and (path.parent / beside).exists())
+    there = files(run, kind)
     path, harm = rng.choice(there), rng.choice(HARMS)
     before = path.read_bytes()
     harm(path, rng, [other for other in there if other != path] or [path])

@@ -47,10 +47,12 @@ class Kind:
     Attributes:
         glob: Where they stand.
         goes_unseen: Their removal looks as if they had never been made.
+        beside: A file that is beside each of them.
     """
 
     glob: str
     goes_unseen: bool = False
+    beside: str = ""
 
 
 PRODUCTS = {
@@ -64,8 +66,8 @@ PRODUCTS = {
 }
 """What a run is for: proven by every run."""
 MATERIAL = {
-    "manifest": Kind("activations/*/manifest.json"),
-    "documents": Kind("activations/*/documents.txt"),
+    "manifest": Kind("activations/*/manifest.json", beside="x-00000.bin"),
+    "documents": Kind("activations/*/documents.txt", beside="x-00000.bin"),
     "vectors": Kind("activations/*/x-*.bin"),
     "token ids": Kind("activations/*/token_ids-*.bin"),
     "positions": Kind("activations/*/positions-*.bin"),
@@ -74,8 +76,8 @@ MATERIAL = {
 }
 """What products are made of: proven where it is read."""
 TOKENS = {
-    "tokens' manifest": Kind("activations/*/manifest.json"),
-    "tokens' documents": Kind("activations/*/documents.txt"),
+    "tokens' manifest": Kind("activations/*/manifest.json", beside="windows.bin"),
+    "tokens' documents": Kind("activations/*/documents.txt", beside="windows.bin"),
     "windows": Kind("activations/*/windows.bin"),
     "counts": Kind("activations/*/counts.bin"),
 }
@@ -155,7 +157,7 @@ def run(whole: Path, tmp_path: Path) -> Path:
 
 
 def files(run: Path, kind: Kind) -> list[Path]:
-    return sorted(path for path in run.glob(kind.glob) if path.stat().st_size)
+    return sorted(path for path in run.glob(kind.glob) if path.stat().st_size and (path.parent / kind.beside).exists())
 
 
 def again(suite: Path, run: Path) -> list[str]:
