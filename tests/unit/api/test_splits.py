@@ -45,3 +45,14 @@ def test_text_without_any_text_is_empty():
 def test_one_in_five_is_held_out():
     held_out = sum(split_of(document_digest(f"document {number}")) == "held-out" for number in range(20_000))
     assert 0.19 < held_out / 20_000 < 0.21
+
+
+@pytest.mark.parametrize("marks", ["\u0301\u0316", "\u0345\U0001e8d0", "\U0001d165\U0001d17b"])
+def test_half_a_million_marks_over_a_letter_are_no_work(marks: str) -> None:
+    assert folded("a" + marks * 250_000) == folded("a" + marks * 15)  # in order n² steps: hours
+
+
+def test_marks_that_a_language_writes_all_count() -> None:
+    assert folded("a" + "\u0301" * 29) != folded("a" + "\u0301" * 28)
+    hieroglyphs = "".join(chr(0x13000 + i) for i in range(100))
+    assert folded(hieroglyphs) == hieroglyphs
