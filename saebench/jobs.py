@@ -13,7 +13,7 @@ from saebench.artifacts import RunFolder, iter_records, write_plan
 from saebench.execute import provenance
 from saebench.execute.determinism import run_numerics
 from saebench.execute.folder import Owner, check_folder, locked
-from saebench.execute.foresight import LONG_S, Foresight
+from saebench.execute.foresight import LONG_S, Foresight, memory_short
 from saebench.execute.frozen import frozen_calibration
 
 if TYPE_CHECKING:
@@ -119,7 +119,11 @@ def plan_suite(
 
     with narration.phase("planning", str(suite)):
         plan = made(rates if measure else None)
-        return made(rates) if measure is None and plan.estimate.seconds > LONG_S else plan
+        if measure is None and plan.estimate.seconds > LONG_S:
+            plan = made(rates)
+    if short := memory_short(plan.estimate, memory_limit(device, loaded.config.budget.memory_gb)):
+        say(f"warning: {short}")
+    return plan
 
 
 def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Sequence[Path] = ()) -> str:

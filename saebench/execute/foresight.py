@@ -23,6 +23,22 @@ LONG_S = 300.0
 """A run that is assumed to take longer is worth the seconds of measuring the machine."""
 
 
+HOPELESS = 2
+"""A prediction this many times the free memory is refused: freeing some cannot help."""
+
+
+def memory_short(predicted: Estimate, limit_bytes: int) -> str | None:
+    """That training needs more memory than is free; None where it does not. `limit_bytes` is half of what is free."""
+    from saebench.plan.show import bytes_words
+
+    if predicted.device_memory_bytes <= 2 * limit_bytes:
+        return None
+    return (
+        f"training needs {bytes_words(predicted.device_memory_bytes)} of memory, but only {bytes_words(2 * limit_bytes)} are free. "
+        "Use a smaller d_sae or batch."
+    )
+
+
 class Foresight:
     """The estimate of one run.
 
@@ -62,7 +78,7 @@ class Foresight:
         """What to say before these cells run; nothing where all are done.
 
         Raises:
-            MachineError: The disk cannot hold what they write.
+            MachineError: The disk cannot hold what they write, or the memory by far not what they need.
         """
         from saebench.plan.show import basis_words, bytes_words, time_words
 
@@ -70,14 +86,14 @@ class Foresight:
         if not left:
             return
         predicted = self._estimate(left)
+        short = memory_short(predicted, self._limit)
+        if short and predicted.device_memory_bytes > HOPELESS * 2 * self._limit:
+            raise MachineError(short)
         self._check_disk(predicted)
         yield f"predicted: {time_words(predicted)}; disk {bytes_words(predicted.disk_bytes)}, memory about {bytes_words(predicted.memory_bytes)}"
         yield f"  {basis_words(predicted)}"
-        if predicted.device_memory_bytes > 2 * self._limit:
-            yield (
-                f"warning: training needs {bytes_words(predicted.device_memory_bytes)}, but only {bytes_words(2 * self._limit)} of memory are free. "
-                "Use a smaller d_sae or batch."
-            )
+        if short:
+            yield f"warning: {short}"
 
     def seconds(self, cells: Sequence[Cell], retry_failed: bool) -> Mapping[str, float]:
         """Predicted seconds by kind of phase, of what is left to do among these cells."""

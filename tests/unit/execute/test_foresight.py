@@ -104,7 +104,7 @@ def test_a_disk_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.M
 
 def test_too_little_memory_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     sight = bench.foresee()
-    sight._limit = 10
+    sight._limit = sight._estimate(sight.plan.cells).device_memory_bytes // 3
     lines = list(sight.lines(sight.plan.cells, False))
     assert lines[-1].startswith("warning: training needs ")
 
@@ -124,3 +124,11 @@ def test_the_first_estimate_stays(bench: Bench) -> None:
     (line,) = said
     assert line.startswith(f"{bench.run.plan}: damaged (") and line.endswith("It is written again")
     assert foresight.LONG_S > 0
+
+
+def test_memory_that_no_machine_has_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    sight = bench.foresee()
+    need = sight._estimate(sight.plan.cells).device_memory_bytes
+    monkeypatch.setattr(sight, "_limit", need // 8)
+    with pytest.raises(MachineError, match=r"training needs .* of memory, but only .* are free. Use a smaller d_sae"):
+        list(sight.lines(sight.plan.cells, False))
