@@ -24,6 +24,7 @@ _REFUSALS = {
     errno.EROFS: f"the file system is read-only. {_ELSEWHERE}",
     errno.EACCES: "permission denied. Choose a folder you may write to with --out",
     errno.EPERM: "permission denied. Choose a folder you may write to with --out",
+    errno.EISDIR: f"a folder that is not empty has the name of this file. Move it away, {_AGAIN}",
     errno.ENOTDIR: f"a part of the path is a file, not a folder. {_ELSEWHERE}",
     errno.ENAMETOOLONG: "the name is too long for the file system. Choose a shorter one",
     errno.EFBIG: f"the file grew past the size limit of this process (ulimit -f). Raise it, {_AGAIN}",

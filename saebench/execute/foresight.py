@@ -104,16 +104,19 @@ class Foresight:
         return [cell for cell in cells if self._status(cell) not in done]
 
     def _check_disk(self, predicted: Estimate) -> None:
-        from saebench.plan.show import bytes_words
+        from saebench.plan.show import bytes_words, disk_words
 
-        there = _size(self.run.root / "activations")
-        need = predicted.disk_bytes - min(there, predicted.store_bytes)
+        there = min(_size(self.run.root / "activations"), predicted.store_bytes)
+        need = predicted.disk_bytes - there
         free = shutil.disk_usage(self.run.root).free
         if need > free:
+            stored = any(c.model is not None and c.activations.source == "store" for c in self.plan.cohorts)
+            steps = ["free some space", "choose another folder with --out"]
+            if need - (predicted.store_bytes - there) <= free:  # else it is not the activations that are too much
+                steps += ["ask for fewer tokens"] + stored * ["use `activations: {source: live}`"]
             raise MachineError(
-                f"{self.run.root}: the run writes about {bytes_words(need)} (activations {bytes_words(predicted.store_bytes)}, checkpoints "
-                f"{bytes_words(predicted.checkpoint_bytes)}, snapshots {bytes_words(predicted.snapshot_bytes)}), but only {bytes_words(free)} of the disk are free. "
-                "Free some space, choose another folder with --out, ask for fewer tokens, or use `activations: {source: live}`."
+                f"{self.run.root}: the run writes about {bytes_words(need)} ({disk_words(predicted)}), but only {bytes_words(free)} of the disk are free. "
+                f"{', '.join(steps[:-1]).capitalize()} or {steps[-1]}."
             )
 
     def _estimate(self, cells: Sequence[Cell]) -> Estimate:

@@ -140,18 +140,23 @@ def _searches(plan: Plan) -> list[str]:
 
 def _totals(plan: Plan) -> list[str]:
     predicted = plan.estimate
-    parts = [("activations", predicted.store_bytes), ("checkpoints", predicted.checkpoint_bytes), ("records", predicted.record_bytes), ("pages", predicted.page_bytes), ("snapshots", predicted.snapshot_bytes)]  # fmt: skip
     rows = [
         ["training tokens", f"{predicted.train_tokens:,}"],
         ["training FLOPs", f"{predicted.train_flops:.3g}"],
         ["language model FLOPs", f"{predicted.forward_flops:.3g}"],
         ["time", f"about {time_words(predicted)}"],
         ["", basis_words(predicted)],
-        ["disk", f"{bytes_words(predicted.disk_bytes)} ({', '.join(f'{name} {bytes_words(size)}' for name, size in parts)})"],
+        ["disk", f"{bytes_words(predicted.disk_bytes)} ({disk_words(predicted)})"],
         ["memory", f"about {bytes_words(predicted.memory_bytes)}, of it on the device {bytes_words(predicted.device_memory_bytes)}"],
     ]  # fmt: skip
     cells = [[name, "\n".join(wrap(text, WIDTH - 22))] for name, text in rows]
     return ["Predicted", tabulate(cells, tablefmt="plain", disable_numparse=True)]
+
+
+def disk_words(predicted: Estimate) -> str:
+    """`activations 1.2 GB, checkpoints 40 MB, ...`: all parts of `disk_bytes`."""
+    parts = [("activations", predicted.store_bytes), ("checkpoints", predicted.checkpoint_bytes), ("records", predicted.record_bytes), ("pages", predicted.page_bytes), ("snapshots", predicted.snapshot_bytes)]  # fmt: skip
+    return ", ".join(f"{name} {bytes_words(size)}" for name, size in parts)
 
 
 def time_words(predicted: Estimate) -> str:

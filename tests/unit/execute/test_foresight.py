@@ -92,9 +92,15 @@ def test_a_disk_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.M
     assert list(sight.lines(sight.plan.cells, False))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, need - 1))
     with pytest.raises(
-        MachineError, match=r"the run writes about .* \(activations .*, checkpoints .*, snapshots .*\), but only"
+        MachineError,
+        match=r"\(activations .*, checkpoints .*, records .*, pages .*, snapshots .*\), but only .* --out or ask for fewer tokens\.$",
     ):
         list(sight.lines(sight.plan.cells, False))
+    # there is no model to be read live, and without a token the pages would still not fit
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, 1000))
+    with pytest.raises(MachineError, match=r"Free some space or choose another folder with --out\.$"):
+        list(sight.lines(sight.plan.cells, False))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, need - 1))
     # what stands there already needs no room
     store = bench.run.root / "activations" / "a" / "x.bin"
     store.parent.mkdir(parents=True)
