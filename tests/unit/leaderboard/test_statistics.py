@@ -15,11 +15,19 @@ from saebench.leaderboard.statistics import (
     over_seeds,
     rank_level,
     sparsity_levels,
+    t_quantile,
 )
 
 
 def curve(*seeds: list[tuple[float, float]]) -> Curve:
     return Curve({seed: tuple(points) for seed, points in enumerate(seeds)})
+
+
+def test_the_quantile_of_t_is_right_to_the_last_digits() -> None:
+    """Closed forms of one and two degrees of freedom: tan(0.475 pi) and sqrt(2 * 0.95^2 / (1 - 0.95^2))."""
+    assert t_quantile(1) == pytest.approx(math.tan(0.475 * math.pi), rel=1e-14)
+    assert t_quantile(2) == pytest.approx(math.sqrt(2 * 0.95**2 / (1 - 0.95**2)), rel=1e-14)
+    assert t_quantile(1e9) == pytest.approx(1.959963984540054, rel=1e-8)
 
 
 def test_interval_over_three_seeds_by_hand() -> None:
