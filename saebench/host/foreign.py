@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench.api.errors import SuiteError, first_line
+from saebench.api.text import one_line
 from saebench.host.tensor_files import SUFFIXES, read_tensors
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _read_file(path: Path) -> ForeignSae:
             )
         ((name, decoder),) = matrices.items()
         if name:
-            notes.append(f"its only matrix, {name}, is taken as the decoder")
+            notes.append(f"its only matrix, {one_line(name, 80)}, is taken as the decoder")
     per_latent = {len(tensors[name]) for name in PER_LATENT if name in tensors and tensors[name].ndim == 1}
     per_latent.discard(1)
     if per_latent and len(decoder) not in per_latent:
@@ -186,7 +187,7 @@ def _pick(tensors: Tensors, names: Mapping[str, bool], path: Path) -> Floats | N
 
 
 def _shapes(tensors: Tensors) -> str:
-    shown = [f"{name or 'an unnamed tensor'} {list(tensor.shape)}" for name, tensor in tensors.items()]
+    shown = [f"{one_line(name, 80) or 'an unnamed tensor'} {list(tensor.shape)}" for name, tensor in tensors.items()]
     return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "") if shown else "no floating tensor at all"
 
 
@@ -206,7 +207,7 @@ def _architecture(config: Mapping[str, Any]) -> str | None:
     trainer = config.get("trainer")
     inner = trainer.get("dict_class") if isinstance(trainer, Mapping) else None
     name = inner or config.get("architecture") or config.get("act_fn") or config.get("activation")
-    return name if isinstance(name, str) else None
+    return one_line(name, 80) if isinstance(name, str) else None
 
 
 def _sizes(format: Format, config: Mapping[str, Any]) -> dict[str, int]:

@@ -294,3 +294,14 @@ def test_an_archive_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) 
             file.write(bytes(4 << 20))
     with pytest.raises(SuiteError, match="unpack to 314,572,"):
         read_foreign(path)
+
+
+def test_names_of_others_can_be_printed_and_written(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    (tmp_path / "cfg.json").write_text('{"d_in": 4, "d_sae": 12, "architecture": "\\udcff\\u001b[2J' + "x" * 500 + '"}')
+    save_file({"W_dec": np.ones((12, 4), np.float32)}, tmp_path / "sae_weights.safetensors")
+    name = read_foreign(tmp_path).architecture
+    assert name is not None
+    assert name.isprintable()
+    assert len(name) <= 80
