@@ -25,7 +25,8 @@ _REFUSALS = {
     errno.EACCES: "permission denied. Choose a folder you may write to with --out",
     errno.EPERM: "permission denied. Choose a folder you may write to with --out",
     errno.EISDIR: f"a folder that is not empty has the name of this file. Move it away, {_AGAIN}",
-    errno.ENOTDIR: f"a part of the path is a file, not a folder. {_ELSEWHERE}",
+    errno.EEXIST: f"a link that leads nowhere, or a file, has the name of a folder. Move it away, {_AGAIN}",
+    errno.ENOTDIR: "a part of the path is a file, not a folder. Move it away, or choose another folder with --out",
     errno.ENAMETOOLONG: "the name is too long for the file system. Choose a shorter one",
     errno.EFBIG: f"the file grew past the size limit of this process (ulimit -f). Raise it, {_AGAIN}",
     errno.EIO: f"the disk failed (input/output error). Mend it, {_AGAIN}",
@@ -56,6 +57,8 @@ def refuse(error: BaseException, path: Path | None = None) -> MachineError | Non
     """
     found = system_error(error)
     reason = _REFUSALS.get(found.errno or 0) if found else None
+    if isinstance(error, FileExistsError) and error.filename:
+        path = Path(error.filename)  # a folder on the way
     return MachineError(f"{path or (found and found.filename) or 'a file'}: {reason}.") if reason else None
 
 
