@@ -98,6 +98,18 @@ def from_tensors(
     return model, info
 
 
+def fit_headers(model_class: Any, config: Any, headers: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """`from_tensors` for tensors on the meta device. What they lack stays there too: it may be larger than any memory."""
+
+    def leave(*_args: Any, **_kwargs: Any) -> None:
+        """In place of making values for it."""
+
+    steps = dict.fromkeys(("_move_missing_keys_from_meta_to_device", "_initialize_missing_keys"), leave)
+    # conversions of names go by the class's name and module
+    planned = type(model_class.__name__, (model_class,), {"__module__": model_class.__module__, **steps})
+    return from_tensors(planned, config, headers, ignore_mismatched_sizes=True)
+
+
 # --- tokenizers -------------------------------------------------------------------------------------------------------
 
 

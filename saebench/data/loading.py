@@ -27,6 +27,8 @@ _HEADS = re.compile(
 )
 """Layers of another task, which stand beside a language model and change nothing in it."""
 _OUTPUT_TABLE = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
+MOST_BLOCKS = 4096
+"""No model has as many; building more takes minutes before anything can be said of them."""
 _QUANTISED = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -74,6 +76,11 @@ def read_config(folder: Path, model_id: str) -> Any:
     if getattr(config, "is_encoder_decoder", False):
         raise SuiteError(
             f"model '{model_id}' is an encoder-decoder ({config.model_type}); allowed are decoders and encoders."
+        )
+    blocks = getattr(hf.text_config(config), "num_hidden_layers", 0)
+    if isinstance(blocks, int) and blocks > MOST_BLOCKS:
+        raise SuiteError(
+            f"model '{model_id}': config.json says {blocks} blocks; at most {MOST_BLOCKS} are read. Give the config that belongs to its weights."
         )
     if not isinstance(getattr(hf.text_config(config), "vocab_size", None), int):
         parts = ", ".join(sorted(getattr(config, "sub_configs", {}))) or "none"
@@ -137,7 +144,7 @@ def fit(
         for name, tensor in stored.items()
     }
     try:
-        fitted, info = hf.from_tensors(type(model), config, headers, ignore_mismatched_sizes=True)
+        fitted, info = hf.fit_headers(type(model), config, headers)
     except Exception as error:
         raise SuiteError(f"model '{model_id}': its weights cannot be loaded ({reason(error)}).") from error
     if getattr(fitted, "hf_quantizer", None) is None:
@@ -160,7 +167,7 @@ def fit(
         lost = sorted(missing - random)
         raise SuiteError(
             f"model '{model_id}': {len(lost)} tensors that {name} needs are not in its weight files ({weights.names}), first '{lost[0]}'. "
-            f"{_layers_hint(model, stored)}Copy or download the folder again."
+            f"{_layers_hint(model, stored)}{_other_names(lost, info['unexpected_keys'])}"
         )
     unexpected = {key for key in info["unexpected_keys"] if not _is_buffer(key, stored.get(key))}
     aside = {key for key in unexpected if key.startswith(silent) or _is_head(key, model, kind, stored)}
@@ -293,6 +300,19 @@ def _patterns(names: Sequence[str]) -> str:
     if len(found) > 4:
         found = dict.fromkeys(f"{name.partition('.')[0]}.*" if "." in name else name for name in names)
     return f"[{', '.join(repr(pattern) for pattern in found)}]"
+
+
+def _other_names(lost: Sequence[str], unexpected: Iterable[str]) -> str:
+    """What to do about tensors that are not there; where the file has them by other names, that."""
+    found = sorted(unexpected)
+    if any(re.search(r"\.(base_layer|lora_[AB])\.", name) for name in found):
+        return "The file holds an adapter that is not merged. Merge it (`merge_and_unload`) and save the model again."
+    wrapped = next((name for name in found if name.endswith(f".{lost[0]}")), None)
+    if wrapped is not None:
+        return f"The file calls it '{wrapped}': unwrap the model and save it again with `save_pretrained`."
+    if found and len(found) == len(lost):
+        return f"The file has as many of other names, first '{found[0]}'. Name them as transformers does, or give the config that belongs to them."
+    return "Copy or download the folder again."
 
 
 def _layers_hint(model: torch.nn.Module, stored: Mapping[str, Stored]) -> str:

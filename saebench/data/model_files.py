@@ -229,6 +229,8 @@ def _no_weights(others: Sequence[str]) -> str:
         )
     if any(name.endswith((".h5", ".msgpack", ".pth")) for name in others):
         return f"its weights are of another framework ({found}), which is not read. Save them as model.safetensors."
+    if not others:
+        return "its weights are no plain file. Give model.safetensors, its shards with an index, or pytorch_model.bin."
     return f"its weights are called {found}, and only model.safetensors, its shards with an index, or pytorch_model.bin are read. Rename the file that is meant."
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PROOF_ROWS = 2
 """Sequences it is made on. In-place writes and repeated calls do not depend on their number."""
 _ALTERNATIVES = 4
+_NOT_FINITE = "the model's logits are not finite"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ def prove(splicer: Splicer, ids: Tensor) -> Proof:
     """
     ids = ids[:PROOF_ROWS]
     fault = _fault(splicer, ids)
+    if fault == _NOT_FINITE:
+        raise SuiteError(
+            f"model '{splicer.lm.facts.id}': {fault}, at every hookpoint. Its weights are damaged, or belong to another config.json. Copy or download the folder again."
+        )
     if fault is not None:
         raise SuiteError(
             f"hookpoint '{splicer.hookpoint}' of model '{splicer.lm.facts.id}': {fault} {_advice(splicer, ids)}"
@@ -55,7 +60,7 @@ def prove(splicer: Splicer, ids: Tensor) -> Proof:
 def _fault(splicer: Splicer, ids: Tensor) -> str | None:
     x, logits = splicer.forward(ids)
     if bool(logits.isnan().any()):
-        return "the model's logits are not finite."
+        return _NOT_FINITE
     other = ids.clone()
     other[:, -1] = (ids[:, -1] + 1) % splicer.lm.vocab_size
     ahead = splicer.forward(other)[1][:, :-1]  # a model that keeps state gives other logits after it

@@ -425,3 +425,38 @@ def test_a_config_without_a_vocabulary_is_refused_plainly(folder):
 
     transformers.ViTConfig().save_pretrained(folder)
     refused(folder, r"is no language model \(vit\)")
+
+
+def test_what_the_files_lack_takes_no_memory_when_planned(folder):
+    edited(folder, num_hidden_layers=4, hidden_size=1 << 16, intermediate_size=1 << 20)  # 900 GB, were it made
+    refused(folder, "another shape than config.json says")
+
+
+def test_more_blocks_than_any_model_has_are_refused_before_they_are_built(folder):
+    refused(edited(folder, num_hidden_layers=10**7), "says 10000000 blocks; at most 4096")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("gpt_neox.", "module.gpt_neox.", r"The file calls it 'module\.gpt_neox.*unwrap"),
+        ("query_key_value.", "query_key_value.base_layer.", "Merge it"),
+        ("query_key_value.", "qkv.", r"as many of other names, first 'gpt_neox\.layers\.0\.attention\.qkv"),
+    ],
+)
+def test_tensors_of_other_names_are_told(old, new, words, folder):
+    refused(rewritten(folder, lambda tensors: {name.replace(old, new): t for name, t in tensors.items()}), words)
+
+
+def test_weights_that_are_no_file_are_told(folder):
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).mkdir()
+    refused(folder, "its weights are no plain file")
+
+
+def test_logits_that_are_not_finite_are_the_matter_of_the_weights_and_not_of_a_hookpoint(folder):
+    rewritten(
+        folder, lambda tensors: tensors | {name: t * float("nan") for name, t in tensors.items() if "layers.1" in name}
+    )
+    with pytest.raises(SuiteError, match="logits are not finite, at every hookpoint. Its weights are damaged"):
+        ce(folder)
