@@ -143,6 +143,9 @@ def _translated(trace: Trace, name: str) -> str | None:
     if part:
         return _part_hint(trace, index, part[1], part[2])
     hook = re.fullmatch(r"\.hook_(\w+)", rest)
+    kind = next((kind for kind, names in _PARTS.items() if rest[1:] in (kind, *names)), None)
+    if kind is not None and not _works(trace, f"{trace.blocks}.{index}{rest}"):
+        return _part_hint(trace, index, kind, "itself")
     if hook is None:
         return _mean(f"layers.{index}{rest}") if not rest or _works(trace, f"{trace.blocks}.{index}{rest}") else None
     if hook[1] == "resid_post":

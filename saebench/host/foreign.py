@@ -196,7 +196,7 @@ def _config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise SuiteError(
-            f"{path}: not readable as JSON ({first_line(error)}). Restore it from where the SAE came from."
+            f"{path}: not readable as JSON ({one_line(first_line(error), 300)}). Restore it from where the SAE came from."
         ) from error
     if not isinstance(config, dict):
         raise SuiteError(f"{path}: holds no JSON object. Restore it from where the SAE came from.")

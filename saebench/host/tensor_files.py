@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench.api.errors import SuiteError, describe
+from saebench.api.text import one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +49,7 @@ def read_tensors(path: Path) -> dict[str, Floats]:
     except Exception as error:  # each reader has exceptions of its own; all mean that the file cannot be used
         more = " Only tensors are read, never pickled code." if path.suffix == ".pt" else ""
         raise SuiteError(
-            f"{path}: not readable as {path.suffix[1:]} ({describe(error)}).{more} Save its tensors again."
+            f"{path}: not readable as {path.suffix[1:]} ({one_line(describe(error), 300)}).{more} Save its tensors again."
         ) from error
     if not isinstance(found, Mapping):
         found = {"": found}

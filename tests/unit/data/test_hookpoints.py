@@ -30,6 +30,8 @@ from saebench.data.trace import trace
         ("model.layers.2", "layers.2"),
         ("h.2", "layers.2"),
         ("h.2.mlp", "layers.2.mlp"),
+        ("blocks.2.feed_forward", "layers.2.mlp"),
+        ("model.layers.1.self_attn", "layers.1.attn"),
         ("layer.2", "layers.2"),
         ("layers[2]", "layers.2"),
         ("model.layers[2].output[0]", "layers.2"),

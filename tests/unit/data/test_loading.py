@@ -458,5 +458,5 @@ def test_logits_that_are_not_finite_are_the_matter_of_the_weights_and_not_of_a_h
     rewritten(
         folder, lambda tensors: tensors | {name: t * float("nan") for name, t in tensors.items() if "layers.1" in name}
     )
-    with pytest.raises(SuiteError, match="logits are not finite, at every hookpoint. Its weights are damaged"):
+    with pytest.raises(SuiteError, match="not finite, at every hookpoint"):
         ce(folder)

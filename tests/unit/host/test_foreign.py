@@ -305,3 +305,12 @@ def test_names_of_others_can_be_printed_and_written(tmp_path: Path) -> None:
     assert name is not None
     assert name.isprintable()
     assert len(name) <= 80
+
+
+def test_what_a_library_says_of_a_file_is_cut_short(tmp_path: Path) -> None:
+    header = b'{"W_dec": {"dtype": "' + b"X" * 5000 + b'", "shape": [1, 4], "data_offsets": [0, 16]}}'
+    (tmp_path / "cfg.json").write_text("{}")
+    (tmp_path / "sae.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+    with pytest.raises(SuiteError, match=r"not readable as safetensors") as caught:
+        read_foreign(tmp_path)
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
