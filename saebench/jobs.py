@@ -136,12 +136,11 @@ def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Seq
     from saebench.host import load_catalog
     from saebench.plan import starter_suite
 
-    catalog = load_catalog(plugins)
-    facts = describe_model(model, None, catalog=catalog)
     if not Path(text).exists():
         raise SuiteError(
             f"--text {text}: no such file or folder. Give a txt, jsonl, jsonl.gz or parquet file, or a folder of them."
         )
+    facts = describe_model(model, None, catalog=load_catalog(plugins))
     facts.check_loading()
     name = hookpoint or facts.default_hookpoint
     point = facts.hookpoint(name)
@@ -196,16 +195,16 @@ def run_suite(
         PluginError: A needed plugin is broken.
         MachineError: The disk is full, or the folder cannot be written.
     """
-    from saebench.config import load_suite
-    from saebench.data import ModelBook
-    from saebench.execute.pipeline import Pipeline
-    from saebench.execute.waves import memory_limit
-    from saebench.host import load_catalog
-    from saebench.leaderboard import build, check_pages, summary
-    from saebench.plan import make_plan
-
     narrator = narration.current()
     with narrator.phase("planning", str(suite)):
+        from saebench.config import load_suite  # these imports take seconds
+        from saebench.data import ModelBook
+        from saebench.execute.pipeline import Pipeline
+        from saebench.execute.waves import memory_limit
+        from saebench.host import load_catalog
+        from saebench.leaderboard import build, check_pages, summary
+        from saebench.plan import make_plan
+
         catalog = load_catalog(plugins)
         check_device(device)
         loaded, facts = load_suite(suite), ModelBook(catalog)

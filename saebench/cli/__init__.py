@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -38,6 +39,15 @@ class _Commands(click.Group):
         command: click.Command = import_module(f"saebench.cli.{cmd_name.replace('-', '_')}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], _COMMANDS, n=1)
+            hint = f"Did you mean '{near[0]}'? " if near else ""
+            ctx.fail(f"No such command '{args[0]}'. {hint}Commands: {', '.join(_COMMANDS)}.")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):  # from the table above: no command module is imported for --help
             formatter.write_dl(list(_COMMANDS.items()))
@@ -70,6 +80,9 @@ def _status(arguments: Sequence[str]) -> int:
         status = ended.exit_code
     except click.exceptions.Abort:
         status = fail(KeyboardInterrupt())
+    except click.exceptions.NoArgsIsHelpError as error:
+        say(error.format_message())  # the help page, which begins with the usage
+        status = 2
     except click.ClickException as error:
         usage = error.ctx.get_usage() + "\n" if isinstance(error, click.UsageError) and error.ctx else ""
         say(f"{usage}Error: {error.format_message()}")

@@ -158,7 +158,7 @@ class Pipeline:
         return not self.changed.isdisjoint(group.cells) or self.groups.is_due(group, members, statuses)
 
     def _to_do(self, cells: Sequence[Cell], retry_failed: bool) -> set[str]:
-        with self._narrator.phase("planning", "what is there"):
+        with self._narrator.phase("planning", "what is left to do"):
             # of a cell that is yet to be made the best is expected: a group that this holds back is due at the next look
             expected = {cell.cell_id: self.standing.status(cell) or "ok" for cell in cells}
             return self.standing.to_do(

@@ -107,7 +107,7 @@ def log_line(view: View) -> str:
         facts += [f"for {clock_words(phase.elapsed)}"] if phase.elapsed >= 1 else []
         facts += [f"{clock_words(phase.left)} left"] if phase.left is not None and view.left is None else []
         parts.append(phase.label + (f": {', '.join(facts)}" if facts else ""))
-    return f"[{clock_words(view.elapsed)}] {'; '.join(parts)}"
+    return f"[{clock_words(view.elapsed)}] {'; '.join(parts) or 'working'}"
 
 
 def shorten(text: str, width: int, ascii: bool = False) -> str:

@@ -39,10 +39,12 @@ def test_every_error_is_a_line_and_a_status(
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["nonsense"], 2, "No such command"),
+        (["nonsense"], 2, "No such command 'nonsense'. Commands: run, init, plan,"),
+        (["rnu"], 2, "No such command 'rnu'. Did you mean 'run'?"),
         (["run", "--nonsense"], 2, "No such option"),
         (["status", "nowhere"], 2, "nowhere: no plan.json here"),
         (["plan", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["init", "--model", "nowhere", "--text", "b"], 2, "--text b: no such file"),  # before a model is loaded
         (["run", "nowhere.yaml", "--out", "x"], 2, "nowhere.yaml"),
     ],
 )
@@ -105,7 +107,8 @@ def test_an_error_that_cannot_be_printed_is_a_line(capsys: pytest.CaptureFixture
         ["leaderboard", "a\x9b2J"],
         ["diff", "a\x1b", "b"],
         ["match", "a\x1b", "b"],
-        ["init", "--model", "a\x1b", "--text", "b"],
+        ["init", "--model", "a\x1b", "--text", __file__],
+        ["init", "--model", "docs-lm", "--text", "a\x1b"],
     ],
 )
 def test_control_characters_never_reach_a_terminal(
@@ -126,3 +129,13 @@ def test_a_terminal_without_the_characters_gets_escapes(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == "\\u2192\n"
+
+
+def test_no_arguments_show_the_help_page_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("Usage:") == 1
+    assert "Error" not in said
+    assert "bench-backends" in said

@@ -64,3 +64,7 @@ def test_a_line_of_a_log_tells_the_same() -> None:
 def test_no_width_makes_a_line_longer_than_itself() -> None:
     for width, name in itertools.product(range(34, 120), ("t", LONG)):
         assert all(disp_len(line) <= width for line in terminal_lines(view(name=name), width, ascii=True))
+
+
+def test_a_line_of_a_log_is_never_bare() -> None:
+    assert log_line(View("", None, None, 9.0, None, None)) == "[00:09] working"
