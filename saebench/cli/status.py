@@ -13,6 +13,7 @@ import click
 from tabulate import tabulate
 
 from saebench.cli.common import Named, common, emit
+from saebench.cli.signals import Ended
 
 if TYPE_CHECKING:
     from saebench.execute.status import Now, RunStatus
@@ -35,8 +36,20 @@ def command(folder: Path, watch: bool, as_json: bool, plugins: tuple[Path, ...],
     if as_json:
         emit(json.dumps({**asdict(status), "counts": status.counts(), "seconds_left": status.seconds_left()}, indent=2))
         return
-    emit(page(status))
-    while watch and status.running:
+    try:
+        emit(page(status))
+        if watch:
+            _watch(folder, status)
+    except Ended:
+        raise
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(130) from None  # looking ends and the run goes on: there is nothing to say
+
+
+def _watch(folder: Path, status: RunStatus) -> None:
+    from saebench.execute.status import read_status
+
+    while status.running:
         time.sleep(WATCH_S)
         before, status = status, read_status(folder)
         if sys.stdout.isatty():

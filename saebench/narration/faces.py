@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from textwrap import wrap
 from typing import TextIO
 
 from saebench.narration.render import View, clock_words, log_line, terminal_lines
@@ -90,7 +91,9 @@ class Screen(_Writer):
     def say(self, line: str) -> None:
         """Writes it above the bars."""
         drawn, self._drawn = self._drawn, []
-        self._write(_erase(drawn) + f"{line}\n" + self._lines(drawn))
+        # broken between words, as tables and pages are; a path or another long word stays whole
+        rows = wrap(line, self._columns() - 1, break_long_words=False, break_on_hyphens=False) or [""]
+        self._write(_erase(drawn) + "\n".join([*rows, ""]) + self._lines(drawn))
 
     def opened(self, view: View) -> None:
         """Draws at once: some libraries keep the interpreter to themselves, and the thread that draws waits."""

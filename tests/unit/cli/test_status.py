@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -96,6 +97,19 @@ def test_watch_ends_with_the_run(run: RunFolder) -> None:
     assert watching.returncode == 0
     assert rest.splitlines()[-1] == "s: 1 left"
     assert "\x1b" not in rest
+
+
+def test_ctrl_c_ends_watching_and_says_nothing_of_the_run(run: RunFolder) -> None:
+    command = [sys.executable, "-m", "saebench", "status", str(run.root), "--watch"]
+    with held(run.root):
+        watching = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert watching.stdout is not None
+        while "running now" not in watching.stdout.readline():
+            assert watching.poll() is None
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate()
+    assert watching.returncode == 130
+    assert said == ""
 
 
 def test_watch_and_json_do_not_go_together(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -243,6 +243,15 @@ def test_a_phase_is_shown_at_once(clock: Clock) -> None:
         assert stream.getvalue() == "leaderboard page [00:00]"
 
 
+def test_lines_on_a_terminal_break_between_words(clock: Clock) -> None:
+    stream = io.StringIO()
+    path = "runs/" + "x" * 60
+    narrator = Narrator(Screen(stream, lambda: 40), clock)
+    narrator.say(f"  memory about one and a half of gigabytes\n{path}: damaged")
+    narrator.close()
+    assert stream.getvalue().split("\n") == ["  memory about one and a half of", "gigabytes", f"{path}:", "damaged", ""]
+
+
 PROGRAM = """
 import logging, sys, time, warnings
 from saebench.narration import narrated
@@ -299,10 +308,10 @@ def test_the_state_is_in_a_file_while_it_lasts(tmp_path: Path, clock: Clock) -> 
             told = json.loads(path.read_text())
             assert (told["phase"], told["detail"], told["done"], told["total"]) == ("training", "6 cells", 5, 10)
             phase.update(1)
-            clock.now += 2
+            clock.now += 1
             narrator.tick()
             assert json.loads(path.read_text()) == told  # rarely
-            clock.now += 4
+            clock.now += 1
             narrator.tick()
             assert json.loads(path.read_text())["done"] == 6
         with narrator.phase("scoring", "topk"):
