@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -140,7 +141,7 @@ def _from_hub(model_id: str, revision: str | None) -> Path:
 def in_a_line(error: BaseException) -> str:
     """Type and message of an error of a library, short."""
     text = without_folders(" ".join(str(error).split()))
-    return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
+    return f"{type(error).__name__}: {shorten(text, 160, placeholder=' ...')}" if text else type(error).__name__
 
 
 def _checked(folder: Path, model_id: str) -> Path:

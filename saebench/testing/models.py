@@ -33,7 +33,13 @@ def make_tokenizer(vocab_size: int = 300) -> Any:
 
 
 def make_model(
-    folder: Path, family: Family = "llama", *, d_model: int = 32, n_layers: int = 3, context: int = 64, seed: int = 0
+    folder: str | Path,
+    family: Family = "llama",
+    *,
+    d_model: int = 32,
+    n_layers: int = 3,
+    context: int = 64,
+    seed: int = 0,
 ) -> Path:
     """Writes a randomly initialised model with its tokenizer into `folder`, in transformers' own layout.
 
@@ -83,6 +89,7 @@ def make_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = hf.new_model(config, decoder=family != "bert")
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
