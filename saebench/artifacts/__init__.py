@@ -27,6 +27,7 @@ from saebench.artifacts.layout import RunFolder, cache_folder
 from saebench.artifacts.plans import read_plan, write_plan
 from saebench.artifacts.proof import check_seal, digest_of, opened, prove, read_json, read_sealed, sealed
 from saebench.artifacts.records import (
+    NOT_COMPARED,
     RECORD_SCHEMA_VERSION,
     STATUSES,
     iter_groups,
@@ -37,6 +38,7 @@ from saebench.artifacts.records import (
 )
 
 __all__ = [
+    "NOT_COMPARED",
     "RECORD_SCHEMA_VERSION",
     "STATUSES",
     "RunFolder",

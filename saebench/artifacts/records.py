@@ -15,6 +15,8 @@ from saebench.artifacts.shapes import misshapen
 
 RECORD_SCHEMA_VERSION = 2
 SEAL = "record_sha256"
+NOT_COMPARED = ("suite_digest",)
+"""Facts of a plan, not of a score: they differ where partial runs of one suite are merged, or a suite was given a new entry."""
 STATUSES = ("ok", "failed", "diverged", "over_budget", "skipped")
 _ADVICE = "Run the suite again into this folder: it is written anew. Keep only saebench's own files below records/ and groups/."
 

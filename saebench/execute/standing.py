@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from saebench.api.errors import Damaged
-from saebench.artifacts import RunFolder, digest, prove, prove_checkpoint, read_record
+from saebench.artifacts import NOT_COMPARED, RunFolder, digest, prove, prove_checkpoint, read_record
 from saebench.plan.model import Cell, Group
 
 State = Literal["whole", "missing", "damaged"]
@@ -190,5 +190,7 @@ class Standing:
 
 
 def changed_facts(older: Mapping[str, Any], newer: Mapping[str, Any]) -> list[str]:
-    """Names of the facts in which two records of one score differ."""
-    return [key for key in sorted({*older, *newer}) if digest(older.get(key)) != digest(newer.get(key))]
+    """Names of the facts in which two records of one score differ; another suite that holds the same cell is no change."""
+    return [
+        key for key in sorted({*older, *newer} - {*NOT_COMPARED}) if digest(older.get(key)) != digest(newer.get(key))
+    ]

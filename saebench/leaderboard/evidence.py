@@ -11,10 +11,7 @@ from typing import Any, Literal
 
 from saebench.api.errors import Damaged, SuiteError
 from saebench.api.text import one_line, without_folders
-from saebench.artifacts import RunFolder, digest, read_record
-
-# Facts that name a place or a plan, not a score: they may differ when partial runs of one suite are merged.
-_NOT_COMPARED = ("suite_digest",)
+from saebench.artifacts import NOT_COMPARED, RunFolder, digest, read_record
 
 
 @dataclass(frozen=True)
@@ -232,7 +229,7 @@ def read_evidence(folders: Sequence[Path]) -> Evidence:
 
 
 def _compared(facts: Mapping[str, Any]) -> str:
-    return digest({key: value for key, value in facts.items() if key not in _NOT_COMPARED})
+    return digest({key: value for key, value in facts.items() if key not in NOT_COMPARED})
 
 
 def _finished(record: Mapping[str, Any]) -> str:
@@ -266,7 +263,7 @@ def _merge_equal(cells: Sequence[CellRecord]) -> tuple[list[CellRecord], list[Le
 def _first_differences(cells: Sequence[CellRecord]) -> Iterator[str]:
     for other in cells[1:]:
         for key, _, _ in compare_values(cells[0].facts, other.facts):
-            if key not in _NOT_COMPARED:
+            if key not in NOT_COMPARED:
                 yield key
 
 

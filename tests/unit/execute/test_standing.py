@@ -161,3 +161,7 @@ def test_a_record_of_another_cell_is_not_believed(tmp_path, monkeypatch):
 
 def test_facts_that_changed_are_named():
     assert changed_facts({"a": 1, "b": [1], "c": {}}, {"a": 1, "b": (1,), "c": {"x": 0}, "d": None}) == ["c"]
+
+
+def test_a_suite_with_a_new_entry_changes_no_fact_of_the_older_ones():
+    assert changed_facts({"a": 1, "suite_digest": "x"}, {"a": 1, "suite_digest": "y"}) == []
