@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from saebench import narration
+from saebench.api.text import shown
 from saebench.leaderboard.across import KINDS, SHOWN
 from saebench.leaderboard.charts import agreement_charts, site_charts
 from saebench.leaderboard.columns import COLUMNS
@@ -95,6 +96,11 @@ def _by_family(row: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Mappin
     return [(name, families[name]) for name in known]
 
 
+def _fit(value: Any) -> Any:
+    """Text of a record as a page may hold it; what a macro made of it is fit already."""
+    return shown(value) if type(value) is str else value
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("saebench.leaderboard", "templates"),
@@ -102,6 +108,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        finalize=_fit,
         keep_trailing_newline=True,
     )
     environment.filters.update(count=count, scientific=scientific, short=short, number=number, script_json=script_json)

@@ -18,9 +18,11 @@ MARKER = re.compile(
     re.IGNORECASE,
 )
 """Texts that tokenizers give to the tokens that end, begin or part documents."""
-_ONLY = re.compile(rf"\s*(?:(?:{MARKER.pattern})\s*)+", re.IGNORECASE)
-_FIRST = re.compile(rf"\s*(?:(?:{_PARTS.pattern})\s*)+", re.IGNORECASE)
-_LAST = re.compile(rf"(?:\s*(?:{_PARTS.pattern}))+\s*$", re.IGNORECASE)
+_BLANKS = "[\\s\u200b-\u200f\u2060\ufeff]*"
+"""Blanks, and characters that nobody sees."""
+_ONLY = re.compile(rf"{_BLANKS}(?:(?:{MARKER.pattern}){_BLANKS})+", re.IGNORECASE)
+_FIRST = re.compile(rf"{_BLANKS}(?:(?:{_PARTS.pattern}){_BLANKS})+", re.IGNORECASE)
+_BETWEEN = re.compile(_BLANKS)
 
 
 @dataclass
@@ -83,5 +85,11 @@ def cut_at_markers(line: str) -> tuple[bool, str, bool]:
         return False, line, False
     if _ONLY.fullmatch(line):
         return True, "", True
-    first, last = _FIRST.match(line), _LAST.search(line)
-    return first is not None, line[first.end() if first else 0 : last.start() if last else len(line)], last is not None
+    first, stop = _FIRST.match(line), len(line)
+    # one pass over the line: a pattern that looks for the end itself takes hours on long runs of blanks or markers
+    for start, end in reversed([found.span() for found in _PARTS.finditer(line)]):
+        if _BETWEEN.fullmatch(line, end, stop) is None:
+            break
+        stop = start
+    text = line[first.end() if first else 0 : stop]
+    return first is not None, text if stop == len(line) else text.rstrip(), stop < len(line)

@@ -268,3 +268,10 @@ def test_markdown_of_others_is_text(text: str, shown: str) -> None:
     from saebench.leaderboard.readme import escaped
 
     assert escaped(text) == shown
+
+
+def test_a_page_holds_no_control_characters() -> None:
+    from saebench.leaderboard.page import _environment
+
+    page = _environment().from_string("{{ name }}{{ 3 }}").render(name="\x1b[2J\u202e<b>")
+    assert page == "\\x1b[2J\\u202e&lt;b&gt;3"

@@ -10,7 +10,7 @@ import pytest
 
 from saebench.api import SuiteError, split_of
 from saebench_plugins.core_datasets import files, lines
-from saebench_plugins.core_datasets.cleaning import Counts
+from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
 from saebench_plugins.core_datasets.local import open_local
 from saebench_plugins.core_datasets.plugin import LocalOptions, check_local, inspect_local, recipe_local
 
@@ -186,6 +186,18 @@ def test_lines_that_are_a_marker_part_documents_and_blank_lines_do_not(marker, e
 def test_markers_at_the_ends_of_lines_part_documents_too(tmp_path):
     path = bad(tmp_path, "a.txt", b"one\n\nmore<|endoftext|>\n<|endoftext|>two\nthree <|endoftext|>\n\n")
     assert texts_of(path) == ["one\n\nmore", "two\nthree"]
+
+
+@pytest.mark.parametrize("line", ["<" + " " * 200_000 + "x", "<|eos|>" * 30_000 + "x", "<|eos|> " * 30_000 + "x<eos>"])
+def test_long_runs_of_blanks_or_markers_are_cut_in_one_pass(line):
+    first, text, last = cut_at_markers(line)
+    assert (first, text.endswith("x"), last) == (line[1] == "|", True, line.endswith("<eos>"))
+
+
+def test_a_marker_among_characters_that_nobody_sees_parts_documents(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one\n\u200b<|endoftext|>\ufeff\ntwo", encoding="utf-8")
+    assert texts_of(path) == ["one", "two"]
 
 
 def test_special_tokens_inside_documents_are_counted(tmp_path):
