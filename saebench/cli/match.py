@@ -82,7 +82,7 @@ def command(
         options["time_limit_s"] = time_limit
     if device != "cpu":
         options["device"] = device
-    with narrated(), phase("matching"):
+    with narrated(), phase("comparing", "two SAEs"):
         comparison = match_folders(
             a,
             b,
