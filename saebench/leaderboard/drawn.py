@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from saebench.api.errors import SuiteError, describe
@@ -13,6 +14,7 @@ from saebench.leaderboard.statistics import mean
 LATENTS_SHOWN = 4
 CONTEXTS_SHOWN = 3
 TOKENS_AROUND_PEAK = 16
+_MAX_LOG10 = 300
 
 _From = TypeVar("_From")
 _T = TypeVar("_T")
@@ -50,6 +52,14 @@ def _number(value: Any) -> float:
     return value
 
 
+def log_edges(values: Sequence[Any]) -> list[float]:
+    """Rising logarithms whose powers of ten are floats: `10**edge` of a giant integer would never end."""
+    edges = [float(_number(value)) for value in values]
+    if any(not low < high for low, high in pairwise(edges)) or any(abs(edge) > _MAX_LOG10 for edge in edges):
+        raise ValueError("edges of a histogram rise, and are logarithms")
+    return edges
+
+
 def density(cells: Sequence[CellRecord]) -> dict[str, Any] | None:
     """Share of latents by log10 density, mean over seeds, and the share that never fired."""
     histograms = _details(cells, "density-histogram")
@@ -68,7 +78,7 @@ def density(cells: Sequence[CellRecord]) -> dict[str, Any] | None:
         return None
     zero = [item["zero"] / total for item, total in zip(histograms, totals, strict=True) if total]
     return {
-        "edges_log10": [_number(edge) for edge in histograms[0]["edges_log10"]],
+        "edges_log10": log_edges(histograms[0]["edges_log10"]),
         "shares": [mean(column) for column in zip(*shares, strict=True)],
         "zero": mean(zero),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from saebench.leaderboard.drawn import readable
+from saebench.leaderboard.drawn import log_edges, readable
 from saebench.leaderboard.evidence import CellRecord, GroupRecord
 from saebench.leaderboard.statistics import jackknife_half
 
@@ -199,7 +199,7 @@ def _bins(by: Mapping[str, Any] | None, seeds: int) -> dict[str, Any] | None:
     columns = (by["n"], by["mean"], by["stderr"])
     bins = [
         {"low": float(low), "high": float(high), "n": int(n), "mean": float(mean), "half": jackknife_half(error, seeds)}
-        for (low, high), n, mean, error in zip(pairwise(by["edges"]), *columns, strict=True)
+        for (low, high), n, mean, error in zip(pairwise(log_edges(by["edges"])), *columns, strict=True)
         if n and mean is not None
     ]
     apart = {key: by[key] for key in ("dead", "not_positive") if by.get(key) and by[key]["n"]}

@@ -85,3 +85,24 @@ def test_digits_of_other_scripts_are_no_numbers(tmp_path: Path, generator: Modul
     for record in cells.values():
         record["facts"]["entry"] += " ²٣" + "9" * 100
     build([generator.write_folder(tmp_path / "run", cells, groups)], tmp_path / "out")
+
+
+@pytest.mark.parametrize("edge", [10**12, 1e9, True, "0"])
+def test_an_edge_that_is_no_logarithm_is_left_out_at_once(
+    tmp_path: Path, generator: ModuleType, records: Records, edge: Any
+) -> None:
+    cells, groups = records
+    path = next(path for path in sorted(cells) if "/topk/" in path)
+    cells[path]["facts"]["details"]["density-histogram"]["edges_log10"][-1] = edge
+    lines: list[str] = []
+    build([generator.write_folder(tmp_path / "run", cells, groups)], tmp_path / "out", say=lines.append)
+    assert [line.split(" is left out: ")[0] for line in lines] == [f"warning: {path}"]
+    assert "1e+9" not in (tmp_path / "out" / "index.html").read_text()
+
+
+@pytest.mark.parametrize("edges", [[0, 10**12], [-5.0, 1e9], [0.0, -1.0]])
+def test_edges_of_bins_are_logarithms_too(edges: list[Any]) -> None:
+    from saebench.leaderboard.drawn import log_edges
+
+    with pytest.raises(ValueError, match="edges of a histogram rise"):
+        log_edges(edges)
