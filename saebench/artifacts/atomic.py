@@ -24,7 +24,7 @@ _REFUSALS = {
     errno.EROFS: f"the file system is read-only. {_ELSEWHERE}",
     errno.EACCES: "permission denied. Choose a folder you may write to with --out",
     errno.EPERM: "permission denied. Choose a folder you may write to with --out",
-    errno.EISDIR: f"a folder that is not empty has the name of this file. Move it away, {_AGAIN}",
+    errno.EISDIR: f"a folder has the name of this file. Move it away, {_AGAIN}",
     errno.EEXIST: f"a link that leads nowhere, or a file, has the name of a folder. Move it away, {_AGAIN}",
     errno.ENOTDIR: "a part of the path is a file, not a folder. Move it away, or choose another folder with --out",
     errno.ENAMETOOLONG: "the name is too long for the file system. Choose a shorter one",
