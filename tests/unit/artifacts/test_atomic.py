@@ -160,6 +160,6 @@ def test_an_empty_folder_in_a_files_place_makes_room_and_a_full_one_does_not(tmp
     write_text(tmp_path / "x", "text")
     assert (tmp_path / "x").read_text() == "text"
     (tmp_path / "y" / "theirs").mkdir(parents=True)
-    with pytest.raises(MachineError, match="a folder that is not empty has the name of this file"):
+    with pytest.raises(MachineError, match="a folder has the name of this file"):
         write_text(tmp_path / "y", "text")
     assert left(tmp_path) == ["x", "y"]
