@@ -72,8 +72,10 @@ def test_a_pipe_is_written_through_or_refused_where_nobody_reads(tmp_path: Path)
     with os.fdopen(opened, "rb") as file:
         reader = threading.Thread(target=lambda: found.append(file.read()))
         data = DATA * 100_000  # more than a pipe holds
+        held = os.open(pipe, os.O_WRONLY)  # a reader that comes before any writer is at the end at once
         reader.start()
         write_output(pipe, data, MARK)
+        os.close(held)
         reader.join()
     assert found == [data]
     assert pipe.is_fifo()
