@@ -61,7 +61,7 @@ def _measure(catalog: Catalog, device: str, say: Callable[[str], None], fresh: b
 
 
 def _frozen(folder: Path, suite: Suite) -> dict[str, Any] | None:
-    """The calibration that an earlier run of the very same suite made there; None where there is none."""
+    """The calibration that an earlier run of the same suite made there; None if there is none."""
     seconds = suite.config.budget.primary == "device_seconds"
     return frozen_calibration(RunFolder(folder), suite.digest) if seconds else None
 

@@ -1,4 +1,4 @@
-"""Near-duplicates on both sides of a split: how much of the held-out text stands in the training text as well.
+"""Near-duplicates on both sides of a split: how much of the held-out text is in the training text as well.
 
 Copies cannot be on both sides (`splits.folded`). A reworded copy, a shared passage or a shared frame can. A document's runs of
 `RUN_WORDS` words (Broder 1997, shingles) show all three: a held-out document counts as a near-duplicate when at least `MIN_SHARED`

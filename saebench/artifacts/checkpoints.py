@@ -85,7 +85,7 @@ def read_checkpoint(folder: Path, cell_id: str | None = None) -> tuple[dict[str,
 
 
 def prove_checkpoint(folder: Path, cell_id: str) -> bool:
-    """True when a whole, undamaged checkpoint of this cell stands in the folder, False where there is none.
+    """True when a whole, undamaged checkpoint of this cell is in the folder, False where there is none.
 
     Raises:
         Damaged, MachineError: As `read_checkpoint`.
@@ -104,7 +104,7 @@ def prove_checkpoint(folder: Path, cell_id: str) -> bool:
 
 
 def has_checkpoint(folder: Path, cell_id: str) -> bool:
-    """True when a whole, undamaged checkpoint of this cell stands in the folder.
+    """True when a whole, undamaged checkpoint of this cell is in the folder.
 
     Raises:
         MachineError: The machine refuses to read it.

@@ -35,7 +35,7 @@ Digest = Annotated[str, Field(strict=True, min_length=1, max_length=128, pattern
 
 
 class Shape(BaseModel):
-    """A JSON object; keys that are not named may stand beside."""
+    """A JSON object; other keys are allowed."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

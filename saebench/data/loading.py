@@ -25,7 +25,7 @@ Kind = Literal["decoder", "headless", "encoder"]
 _HEADS = re.compile(
     r"(score|classifier|qa_outputs|v_head|value_head|reward_head|rm_head|multiple_choice_head|pooler)\."
 )
-"""Layers of another task, which stand beside a language model and change nothing in it."""
+"""Layers of another task, which lie in the same file as a language model and change nothing in it."""
 _OUTPUT_TABLE = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 MOST_BLOCKS = 4096
 """No model has as many; building more takes minutes before anything can be said of them."""

@@ -53,7 +53,7 @@ def make_plan(
 
     Raises:
         SuiteError: Everything wrong with the suite, one line a problem; or no entry is left whose data can be had. A refused
-            entry beside others that can run stands in the plan's `refused`.
+            entry beside others that can run is listed in the plan's `refused`.
         PluginError: A needed plugin is broken.
     """
     problems = Problems(suite.where)

@@ -171,7 +171,7 @@ class _Scan:
         )
 
     def copies(self) -> tuple[dict[str, Any], str | None]:
-        """Held-out rows that stand in the training part as well."""
+        """Held-out rows that are in the training part as well."""
         train, held_out = (np.concatenate(self._codes[part]) for part in (False, True))
         n = int(np.isin(held_out, train).sum())
         remark = f"{n:,} of {len(held_out):,} held-out rows are equal to training rows: scores favour what remembers."
