@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import sys
@@ -61,6 +62,7 @@ def host(device: str) -> dict[str, Any]:
     return facts
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """saebench, Python and the packages whose code touches a number."""
     found = {"saebench": __version__, "python": ".".join(map(str, sys.version_info[:3]))}

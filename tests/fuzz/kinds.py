@@ -223,9 +223,12 @@ def _foreign() -> list[dict[str, bytes]]:
 
 
 def _match(path: Path, sound: Path) -> None:
+    from saebench import host
     from saebench.pair.job import match_folders
     from saebench.pair.show import page
 
+    if not hasattr(host.load_catalog, "cache_info"):  # entry points are read once, not for every input
+        host.load_catalog = functools.cache(host.load_catalog)
     comparison = match_folders(path, sound, null=False)
     json.dumps(comparison.to_json(), allow_nan=False)
     page(comparison).encode("utf-8")
