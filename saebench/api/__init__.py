@@ -16,6 +16,7 @@ from saebench.api.datasets import (
     file_manifest,
 )
 from saebench.api.errors import CellError, Diverged, MachineError, OverBudget, PluginError, SaebenchError, SuiteError
+from saebench.api.folding import folded, is_blank
 from saebench.api.markers import ENTRY_POINT_GROUP, PROJECT, hookimpl, hookspec
 from saebench.api.metrics import (
     CellMetric,
@@ -42,7 +43,7 @@ from saebench.api.specs import (
     TrainDefaults,
     resolve,
 )
-from saebench.api.splits import Split, document_digest, folded, is_held_out, split_of
+from saebench.api.splits import Split, document_digest, is_held_out, split_of
 from saebench.api.values import Direction, MetricInfo, MetricResult, MetricValue, Unit
 
 __all__ = [
@@ -103,6 +104,7 @@ __all__ = [
     "folded",
     "hookimpl",
     "hookspec",
+    "is_blank",
     "is_held_out",
     "overlap",
     "resolve",

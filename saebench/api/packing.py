@@ -9,7 +9,8 @@ _SPECIAL = "left out of activations in training and scoring; they keep their own
 
 POLICIES: Mapping[str, Mapping[str, Any]] = {
     "text": {
-        "held_out": "one document in five, by SHA-256 of the text without case, Unicode form (NFKC) and blanks",
+        "held_out": "one document in five, by SHA-256 of the text without case, Unicode form, characters that print nothing, "
+        "and kinds of quotes, dashes and ellipses",
         "bos": "first token of every window",
         "separator": "bos between documents",
         "packing": "documents joined, cut into windows of the context length; the last short window is dropped; "

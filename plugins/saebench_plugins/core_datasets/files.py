@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from saebench.api import Document, SuiteError, file_manifest, folded
+from saebench.api import Document, SuiteError, file_manifest, is_blank
 from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
 from saebench_plugins.core_datasets.lines import (
     MAX_CHARACTERS,
@@ -107,7 +107,7 @@ def read_file(file: Path, text_column: str, counts: Counts) -> Iterator[Document
     for place, text in pairs:
         if len(text) > MAX_CHARACTERS:
             raise too_long(place, "document")
-        if text.strip() and folded(text):
+        if not is_blank(text):
             empty = 0
             yield Document(counts.clean(text), place)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from saebench.api import DatasetContext, Document, Findings, Split, SuiteError, folded, split_of
+from saebench.api import DatasetContext, Document, Findings, Split, SuiteError, is_blank, split_of
 from saebench_plugins.core_datasets.cleaning import Counts
 from saebench_plugins.core_datasets.files import missing_column
 from saebench_plugins.core_datasets.lines import MAX_CHARACTERS, too_long
@@ -87,7 +87,7 @@ class HubText:
             place = f"hub dataset '{self._source.id}' row {number}"
             if len(text) > MAX_CHARACTERS:
                 raise too_long(place, "document")
-            if text.strip() and folded(text):
+            if not is_blank(text):
                 yield Document(counts.clean(text), place)
             else:
                 counts.empty += 1

@@ -28,7 +28,7 @@ class Survey:
         counts: Of what was read.
         whole: True when that is everything.
         parts: Documents of each part.
-        copies: Documents that are equal to an earlier one, case, Unicode form and blanks apart.
+        copies: Documents that are equal to an earlier one when folded.
         characters: Of each part, of what was read.
         sample: Some of the text.
         n_bytes: Of all its files; None where these are packed or unknown, and do not tell how much text they hold.
@@ -58,7 +58,7 @@ class Survey:
         read = path if self.whole else f"{path} (its first {self.counts.documents:,} documents)"
         remark = self.overlap.remark(read) if self.overlap else None
         copies = (
-            f"{read}: {self.copies:,} of {self.counts.documents:,} documents are copies of others (case, Unicode form and blanks apart). They fall into one part."
+            f"{read}: {self.copies:,} of {self.counts.documents:,} documents are copies of others (case, Unicode form, blanks, quotes and dashes apart). They fall into one part."
             if self.copies > REMARKABLE * self.counts.documents
             else None
         )

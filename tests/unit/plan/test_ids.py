@@ -29,7 +29,7 @@ def cell(planner, fakes):
 def test_ids_are_stable_across_runs_and_machines(cell):
     """Golden: when this changes, every stored checkpoint and record loses its name. Change ENGINE_VERSION only on purpose."""
     one = cell()
-    assert (one.cell_id[:16], one.score_id[:16]) == ("82d07515e5c4daf0", "10b603a38d9ccb42")
+    assert (one.cell_id[:16], one.score_id[:16]) == ("82d07515e5c4daf0", "dc8200b0bd18a52e")
     assert one == cell()
     assert len(one.cell_id) == len(one.score_id) == len(one.cohort) == len(one.group) == 64
 
