@@ -80,7 +80,7 @@ def plan_suite(
 
     Args:
         suite: File or built-in name.
-        out: Run folder: a calibration of device seconds that stands there is kept. Default `runs/<suite>`.
+        out: Run folder: a calibration of device seconds that it holds is kept. Default `runs/<suite>`.
         device: Where it would run.
         measure: Measure this machine for the estimate, which takes half a minute the first time; False: let it rest on an assumption;
             None: measure where the assumption says that the run takes more than five minutes, as `run_suite` does. A budget
@@ -301,7 +301,7 @@ def load_sae(folder: str | Path, *, plugins: Sequence[Path] = ()) -> torch.nn.Mo
     """An SAE in inference form, with `encode` and `decode`, from a checkpoint folder.
 
     Raises:
-        SuiteError: No checkpoint stands there, or it is damaged.
+        SuiteError: The folder holds no checkpoint, or a damaged one.
         PluginError: The architecture's plugin is missing or broken.
     """
     from saebench.host import load_catalog

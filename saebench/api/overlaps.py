@@ -58,7 +58,7 @@ class Overlap:
             return None
         return (
             f"{where}: {self.near_duplicates:,} of {self.held_out_documents:,} held-out documents are near-duplicates of training documents "
-            f"(at least {self.min_shared:.0%} of their runs of {self.run_words} words stand there), and so do {self.shared_runs:.0%} of all their runs: "
+            f"(training documents hold at least {self.min_shared:.0%} of their runs of {self.run_words} words, and {self.shared_runs:.0%} of the runs of all held-out documents): "
             "scores favour what remembers. Take near-duplicates and shared passages out of the corpus."
         )
 

@@ -53,7 +53,7 @@ def read_meta(folder: Path, cell_id: str | None = None) -> dict[str, Any]:
     path = folder / META
     if not os.path.lexists(path) and not os.path.lexists(folder / TENSORS):
         raise SuiteError(
-            f"{folder}: no checkpoint stands here ({META} is missing). Give a folder that `saebench run` wrote under checkpoints/."
+            f"{folder}: no checkpoint is here ({META} is missing). Give a folder that `saebench run` wrote under checkpoints/."
         )
     meta = read_json(path)
     version = meta.get("schema_version") if isinstance(meta, dict) else None

@@ -48,7 +48,7 @@ def common(command: Command) -> Command:
 
 
 def debug_wanted(arguments: Sequence[str]) -> bool:
-    """True when `--debug` stands on the command line."""
+    """True when `--debug` is on the command line."""
     return "--debug" in arguments
 
 

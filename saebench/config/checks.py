@@ -70,7 +70,7 @@ def _twice(values: Sequence[Any], path: Any, what: str, problems: Problems) -> N
             shown = value[0] if isinstance(value, tuple) else value
             problems.add(
                 path(i),
-                f"{what} {show(shown)} stands twice. Keep one"
+                f"{what} {show(shown)} is given twice. Keep one"
                 + (", or give this one another name." if what == "entry name" else "."),
             )
 
@@ -117,7 +117,7 @@ def _entry(i: int, entry: EntryConfig, config: SuiteConfig, problems: Problems) 
         )
     for key, values in entry.sweep.items():
         if key in entry.config:
-            problems.add(("entries", i, "sweep", key), "stands in config too. Keep it in one of the two.")
+            problems.add(("entries", i, "sweep", key), "is in config too. Keep it in one of the two.")
         _twice(values, lambda j, key=key: ("entries", i, "sweep", key, j), "value", problems)
     if entry.tune is not None:
         _tune(i, entry, entry.tune, problems)
@@ -144,17 +144,17 @@ def _tune(i: int, entry: EntryConfig, tune: TuneConfig, problems: Problems) -> N
     for key, values in tune.grid.items():
         for block in ("config", "sweep"):
             if key in getattr(entry, block):
-                problems.add((*at, key), f"stands in {block} too. Keep it in one of the two.")
+                problems.add((*at, key), f"is in {block} too. Keep it in one of the two.")
         _twice(values, lambda j, key=key: (*at, key, j), "value", problems)
     if LEARNING_RATE in tune.grid and "lr" in entry.train.model_fields_set:
-        problems.add((*at, LEARNING_RATE), "stands in train too. Keep it in one of the two.")
+        problems.add((*at, LEARNING_RATE), "is in train too. Keep it in one of the two.")
     for j, value in enumerate(tune.grid.get(LEARNING_RATE, ())):
         if value != "auto" and (not is_number(value) or value <= 0):
             problems.add((*at, LEARNING_RATE, j), f"got {show(value)} but a number over 0 or auto is expected.")
     if prod(len(values) for values in tune.grid.values()) < 2:
         problems.add(
             at,
-            "a search needs two candidates or more. List values to try, such as `tune: {lr: [0.0003, 0.001]}`; what is fixed stands in config or train.",
+            "a search needs two candidates or more. List values to try, such as `tune: {lr: [0.0003, 0.001]}`; what is fixed belongs in config or train.",
         )
 
 

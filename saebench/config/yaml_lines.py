@@ -175,7 +175,7 @@ class _Converter:
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node, path)
         if id(node) in self.open:
-            self.problems.add(path, "an alias stands inside what it names. Write the value out.")
+            self.problems.add(path, "an alias is inside what it names. Write the value out.")
             return None
         tag = _TAG + ("map" if isinstance(node, yaml.MappingNode) else "seq")
         if node.tag != tag:
@@ -203,7 +203,7 @@ class _Converter:
             if key in result:
                 first = self.marks[here]
                 self.problems.line(
-                    f"{self.shown}:{line} {format_path(here)}: key stands twice, first at {first}. Keep one."
+                    f"{self.shown}:{line} {format_path(here)}: key is given twice, first at {first}. Keep one."
                 )
                 continue
             self.marks[here] = Position(self.shown, line)

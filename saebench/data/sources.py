@@ -248,7 +248,7 @@ class Sources:
         scored = self._scored[code]
         if training is not None and (both := scored.documents & training.document_digests):
             raise SuiteError(
-                f"dataset '{dataset.name}': {len(both)} held-out document(s), first sha256 {min(both)[:16]}, also stand in the training documents of "
+                f"dataset '{dataset.name}': {len(both)} held-out document(s), first sha256 {min(both)[:16]}, are also in the training documents of "
                 f"'{training.dataset}'. The dataset plugin must split by document (saebench.api.split_of)."
             )
         return EvaluationSource(scored, training, self.device, self._near)

@@ -136,7 +136,7 @@ def _read_folder(folder: Path, format: Format) -> ForeignSae:
     if format.library == "SAELens":
         dead = _silent(folder / "sparsity.safetensors", len(decoder))
         if config.get("normalize_activations") == "covariance_whitening":
-            notes.append("its directions stand in whitened coordinates: match it only with SAEs of the same whitening")
+            notes.append("its directions are in whitened coordinates: match it only with SAEs of the same whitening")
     return ForeignSae(folder, format.library, _architecture(config), decoder, encoder, dead, tuple(notes))
 
 

@@ -117,14 +117,14 @@ def _of_record(path: Path, catalog: Catalog) -> Side:
     parents = [parent.parent for parent in path.resolve().parents if parent.name == "records"]
     if not parents:
         raise SuiteError(
-            f"{path}: a record outside of a records/ folder does not say where its checkpoint stands. Give the checkpoint's folder."
+            f"{path}: a record outside of a records/ folder does not say where its checkpoint is. Give the checkpoint's folder."
         )
     folder = RunFolder(parents[0]).checkpoint(record["cell_id"])
     if not standing(folder).is_dir():
         status = record["facts"]["status"]
-        why = "the records alone stand here" if status == "ok" else f"its cell is {status}"
+        why = "only the records are here" if status == "ok" else f"its cell is {status}"
         raise SuiteError(
-            f"{path}: its checkpoint {folder} is not there ({why}). Give a cell whose checkpoint stands, or run the suite again."
+            f"{path}: its checkpoint {folder} is not there ({why}). Give a cell whose checkpoint is there, or run the suite again."
         )
     return _checkpoint(folder, catalog, detail=f"{path.parent.name} {path.stem.rsplit('-', 1)[0]}")
 

@@ -231,7 +231,7 @@ def _parents(
             there = list(dict.fromkeys(show(arm.sweep[key]) for arm in here if key in arm.sweep))
             problems.add(
                 (*path, "init_from", "at", key),
-                f"got {show(value)} but {name!r} stands at {', '.join(there)}. Use one of these.",
+                f"got {show(value)} but {name!r} has {', '.join(there)}. Use one of these.",
             )
             return []
     narrowed = [arm for arm in here if all(arm.sweep.get(key) == value for key, value in at.items())]

@@ -80,7 +80,7 @@ class Survey:
 def empty_part(path: str, part: Split, counts: Counts) -> str:
     """For a corpus of which no document falls into a part."""
     marked = (
-        " The text of a special token stands inside documents: put it on a line of its own, and it parts them."
+        " Documents contain the text of a special token: put it on a line of its own, and it parts them."
         if counts.special_token_documents
         else ""
     )

@@ -46,7 +46,7 @@ def test_a_passage_in_all_documents_is_a_number_and_a_line():
     )
     assert found.near_duplicates == 0
     assert found.shared_runs == pytest.approx(36 / 96, abs=1e-6)
-    assert "38% of all their runs" in found.remark("here")
+    assert "38% of the runs of all held-out documents" in found.remark("here")
     assert overlap(documents(words(50)), documents(words(50))).remark("here") is None
 
 

@@ -84,7 +84,7 @@ def test_no_checkpoint(tmp_path: Path) -> None:
     assert not prove_checkpoint(tmp_path / "nothing", "abc")
     (tmp_path / "nothing").mkdir()
     assert not prove_checkpoint(tmp_path / "nothing", "abc")
-    with pytest.raises(SuiteError, match="no checkpoint stands here"):
+    with pytest.raises(SuiteError, match="no checkpoint is here"):
         read_checkpoint(tmp_path / "nothing")
 
 

@@ -56,7 +56,7 @@ def test_names_and_numbers(tmp_path, monkeypatch, old, new, said):
 def test_names_that_differ_in_case_are_one_on_some_machines(tmp_path, monkeypatch):
     other = "  - {name: A, architecture: topk, dataset: truth, config: {d_sae: 32}}\nbudget"
     assert refusal(tmp_path, monkeypatch, "budget", other) == [
-        "s.yaml:5 entries[1].name: entry name 'a' stands twice. Keep one, or give this one another name."
+        "s.yaml:5 entries[1].name: entry name 'a' is given twice. Keep one, or give this one another name."
     ]
 
 
@@ -79,7 +79,7 @@ def test_a_child_multiplies_its_parent(tmp_path, monkeypatch):
 
 def test_many_seeds_are_compared_in_linear_time(tmp_path, monkeypatch):
     (line,) = refusal(tmp_path, monkeypatch, "budget:", f"seeds: {{init: {[*range(15_000), 0]}}}\nbudget:")
-    assert line.endswith("seeds.init[15000]: seed 0 stands twice. Keep one.")
+    assert line.endswith("seeds.init[15000]: seed 0 is given twice. Keep one.")
 
 
 def test_a_chain_of_suites_has_an_end(tmp_path, monkeypatch):

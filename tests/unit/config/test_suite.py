@@ -123,11 +123,11 @@ def test_positions(tmp_path, monkeypatch):
             "s.yaml:8 entries[0].config: got 64 but a mapping (key: value) is expected.",
         ),
         ("k: [4, 8]", "k: 4", "s.yaml:8 entries[0].sweep.k: got 4 but a list is expected. Write [4]."),
-        ("k: [4, 8]", "k: [4, 4]", "s.yaml:8 entries[0].sweep.k[1]: value 4 stands twice. Keep one."),
+        ("k: [4, 8]", "k: [4, 4]", "s.yaml:8 entries[0].sweep.k[1]: value 4 is given twice. Keep one."),
         (
             "{d_sae: 64}",
             "{d_sae: 64, k: 4}",
-            "s.yaml:8 entries[0].sweep.k: stands in config too. Keep it in one of the two.",
+            "s.yaml:8 entries[0].sweep.k: is in config too. Keep it in one of the two.",
         ),
         (
             "dataset: docs",
@@ -141,7 +141,7 @@ def test_positions(tmp_path, monkeypatch):
         ),
         ("tokens: 150_000", "flops: 1e12", "s.yaml:9 budget: primary is tokens but `tokens:` is not given."),
         ("budget:", "controls: no\nbudget:", "s.yaml:9 controls: got 'no' but true or false is expected."),
-        ("budget:", "seeds: {init: [1, 1]}\nbudget:", "s.yaml:9 seeds.init[1]: seed 1 stands twice. Keep one."),
+        ("budget:", "seeds: {init: [1, 1]}\nbudget:", "s.yaml:9 seeds.init[1]: seed 1 is given twice. Keep one."),
         ("budget:", "seeds: {init: 3}\nbudget:", "s.yaml:9 seeds.init: got 3 but a list is expected. Write [3]."),
         (
             "budget:",

@@ -108,8 +108,8 @@ def test_all_equal_keys_are_reported_with_both_lines(tmp_path):
     with pytest.raises(SuiteError) as caught:
         read(tmp_path, "a: 1\nb: {c: 1, c: 2}\na: 3\n")
     assert str(caught.value).splitlines() == [
-        "s.yaml:2 b.c: key stands twice, first at s.yaml:2. Keep one.",
-        "s.yaml:3 a: key stands twice, first at s.yaml:1. Keep one.",
+        "s.yaml:2 b.c: key is given twice, first at s.yaml:2. Keep one.",
+        "s.yaml:3 a: key is given twice, first at s.yaml:1. Keep one.",
     ]
 
 
@@ -128,7 +128,7 @@ def test_all_equal_keys_are_reported_with_both_lines(tmp_path):
         ("a: !!set {x}\n", "got the tag"),
         ("a: !!int x\n", "s.yaml:1 a: got 'x' under the tag 'int'"),
         ("? [1, 2]\n: 3\n", "s.yaml:1: a key must be a plain word"),
-        ("a: &x [*x]\n", "an alias stands inside what it names"),
+        ("a: &x [*x]\n", "an alias is inside what it names"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "is not a text file (first odd byte at 0)"),
         (b"a: \x00\n", "is not a text file (first odd byte at 3)"),
         ("[" * 2000, "nested deeper than 32 levels"),

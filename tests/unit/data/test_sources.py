@@ -163,7 +163,7 @@ def test_held_out_documents_are_never_training_documents(tmp_path, model):
     training = room.training(Cohort(Use("toy"), model))
     fine = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)
     assert not fine._scored.documents & training.document_digests
-    with pytest.raises(SuiteError, match="also stand in the training documents of 'toy'"):
+    with pytest.raises(SuiteError, match="are also in the training documents of 'toy'"):
         room.evaluation(Use("leaky", options={"leak": True}), model, Evaluation(), 0, training=training)
 
 

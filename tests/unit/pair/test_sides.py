@@ -61,7 +61,7 @@ def test_what_is_no_sae_is_refused_in_a_line(tmp_path: Path) -> None:
     catalog = load_catalog()
     for path, words in (
         (root, "a run folder, with many SAEs"),
-        (lost, "is not there (the records alone stand here)"),
+        (lost, "is not there (only the records are here)"),
         (tmp_path / "alone.json", "outside of a records/ folder"),
         (tmp_path / "other.json", "not the record of a cell"),
         (tmp_path / "nowhere", "no such file or folder"),

@@ -70,7 +70,7 @@ def test_a_sweep_points_at_its_own_line(refused, fakes):
         ),
         (
             "architecture: ssae, init_from: {entry: topk, at: {k: 5}}",
-            ".init_from.at.k: got 5 but 'topk' stands at 4, 8. Use one of these.",
+            ".init_from.at.k: got 5 but 'topk' has 4, 8. Use one of these.",
         ),
         ("architecture: ssae, init_from: topk, config: {d_sae: 64}", ".config.d_sae: unknown key. Allowed: tilt."),
     ],
