@@ -46,10 +46,15 @@ class Site:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a config. `key` is the config key; `message` says what was found, what is allowed, the next step."""
+    """One thing wrong with a config. `key` is the config key; `message` says what was found, what is allowed, the next step.
+
+    `data` is true where a dataset's material is at fault (a file that is not there) and not the suite: then only the entries that need
+    this dataset are refused.
+    """
 
     key: str
     message: str
+    data: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from saebench.api.text import published
 from saebench.artifacts.canonical import digest
 from saebench.config import Problems, Suite, as_json, parse_options
 from saebench.config.near import hint
+from saebench.config.problems import Path
 from saebench.host import Catalog, Offer
 from saebench.plan.facts import ModelFacts
 from saebench.plan.guard import ask
@@ -22,11 +23,15 @@ from saebench.plan.model import DatasetUse, ModelUse
 
 @dataclass(frozen=True, eq=False)
 class DatasetPlan:
-    """A dataset of the suite with its options as the plugin reads them."""
+    """A dataset of the suite with its options as the plugin reads them.
+
+    `faults` are places in the suite, each with what is wrong with the material there: entries that need the dataset are refused.
+    """
 
     name: str
     offer: Offer[DatasetSpec]
     options: Any
+    faults: tuple[tuple[Path, str], ...] = ()
 
     @property
     def kind(self) -> str:
@@ -92,6 +97,10 @@ class DatasetBook:
         """Names of the datasets that it reads."""
         plan = self._plans[name]
         return tuple(ask(plan.offer, "bases", plan.offer.spec.bases, plan.options))
+
+    def faults(self, name: str) -> list[tuple[Path, str]]:
+        """What is wrong with its material, and with that of the datasets that it reads."""
+        return [*self._plans[name].faults, *(fault for base in self.bases(name) for fault in self.faults(base))]
 
     def findings(self, name: str) -> Findings:
         """What a look at its material shows."""
@@ -186,10 +195,15 @@ class DatasetBook:
         except SuiteError as error:
             self._problems.take(error, path)
             return
+        faults: list[tuple[Path, str]] = []
         for problem in found:
-            self._problems.add((*path, *problem.key.split(".")) if problem.key else path, problem.message)
-        if not found:
-            self._plans[name] = DatasetPlan(name, offer, options)
+            at = (*path, *problem.key.split(".")) if problem.key else path
+            if problem.data:
+                faults.append((at, problem.message))
+            else:
+                self._problems.add(at, problem.message)
+        if len(faults) == len(found):
+            self._plans[name] = DatasetPlan(name, offer, options, tuple(faults))
 
     def _check_bases(self, name: str, plan: DatasetPlan, chain: tuple[str, ...]) -> None:
         for base in ask(plan.offer, "bases", plan.offer.spec.bases, plan.options):

@@ -180,6 +180,10 @@ def _sites_of(
         if (reason := book.lacks_model(dataset.name)) is not None:
             refusals.add(entry.name, at, reason)
             return []
+        if dataset.faults:  # nobody knows how wide its vectors are
+            for fault, message in dataset.faults:
+                refusals.add(entry.name, fault, message)
+            return []
         return [dataset_site(dataset)]
     if not suite.config.models:
         refusals.add(

@@ -78,10 +78,13 @@ def _orphan(parent: str) -> str:
 
 
 def _missing(arm: Arm, evaluation: Sequence[str], book: DatasetBook) -> list[tuple[Path, str]]:
-    """Parts of an arm's data that are empty, and evaluation data that its model cannot make."""
+    """What is wrong with an arm's data, parts of it that are empty, and evaluation data that its model cannot make."""
     needed: list[tuple[str, Split]] = [(arm.dataset.name, "train"), *((name, "held-out") for name in evaluation)]
     found: list[tuple[Path, str]] = []
     for name, split in needed:
+        if faults := book.faults(name):
+            found += faults
+            continue
         try:
             reason = book.empty(name, split)
         except SaebenchError as error:

@@ -31,6 +31,10 @@ document: text shrinks to a third. Only a page that is read would tell how long 
 _ALLOWED = "txt, jsonl, jsonl.gz and parquet files, or a folder of them"
 
 
+class ColumnProblem(SuiteError):
+    """The column with the text is not there, or holds no text."""
+
+
 def text_files(path: str) -> tuple[list[Path], Path]:
     """The files that are read, in name order, and the folder their names are relative to.
 
@@ -168,7 +172,7 @@ def _json_lines(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
                 f'{place}: found {type(row).__name__}, expected one JSON object a line such as {{"{text_column}": "..."}}.'
             )
         if text_column not in row:
-            raise SuiteError(missing_column(place, text_column, row))
+            raise ColumnProblem(missing_column(place, text_column, row))
         yield place, _as_text(row[text_column], place, text_column)
 
 
@@ -181,7 +185,7 @@ def _parquet(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
         try:
             with ParquetFile(file) as table:
                 if text_column not in table.schema_arrow.names:
-                    raise SuiteError(missing_column(str(file), text_column, table.schema_arrow.names))
+                    raise ColumnProblem(missing_column(str(file), text_column, table.schema_arrow.names))
                 for group in range(table.num_row_groups):
                     packed, unpacked = _column_bytes(table.metadata.row_group(group), text_column)
                     a_row = unpacked // max(1, table.metadata.row_group(group).num_rows)
@@ -238,7 +242,7 @@ def _as_text(value: Any, place: str, text_column: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise SuiteError(
+        raise ColumnProblem(
             f"{place}: column '{text_column}' holds {type(value).__name__}, expected text. Set `text_column:` to the one that holds the text."
         )
     return value

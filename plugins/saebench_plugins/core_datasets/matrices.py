@@ -29,6 +29,10 @@ _SAFETENSORS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "
 _STORED = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "float64": "<f8"}
 
 
+class KeyProblem(SuiteError):
+    """The tensor that is meant is not known, or not there."""
+
+
 @dataclass(frozen=True, eq=False)
 class Matrix:
     """A matrix on disk.
@@ -138,10 +142,10 @@ def chosen_key(path: Path, keys: Sequence[str], key: str | None) -> str:
         return str(key)
     names = ", ".join(sorted(keys)[:20]) or "none"
     if key is None:
-        raise SuiteError(f"{path}: holds {len(keys)} tensors ({names}). Say which with `key:`.")
+        raise KeyProblem(f"{path}: holds {len(keys)} tensors ({names}). Say which with `key:`.")
     near = difflib.get_close_matches(key, keys, n=1)
     hint = f"Did you mean '{near[0]}'? " if near else ""
-    raise SuiteError(f"{path}: no tensor '{key}'. {hint}Found: {names}.")
+    raise KeyProblem(f"{path}: no tensor '{key}'. {hint}Found: {names}.")
 
 
 def held_out_rows(rows: int) -> tuple[NDArray[np.bool_], int]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from saebench.api import Findings, Problem, Split, SuiteError
 from saebench_plugins.core_datasets.lines import signature
-from saebench_plugins.core_datasets.matrices import Matrix, held_out_rows, open_matrix
+from saebench_plugins.core_datasets.matrices import KeyProblem, Matrix, held_out_rows, open_matrix
 from saebench_plugins.core_datasets.plugin import ActivationsOptions
 
 MAX_SCAN_BYTES = 1 << 30
@@ -56,8 +56,8 @@ def problems(options: ActivationsOptions) -> Sequence[Problem]:
     try:
         bad = look(options).bad
     except SuiteError as error:
-        return [Problem("key" if "tensor" in str(error) else "path", str(error))]
-    return [Problem("path", bad)] if bad else []
+        return [Problem("key" if isinstance(error, KeyProblem) else "path", str(error), data=True)]
+    return [Problem("path", bad, data=True)] if bad else []
 
 
 def findings(options: ActivationsOptions) -> Findings:

@@ -128,8 +128,8 @@ def problems(path: str, text_column: str) -> Sequence[Problem]:
     try:
         found = survey(path, text_column)
     except SuiteError as error:
-        return [Problem("text_column" if "column" in str(error) else "path", str(error))]
-    return [] if found.counts.documents else [Problem("path", files.empty_message(path))]
+        return [Problem("text_column" if isinstance(error, files.ColumnProblem) else "path", str(error), data=True)]
+    return [] if found.counts.documents else [Problem("path", files.empty_message(path), data=True)]
 
 
 @lru_cache(maxsize=64)

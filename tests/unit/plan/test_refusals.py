@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from saebench.api import Findings, PluginError
+from saebench.api import Findings, PluginError, Problem
 
 GOOD = "{name: topk, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}"
 
@@ -318,3 +318,28 @@ def test_an_empty_part_refuses_the_entries_that_need_it(planner, fakes):
 def test_only_a_refused_entry_says_why(refused, fakes):
     (line,) = refused(f"{GOOD}\n{ON_TRUTH}", header=NO_MODEL, catalog=with_vectors(fakes), only="topk")
     assert "needs a language model" in line
+
+
+def test_a_file_that_is_not_there_refuses_the_entries_that_need_it(planner, fakes):
+    gone = Problem("path", "gone.npy: no such file.", data=True)
+    catalog = fakes.catalog()
+    for name, kind in (("vectors-file", "synthetic"), ("text-file", "docs")):
+        offer = catalog.datasets[kind]
+        catalog.datasets[name] = replace(offer, spec=replace(offer.spec, name=name, check=lambda options: [gone]))
+    header = (
+        fakes.header
+        + "  mine: {plugin: vectors-file}\n  lost: {plugin: text-file}\n  part: {plugin: subdomain, base: lost}\n"
+    )
+    mine = "{name: mine, architecture: topk, dataset: mine, config: {d_sae: 16, k: 2}}"
+    lost, part = (
+        GOOD.replace("name: topk", f"name: {x}").replace("dataset: docs", f"dataset: {x}") for x in ("lost", "part")
+    )
+    child = "{name: child, architecture: ssae, dataset: docs, init_from: lost}"
+    plan = planner(f"{GOOD}\n{mine}\n{lost}\n{part}\n{child}", header=header, catalog=catalog)
+    assert {cell.entry for cell in plan.cells} == {"topk"}
+    assert [(refused.entry, refused.reason) for refused in plan.refused] == [
+        ("mine", "s.yaml:10 datasets.mine.path: gone.npy: no such file."),
+        ("lost", "s.yaml:11 datasets.lost.path: gone.npy: no such file."),
+        ("part", "s.yaml:11 datasets.lost.path: gone.npy: no such file."),
+        ("child", "s.yaml:18 entries[4].init_from: it starts from 'lost', which is refused. Mend that first."),
+    ]

@@ -307,3 +307,12 @@ def test_streams_do_not_depend_on_the_batch_and_never_meet(context):
     assert not torch.equal(whole, read("train", 512, 1))
     assert torch.equal(opened.dictionary, synthetic(context).dictionary)
     assert not torch.equal(opened.dictionary, synthetic(context, seed=1).dictionary)
+
+
+def test_a_file_that_is_not_there_is_told_at_its_path(tmp_path):
+    for name in ("tensor.npy", "gone.safetensors"):
+        (problem,) = problems(ActivationsOptions(str(tmp_path / name)))
+        assert (problem.key, problem.data) == ("path", True)
+    save_file({"acts": torch.ones(2, 2)}, tmp_path / "m.safetensors")
+    (problem,) = problems(ActivationsOptions(str(tmp_path / "m.safetensors"), key="atcs"))
+    assert (problem.key, problem.data) == ("key", True)
