@@ -134,13 +134,15 @@ def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Seq
     """
     from saebench.data import describe_model
     from saebench.host import load_catalog
-    from saebench.plan import starter_suite
+    from saebench.plan import check_text, starter_suite
 
     if not Path(text).exists():
         raise SuiteError(
             f"--text {text}: no such file or folder. Give a txt, jsonl, jsonl.gz or parquet file, or a folder of them."
         )
-    facts = describe_model(model, None, catalog=load_catalog(plugins))
+    catalog = load_catalog(plugins)
+    check_text(text, catalog, say=narration.say)
+    facts = describe_model(model, None, catalog=catalog)
     facts.check_loading()
     name = hookpoint or facts.default_hookpoint
     point = facts.hookpoint(name)

@@ -16,7 +16,7 @@ from typing import Any
 from saebench.api.errors import MachineError, said
 from saebench.artifacts.canonical import pretty_json
 
-_AGAIN = "then run the same command again: it goes on where it left off"
+_AGAIN = "then run the same command again"
 _ELSEWHERE = "Choose another folder with --out"
 _REFUSALS = {
     errno.ENOSPC: f"no space is left on the disk. Free some space, {_AGAIN}",
@@ -28,8 +28,9 @@ _REFUSALS = {
     errno.EEXIST: f"a link that leads nowhere, or a file, has the name of a folder. Move it away, {_AGAIN}",
     errno.ENOTDIR: "a part of the path is a file, not a folder. Move it away, or choose another folder with --out",
     errno.ENAMETOOLONG: "the name is too long for the file system. Choose a shorter one",
+    errno.EBUSY: f"it is a mount point, or in use. {_ELSEWHERE}",
     errno.EFBIG: f"the file grew past the size limit of this process (ulimit -f). Raise it, {_AGAIN}",
-    errno.EIO: f"the disk failed (input/output error). Mend it, {_AGAIN}",
+    errno.EIO: f"the disk failed (input/output error). Look at the disk or its cable, or choose another folder with --out, {_AGAIN}",
     errno.ESTALE: f"the network file system lost the file. Mount it again, {_AGAIN}",
     errno.EMFILE: f"too many files are open in this process (ulimit -n). Raise it, {_AGAIN}",
     errno.ENFILE: f"too many files are open on this machine. Close some programs, {_AGAIN}",
@@ -79,7 +80,7 @@ def machine_errors(path: Path) -> Iterator[None]:
         if found is not error and found.filename is None:
             raise  # quoted by a library, of a file that nobody knows
         raise MachineError(
-            f"{path}: the machine refuses ({os.strerror(found.errno or 0)}). Mend that or choose another folder with --out, {_AGAIN}."
+            f"{path}: the machine refuses ({os.strerror(found.errno or 0)}). Remove the cause or choose another folder with --out, {_AGAIN}."
         ) from error
 
 

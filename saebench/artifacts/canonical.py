@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
+
+_UNSEEN = re.compile(
+    "[\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001-\U000e007f]"
+)
+"""Control and format characters, line and paragraph separators, halves of characters. A list of our own: that of Python grows with its versions, and equal
+values give equal bytes under all of them. What is under U+0020 JSON escapes anyway."""
 
 
 def canonical_json(value: Any) -> str:
@@ -14,8 +22,12 @@ def canonical_json(value: Any) -> str:
 
 
 def pretty_json(value: Any) -> str:
-    """JSON for files: sorted keys, two spaces, a newline at the end; otherwise as `canonical_json`."""
-    return json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    r"""JSON for files: sorted keys, two spaces, a newline at the end; otherwise as `canonical_json`.
+
+    Characters that move a cursor, hide or turn what is read are written as `\u202e`: the value is the same, and a terminal shows it.
+    """
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def digest(value: Any, length: int = 64) -> str:

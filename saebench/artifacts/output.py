@@ -10,6 +10,8 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -71,15 +73,37 @@ def write_output(path: Path, data: bytes, mark: re.Pattern[bytes]) -> None:
         if not path.exists() or path.is_file():
             write_bytes(_real(path), data)
             return
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # waits for no reader
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                raise SuiteError(f"{path}: a named pipe that nobody reads. Start its reader first.") from error
-            raise
+        handle = _open_through(path)
         os.set_blocking(handle, True)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+
+
+@contextmanager
+def listened(path: Path) -> Iterator[None]:
+    """Around work that ends with `write_output`: a named pipe is held open, so that its reader is there and stays.
+
+    Raises:
+        SuiteError: Nobody reads the pipe.
+        MachineError: It cannot be opened.
+    """
+    with machine_errors(path):
+        handle = _open_through(path) if path.is_fifo() else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _open_through(path: Path) -> int:
+    """Opens what is no regular file for writing; waits for no reader."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise SuiteError(f"{path}: a named pipe that nobody reads. Start its reader first.") from error
+        raise
 
 
 def _real(path: Path) -> Path:

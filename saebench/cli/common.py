@@ -72,12 +72,12 @@ def loading_torch() -> Iterator[None]:
 
 
 def fail(error: BaseException) -> int:
-    """Prints one clear line for the error and gives its exit status."""
+    """Prints one clear line for the error and gives its exit status. An interrupt's notes say what its command leaves."""
     if isinstance(error, Ended):
-        say(f"saebench: ended by {error}. Run the same command again to go on where it stopped.")
+        say(" ".join((f"saebench: ended by {error}.", *getattr(error, "__notes__", ()))))
         return 128 + error.number
     if isinstance(error, KeyboardInterrupt):
-        say("saebench: interrupted. Run the same command again to go on where it stopped.")
+        say(" ".join(("saebench: interrupted.", *getattr(error, "__notes__", ()))))
         return 130
     if isinstance(error, BrokenPipeError):
         # whoever read our output went away (`saebench ... | head`): not an error, and nothing more can be printed

@@ -40,7 +40,10 @@ def command(
     from short measurements of this machine; the first time these take
     half a minute.
     """
+    from saebench.config import load_suite
+
     with narrated():
+        load_suite(suite)  # a suite that cannot be read is told before torch is loaded, which takes seconds
         with loading_torch():
             from saebench.jobs import plan_suite
             from saebench.plan import print_plan

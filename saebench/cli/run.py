@@ -39,25 +39,32 @@ def command(
     SUITE is a file or a built-in name (default: quickstart). Run the same
     command again to go on where it stopped.
     """
-    with narrated():
-        with loading_torch():
-            from saebench.execute.backend_choice import forced
-            from saebench.jobs import check_device, run_suite
+    from saebench.config import load_suite
 
-            check_device(device)
-        with forced(backend, device):
-            result = run_suite(
-                suite,
-                out=out,
-                device=device,
-                only=only,
-                retry_failed=retry_failed,
-                fresh=fresh,
-                force_folder=force_folder,
-                plugins=plugins,
-                say=say,
-                debug=debug,
-            )
+    try:
+        with narrated():
+            load_suite(suite)  # a suite that cannot be read is told before torch is loaded, which takes seconds
+            with loading_torch():
+                from saebench.execute.backend_choice import forced
+                from saebench.jobs import check_device, run_suite
+
+                check_device(device)
+            with forced(backend, device):
+                result = run_suite(
+                    suite,
+                    out=out,
+                    device=device,
+                    only=only,
+                    retry_failed=retry_failed,
+                    fresh=fresh,
+                    force_folder=force_folder,
+                    plugins=plugins,
+                    say=say,
+                    debug=debug,
+                )
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note("Run the same command again to go on where it stopped.")
+        raise
     emit(result.table)
     for reason in result.refused:
         say(f"refused: {reason}")

@@ -104,6 +104,11 @@ def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Ten
         raise SuiteError(
             f"{root}: --fresh would move the current folder aside. Change to a folder outside, then run again."
         )
+    if fresh and found.owner is Owner.OURS and os.path.ismount(root.resolve()):
+        raise SuiteError(
+            f"{root}: --fresh moves the folder aside, but this one is a mount point, which cannot be moved. "
+            "Choose another folder with --out, such as a new one inside of it."
+        )
     if found.owner is not Owner.THEIRS:
         return found
     if not force:
@@ -158,7 +163,7 @@ def _move_aside(root: Path) -> Path:
         with machine_errors(root):
             root.rename(target)
     except MachineError as error:
-        raise MachineError(f"{root}: cannot be moved to {target}: {error}") from error
+        raise MachineError(f"{error} (--fresh moves it to {target})") from error
     return target
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from saebench.api.errors import SuiteError
 from saebench.artifacts.atomic import machine_errors
 from saebench.artifacts.canonical import pretty_json
-from saebench.artifacts.output import check_output, write_output
+from saebench.artifacts.output import check_output, listened, write_output
 from saebench.leaderboard.board import board_of
 from saebench.leaderboard.charts import chart_svg
 from saebench.leaderboard.page import page_html
@@ -40,12 +41,19 @@ def check_pages(out: Path, aside: Callable[[str], None] | None = None) -> None:
         if os.path.lexists(out) and not out.is_dir():
             raise SuiteError(f"{out}: not a folder. Choose another folder with --out.")
     for name, mark in MARKS.items():
-        try:
+        with _or_aside(out / name, aside):
             check_output(out / name, mark)
-        except SuiteError:
-            if aside is None:
-                raise
-            aside(f"{out / name}: not a page that saebench made, or damaged; it is now {_aside(out / name).name}")
+
+
+@contextmanager
+def _or_aside(path: Path, aside: Callable[[str], None] | None) -> Iterator[None]:
+    """Renames a file that is refused, where `aside` is given."""
+    try:
+        yield
+    except SuiteError:
+        if aside is None:
+            raise
+        aside(f"{path}: not a page that saebench made, or damaged; it is now {_aside(path).name}")
 
 
 def _aside(path: Path) -> Path:
@@ -89,13 +97,17 @@ def build(
         if item["kind"] == "unreadable":
             say(f"warning: {item['path']} is left out: {item['reason']}")
     svg = chart_svg(board)
-    # Everything is made before anything is written, so that an error leaves the old pages whole.
+    # Everything is made, and whoever reads pipes is there, before anything is written: an error leaves the old pages whole.
     readme, page = readme_markdown(board, has_chart=svg is not None), page_html(board)
-    if svg is None:
-        with machine_errors(out):
-            (out / "chart.svg").unlink(missing_ok=True)
-    texts = {"chart.svg": svg, "data.json": pretty_json(board), "README.md": readme, "index.html": page}
-    for name, text in texts.items():
-        if text is not None:
-            write_output(out / name, text.encode(), MARKS[name])
+    made = {"chart.svg": svg, "data.json": pretty_json(board), "README.md": readme, "index.html": page}
+    pages = {out / name: text.encode() for name, text in made.items() if text is not None}
+    with ExitStack() as pipes:
+        for path in pages:
+            with _or_aside(path, aside):
+                pipes.enter_context(listened(path))
+        if (chart := out / "chart.svg") not in pages and chart.is_file() and not chart.is_symlink():
+            with machine_errors(out):
+                chart.unlink()
+        for path, page_bytes in pages.items():
+            write_output(path, page_bytes, MARKS[path.name])
     return out

@@ -6,9 +6,9 @@ from saebench.plan.facts import HookpointFacts, ModelFacts, ModelFactsSource
 from saebench.plan.make import make_plan
 from saebench.plan.model import Cell, Cohort, DatasetUse, EvaluationSettings, Group, ModelUse, Part, Plan, TrainSettings
 from saebench.plan.show import print_plan
-from saebench.plan.starter import starter_suite
+from saebench.plan.starter import check_text, starter_suite
 
 __all__ = [
     "Cell", "Cohort", "DatasetUse", "EvaluationSettings", "Group", "HookpointFacts", "ModelFacts", "ModelFactsSource", "ModelUse", "Part",
-    "Plan", "TrainSettings", "make_plan", "print_plan", "starter_suite",
+    "Plan", "TrainSettings", "check_text", "make_plan", "print_plan", "starter_suite",
 ]  # fmt: skip

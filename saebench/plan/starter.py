@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+
+from saebench.api.errors import SuiteError
+from saebench.host import Catalog
+from saebench.plan.guard import ask
 
 _TEMPLATE = """\
 # Sparse autoencoders on your own model and text.
@@ -59,6 +64,24 @@ def starter_suite(
         high=2 * low,
         tokens=tokens,
     )
+
+
+def check_text(text: str, catalog: Catalog, *, say: Callable[[str], None]) -> None:
+    """Looks at somebody's text as a plan does; a column that has another name is said alone: the suite's reader writes it in.
+
+    Raises:
+        SuiteError: It cannot be read, or one of its parts is empty.
+    """
+    offer = catalog.dataset("local")
+    options = offer.spec.options(path=text)
+    found = list(ask(offer, "check", offer.spec.check, options))
+    for problem in found:
+        if problem.key != "text_column":
+            raise SuiteError(f"--text {problem.message}")
+        say(f"warning: {problem.message}")
+    if not found:
+        for reason in ask(offer, "inspect", offer.spec.inspect, options).empty.values():
+            raise SuiteError(f"--text {reason}")
 
 
 def _power_of_two(wanted: int, low: int, high: int) -> int:

@@ -107,7 +107,7 @@ def test_an_error_that_cannot_be_printed_is_a_line(capsys: pytest.CaptureFixture
         ["leaderboard", "a\x9b2J"],
         ["diff", "a\x1b", "b"],
         ["match", "a\x1b", "b"],
-        ["init", "--model", "a\x1b", "--text", __file__],
+        ["init", "--model", "a\x1b", "--text", "text.txt"],
         ["init", "--model", "docs-lm", "--text", "a\x1b"],
     ],
 )
@@ -115,6 +115,7 @@ def test_control_characters_never_reach_a_terminal(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("\n\n".join(f"document {n}" for n in range(20)))
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--debug"])
     assert ended.value.code == 2

@@ -59,7 +59,7 @@ def ended(
 def test_a_signal_ends_in_order_with_one_line(name: str, status: int, words: str) -> None:
     code, out, err = ended(name)
     assert (code, out) == (status, "put away\n")
-    assert err == f"saebench: {words}. Run the same command again to go on where it stopped.\n"
+    assert err == f"saebench: {words}.\n"
 
 
 def test_a_second_signal_while_ending_ends_it_all_the_same() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -188,3 +189,24 @@ def test_a_folder_that_may_not_be_read_is_the_machines_matter(tmp_path: Path) ->
     with pytest.raises(MachineError, match="permission denied"):
         tenancy(tmp_path)
     tmp_path.chmod(0o700)
+
+
+def test_fresh_says_what_to_do_where_the_folder_is_a_mount_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(tmp_path / "run"):
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "ismount", lambda path: path == (tmp_path / "run").resolve())
+        with pytest.raises(SuiteError, match=r"is a mount point, which cannot be moved\. Choose another folder"):
+            check_folder(tmp_path / "run", fresh=True)
+
+    def busy(self: Path, target: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy", str(self))
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with (
+        pytest.raises(MachineError, match=r"it is a mount point, or in use\. Choose another folder"),
+        locked(tmp_path / "run", fresh=True),
+    ):
+        pass

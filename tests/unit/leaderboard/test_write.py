@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -275,3 +277,39 @@ def test_a_page_holds_no_control_characters() -> None:
 
     page = _environment().from_string("{{ name }}{{ 3 }}").render(name="\x1b[2J\u202e<b>")
     assert page == "\\x1b[2J\\u202e&lt;b&gt;3"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_that_nobody_reads_is_refused_before_any_page_is_written(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(SuiteError, match=rf"{name}: a named pipe that nobody reads"):
+        build([folder], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_reader_of_a_pipe_gets_the_whole_page_and_nothing_before(folder: Path, out: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "index.html"
+    os.mkfifo(pipe)
+    found: list[bytes] = []
+    opened = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    held = os.open(pipe, os.O_WRONLY)  # a reader that comes before any writer is at the end at once
+    os.set_blocking(opened, True)
+    with os.fdopen(opened, "rb") as file:
+        reader = threading.Thread(target=lambda: found.append(file.read()))
+        reader.start()
+        build([folder], tmp_path)
+        os.close(held)
+        reader.join()
+    assert found == [(out / "index.html").read_bytes()]
+    assert pipe.is_fifo()
+
+
+def test_a_pipe_in_a_runs_own_folder_is_moved_aside(folder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    os.mkfifo(tmp_path / "README.md")
+    build([folder], tmp_path, aside=said.append)
+    assert said == [f"{tmp_path / 'README.md'}: not a page that saebench made, or damaged; it is now README.md.old-1"]
+    assert (tmp_path / "README.md").is_file()
+    assert (tmp_path / "README.md.old-1").is_fifo()
