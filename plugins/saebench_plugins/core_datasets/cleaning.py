@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 
+from saebench.api.folding import UNSEEN
+
 REPLACEMENT = "\ufffd"
 _BAD = re.compile("[\0\ud800-\udfff]")
 
@@ -18,8 +20,7 @@ MARKER = re.compile(
     re.IGNORECASE,
 )
 """Texts that tokenizers give to the tokens that end, begin or part documents."""
-_BLANKS = "[\\s\u200b-\u200f\u2060\ufeff]*"
-"""Blanks, and characters that nobody sees."""
+_BLANKS = f"[{UNSEEN}]*"
 _ONLY = re.compile(rf"{_BLANKS}(?:(?:{MARKER.pattern}){_BLANKS})+", re.IGNORECASE)
 _FIRST = re.compile(rf"{_BLANKS}(?:(?:{_PARTS.pattern}){_BLANKS})+", re.IGNORECASE)
 _BETWEEN = re.compile(_BLANKS)

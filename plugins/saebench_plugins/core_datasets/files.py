@@ -130,10 +130,11 @@ def _text(file: Path, counts: Counts) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(read_lines(file, packed=False), 1):
         first, text, last = cut_at_markers(line) if marked else (False, line, False)
         counts.markers += first or last
-        if block and (first or not (marked or text.strip())):
+        blank = is_blank(text)
+        if block and (first or (blank and not marked)):
             yield f"{file}:{start}", "\n".join(block)
             block = []
-        if text.strip() or (marked and block):
+        if not blank or (marked and block):
             if not block:
                 start, size = number, 0
             block.append(text)
@@ -158,7 +159,7 @@ def _is_marked(file: Path, _signature: tuple[int, int, int]) -> bool:
 
 def _json_lines(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(read_lines(file, packed=file.name.lower().endswith(".gz")), 1):
-        if not line.strip():
+        if is_blank(line):
             continue
         place = f"{file}:{number}"
         try:

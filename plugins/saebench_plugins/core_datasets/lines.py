@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from saebench.api import SuiteError
+from saebench.api import SuiteError, is_blank
 
 MAX_CHARACTERS = 1 << 24
 """Of one line or document: far over any text that is one document, and its tokens still fit into memory."""
@@ -137,7 +137,7 @@ class _Check:
         self._characters += len(line)
         if len(line) > MAX_CHARACTERS:
             raise too_long(f"{self.file}:{self.number}", "line")
-        self._blank = self._blank + 1 if line.isspace() else 0
+        self._blank = self._blank + 1 if is_blank(line) else 0
         if self._blank > MAX_EMPTY:
             raise too_empty(f"{self.file}:{self.number}", "lines")
         if n := line.count("\0") if line.isascii() else len(_INVALID.findall(line)):

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from saebench.api import SuiteError, split_of
+from saebench.api import SuiteError, folded, split_of
 from saebench_plugins.core_datasets import files, lines
 from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
 from saebench_plugins.core_datasets.local import open_local
@@ -198,6 +198,39 @@ def test_a_marker_among_characters_that_nobody_sees_parts_documents(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one\n\u200b<|endoftext|>\ufeff\ntwo", encoding="utf-8")
     assert texts_of(path) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "unseen",
+    [
+        "\u200b",
+        "\u2028",
+        "\u2029",
+        "\x85",
+        "\v",
+        "\f",
+        "\xa0",
+        "\ufeff",
+        "\xad",
+        "\u3164",
+        "\u2800",
+        "\x1f",
+        " \u2060\t",
+    ],
+)
+def test_lines_of_characters_that_nobody_sees_are_blank(tmp_path, unseen):
+    (tmp_path / "a.txt").write_text(
+        f"one\n{unseen}\ntwo{unseen}\nmore\n{unseen}{unseen}\n{unseen}\nthree", encoding="utf-8"
+    )
+    assert [folded(text) for text in texts_of(tmp_path / "a.txt")] == ["one", "twomore", "three"]
+    (tmp_path / "b.txt").write_text(
+        f"one\n{unseen}\n{unseen}<|endoftext|>{unseen}\n{unseen}\ntwo<|eos|>{unseen}\n{unseen}", encoding="utf-8"
+    )
+    assert [folded(text) for text in texts_of(tmp_path / "b.txt")] == ["one", "two"]
+    (tmp_path / "c.jsonl").write_text(
+        f'{{"text": "one"}}\n{unseen}\n{{"text": "two"}}\n{{"text": {json.dumps(unseen)}}}', encoding="utf-8"
+    )
+    assert texts_of(tmp_path / "c.jsonl") == ["one", "two"]
 
 
 def test_special_tokens_inside_documents_are_counted(tmp_path):
