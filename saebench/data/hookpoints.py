@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from saebench.api.errors import SuiteError
 from saebench.data.trace import Trace
 
-_SHORT = re.compile(r"layers\.(-?\d+)((?:\.\w+)*)")
-_FOREIGN = re.compile(r"(?:(?:.*[._])?(?:layers|layer|blocks|block|h)[._\[]?)?(-?\d+)\]?((?:\.\w+)*)(?:\[0\])?")
-"""A block of another library: `model.layers[2].output`, `transformer.h.2.mlp`, `blocks.2.hook_resid_post`, `layer_2`, `2`."""
+_SHORT = re.compile(r"layers\.(0|-?[1-9][0-9]{0,8})((?:\.\w+)*)")
+_FOREIGN = re.compile(
+    r"(?:(?:.*[._])?(?:layers|layer|blocks|block|h)[._\[]?)?([-+]?\d{1,9}(?:_\d{1,9})?)\]?((?:\.\w+)*)(?:\[0\])?"
+)
+"""A block of another library: `model.layers[2].output`, `transformer.h.2.mlp`, `blocks.2.hook_resid_post`, `layer_2`, `2`;
+and numbers as no module has them: `layers.02`, `layers.+2`."""
 _PARTS = {
     "attn": ("self_attn", "attn", "attention", "self_attention", "temporal_block", "mixer"),
     "mlp": ("mlp", "ffn", "feed_forward", "mlp_block", "fc2", "channel_mixer"),

@@ -40,6 +40,13 @@ from saebench.data.trace import trace
         ("2", "layers.2"),
         ("layers.-1", "layers.2"),
         ("layers.-3.mlp", "layers.0.mlp"),
+        ("layers.02", "layers.2"),
+        ("layers.+2", "layers.2"),
+        ("layers.-0", "layers.0"),
+        ("layers.\u0662", "layers.2"),
+        ("layers.\uff12.mlp", "layers.2.mlp"),
+        ("layers.0_1", "layers.1"),
+        ("transformer.h.02", "layers.2"),
     ],
 )
 def test_names_of_other_libraries_are_translated(name, meant, gpt2):
@@ -47,6 +54,24 @@ def test_names_of_other_libraries_are_translated(name, meant, gpt2):
     with pytest.raises(SuiteError, match=re.escape(f"Did you mean {meant!r}?")):
         facts.hookpoint(name)
     facts.hookpoint(meant)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "layers.2_0",
+        "layers." + "9" * 5000,
+        "layers.2\u00b2",
+        "layers. 2",
+        "layers.2.",
+        "layers.2\n",
+        "layers.1e0",
+        "layers.0x1",
+    ],
+)
+def test_what_is_no_plain_number_is_refused(name, gpt2):
+    with pytest.raises(SuiteError, match=r"has no hookpoint"):
+        describe_model(str(gpt2)).hookpoint(name)
 
 
 @pytest.mark.parametrize("name", ["blocks.1.attn.hook_z", "blocks.1.hook_resid_mid", "blocks.1.mlp.hook_post"])
