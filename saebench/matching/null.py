@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import math
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import stdtrit
 
+from saebench import narration
 from saebench.api.errors import Damaged, SaebenchError
 from saebench.artifacts import cache_folder, digest, read_sealed, sealed, write_json
 from saebench.matching.assignment import match
@@ -214,7 +214,7 @@ def _keep(path: Path, key: dict[str, Any], null: Null) -> None:
 
 
 def _kept(path: Path, key: dict[str, Any]) -> Null | None:
-    """The null that was kept; None where there is none that is believed, of which a warning tells where one was damaged."""
+    """The null that was kept; None where there is none that is believed, and of one that was damaged a line tells."""
     if not os.path.lexists(path):
         return None
     try:
@@ -222,7 +222,7 @@ def _kept(path: Path, key: dict[str, Any]) -> Null | None:
         if found["key"] != key:
             raise Damaged(f"{path}: damaged (it holds the levels of other sizes)")
     except Damaged as error:
-        warnings.warn(f"{error.found}. It is sampled again", stacklevel=3)
+        narration.say(f"{error.found}. It is sampled again")
         return None
     except SaebenchError:  # it cannot be read: that costs time, nothing else
         return None
