@@ -99,7 +99,7 @@ class Pipeline:
             left = self._to_do(cells, retry_failed) - tried
         self._tell_without_data(cells)
         statuses = self._statuses(cells)
-        self._narrator.settle(CELL_PHASES)
+        self._narrator.leave(CELL_PHASES)
         for group in self._groups(cells):
             members = [self.plan.cell(cell_id) for cell_id in group.cells]
             with self._narrator.phase("groups", f"{group.entry} {group.point}", amount=1):
@@ -127,6 +127,7 @@ class Pipeline:
         tokens = sum(cell.tokens for cell in cells if cell.cell_id in left)
         amounts = {"training": tokens, "scoring": len(left), "groups": len(self._groups(cells)), "leaderboard": 1}
         self._narrator.expect(self.plan.suite, self._predicted, amounts, (len(cells) - len(left), len(cells)))
+        self._narrator.leave(("planning",))  # it is done, and its seconds are none of those that are counted from here
 
     def _train_and_score(self, cells: Sequence[Cell]) -> None:
         by_id = {cell.cell_id: cell for cell in cells}
@@ -192,6 +193,7 @@ class Pipeline:
         for cell in cells:
             if cell.cell_id in trained:
                 self._drop_snapshot(cell)
+                self._narrator.spared("training", cell.tokens)
                 self._score(cell, sources[cell.cell_id], data_s, None)
         for wave in waves(cells, self.catalog, memory_limit(self.device, self.memory_gb), trained):
             self._wave(wave, sources, data_s)

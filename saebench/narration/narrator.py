@@ -135,11 +135,17 @@ class Narrator:
             self._title, self._cells = one_line(title, NAME_LIMIT), cells
             self._outlook, self._predicted_at = Outlook(seconds, amounts), self.clock()
 
-    def settle(self, kinds: Iterable[str], share: float = 1.0) -> None:
-        """So much of these kinds of phases is behind."""
+    def leave(self, kinds: Iterable[str]) -> None:
+        """Nothing more comes of these kinds of phases."""
         with self._lock:
             if self._outlook is not None:
-                self._outlook.settle(kinds, share)
+                self._outlook.leave(kinds)
+
+    def spared(self, kind: str, amount: float) -> None:
+        """So much of a kind of phases need not be done."""
+        with self._lock:
+            if self._outlook is not None:
+                self._outlook.spared(kind, amount)
 
     def cell_ended(self, line: str) -> None:
         """A cell has its record. Off a terminal that is a line."""

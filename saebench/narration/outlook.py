@@ -8,6 +8,10 @@ PRIOR = 0.1
 """Share of the predicted seconds that the prediction's own pace counts as, beside the pace that was seen."""
 ALMOST = 0.95
 """A phase that tells no progress counts as done by its time, but never further than this before it ends."""
+WHOLE = 1 - 1e-9
+"""Of a kind's seconds, from which on all of it is done."""
+BEFORE = {"training": ("loading", "reading", "sampling", "activations")}
+"""Kinds of which no more is expected when all of a later one is done."""
 
 
 class Outlook:
@@ -42,12 +46,20 @@ class Outlook:
         planned = self.planned(kind, amount)
         if kind in self._done:
             self._done[kind] += planned if amount is not None else min(elapsed, planned)
+            if amount is not None and self._done[kind] >= WHOLE * self._seconds[kind]:
+                self.leave(BEFORE.get(kind, ()))
 
-    def settle(self, kinds: Iterable[str], share: float) -> None:
-        """So much of these kinds is behind, however long it took."""
+    def leave(self, kinds: Iterable[str]) -> None:
+        """Nothing more of these kinds comes: what is left of them leaves the prediction."""
         for kind in kinds:
             if kind in self._done:
-                self._done[kind] = max(self._done[kind], share * self._seconds[kind])
+                self._seconds[kind] = self._done[kind]
+
+    def spared(self, kind: str, amount: float) -> None:
+        """So much of a kind is not needed: it leaves the prediction."""
+        if kind in self._done:
+            self._seconds[kind] -= self.planned(kind, amount)
+            self._amounts[kind] = self._amounts.get(kind, 0.0) - amount
 
     def read(self, running: float, elapsed: float) -> tuple[float, float]:
         """Share that is done, which never falls, and seconds left.

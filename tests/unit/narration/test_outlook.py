@@ -33,19 +33,41 @@ def test_a_slower_machine_makes_the_rest_longer() -> None:
     seen = outlook()
     seen.ended("training", 1000, elapsed=0.0)
     _, left = seen.read(0.0, elapsed=120.0)
-    assert left == pytest.approx(40.0 * (120 + 10) / (60 + 10))
+    assert left == pytest.approx(30.0 * (120 + 9) / (60 + 9))  # no more reading comes
 
 
-def test_what_was_not_needed_is_settled_and_the_share_never_falls() -> None:
+def test_what_does_not_come_leaves_the_prediction_and_the_share_never_falls() -> None:
     seen = outlook()
     before, _ = seen.read(20.0, elapsed=1.0)
     after, _ = seen.read(0.0, elapsed=2.0)
     assert after == before == pytest.approx(0.2)
-    seen.settle(("reading", "training"), 1.0)
-    assert seen.read(0.0, elapsed=3.0)[0] == pytest.approx(0.7)
+    seen.ended("reading", None, elapsed=4.0)
+    seen.leave(("reading", "training"))
+    share, left = seen.read(0.0, elapsed=4.0)
+    assert share == pytest.approx(0.2)  # 4 of 34 s would be less
+    assert left == pytest.approx(30.0)  # the groups alone, as fast as predicted so far
     seen.ended("groups", 1, elapsed=1.0)
     seen.ended("groups", 1, elapsed=1.0)
     assert seen.read(0.0, elapsed=4.0) == (pytest.approx(1.0), 0.0)
+
+
+def test_when_all_is_trained_no_more_data_is_expected() -> None:
+    seen = Outlook({"loading": 2.0, "activations": 8.0, "training": 10.0, "leaderboard": 2.0}, {"training": 100.0})
+    seen.ended("loading", None, elapsed=1.0)
+    seen.ended("training", 50.0, elapsed=5.0)
+    assert seen.planned("activations", None) == 8.0
+    seen.ended("training", 50.0, elapsed=5.0)
+    assert seen.planned("activations", None) == seen.planned("loading", None) == 0.0
+    assert seen.read(0.0, elapsed=11.0) == (pytest.approx(11 / 13), pytest.approx(2.0))
+
+
+def test_what_an_earlier_run_did_is_not_waited_for() -> None:
+    seen = outlook()
+    seen.spared("training", 500)
+    seen.ended("training", 500, elapsed=30.0)
+    share, left = seen.read(0.0, elapsed=30.0)
+    assert share == pytest.approx(1 / 2)  # of 30 s of training and 30 s of groups: none of the reading comes
+    assert left == pytest.approx(30.0)
 
 
 def test_a_kind_that_was_not_predicted_changes_nothing() -> None:
