@@ -72,6 +72,12 @@ class CellError(SaebenchError):
     status = "failed"
 
 
+DIVERGED_ADVICE = (
+    "Look at what `saebench plan` notes of the data (giant rows, coordinates far from zero), then lower train.lr."
+)
+"""What to do about an SAE that diverged."""
+
+
 class Diverged(CellError):
     """A loss, a parameter or a reconstruction stopped being finite, or the FVU ended over `DIVERGED_FVU`."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import CellMetricSpec, Cost, MetricResult, ScoringFacts, Site, TrainingFacts
-from saebench.api.errors import Diverged, contained, describe
+from saebench.api.errors import DIVERGED_ADVICE, Diverged, contained, describe
 from saebench.api.text import without_folders
 from saebench.host import Catalog
 from saebench.host.build import part_cost
@@ -19,7 +19,7 @@ from saebench.metrics.reconstruction import DIVERGED_FVU
 from saebench.plan.model import Cell, DatasetUse
 from saebench.score.accumulators import Accumulator, decode_tokens, plain_details
 from saebench.score.combine import Part, combine, info_json
-from saebench.score.passes import ADVICE, EvaluationSource, Firing, Runner, metric_context, run_pass
+from saebench.score.passes import EvaluationSource, Firing, Runner, metric_context, run_pass
 from saebench.score.validation import validate
 
 
@@ -179,7 +179,7 @@ def _check_fvu(cell: Cell, fvu: Mapping[str, Any] | None, label: str) -> None:
     """Raises Diverged where a cell that was trained reconstructs nothing. A permuted decoder may honestly be as far off."""
     if cell.control or fvu is None or fvu["value"] is None or fvu["value"] <= DIVERGED_FVU:
         return
-    raise Diverged(f"{label}: the FVU on held-out data is {fvu['value']:.4g}, over {DIVERGED_FVU:g}. {ADVICE}")
+    raise Diverged(f"{label}: the FVU on held-out data is {fvu['value']:.4g}, over {DIVERGED_FVU:g}. {DIVERGED_ADVICE}")
 
 
 def _sae_facts(sae: Any) -> dict[str, Any]:

@@ -22,16 +22,12 @@ from saebench.api import (
     Stream,
     TrainingFacts,
 )
-from saebench.api.errors import Diverged, NotFinite, contained, describe
+from saebench.api.errors import DIVERGED_ADVICE, Diverged, NotFinite, contained, describe
 from saebench.host.build import normalise_codes
 from saebench.plan.model import Cell
 from saebench.score.accumulators import Accumulator
 
 STREAMS: tuple[Stream, ...] = ("eval", "density", "random-tokens", "self-sampled", "loss")
-
-
-ADVICE = "Lower train.lr, or look at the data for values that are far from all others."
-"""What to do about an SAE that diverged."""
 
 
 class LossBatch(Protocol):
@@ -162,7 +158,7 @@ class Runner:
         try:
             return normalise_codes(answer, self.d_sae, n_rows=x.shape[0], plugin=self.label)
         except NotFinite as error:
-            raise Diverged(f"{error}. {ADVICE}") from error
+            raise Diverged(f"{error}. {DIVERGED_ADVICE}") from error
 
     def decode(self, codes: SparseCodes) -> Tensor:
         """Checked reconstruction `[B, d_out]`.
@@ -182,7 +178,7 @@ class Runner:
             found = list(x_hat.shape) if isinstance(x_hat, Tensor) else type(x_hat).__name__
             raise PluginError(f"{self.label}: decode must return [{codes.n_rows}, {self.d_out}], got {found}")
         if not bool(torch.isfinite(x_hat).all()):
-            raise Diverged(f"{self.label}: decode returned values that are not finite. {ADVICE}")
+            raise Diverged(f"{self.label}: decode returned values that are not finite. {DIVERGED_ADVICE}")
         return x_hat
 
 

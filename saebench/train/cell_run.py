@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import AfterStep, CellError, Diverged, MachineError, OverBudget, PluginError, Site, StepInfo
-from saebench.api.errors import contained, recorded, said
+from saebench.api.errors import DIVERGED_ADVICE, contained, recorded, said
 from saebench.artifacts.atomic import refuse
 from saebench.data.seeds import generator as seeded
 from saebench.host import Catalog
@@ -204,13 +204,13 @@ class CellRun:
         for name, tensor in module.state_dict().items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise Diverged(
-                    f"{self.label}: '{name}' {list(tensor.shape)} holds values that are not finite after training. Lower train.lr."
+                    f"{self.label}: '{name}' {list(tensor.shape)} holds values that are not finite after training. {DIVERGED_ADVICE}"
                 )
 
         trajectory = self.outcome.trajectory
         if trajectory and (trajectory[-1]["fvu"] or 0.0) > DIVERGED_FVU:
             raise Diverged(
-                f"{self.label}: the FVU of the last training batch is {trajectory[-1]['fvu']:.4g}, over {DIVERGED_FVU:g}. Lower train.lr."
+                f"{self.label}: the FVU of the last training batch is {trajectory[-1]['fvu']:.4g}, over {DIVERGED_FVU:g}. {DIVERGED_ADVICE}"
             )
 
     def _inputs(self, n_tokens: int, charge: Callable[[int], None]) -> Iterator[Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import ActivationBatch, Diverged, LossTerms
+from saebench.api.errors import DIVERGED_ADVICE
 from saebench.host.build import normalise_codes
 from saebench.train.meter import Meter
 from saebench.train.schedule import log_spaced_steps
@@ -107,7 +108,7 @@ class Monitor:
             parts = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.penalties.items())
             raise Diverged(
                 f"{self._label}: the loss is {loss} after {self._meter.tokens:,} of {self._meter.allotted:,} tokens"
-                f"{f' (penalties: {parts})' if parts else ''}. Lower train.lr, or look for values that are not finite in the data."
+                f"{f' (penalties: {parts})' if parts else ''}. {DIVERGED_ADVICE}"
             )
 
     def observe(self, batch: ActivationBatch, terms: LossTerms) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import Diverged, NonNegative, PluginError, UnitRows
+from saebench.api.errors import DIVERGED_ADVICE
 from saebench.api.sae import Constraint
 from saebench.train.schedule import lr_factor
 
@@ -171,7 +172,7 @@ class Optimiser:
             return
         norm = float(torch.stack([torch.linalg.vector_norm(grad) for grad in grads]).double().norm())
         if not math.isfinite(norm):
-            raise Diverged(f"{self._label}: the gradient's norm is {norm}. Lower train.lr or set a lower train.clip.")
+            raise Diverged(f"{self._label}: the gradient's norm is {norm}. {DIVERGED_ADVICE}")
         if norm > most:  # a gradient that is short enough is not read and written once more
             torch._foreach_mul_(grads, most / norm)
 

@@ -29,6 +29,10 @@ FAR = 10.0
 """A coordinate is far from zero when its mean is this many times its spread."""
 FAR_SHARE, MEAN_SHARE = 0.5, 0.9
 """Shares of the squared length that means of far coordinates, or all means, carry, from which on they are said."""
+TINY = 1e-3
+"""A row is tiny when its length is under this share of the median row's."""
+TINY_SHARE = 1.0
+"""Mean of median length / length, counted over tiny rows, from which on they are said: about what they add to `l2-ratio`."""
 RELEVANT = 0.01
 """Share of values under float16's normal range, or of held-out rows that are copies, from which on they are said."""
 _SMALLEST = 2.0**-14
@@ -108,7 +112,13 @@ def _look(options: ActivationsOptions, _signature: tuple[int, int, int]) -> Look
         where = (
             options.path if len(sample) == found.rows else f"{options.path} ({len(sample):,} of {found.rows:,} rows)"
         )
-        for facts, remark in (_giant_rows(sample), _mean(sample), scan.copies(), _underflow(matrix, sample)):
+        for facts, remark in (
+            _giant_rows(sample),
+            _tiny_rows(sample),
+            _mean(sample),
+            scan.copies(),
+            _underflow(matrix, sample),
+        ):
             found.facts |= facts
             found.remarks += [f"{where}: {remark}"] if remark else []
     return found
@@ -198,6 +208,23 @@ def _giant_rows(sample: NDArray[np.float32]) -> tuple[dict[str, Any], str | None
         f"{_percent(rows)} of the rows carry {_percent(variance)} of the variance. They decide every score that sums "
         "squares (fvu, mse, variance-explained); cosine counts every row alike."
     )
+
+
+def _tiny_rows(sample: NDArray[np.float32]) -> tuple[dict[str, Any], str | None]:
+    """Rows so short that they decide every mean of ratios; rows of zeros count in none."""
+    lengths = np.sqrt(_squares(sample, np.zeros(sample.shape[1])))
+    lengths = lengths[lengths > 0]
+    if not lengths.size:
+        return {}, None
+    typical = float(np.median(lengths))
+    tiny = lengths[lengths < TINY * typical]
+    remark = (
+        f"{len(tiny):,} of the rows {'is' if len(tiny) == 1 else 'are'} so short (the shortest has {tiny.min() / typical:.1g} of the median length) that "
+        "l2-ratio, a mean over rows of ratios of lengths, is decided there. Take short rows out, or read relative-bias, which sums first."
+        if tiny.size and float((typical / tiny).sum()) > TINY_SHARE * len(lengths)
+        else None
+    )
+    return {"tiny_rows": len(tiny)}, remark
 
 
 def _mean(sample: NDArray[np.float32]) -> tuple[dict[str, Any], str | None]:

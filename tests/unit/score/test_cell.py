@@ -284,7 +284,7 @@ def test_an_sae_that_breaks_its_contract_is_named(kit, change, message):
 def test_an_sae_that_gives_values_that_are_not_finite_has_diverged(kit, name, function):
     sae = kit.Identity()
     object.__setattr__(sae, name, function)
-    with pytest.raises(Diverged, match=r"any default s0 \(any\): .*values that are not finite.*Lower train\.lr"):
+    with pytest.raises(Diverged, match=r"any default s0 \(any\): .*values that are not finite.*lower train\.lr"):
         score(kit, kit.metric("m", "a", fields=("reconstruction",)), sae=sae)
 
 

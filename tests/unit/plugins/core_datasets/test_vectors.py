@@ -316,3 +316,14 @@ def test_a_file_that_is_not_there_is_told_at_its_path(tmp_path):
     save_file({"acts": torch.ones(2, 2)}, tmp_path / "m.safetensors")
     (problem,) = problems(ActivationsOptions(str(tmp_path / "m.safetensors"), key="atcs"))
     assert (problem.key, problem.data) == ("key", True)
+
+
+@pytest.mark.parametrize("length", [1e-44, 1e-30, 1e-5])
+def test_rows_so_short_that_they_decide_a_mean_of_ratios_are_said(length, tmp_path, context):
+    matrix = rows_of()
+    matrix[7] = 0
+    matrix[7, 0] = length
+    assert "1 of the rows is so short" in remark_of(saved(tmp_path, matrix))
+    assert open_activations(saved(tmp_path, matrix), context).manifest()["look"]["tiny_rows"] == 1
+    matrix[7] = 0  # of no length at all: no ratio counts it
+    assert findings(saved(tmp_path, matrix)).remarks == ()
