@@ -79,7 +79,8 @@ def new_config(model_type: str, **values: Any) -> Any:
     """A config of a family, from its values."""
     from transformers import AutoConfig
 
-    return AutoConfig.for_model(model_type, **values)
+    with quiet():
+        return AutoConfig.for_model(model_type, **values)
 
 
 def from_tensors(

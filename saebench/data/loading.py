@@ -17,7 +17,8 @@ import torch
 
 from saebench.api.errors import SuiteError
 from saebench.data import hf
-from saebench.data.model_files import Stored, WeightFiles, in_a_line, load_tensors
+from saebench.data.blame import config_fault
+from saebench.data.model_files import Stored, WeightFiles, in_a_line, json_object, load_tensors
 from saebench.data.trace import Trace, find_blocks, trace
 
 Kind = Literal["decoder", "headless", "encoder"]
@@ -27,8 +28,8 @@ _HEADS = re.compile(
 )
 """Layers of another task, which lie in the same file as a language model and change nothing in it."""
 _OUTPUT_TABLE = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
-MOST_BLOCKS = 4096
-"""No model has as many; building more takes minutes before anything can be said of them."""
+MOST_BLOCKS, MOST_ROWS = 4096, 1 << 26
+"""No model has as many blocks, or tokens; building more takes minutes before anything can be said of them."""
 _QUANTISED = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -67,21 +68,31 @@ def read_config(folder: Path, model_id: str) -> Any:
     Raises:
         SuiteError: Broken, of a class that transformers does not have, or an encoder-decoder.
     """
+    kind = json_object(folder / "config.json", model_id).get("model_type", "")
+    if not isinstance(kind, str):
+        raise SuiteError(
+            f"model '{model_id}': config.json has model_type: {kind!r:.80}; expected the name of a family of transformers. Give the config.json that belongs to its weights."
+        )
     try:
         config = hf.config_in(folder)
     except Exception as error:
+        fault = config_fault(folder)
         raise SuiteError(
-            f"model '{model_id}': config.json cannot be used ({reason(error)}). saebench runs transformers' own classes only, never code that a model brings along."
+            f"model '{model_id}': {_no_model(fault, error)}"
+            if fault
+            else f"model '{model_id}': config.json cannot be used ({reason(error)}). saebench runs transformers' own classes only, never code that a model brings along."
         ) from error
     if getattr(config, "is_encoder_decoder", False):
         raise SuiteError(
             f"model '{model_id}' is an encoder-decoder ({config.model_type}); allowed are decoders and encoders."
         )
-    blocks = getattr(hf.text_config(config), "num_hidden_layers", 0)
-    if isinstance(blocks, int) and blocks > MOST_BLOCKS:
-        raise SuiteError(
-            f"model '{model_id}': config.json says {blocks} blocks; at most {MOST_BLOCKS} are read. Give the config that belongs to its weights."
-        )
+    for name, most in (("num_hidden_layers", MOST_BLOCKS), ("vocab_size", MOST_ROWS)):
+        number = getattr(hf.text_config(config), name, None)
+        if isinstance(number, int) and not 1 <= number <= most:
+            raise SuiteError(
+                f"model '{model_id}': config.json has {name}: {number if abs(number) < 1 << 64 else 'a giant number'}; allowed are 1 to {most}. "
+                "Give the config.json that belongs to its weights."
+            )
     if not isinstance(getattr(hf.text_config(config), "vocab_size", None), int):
         parts = ", ".join(sorted(getattr(config, "sub_configs", {}))) or "none"
         raise SuiteError(
@@ -127,8 +138,15 @@ def build(config: Any, kind: Kind, model_id: str) -> torch.nn.Module:
         with torch.device("meta"):
             model: torch.nn.Module = hf.new_model(config, decoder=kind == "decoder").eval()
     except Exception as error:
-        raise SuiteError(f"model '{model_id}': config.json does not make a model ({reason(error)}).") from error
+        raise SuiteError(
+            f"model '{model_id}': {_no_model(config_fault(Path(getattr(config, 'name_or_path', ''))), error)}"
+        ) from error
     return model
+
+
+def _no_model(fault: str | None, error: Exception) -> str:
+    found = f"config.json has {fault}, which makes" if fault else "config.json makes"
+    return f"{found} no model ({reason(error)}). Give the config.json that belongs to its weights."
 
 
 def fit(

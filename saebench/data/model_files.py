@@ -148,7 +148,7 @@ def _checked(folder: Path, model_id: str) -> Path:
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     adapter = "adapter_config.json" in names
     if adapter and not any(name in names for pair in _WEIGHT_SETS for name in pair):
-        base = _json(folder / "adapter_config.json", model_id).get("base_model_name_or_path")
+        base = json_object(folder / "adapter_config.json", model_id).get("base_model_name_or_path")
         raise SuiteError(
             f"model '{model_id}' is an adapter without the weights of its base model{f' ({base})' if base else ''}. "
             "Merge it into the base model (`merge_and_unload`), save the result with its tokenizer, and give that folder."
@@ -184,14 +184,21 @@ def _real_file(path: Path, model_id: str) -> None:
         raise SuiteError(f"model '{model_id}': {path.name} is empty. Copy or download the folder again.")
 
 
-def _json(path: Path, model_id: str) -> dict[str, Any]:
+def json_object(path: Path, model_id: str) -> dict[str, Any]:
+    """What a file holds.
+
+    Raises:
+        SuiteError: It is empty, a pointer, or no JSON object.
+    """
     _real_file(path, model_id)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise SuiteError(f"model '{model_id}': {path.name} cannot be read ({in_a_line(error)}).") from error
+        raise SuiteError(
+            f"model '{model_id}': {path.name} cannot be read ({in_a_line(error)}). Copy it again."
+        ) from error
     if not isinstance(value, dict):
-        raise SuiteError(f"model '{model_id}': {path.name} holds no JSON object.")
+        raise SuiteError(f"model '{model_id}': {path.name} holds no JSON object. Copy it again.")
     return value
 
 
@@ -236,7 +243,7 @@ def _no_weights(others: Sequence[str]) -> str:
 
 
 def _shards(index: Path, model_id: str) -> tuple[Path, ...]:
-    listed = _json(index, model_id).get("weight_map")
+    listed = json_object(index, model_id).get("weight_map")
     if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()) or not listed:
         raise SuiteError(f"model '{model_id}': {index.name} has no `weight_map` of tensors to files.")
     names = sorted(set(listed.values()))

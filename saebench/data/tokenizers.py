@@ -9,6 +9,7 @@ from typing import Any
 
 from saebench.api.errors import SuiteError
 from saebench.data import hf
+from saebench.data.blame import tokenizer_fault
 from saebench.data.loading import reason
 
 PIECE = 2_000
@@ -24,11 +25,23 @@ def read_tokenizer(folder: Path, model_id: str) -> Any:
     try:
         return hf.tokenizer_in(folder)
     except Exception as error:
+        fault = tokenizer_fault(folder)
+        if fault is not None:
+            raise SuiteError(
+                f"model '{model_id}': its tokenizer cannot be loaded: {fault}. Copy it again, or save it with `save_pretrained`."
+            ) from error
         cause = reason(error)
         # transformers tries other packages then, and names the last one
         if any(folder.glob("*.model")) and importlib.util.find_spec("sentencepiece") is None:
             cause = "it needs the package sentencepiece: pip install sentencepiece"
-        raise SuiteError(f"model '{model_id}': its tokenizer cannot be loaded ({cause}).") from error
+        raise SuiteError(
+            f"model '{model_id}': its tokenizer ({_found(folder)}) cannot be loaded ({cause}). Copy or save its files again."
+        ) from error
+
+
+def _found(folder: Path) -> str:
+    names = sorted(path.name for path in folder.glob("*token*") if path.is_file())
+    return ", ".join(names[:4]) or "files of other names"
 
 
 @lru_cache(maxsize=8)

@@ -101,7 +101,7 @@ def test_broken_config_and_damaged_weights_are_suite_errors(gpt2, tmp_path):
     with pytest.raises(SuiteError, match=r"weights cannot be loaded, model\.safetensors is damaged"):
         describe_model(str(copy))
     (copy / "config.json").write_text("{")
-    with pytest.raises(SuiteError, match=r"config\.json cannot be used"):
+    with pytest.raises(SuiteError, match=r"config\.json cannot be read"):
         describe_model(str(copy))
 
 
