@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saebench.api.packing import POLICIES
 from saebench.data.kept import Kept
 from saebench_plugins.core_datasets.docs_corpus import build_docs
 
+DOCS = "docs, held out"
 HELD_OUT_BOOKS = ("Pride-and-Prejudice", "The-War-of-the-Worlds")
 OVERLAP_WORDS = 13
 HELD_OUT_DOC_BYTES = 1_000_000
@@ -67,6 +69,7 @@ def load(material: Path, cache_dir: Path | None = None) -> LmCorpus:
     train = {source: [text for text in texts if held.isdisjoint(_runs(text))] for source, texts in candidates.items()}
     facts = {
         "docs": docs.manifest,
+        "held_out": POLICIES["text"]["held_out"],
         "held_out_books": {book: sum(len(text.encode()) for text in texts) for book, texts in books.items()},
         "train": {
             source: {
@@ -77,7 +80,7 @@ def load(material: Path, cache_dir: Path | None = None) -> LmCorpus:
             for source, texts in train.items()
         },
     }
-    return LmCorpus(train, {"docs, held out": first_bytes(docs.held_out, HELD_OUT_DOC_BYTES), **books}, facts)
+    return LmCorpus(train, {DOCS: first_bytes(docs.held_out, HELD_OUT_DOC_BYTES), **books}, facts)
 
 
 def first_bytes(documents: list[str], limit: int) -> list[str]:

@@ -26,6 +26,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from saebench.data.hf import cache_argument, cache_of
 
+DOCS = "docs, held out"
+"""What `corpus.py` calls the held-out docstrings."""
 BAR = 0.85
 """The model needs at most this share of the bits of `xz -9e`."""
 
@@ -133,6 +135,21 @@ def sample(model: Any, tokenizer: Any, n_tokens: int, seed: int) -> str:
     return str(tokenizer.decode(ids))
 
 
+def unseen(
+    held_out: dict[str, list[str]], facts: dict[str, Any], training: dict[str, Any] | None
+) -> dict[str, list[str]]:
+    """The texts that the model was not trained on: the novels; the docstrings only where training had the corpus and the split of today.
+
+    Args:
+        held_out: texts by name.
+        facts: of the corpus of today (`LmCorpus.facts`).
+        training: what `train.py` wrote, or None where that is lost.
+    """
+    then = training["data"] if training else {}
+    same = then.get("held_out") == facts["held_out"] and then["docs"]["digest"] == facts["docs"]["digest"]
+    return {name: texts for name, texts in held_out.items() if same or name != DOCS}
+
+
 def table(scores: Sequence[Score]) -> str:
     """The scores as a markdown table."""
     lines = ["| text | bytes | tokens | bits a byte | `xz -9e` | ratio |", "|---|---:|---:|---:|---:|---:|"]
@@ -174,8 +191,8 @@ On text that it was not trained on. Documents form one stream `<s> text </s> <s>
 
 {table}
 
-The docstrings are the held-out split of the `docs` corpus (one in five by hash, near-duplicates removed across both
-splits; the first 1,000,000 bytes in hash order, or all if fewer). The novels are left out of training as a whole; so is
+The docstrings, where the table has them, are the held-out split of the `docs` corpus at the training (one in five by hash, near-duplicates
+removed across both splits; the first 1,000,000 bytes in hash order, or all if fewer). The novels are left out of training as a whole; so is
 every other document that shares a run of 13 words with one of them.
 
 ## Training
@@ -276,13 +293,18 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    held_out = load(Path(arguments.material), arguments.cache).held_out
+    training = json.loads(arguments.training.read_text(encoding="utf-8")) if arguments.training else None
+    corpus = load(Path(arguments.material), arguments.cache)
+    held_out = unseen(corpus.held_out, corpus.facts, training)
+    if DOCS not in held_out:
+        print(
+            f"'{DOCS}' is left out: the model was, or may have been, trained with another split or version of the docs corpus."
+        )
     scores = [score(model, tokenizer, name, documents) for name, documents in held_out.items()]
     print(table(scores))
     samples = [sample(model, tokenizer, 160, seed) for seed in range(6)]
     print(*samples, sep="\n----\n")
-    if arguments.training:
-        training = json.loads(arguments.training.read_text(encoding="utf-8"))
+    if training:
         path = arguments.model / "MODEL_CARD.md"
         path.write_text(card(scores, training, samples, 160), encoding="utf-8")
     return int(any(one.ratio > BAR for one in scores))
