@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from saebench.api.student import CONFIDENCE
 from saebench.artifacts import STATUSES, digest
 from saebench.leaderboard.across import across_datasets
 from saebench.leaderboard.columns import COLUMNS
@@ -20,7 +21,7 @@ from saebench.leaderboard.names import model_name, natural
 from saebench.leaderboard.rows import evaluation_key, make_row, row_key
 from saebench.leaderboard.searches import settle
 from saebench.leaderboard.spend import CURRENCY_OF, equal_spend
-from saebench.leaderboard.statistics import CONFIDENCE, L0_TOLERANCE, LEVEL_TOLERANCE
+from saebench.leaderboard.statistics import L0_TOLERANCE, LEVEL_TOLERANCE
 from saebench.leaderboard.words import spend_text
 from saebench.version import __version__
 

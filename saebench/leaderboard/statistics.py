@@ -11,23 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import betaincinv
+from saebench.api.student import t_quantile
 
-CONFIDENCE = 0.95
 L0_TOLERANCE = 0.10
 """A score measured at an L0 this far (as a ratio) from the level may stand for it where its own curve does not reach the level."""
 LEVEL_TOLERANCE = 0.20
 """A pair may be compared at an L0 this far from the level, where the two measured ranges overlap only there."""
-
-
-def t_quantile(df: float) -> float:
-    """Two-sided 95 % quantile of Student's t with `df` degrees of freedom.
-
-    By the incomplete beta function (Abramowitz and Stegun 26.7.1): `stdtrit` was right to ten digits only before scipy 1.17, which pages
-    print, and a page must not depend on the version.
-    """
-    x = float(betaincinv(df / 2, 0.5, 1 - CONFIDENCE))
-    return math.sqrt(df * (1 - x) / x)
 
 
 def mean(values: Sequence[float]) -> float:

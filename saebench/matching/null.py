@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from saebench import narration
 from saebench.api.errors import Damaged, SaebenchError
+from saebench.api.student import t_quantile
 from saebench.artifacts import cache_folder, digest, read_sealed, sealed, write_json
 from saebench.matching.assignment import match
 from saebench.matching.scores import BINS, THRESHOLD, compare, curve, n_shared, n_strict
@@ -149,7 +149,7 @@ def level(draws: Sequence[float], *, misses: int | None = None) -> NullLevel:
     value = float(values.mean())
     if misses and not values.any():
         return NullLevel(0.0, 0.0, round(1 - 0.05 ** (1 / misses), 10), len(values))
-    half = float(stdtrit(len(values) - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    half = t_quantile(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
     least = 0.0 if misses else -1.0
     low, high = max(least, value - half), min(1.0, value + half)
     return NullLevel(round(value, 10), round(low, 10), round(high, 10), len(values))

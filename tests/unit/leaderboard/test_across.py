@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from saebench.api.student import t_quantile
 from saebench.leaderboard import build, load_groups
 from saebench.leaderboard.across import agreement, verdict
 from saebench.leaderboard.board import make_board
 from saebench.leaderboard.evidence import GroupRecord, read_evidence
-from saebench.leaderboard.statistics import t_quantile
 
 Records = dict[str, dict[str, Any]]
 

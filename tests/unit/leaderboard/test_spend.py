@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from saebench.api.student import t_quantile
 from saebench.leaderboard.board import make_board
 from saebench.leaderboard.evidence import read_evidence
 from saebench.leaderboard.spend import CURRENCIES, VIEWS, Run, equal_spend
-from saebench.leaderboard.statistics import t_quantile
 
 Records = dict[str, dict[str, Any]]
 BUDGET = {"primary": "tokens", "tokens": 800, "counts": "train"}

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from saebench.api.errors import SuiteError
+from saebench.api.student import t_quantile
 from saebench.leaderboard.board import make_board
 from saebench.leaderboard.evidence import CellRecord, GroupRecord, read_evidence
 from saebench.leaderboard.stability import certificate, group_metrics, group_of, seed_agreement
-from saebench.leaderboard.statistics import t_quantile
 from saebench.leaderboard.words import certificate_text, chance_text, total_text
 
 Records = dict[str, dict[str, Any]]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from saebench.api.student import t_quantile
 from saebench.leaderboard.statistics import (
     Curve,
     compare_seeds,
@@ -15,7 +16,6 @@ from saebench.leaderboard.statistics import (
     over_seeds,
     rank_level,
     sparsity_levels,
-    t_quantile,
 )
 
 
