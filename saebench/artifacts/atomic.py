@@ -15,6 +15,7 @@ from typing import Any
 
 from saebench.api.errors import MachineError, said
 from saebench.artifacts.canonical import pretty_json
+from saebench.artifacts.proof import in_the_way
 
 _AGAIN = "then run the same command again"
 _ELSEWHERE = "Choose another folder with --out"
@@ -25,8 +26,8 @@ _REFUSALS = {
     errno.EACCES: "permission denied. Choose a folder you may write to with --out",
     errno.EPERM: "permission denied. Choose a folder you may write to with --out",
     errno.EISDIR: f"a folder has the name of this file. Move it away, {_AGAIN}",
-    errno.EEXIST: f"a link that leads nowhere, or a file, has the name of a folder. Move it away, {_AGAIN}",
-    errno.ENOTDIR: "a part of the path is a file, not a folder. Move it away, or choose another folder with --out",
+    errno.EEXIST: f"something else has the name of a folder. Move it away, {_AGAIN}",
+    errno.ENOTDIR: f"something else has the name of a folder above it. Move it away, {_AGAIN}",
     errno.ENAMETOOLONG: "the name is too long for the file system. Choose a shorter one",
     errno.EBUSY: f"it is a mount point, or in use. {_ELSEWHERE}",
     errno.EFBIG: f"the file grew past the size limit of this process (ulimit -f). Raise it, {_AGAIN}",
@@ -58,8 +59,10 @@ def refuse(error: BaseException, path: Path | None = None) -> MachineError | Non
     """
     found = system_error(error)
     reason = _REFUSALS.get(found.errno or 0) if found else None
-    if isinstance(error, FileExistsError) and error.filename:
-        path = Path(error.filename)  # a folder on the way
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        named = path or (Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None)
+        if named is not None and (blocked := in_the_way(named)):
+            return MachineError(f"{blocked}. Move it away, or choose another name, {_AGAIN}.")
     return MachineError(f"{path or (found and found.filename) or 'a file'}: {reason}.") if reason else None
 
 
@@ -82,6 +85,16 @@ def machine_errors(path: Path) -> Iterator[None]:
         raise MachineError(
             f"{path}: the machine refuses ({os.strerror(found.errno or 0)}). Remove the cause or choose another folder with --out, {_AGAIN}."
         ) from error
+
+
+def check_way(folder: Path) -> None:
+    """Nothing, where a folder is there or can be made.
+
+    Raises:
+        MachineError: Something else has its name, or that of a folder above it.
+    """
+    if blocked := in_the_way(folder):
+        raise MachineError(f"{blocked}. Move it away, {_AGAIN}.")
 
 
 def _near(name: str | bytes | int, path: Path) -> bool:

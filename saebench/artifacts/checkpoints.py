@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from saebench.api.errors import Damaged, SuiteError
 from saebench.artifacts.atomic import atomic_folder, atomic_path, standing, write_json
 from saebench.artifacts.layout import CHECKPOINTS
-from saebench.artifacts.proof import check_seal, digest_of, prove, read_json, sealed
+from saebench.artifacts.proof import check_seal, digest_of, in_the_way, kind_of, prove, read_json, sealed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ def read_meta(folder: Path, cell_id: str | None = None) -> dict[str, Any]:
     path = folder / META
     if not os.path.lexists(path) and not os.path.lexists(folder / TENSORS):
         raise SuiteError(
-            f"{folder}: no checkpoint is here ({META} is missing). Give a folder that `saebench run` wrote under checkpoints/."
+            f"{folder}: no checkpoint is here ({in_the_way(folder) or f'{META} is missing'}). Give a folder that `saebench run` wrote under checkpoints/."
         )
     meta = read_json(path)
     version = meta.get("schema_version") if isinstance(meta, dict) else None
@@ -93,7 +93,7 @@ def prove_checkpoint(folder: Path, cell_id: str) -> bool:
     if not os.path.lexists(folder):
         return False
     if not folder.is_dir():
-        raise Damaged(f"{folder}: damaged (it is not a folder)")
+        raise Damaged(f"{folder}: damaged ({kind_of(folder)} has the name of a folder)")
     try:
         prove(folder / TENSORS, read_meta(folder, cell_id).get("sha256"))
     except Damaged:

@@ -9,21 +9,10 @@ from pathlib import Path
 
 CHECKPOINTS = "checkpoints"
 PROGRESS = ".saebench-progress.json"
-ROOT_NAMES = frozenset(
-    {
-        "plan.json",
-        PROGRESS,
-        "records",
-        "groups",
-        CHECKPOINTS,
-        "snapshots",
-        "arrays",
-        "activations",
-        "cache",
-        "leaderboard",
-    }
-)
-"""What saebench writes at the root of a run folder."""
+ROOMS = ("records", "groups", CHECKPOINTS, "snapshots", "arrays", "activations", "cache", "leaderboard")
+"""Folders at the root of a run folder."""
+ROOT_NAMES = frozenset({"plan.json", PROGRESS, *ROOMS})
+"""What saebench writes there."""
 
 
 def cache_folder() -> Path:

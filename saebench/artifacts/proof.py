@@ -20,6 +20,7 @@ from saebench.api.errors import Damaged, MachineError
 from saebench.artifacts.canonical import canonical_json, digest
 
 _KINDS = (
+    (stat.S_ISREG, "a file"),
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -27,6 +28,25 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
 )
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def kind_of(path: Path) -> str:
+    """`a folder`, `a named pipe`, ...: what has a name that is taken."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "a link that leads nowhere"
+    except OSError:  # a link to itself, or behind what cannot be entered
+        return "a link that cannot be followed"
+    return next((words for test, words in _KINDS if test(mode)), "something else")
+
+
+def in_the_way(folder: Path) -> str | None:
+    """What is no folder, of a folder that is not there yet and the folders above it: `checkpoints: a file has the name of a folder`."""
+    for part in (*reversed(folder.parents), folder):
+        if os.path.lexists(part) and not part.is_dir():
+            return f"{part}: {kind_of(part)} has the name of a folder"
+    return None
 
 
 @contextmanager
@@ -40,8 +60,7 @@ def opened(path: Path) -> Iterator[BufferedReader]:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # opening a FIFO would wait for its writer
-            kind = next((words for test, words in _KINDS if test(mode)), "something else")
-            raise Damaged(f"{path}: damaged ({kind} has the name of a file)")
+            raise Damaged(f"{path}: damaged ({kind_of(path)} has the name of a file)")
         with path.open("rb") as file:
             yield file
     except OSError as error:

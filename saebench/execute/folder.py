@@ -15,8 +15,8 @@ from pathlib import Path
 
 from saebench.api.errors import Damaged, MachineError, SuiteError
 from saebench.artifacts import RunFolder, machine_errors, read_json, read_meta, read_record
-from saebench.artifacts.atomic import parse_temporary
-from saebench.artifacts.layout import CHECKPOINTS, PROGRESS, ROOT_NAMES
+from saebench.artifacts.atomic import check_way, parse_temporary
+from saebench.artifacts.layout import CHECKPOINTS, PROGRESS, ROOMS, ROOT_NAMES
 from saebench.artifacts.leftovers import sweep
 from saebench.execute.lock import LOCK, held
 
@@ -92,7 +92,7 @@ def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Ten
 
     Raises:
         SuiteError: It is somebody's, or no folder.
-        MachineError: It cannot be read.
+        MachineError: It cannot be read, or something else has the name of a folder in it.
     """
     found = tenancy(root)
     if fresh and found.owner in (Owner.BESIDE, Owner.THEIRS):
@@ -110,16 +110,19 @@ def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Ten
             "Choose another folder with --out, such as a new one inside of it."
         )
     if found.owner is not Owner.THEIRS:
+        if not fresh:
+            for name in ROOMS:
+                check_way(root / name)
         return found
     if not force:
         raise SuiteError(
             f"{root}: not empty and not a run folder of saebench ({found.words}). Choose a new or empty folder with --out, "
             "or insist with --force-folder: what is there stays as it is."
         )
-    for name in ("plan.json", LOCK):
-        if os.path.lexists(root / name):
+    for name in ("plan.json", LOCK, *ROOMS):
+        if os.path.lexists(root / name) and not (name in ROOMS and (root / name).is_dir()):
             raise SuiteError(
-                f"{root / name}: not saebench's, but a run writes a file of this name. Choose another folder with --out."
+                f"{root / name}: not saebench's, but a run needs this name. Choose another folder with --out."
             )
     return found
 

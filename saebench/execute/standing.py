@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from saebench.api.errors import Damaged
 from saebench.artifacts import NOT_COMPARED, RunFolder, digest, prove, prove_checkpoint, read_record
+from saebench.artifacts.atomic import check_way
 from saebench.plan.model import Cell, Group
 
 State = Literal["whole", "missing", "damaged"]
@@ -50,9 +51,11 @@ class Standing:
 
         Raises:
             Damaged: It is not what was written, or is that of another cell or score.
+            MachineError: Something else has the name of its folder.
         """
         path = self._run.record(cell.suite, cell.entry, cell.record_name)
         if not os.path.lexists(path):
+            check_way(path.parent)  # what is made again could not be written
             return None
         record = read_record(path)
         if (record["cell_id"], record["score_id"]) != (cell.cell_id, cell.score_id):

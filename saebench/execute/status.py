@@ -10,6 +10,8 @@ from typing import Any
 
 from saebench.api.errors import Damaged, SaebenchError, SuiteError
 from saebench.artifacts import RunFolder, read_json, read_plan, read_record, standing
+from saebench.artifacts.atomic import check_way
+from saebench.artifacts.layout import ROOMS
 from saebench.artifacts.shapes import misshapen
 from saebench.execute.lock import is_running
 
@@ -114,6 +116,7 @@ def read_status(root: Path) -> RunStatus:
 
     Raises:
         SuiteError: The folder holds no plan.
+        MachineError: Something else has the name of a folder in it.
     """
     run = RunFolder(root)
     if not os.path.lexists(run.plan):
@@ -123,6 +126,8 @@ def read_status(root: Path) -> RunStatus:
     plan = read_plan(run)
     if wrong := misshapen("plan", plan):
         raise SuiteError(f"{run.plan}: not readable as a plan ({wrong}). Run the suite again to write it anew.")
+    for name in ROOMS:
+        check_way(root / name)
     cells = tuple(_cell(run, cell) for cell in plan["cells"])
     refused = tuple(str(refused["reason"]) for refused in plan.get("refused") or ())
     running = is_running(root)

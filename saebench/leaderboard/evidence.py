@@ -12,6 +12,7 @@ from typing import Any, Literal
 from saebench.api.errors import Damaged, SuiteError
 from saebench.api.text import one_line, without_folders
 from saebench.artifacts import NOT_COMPARED, RunFolder, digest, read_record
+from saebench.artifacts.proof import in_the_way
 
 
 @dataclass(frozen=True)
@@ -172,14 +173,17 @@ def read_cells(folder: Path, left_out: list[LeftOut] | None = None) -> list[Cell
         raise SuiteError(f"{folder}: no such folder. Name a run folder, or any folder that holds records/.")
     paths = list(RunFolder(folder).record_paths())
     if not paths:
-        raise SuiteError(
-            f"{folder}: no records below records/. Run `saebench run` into it first, or name a folder that holds records/."
-        )
+        found = in_the_way(folder / "records") or f"{folder}: no records below records/"
+        raise SuiteError(f"{found}. Run `saebench run` into it first, or name a folder that holds records/.")
     return [CellRecord(name, record) for name, record in _read(folder, paths, "cell", left_out)]
 
 
 def read_groups(folder: Path, left_out: list[LeftOut] | None = None) -> list[GroupRecord]:
     """All group records of a folder, in path order; else as `read_cells`."""
+    if (blocked := in_the_way(folder / "groups")) is not None:
+        if left_out is None:
+            raise Damaged(blocked)
+        left_out.append(unreadable("groups", blocked.removeprefix(f"{folder / 'groups'}: ")))
     paths = RunFolder(folder).group_paths()
     return [GroupRecord(name, record) for name, record in _read(folder, paths, "group", left_out)]
 

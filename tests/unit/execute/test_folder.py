@@ -8,9 +8,10 @@ import pytest
 from bare_records import bare_cell
 
 from saebench.api import MachineError, SuiteError
-from saebench.artifacts import save_checkpoint, write_json, write_record
+from saebench.artifacts import save_checkpoint, write_json, write_plan, write_record
 from saebench.execute.folder import Owner, check_folder, locked, tenancy
 from saebench.execute.lock import LOCK, held
+from saebench.execute.status import read_status
 
 PLAN = {"schema_version": 1, "suite": "s", "suite_digest": "0", "cells": [], "cohorts": [], "groups": []}
 RECORD = bare_cell()
@@ -210,3 +211,39 @@ def test_fresh_says_what_to_do_where_the_folder_is_a_mount_point(
         locked(tmp_path / "run", fresh=True),
     ):
         pass
+
+
+def in_place(path: Path, kind: str) -> None:
+    """Puts something that is no folder there."""
+    if kind == "file":
+        path.write_text("x")
+    elif kind == "named pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("kind", ["file", "named pipe", "link that leads nowhere"])
+@pytest.mark.parametrize("room", ["records", "groups", "checkpoints", "arrays", "activations", "cache", "leaderboard"])
+def test_what_is_in_the_place_of_a_folder_of_a_run_is_said_before_anything_is_spent(
+    tmp_path: Path, room: str, kind: str
+) -> None:
+    root = tmp_path / "run"
+    with locked(root) as (run, _):
+        write_plan(run, PLAN)
+    in_place(root / room, kind)
+    line = rf"^{root / room}: a {kind} has the name of a folder\. Move it away, then run the same command again\.$"
+    with pytest.raises(MachineError, match=line):
+        check_folder(root)
+    with pytest.raises(MachineError, match=line):
+        read_status(root)
+    check_folder(root, fresh=True)  # moving all of it aside needs no folder whole
+    (root / room).unlink()
+    check_folder(root)
+
+
+@pytest.mark.parametrize("room", ["records", "cache"])
+def test_somebodys_file_of_a_name_that_a_run_needs_is_refused(tmp_path: Path, room: str) -> None:
+    fill(tmp_path, room, "thesis.tex")
+    with pytest.raises(SuiteError, match=rf"{room}: not saebench's, but a run needs this name"):
+        check_folder(tmp_path, force=True)
