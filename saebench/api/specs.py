@@ -67,6 +67,7 @@ class Findings:
         rows: Vectors of each part, where a look tells.
         characters: Of the text of each part. Of a corpus too large to be read: at most, by the sizes of its files.
         sample: Some of that text, which tells how many characters make a token.
+        keeps: Bytes that it will keep by `context.keep`, about.
     """
 
     remarks: tuple[str, ...] = ()
@@ -74,6 +75,7 @@ class Findings:
     rows: Mapping[Split, int] = field(default_factory=dict)
     characters: Mapping[Split, int] = field(default_factory=dict)
     sample: str = ""
+    keeps: int = 0
 
 
 @dataclass(frozen=True)

@@ -157,9 +157,12 @@ class DatasetBook:
                 f"dataset plugin '{spec.name}' of {plan.offer.distribution}: options and recipe must be plain JSON ({error})."
             ) from error
         holds = self._holds(name, model)
-        use = DatasetUse(name, spec.name, spec.version, spec.kind, options, code, maker, holds)
+        use = DatasetUse(name, spec.name, spec.version, spec.kind, options, code, maker, holds, self._keeps(name))
         self._uses[key] = use
         return use
+
+    def _keeps(self, name: str) -> int:
+        return self.findings(name).keeps + sum(map(self._keeps, self.bases(name)))
 
     def _holds(self, name: str, model: ModelFacts | None) -> dict[str, int]:
         """See `DatasetUse.holds`. Text that is taken from other text is at most all of that."""

@@ -21,8 +21,10 @@ BASE_MEMORY_BYTES = 1_500_000_000
 BARE_MEMORY_BYTES = 500_000_000
 """The same without a language model: interpreter and torch."""
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-INDEX_BYTES = 12
-"""Token id, position and sequence of each stored row."""
+INDEX_BYTES, SEQUENCE_BYTES = 12, 4
+"""Token id, position and sequence of each stored row; where there are no tokens, the sequence alone."""
+SNAPSHOT_S, SNAPSHOT_VALUE_BYTES = 60.0, 12
+"""Predicted training from which on snapshots are counted (half of the time to the first); a weight and its moments."""
 FINISH_TOKENS = 65_536
 """Most tokens that making the inference form reads (`finalize`)."""
 PLAN_S, LOAD_S, BOARD_S = 2.0, 2.0, 2.0
@@ -31,12 +33,12 @@ CELL_S = 0.1
 """Checkpoint, reloading and record of one cell."""
 PAIR_S, PAIR_SQUARE_S = 0.15, 5e-8
 """A group metric over two dictionaries of n latents, all its matchings together: the first, and the second times n^2 (15 s at 16,384)."""
-RECORD_BYTES, METRIC_BYTES, PART_BYTES = 6_000, 650, 250
+RECORD_BYTES, METRIC_BYTES, PART_BYTES = 6_500, 650, 250
 """A record without metrics, one metric in it, and one of its values (a dataset under an evaluation seed)."""
 CONTEXT_BYTES = 65_000
 """Strongest contexts of 20 latents."""
-PAGES_BYTES, PAGE_SHARE = 1_000_000, 0.6
-"""A leaderboard without data, and what of each byte of a record stands in it."""
+PAGES_BYTES, CURVE_BYTES, PAGE_SHARE, PAGE_CONTEXT_SHARE = 970_000, 55_000, 0.85, 0.4
+"""A leaderboard without data, what an entry at a site adds (charts), and what of each byte of a record stands in it, contexts apart."""
 CELL_BYTES = 8_000
 """A cell in plan.json and in its checkpoint's sae.json."""
 TRUTH_BYTES = 2
@@ -115,10 +117,14 @@ class Estimator:
         records = [self._record(cell) for cell in cells]
         written = [self._group_record(group, by_id) for group in groups]
         record_bytes = sum(records) + sum(written) + sum(CELL_BYTES + LATENT_BYTES * cell.d_sae for cell in cells)
-        page_bytes = int(PAGES_BYTES + PAGE_SHARE * (sum(records) + sum(written))) if cells else 0
+        page_bytes = self._pages(cells, sum(records) + sum(written)) if cells else 0
         checkpoints = sum(cost.stored_bytes for cost in costs.values())
         trained = [[costs[cell.cell_id] for cell in here if not cell.control] for here in members]
-        snapshots = max((2 * 12 * sum(cost.n_parameters for cost in here) for here in trained), default=0)
+        # a snapshot is replaced cell by cell: once the new one is whole, the one before it goes
+        kept = [
+            sum(sizes) + max(sizes, default=0) for sizes in ([cost.n_parameters for cost in here] for here in trained)
+        ]
+        snapshots = SNAPSHOT_VALUE_BYTES * max(kept, default=0) if tally.phases["training"] > SNAPSHOT_S else 0
         batches = {cell.cell_id: cell.train.batch for cell in cells}
         training = max((_together(here, costs, batches, memory_limit_bytes) for here in members), default=0)
         model = max((4 * self._model(cell.model).n_parameters for cell in cells if cell.model is not None), default=0)
@@ -294,8 +300,20 @@ class Estimator:
         specs = [self._catalog.cell_metric(name).spec for name in cell.metrics]
         ids = sum(len(spec.provides) for spec in specs)
         parts = len(cell.evaluation_datasets) * len(cell.evaluation.seeds)
-        contexts = CONTEXT_BYTES if cell.model is not None and any("density" in spec.streams for spec in specs) else 0
-        return RECORD_BYTES + ids * (METRIC_BYTES + PART_BYTES * parts) + contexts
+        return RECORD_BYTES + ids * (METRIC_BYTES + PART_BYTES * parts) + self._contexts(cell)
+
+    def _contexts(self, cell: Cell) -> int:
+        """Bytes of the strongest contexts in a cell's record."""
+        specs = [self._catalog.cell_metric(name).spec for name in cell.metrics]
+        return CONTEXT_BYTES if cell.model is not None and any("density" in spec.streams for spec in specs) else 0
+
+    def _pages(self, cells: Sequence[Cell], written: int) -> int:
+        """Bytes of the leaderboard, about."""
+        contexts = sum(map(self._contexts, cells))
+        curves = len({(cell.entry, _site(cell.model), cell.dataset.name) for cell in cells})
+        return int(
+            PAGES_BYTES + CURVE_BYTES * curves + PAGE_SHARE * (written - contexts) + PAGE_CONTEXT_SHARE * contexts
+        )
 
     def _group_record(self, group: Group, by_id: Mapping[str, Cell]) -> int:
         """Bytes of a group's record and arrays, about; 0 where it has no member among these cells."""
@@ -314,14 +332,15 @@ class Estimator:
             tally.store_bytes += rows * (TRUTH_BYTES * cell.d_in + 8)
 
     def _store(self, rows: int, d: int, dtype: str, tally: _Tally, phase: str, *, indexed: bool = True) -> None:
-        size = rows * (d * BYTES[dtype] + (INDEX_BYTES if indexed else 0)) + STORE_BYTES
+        size = rows * (d * BYTES[dtype] + (INDEX_BYTES if indexed else SEQUENCE_BYTES)) + STORE_BYTES
         tally.store_bytes += size
         tally.phases[phase] += size * self.rates.write_byte_s
 
     def _reading(self, use: DatasetUse, model: ModelUse | None, rows: int, tally: _Tally) -> float:
         rate = self.rates.dataset(use, model)
-        opening = rate.open_s if tally.first("open", use.recipe) else rate.again_s
-        return opening + rows * rate.token_s
+        first = tally.first("open", use.recipe)
+        tally.store_bytes += use.keeps if first else 0
+        return (rate.open_s if first else rate.again_s) + rows * rate.token_s
 
     def _model(self, use: ModelUse) -> ModelFacts:
         return self._facts.model(use.id, use.revision)

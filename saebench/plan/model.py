@@ -64,6 +64,7 @@ class DatasetUse:
         model: The language model that makes its vectors, of a dataset of vectors that needs one. None for all others: text is read
             through the model of the cell.
         holds: About how many tokens (vectors) each part holds, where a look at plan time tells.
+        keeps: Bytes that it and the datasets it reads keep, about.
     """
 
     name: str
@@ -74,6 +75,7 @@ class DatasetUse:
     recipe: str
     model: ModelUse | None = None
     holds: Mapping[str, int] = field(default_factory=dict)
+    keeps: int = 0
 
 
 @dataclass(frozen=True)

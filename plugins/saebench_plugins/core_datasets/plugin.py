@@ -228,6 +228,7 @@ def saebench_datasets() -> Sequence[DatasetSpec]:
     return (
         DatasetSpec(
             name="docs", version="2", options=DocsOptions, kind="text", open=f"{_HERE}.docs:open_docs", recipe=recipe_docs,
+            inspect=lambda _options: Findings(keeps=1_500_000),
             description="Docstrings of the run-time dependencies, as prose; embedded, needs no network",
         ),
         DatasetSpec(

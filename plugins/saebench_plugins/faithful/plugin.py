@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from saebench.api import DatasetSpec, MetricSpec, Problem, hookimpl
+from saebench.api import DatasetSpec, Findings, MetricSpec, Problem, hookimpl
+
+_TOKEN_BYTES, _CHUNK_BYTES = 8, 300_000
+"""What is kept on disk for a token (its id, and padding behind short samples), and the chunks that are begun."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def saebench_datasets() -> Sequence[DatasetSpec]:
             kind="generated",
             open="saebench_plugins.faithful.dataset:open_faithful",
             check=check,
+            inspect=lambda options: Findings(keeps=_TOKEN_BYTES * options.tokens + _CHUNK_BYTES),
             uses_model=True,
             description="Unconditional samples of the language model itself, from BOS at temperature 1",
         ),

@@ -51,16 +51,27 @@ def test_the_estimate_by_hand(planner):
     # rows, token windows of training and of losses, and a manifest of each store
     assert predicted.store_bytes == (400 + 3 * 200) * ROW + window_bytes(400, 128) + window_bytes(200, 128) + 5 * 5_000
     assert predicted.checkpoint_bytes == 8 * 32 * 64
-    assert predicted.snapshot_bytes == 2 * 12 * 2 * 32 * 64
-    cell = 6_000 + 3 * (650 + 250) + 65_000
+    assert predicted.snapshot_bytes == 0  # it is over before the first one
+    cell = 6_500 + 3 * (650 + 250) + 65_000
     assert predicted.record_bytes == cell + 2_000 + 650 + 250 + 8_000 + 12 * 64
-    assert predicted.page_bytes == 1_000_000 + int(0.6 * (cell + 2_900))
+    assert predicted.page_bytes == 970_000 + 55_000 + int(0.85 * (cell - 65_000 + 2_900) + 0.4 * 65_000)
     parts = (predicted.store_bytes, predicted.checkpoint_bytes, predicted.snapshot_bytes)
     assert predicted.disk_bytes == sum(parts) + predicted.record_bytes + predicted.page_bytes
     assert predicted.device_memory_bytes == 16 * 2 * 32 * 64 + 64 * 8 * 64 + 4 * 1000
     assert predicted.memory_bytes == predicted.device_memory_bytes + 1_500_000_000
     assert predicted.basis["source"] == "assumed"
     assert predicted.seconds > 0
+
+
+def test_snapshots_count_where_training_lasts_and_what_datasets_keep_counts(planner, fakes):
+    plan = planner(OWN, EVALUATION)
+
+    def slow(cells, datasets):
+        return replace(known(cells, datasets), arms={arm_key(cell): ArmRate(1.0, 50.0, 0.001) for cell in cells})
+
+    assert planner(OWN, EVALUATION, rates=slow).estimate.snapshot_bytes == 2 * 12 * 2 * 32 * 64
+    kept = planner(OWN, EVALUATION, catalog=finding(fakes, "faithful", keeps=1234)).estimate
+    assert kept.store_bytes == plan.estimate.store_bytes + 1234
 
 
 def test_without_a_model_less_memory_is_taken(planner):
@@ -106,7 +117,7 @@ def test_a_matrix_is_stored_once_and_has_no_tokens(planner, fakes):
         catalog.datasets["synthetic"], spec=replace(catalog.datasets["synthetic"].spec, kind="activations")
     )
     plan = planner(entry, EVALUATION, catalog=catalog)
-    assert plan.estimate.store_bytes == (300 + 70) * 16 * 4 + 2 * 5_000
+    assert plan.estimate.store_bytes == (300 + 70) * (16 * 4 + 4) + 2 * 5_000
     assert "truth holds 300 training vectors; 1,000 are 3.3 epochs." in " ".join(print_plan(plan).split())
 
 
