@@ -31,6 +31,10 @@ class Shares:
     warnings: tuple[str, ...]
 
 
+MOST_MEMORY_BYTES = 100 * 10**12
+"""No machine has more. What is under it may be planned here and run on a larger one."""
+
+
 def share_out(
     suite: Suite,
     arms: Sequence[Arm],
@@ -72,6 +76,12 @@ def share_out(
     for arm in arms:
         if arm.parent is not None and arm.parent not in tokens:
             continue  # its parent's share has a problem, told already
+        if (need := arm.cost.training_memory_bytes(arm.train.batch)) > MOST_MEMORY_BYTES:
+            problems.add(
+                ("entries", arm.index or 0),
+                f"training needs about {need // 10**12:,} TB of memory, more than any machine has. Use a smaller d_sae or batch.",
+            )
+            continue
         if calibration is not None and _unmeasured(arm, book, budget.counts, calibration):
             problems.add(
                 ("entries", arm.index or 0),

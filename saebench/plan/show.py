@@ -209,7 +209,7 @@ def _time(seconds: float) -> str:
 
 def bytes_words(count: int) -> str:
     """`1.5 GB`."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count / 1e3:.0f} kB"

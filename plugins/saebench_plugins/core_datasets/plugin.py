@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,8 @@ from typing import Any, Literal
 from saebench.api import DatasetSpec, Findings, Problem, Site, hookimpl
 
 _HERE = "saebench_plugins.core_datasets"
+MOST_MEMORY_BYTES = 100 * 10**12
+"""No machine has more."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,42 @@ def check_synthetic(options: SyntheticOptions) -> Sequence[Problem]:
         ("spread", options.spread >= 0, "Use 0 or more."),
         ("noise", options.noise >= 0, "Use 0 or more."),
     )
-    return [Problem(key, f"got {getattr(options, key)}. {hint}") for key, good, hint in rules if not good]
+    found = [Problem(key, f"got {getattr(options, key)}. {hint}") for key, good, hint in rules if not good]
+    if not found and synthetic_bytes(options) > MOST_MEMORY_BYTES:
+        found.append(
+            Problem(
+                "n_features",
+                f"got {options.n_features:,} with d_in {options.d_in:,}: the dictionary needs about {synthetic_bytes(options) // 10**12:,} TB of memory, "
+                "more than any machine has. Use fewer.",
+            )
+        )
+    return found
+
+
+def inspect_synthetic(options: SyntheticOptions) -> Findings:
+    """Whether the dictionary fits this machine; a plan may be made on a smaller one than a run."""
+    lack = synthetic_lack(options)
+    return Findings((f"synthetic: {lack}",)) if lack else Findings()
+
+
+def synthetic_bytes(options: SyntheticOptions) -> int:
+    """Memory that making the true dictionary takes: in float64, its unit rows, and in float32; numbers of each feature."""
+    return 20 * options.n_features * options.d_in + 40 * options.n_features
+
+
+def synthetic_lack(options: SyntheticOptions) -> str | None:
+    """That this machine has less memory than the dictionary takes; None where it has enough, or nobody knows."""
+    try:
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+    need = synthetic_bytes(options)
+    if need <= there:
+        return None
+    return (
+        f"a dictionary of {options.n_features:,} features in {options.d_in:,} dimensions needs about {need / 1e9:,.0f} GB of memory, "
+        f"but this machine has {there / 1e9:,.0f} GB. Use fewer n_features."
+    )
 
 
 @hookimpl
@@ -253,7 +291,7 @@ def saebench_datasets() -> Sequence[DatasetSpec]:
         ),
         DatasetSpec(
             name="synthetic", version="1", options=SyntheticOptions, kind="synthetic", open=f"{_HERE}.synthetic:open_synthetic",
-            check=check_synthetic, site=lambda options: Site(options.d_in, options.d_in, "synthetic", "synthetic"),
+            check=check_synthetic, inspect=inspect_synthetic, site=lambda options: Site(options.d_in, options.d_in, "synthetic", "synthetic"),
             description="Sparse features in superposition with a known dictionary",
         ),
     )  # fmt: skip

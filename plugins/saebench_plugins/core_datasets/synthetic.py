@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench.api import ActivationBatch, DatasetContext, SparseCodes, Split
-from saebench_plugins.core_datasets.plugin import SyntheticOptions
+from saebench.api import ActivationBatch, DatasetContext, MachineError, SparseCodes, Split
+from saebench_plugins.core_datasets.plugin import SyntheticOptions, synthetic_lack
 
 GROUP = 8
 """Features that are correlated with each other, where features are."""
@@ -99,5 +99,11 @@ class SyntheticVectors:
 
 
 def open_synthetic(options: SyntheticOptions, _context: DatasetContext) -> SyntheticVectors:
-    """Makes the dictionary."""
+    """Makes the dictionary.
+
+    Raises:
+        MachineError: It needs more memory than the machine has.
+    """
+    if lack := synthetic_lack(options):
+        raise MachineError(f"synthetic: {lack}")
     return SyntheticVectors(options)

@@ -343,3 +343,15 @@ def test_a_file_that_is_not_there_refuses_the_entries_that_need_it(planner, fake
         ("part", "s.yaml:11 datasets.lost.path: gone.npy: no such file."),
         ("child", "s.yaml:18 entries[4].init_from: it starts from 'lost', which is refused. Mend that first."),
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("d_sae: 64", "d_sae: 1_000_000_000_000"), ("k: [4, 8]}}", "k: [4]}, train: {batch: 1_000_000_000_000}}")],
+)
+def test_memory_that_no_machine_has_is_refused(refused, fakes, old, new):
+    header = fakes.header.replace("tokens: 400", "tokens: 4_000_000_000_000_000")
+    tail = fakes.tail.replace("tokens: 100_000", "tokens: 4_000_000_000_000_000")
+    (line,) = refused(GOOD.replace(old, new), header=header, base=tail)
+    assert "entries[0]: training needs about " in line
+    assert line.endswith(" TB of memory, more than any machine has. Use a smaller d_sae or batch.")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from saebench.api import SuiteError
+from saebench.api import MachineError, SuiteError
 from saebench_plugins.core_datasets import matrix_look
 from saebench_plugins.core_datasets.activations import open_activations
 from saebench_plugins.core_datasets.matrices import held_out_rows
@@ -18,6 +18,8 @@ from saebench_plugins.core_datasets.matrix_look import findings, problems
 from saebench_plugins.core_datasets.plugin import (
     ActivationsOptions,
     SyntheticOptions,
+    check_synthetic,
+    inspect_synthetic,
     recipe_activations,
     site_activations,
 )
@@ -327,3 +329,17 @@ def test_rows_so_short_that_they_decide_a_mean_of_ratios_are_said(length, tmp_pa
     assert open_activations(saved(tmp_path, matrix), context).manifest()["look"]["tiny_rows"] == 1
     matrix[7] = 0  # of no length at all: no ratio counts it
     assert findings(saved(tmp_path, matrix)).remarks == ()
+
+
+def test_a_dictionary_that_no_memory_holds_is_a_line(monkeypatch, context):
+    (problem,) = check_synthetic(SyntheticOptions(d_in=16, n_features=10**12))
+    assert problem.key == "n_features"
+    assert "needs about 360 TB of memory, more than any machine has" in problem.message
+    large = SyntheticOptions(d_in=16, n_features=10**10)  # 3.6 TB: some machine has that
+    assert check_synthetic(large) == []
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 10**6, "SC_PAGE_SIZE": 4096}.__getitem__)
+    (remark,) = inspect_synthetic(large).remarks
+    assert remark.endswith("needs about 3,600 GB of memory, but this machine has 4 GB. Use fewer n_features.")
+    with pytest.raises(MachineError, match="but this machine has 4 GB"):
+        open_synthetic(large, context)
+    assert inspect_synthetic(SyntheticOptions(d_in=16, n_features=64)).remarks == ()
