@@ -70,6 +70,11 @@ class Foresight:
     def is_written(self, say: Callable[[str], None]) -> bool:
         """True when the folder's plan is this one; its estimate, made before any work, stays."""
         written = written_plan(self.run, say)
+        if written is not None and written.get("suite") != self.plan.suite:
+            say(
+                f"{self.run.plan}: was the plan of suite {written.get('suite')!r}, and is that of {self.plan.suite!r} now. "
+                "What belongs to the other suite stays as it is"
+            )
         return written is not None and digest(written | {"estimate": None}) == digest(
             self.plan.to_json() | {"estimate": None}
         )

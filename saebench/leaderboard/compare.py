@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saebench.artifacts.canonical import digest
 from saebench.leaderboard.evidence import CellRecord, compare_values, read_cells, read_groups
 
 _CORPUS = "corpus differs"
@@ -83,7 +84,9 @@ def _identified(cells: Sequence[CellRecord]) -> dict[str, CellRecord]:
             f"{facts['suite']}: {facts['entry']} {facts['point']} s{facts['init_seed']}{data_seed} ({place})", []
         ).append(cell)
     unique: dict[str, CellRecord] = {}
-    for name, same in named.items():
+    for name, found in named.items():
+        # a copy of a record under another name, or in another folder, tells nothing new
+        same = list({(cell.score_id, digest(cell.facts)): cell for cell in found}.values())
         for cell in same:
             unique[name if len(same) == 1 else f"{name} score {cell.score_id[:8]}"] = cell
     return unique

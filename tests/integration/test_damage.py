@@ -333,3 +333,63 @@ def test_a_damaged_checkpoint_says_what_to_do_and_that_works(suite: Path, whole:
     assert "\n" not in str(caught.value)
     again(suite, run)
     load_sae(folder)
+
+
+def test_every_file_flipped_at_once_is_made_again(suite: Path, whole: Path, run: Path) -> None:
+    for path in [path for path in run.rglob("*") if path.is_file() and path.stat().st_size and path.name != ".lock"]:
+        flip(path, [])
+    said = again(suite, run)
+    # of a cell whose record is damaged nobody knows what its arrays should be
+    kinds = [PRODUCTS[name] for name in ("record", "group", "meta", "plan")]
+    broken = [path for kind in kinds for path in files(run, kind)]
+    assert [path for path in broken if not any(line.startswith(f"{path}: damaged") for line in said)] == []
+    as_before(whole, run)
+
+
+def other_run(suite: Path, folder: Path) -> Path:
+    """The run of another suite, with no cell in common."""
+    text = suite.read_text().replace("name: damage", "name: other").replace("k: 4", "k: 3")
+    (folder / "other.yaml").write_text(text)
+    assert run_suite(folder / "other.yaml", out=folder / "other").exit_status == 0
+    return folder / "other"
+
+
+def test_what_another_suite_left_is_never_taken_for_its_own(suite: Path, whole: Path, tmp_path: Path) -> None:
+    other = other_run(suite, tmp_path)
+    for name in ("records", "groups", "checkpoints", "arrays", "activations", "cache", "plan.json"):
+        run = tmp_path / f"with {name}"
+        shutil.copytree(whole, run)
+        if name == "plan.json":
+            shutil.copy(other / name, run / name)
+        else:
+            shutil.rmtree(run / name)
+            shutil.copytree(other / name, run / name)
+        said = again(suite, run)
+        if name == "plan.json":
+            assert any(line.startswith(f"{run / name}: was the plan of suite 'other'") for line in said), said
+        mine = run / "records" / "damage", run / "groups" / "damage"
+        for folder in mine:
+            for path in folder.rglob("*.json"):
+                assert facts_of(path) == facts_of(whole / path.relative_to(run)), path
+        assert sum(len(list(folder.rglob("*.json"))) for folder in mine) == sum(
+            len(list((whole / room / "damage").rglob("*.json"))) for room in ("records", "groups")
+        )
+
+
+def facts_of(path: Path) -> Any:
+    import json
+
+    return json.loads(path.read_text())["facts"]
+
+
+def test_a_record_in_the_place_of_another_and_copies_of_it_change_nothing(suite: Path, whole: Path, run: Path) -> None:
+    one, two = cell_of(run, "topk")[0], cell_of(run, "own")[0]
+    shutil.copy(one, one.with_name("zz.json"))
+    shutil.copy(one, two.with_name(one.name))
+    swap(one, [two])
+    said = again(suite, run)
+    assert all(
+        f"{path}: damaged (it is the record of another cell or score). The cell is scored again" in said
+        for path in (one, two)
+    )
+    assert diff(whole, run) == []

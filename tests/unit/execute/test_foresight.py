@@ -125,6 +125,9 @@ def test_the_first_estimate_stays(bench: Bench) -> None:
     write_plan(bench.run, {**data, "cells": data["cells"][:1]})
     assert not sight.is_written(said.append)
     assert said == []
+    write_plan(bench.run, {**data, "suite": "another"})
+    assert not sight.is_written(said.append)
+    assert said.pop().startswith(f"{bench.run.plan}: was the plan of suite 'another', and is that of ")
     bench.run.plan.write_text(json.dumps(data))
     assert not sight.is_written(said.append)
     (line,) = said

@@ -43,6 +43,16 @@ def test_a_cell_that_stands_on_one_side_only(
     assert [item.kind for item in diff(other, folder)] == ["only in b"]
 
 
+def test_copies_of_a_record_are_no_difference(
+    tmp_path: Path, generator: ModuleType, folder: Path, records: tuple[Records, Records]
+) -> None:
+    cells, groups = records
+    path = next(path for path in cells if "/topk/k8-s1-" in path)
+    cells[path.replace("k8-s1", "zz")] = cells[path.replace("/topk/", "/jumprelu/")] = cells[path]
+    other = generator.write_folder(tmp_path, cells, groups)
+    assert diff(folder, other) == diff(other, folder) == []
+
+
 def test_a_group_difference_is_found(
     tmp_path: Path, generator: ModuleType, folder: Path, records: tuple[Records, Records]
 ) -> None:
