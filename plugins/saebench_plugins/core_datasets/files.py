@@ -158,15 +158,25 @@ def _is_marked(file: Path, _signature: tuple[int, int, int]) -> bool:
 
 
 def _json_lines(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
+    key = json.dumps(text_column, ensure_ascii=False)
+
+    def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if sum(name == text_column for name, _ in pairs) > 1:
+            raise ValueError(f"an object has the key {key} twice")
+        return dict(pairs)
+
     for number, line in enumerate(read_lines(file, packed=file.name.lower().endswith(".gz")), 1):
         if is_blank(line):
             continue
         place = f"{file}:{number}"
         try:
-            row = json.loads(line.lstrip("\ufeff"), strict=False)  # a raw NUL or tab in a text is the text's matter
+            # a raw NUL or tab in a text is the text's matter
+            row = json.loads(
+                line.lstrip("\ufeff"), strict=False, object_pairs_hook=hook if line.count(key) > 1 else None
+            )
         except (ValueError, RecursionError) as error:
             raise SuiteError(
-                f'{place}: the line is not JSON ({str(error)[:160]}). Every line must be one object such as {{"{text_column}": "..."}}.'
+                f'{place}: the line is not sound JSON ({str(error)[:160]}). Every line must be one object such as {{"{text_column}": "..."}}.'
             ) from error
         if not isinstance(row, dict):
             raise SuiteError(
@@ -187,6 +197,10 @@ def _parquet(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
             with ParquetFile(file) as table:
                 if text_column not in table.schema_arrow.names:
                     raise ColumnProblem(missing_column(str(file), text_column, table.schema_arrow.names))
+                if table.schema_arrow.names.count(text_column) > 1:
+                    raise ColumnProblem(
+                        f"{file}: there are several columns '{text_column}'. Rename all but the one that holds the text."
+                    )
                 for group in range(table.num_row_groups):
                     packed, unpacked = _column_bytes(table.metadata.row_group(group), text_column)
                     a_row = unpacked // max(1, table.metadata.row_group(group).num_rows)

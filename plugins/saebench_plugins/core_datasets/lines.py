@@ -32,6 +32,13 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_PACKED = {
+    b"\x1f\x8b": "a gzip file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"\xfd7zX": "an xz file",
+    b"PK\x03\x04": "a zip file",
+    b"PAR1\x15": "a parquet file",
+}
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -121,7 +128,12 @@ def read_lines(file: Path, *, packed: bool) -> Iterator[str]:
 
 def _encoding(file: Path, packed: bool) -> str:
     with gzip.open(file, "rb") if packed else file.open("rb") as stream:
-        head = stream.read(4)
+        head = stream.read(5)
+    for mark, kind in _PACKED.items():
+        if head.startswith(mark):
+            raise SuiteError(
+                f"{file}: found {kind}{' inside of gzip' if packed else ''}, expected text. Unpack it; of packed files, jsonl.gz and parquet are read under these endings."
+            )
     return next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8-sig")
 
 

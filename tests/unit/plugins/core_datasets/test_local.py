@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import os
 
@@ -95,7 +96,7 @@ def bad(tmp_path, name, data):
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("a.jsonl", b'{"text": "fine"}\n{"text": \n', r"a\.jsonl:2: the line is not JSON"),
+        ("a.jsonl", b'{"text": "fine"}\n{"text": \n', r"a\.jsonl:2: the line is not sound JSON"),
         ("a.jsonl", b'{"text": "fine"}\n[1]\n', r"a\.jsonl:2: found list, expected one JSON object"),
         ("a.jsonl", b'{"body": "x", "id": 1}\n', r"a\.jsonl:1: no text column 'text'; found columns body, id\."),
         ("a.jsonl", b'{"texts": "x"}\n', "Did you mean 'texts'"),
@@ -198,6 +199,29 @@ def test_a_marker_among_characters_that_nobody_sees_parts_documents(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one\n\u200b<|endoftext|>\ufeff\ntwo", encoding="utf-8")
     assert texts_of(path) == ["one", "two"]
+
+
+@pytest.mark.parametrize("packed", ["gzip", "lzma"])
+def test_a_packed_file_under_another_ending_is_named(tmp_path, packed):
+    data = importlib.import_module(packed).compress(b"one\n\ntwo")
+    with pytest.raises(SuiteError, match=r"a\.txt: found an? (gzip|xz) file, expected text"):
+        texts_of(bad(tmp_path, "a.txt", data))
+    with pytest.raises(SuiteError, match=r"b\.jsonl\.gz: found an? (gzip|xz) file inside of gzip, expected text"):
+        texts_of(bad(tmp_path, "b.jsonl.gz", gzip.compress(data)))
+
+
+def test_a_text_that_is_there_twice_is_refused(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    with pytest.raises(SuiteError, match=r'a\.jsonl:2: .* has the key "text" twice'):
+        texts_of(bad(tmp_path, "a.jsonl", b'{"text": "a \\"text\\" b"}\n{"text": "one", "text": "two"}\n'))
+    (tmp_path / "c.jsonl").write_text('{"text": "one", "more": [{"text": "two"}], "word": "text"}')
+    assert texts_of(tmp_path / "c.jsonl") == ["one"]
+    twice = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 2, names=["text", "text"])
+    pyarrow.parquet.write_table(twice, tmp_path / "b.parquet")
+    with pytest.raises(SuiteError, match=r"b\.parquet: there are several columns 'text'"):
+        texts_of(tmp_path / "b.parquet")
 
 
 @pytest.mark.parametrize(
@@ -318,7 +342,7 @@ def test_what_never_ends_is_refused(tmp_path, monkeypatch):
     for name, words in {
         "a.txt": "a.txt:3: the line has over", "b.txt": "b.txt:3: the document has over", "c.jsonl": "c.jsonl:2: the line has over",
         "d.parquet": "d.parquet row 1: the text of a row has over", "j.txt": "j.txt:2002: the 2,000 lines before hold no text",
-        "k.jsonl": "k.jsonl:2001: the 2,000 rows before hold no text", "l.parquet": "l.parquet row 1, or one behind it: the text has over", "e.jsonl": "e.jsonl:1: the line is not JSON",
+        "k.jsonl": "k.jsonl:2001: the 2,000 rows before hold no text", "l.parquet": "l.parquet row 1, or one behind it: the text has over", "e.jsonl": "e.jsonl:1: the line is not sound JSON",
         "f.jsonl.gz": "unpack to over", "g.txt": "found a pipe", "h.txt": "found a device", "i.txt": "no such file",
     }.items():  # fmt: skip
         (problem,) = check_local(LocalOptions(str(tmp_path / name)))
