@@ -145,8 +145,6 @@ def test_a_run_that_is_ended_leaves_nothing_half_written(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        # a shell starts what it puts into the background deaf to Ctrl-C, and children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not list(folder.glob("records/**/*.json")):
         time.sleep(0.05)
