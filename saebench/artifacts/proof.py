@@ -65,7 +65,10 @@ def opened(path: Path) -> Iterator[BufferedReader]:
             yield file
     except OSError as error:
         if error.errno in _NOT_THERE:
-            raise Damaged(f"{path}: missing") from error
+            if os.path.lexists(path):
+                raise Damaged(f"{path}: damaged ({kind_of(path)} has the name of a file)") from error
+            blocked = in_the_way(path.parent)
+            raise Damaged(f"{path}: missing{f' ({blocked})' if blocked else ''}") from error
         raise MachineError(
             f"{path}: the machine refuses to read it ({os.strerror(error.errno or 0)}). Make it readable, then run the same command again."
         ) from error

@@ -70,8 +70,8 @@ def _socket(path: Path) -> None:
         (os.mkfifo, "a named pipe has the name of a file"),
         (_socket, "a socket has the name of a file"),
         (lambda path: path.symlink_to("/dev/null"), "a device has the name of a file"),
-        (lambda path: path.symlink_to("nowhere"), "missing"),
-        (lambda path: path.symlink_to(path.name), "missing"),
+        (lambda path: path.symlink_to("nowhere"), "a link that leads nowhere has the name of a file"),
+        (lambda path: path.symlink_to(path.name), "a link that cannot be followed has the name of a file"),
     ],
 )
 def test_what_is_no_file_is_named_and_waits_for_nobody(tmp_path: Path, make: object, words: str) -> None:
@@ -105,3 +105,22 @@ def test_a_seal_of_other_content_is_refused() -> None:
     check_seal(Path("x"), value, "seal")
     with pytest.raises(Damaged, match="does not have the seal that it holds"):
         check_seal(Path("x"), value | {"b": []}, "seal")
+
+
+def test_what_is_in_the_place_of_a_file_or_of_its_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("x")
+    for name, words in (
+        ("link", "link: damaged (a link that leads nowhere has the name of a file)"),
+        ("loop", "loop: damaged (a link that cannot be followed has the name of a file)"),
+        ("gone", "gone: missing"),
+        ("file/x", f"file/x: missing ({tmp_path / 'file'}: a file has the name of a folder)"),
+        (
+            "link/deep/x",
+            f"link/deep/x: missing ({tmp_path / 'link'}: a link that leads nowhere has the name of a folder)",
+        ),
+    ):
+        with pytest.raises(Damaged) as caught:
+            read_json(tmp_path / name)
+        assert caught.value.found == f"{tmp_path}/{words}"
