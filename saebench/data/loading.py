@@ -30,7 +30,8 @@ _HEADS = re.compile(
 _OUTPUT_TABLE = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 MOST_BLOCKS, MOST_ROWS = 4096, 1 << 26
 """No model has as many blocks, or tokens; building more takes minutes before anything can be said of them."""
-_QUANTISED = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.float8_e4m3fn, torch.float8_e5m2)
+_PLAIN = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""What weights are stored as; all else is quantised, or no weight."""
 
 
 @dataclass(frozen=True)
@@ -241,9 +242,10 @@ class _Header(torch.Tensor):
 
 def _refuse_quantised(stored: Mapping[str, Stored], model_id: str) -> None:
     for name, tensor in stored.items():
-        if name.endswith("weight") and tensor.dtype in _QUANTISED:
+        is_weight = name.endswith("weight") or (name.endswith("bias") and len(tensor.shape) == 1)
+        if is_weight and tensor.dtype not in _PLAIN:
             raise SuiteError(
-                f"model '{model_id}': '{name}' is stored as {str(tensor.dtype).removeprefix('torch.')}, a quantised form, and config.json has no quantization_config by "
+                f"model '{model_id}': '{name}' is stored as {tensor.kind}, a quantised form or none of a weight, and config.json has no quantization_config by "
                 "which transformers reads it. Give its original weights, or its whole config."
             )
 
@@ -325,9 +327,10 @@ def _other_names(lost: Sequence[str], unexpected: Iterable[str]) -> str:
     found = sorted(unexpected)
     if any(re.search(r"\.(base_layer|lora_[AB])\.", name) for name in found):
         return "The file holds an adapter that is not merged. Merge it (`merge_and_unload`) and save the model again."
-    wrapped = next((name for name in found if name.endswith(f".{lost[0]}")), None)
+    wrapped = next(((one, name) for one in lost for name in found if name.endswith(f".{one}")), None)
     if wrapped is not None:
-        return f"The file calls it '{wrapped}': unwrap the model and save it again with `save_pretrained`."
+        one, name = wrapped
+        return f"The file calls {'it' if one == lost[0] else repr(one)} '{name}': unwrap the model and save it again with `save_pretrained`."
     if found and len(found) == len(lost):
         return f"The file has as many of other names, first '{found[0]}'. Name them as transformers does, or give the config that belongs to them."
     return "Copy or download the folder again."

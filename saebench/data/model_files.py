@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,12 @@ class Stored:
     shape: tuple[int, ...]
     dtype: torch.dtype
     file: str
+    code: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What its values are, as the file says it where torch has no name for it."""
+        return self.code or str(self.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
@@ -265,6 +272,11 @@ def stored_tensors(weights: WeightFiles, model_id: str) -> dict[str, Stored]:
     for path in weights.files:
         try:
             tensors = list(_safetensors(path) if path.suffix == ".safetensors" else _pickled(path))
+        except pickle.UnpicklingError as error:
+            raise SuiteError(
+                f"model '{model_id}': {path.name} holds Python objects beside tensors, or is damaged; objects could run code, so they are never read. "
+                "Save the model again with `save_pretrained`, which writes model.safetensors."
+            ) from error
         except Exception as error:
             raise SuiteError(
                 f"model '{model_id}': its weights cannot be loaded, {path.name} is damaged ({in_a_line(error)}). Copy or download the folder again."
@@ -295,9 +307,9 @@ def _safetensors(path: Path) -> Iterator[tuple[str, Stored]]:
         if tensor["dtype"] in _DTYPES and stop - start != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"tensor '{name}' has another size than its shape")
         end = max(end, 8 + length + stop)
-        yield name, Stored(shape, dtype, path.name)
-    if end > size:
-        raise ValueError(f"it has {size} of {end} bytes")
+        yield name, Stored(shape, dtype, path.name, "" if tensor["dtype"] in _DTYPES else str(tensor["dtype"])[:20])
+    if end != size:
+        raise ValueError(f"it has {size} bytes, its header describes {end}")
 
 
 def _pickled(path: Path) -> Iterator[tuple[str, Stored]]:
@@ -323,6 +335,9 @@ def _unpickled(path: Path, device: str) -> dict[str, Any]:
         tensors = torch.load(path, map_location=device, weights_only=True)
     if not isinstance(tensors, dict):
         raise ValueError("it holds no mapping of names to tensors")
+    if not any(isinstance(value, torch.Tensor) for value in tensors.values()):
+        keys = ", ".join(repr(key)[:40] for key in list(tensors)[:4]) or "nothing"
+        raise ValueError(f"it holds {keys} in place of tensors by name: save the state dict alone")
     return tensors
 
 

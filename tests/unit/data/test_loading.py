@@ -297,7 +297,7 @@ def test_pointers_and_empty_files_are_named(name, content, words, folder):
 def test_a_file_cut_short_is_found_from_its_header(folder):
     whole = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(whole[:-4])
-    refused(folder, rf"damaged \(ValueError: it has {len(whole) - 4} of {len(whole)} bytes")
+    refused(folder, rf"damaged \(ValueError: it has {len(whole) - 4} bytes, its header describes {len(whole)}")
 
 
 def test_weights_in_a_format_that_is_not_read_say_which(folder):
@@ -460,3 +460,38 @@ def test_logits_that_are_not_finite_are_the_matter_of_the_weights_and_not_of_a_h
     )
     with pytest.raises(SuiteError, match="not finite, at every hookpoint"):
         ce(folder)
+
+
+# What weight files hold
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.int32])
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_weights_that_are_no_plain_floats_are_refused(folder, dtype, part):
+    name = f"gpt_neox.final_layer_norm.{part}"
+    rewritten(folder, lambda tensors: tensors | {name: tensors[name].to(dtype)})
+    refused(folder, rf"'{name}' is stored as (bool|C64|int32), a quantised form or none of a weight")
+
+
+def test_bytes_behind_the_last_tensor_are_found_by_the_plan(folder):
+    with (folder / WEIGHTS).open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(
+        SuiteError, match=r"model\.safetensors is damaged .ValueError: it has \d+ bytes, its header describes"
+    ):
+        describe_model(str(folder))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_wrapped_names_are_told_where_the_first_lost_one_is_tied(tied, prefix):
+    rewritten(tied, lambda tensors: {prefix + name: tensor for name, tensor in tensors.items()})
+    refused(tied, rf"The file calls .*'{prefix}.*: unwrap the model")
+
+
+def test_a_pickle_that_holds_more_than_tensors_says_so(folder):
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    torch.save({"state_dict": tensors, "step": 3}, folder / "pytorch_model.bin")
+    refused(folder, "it holds 'state_dict', 'step' in place of tensors by name: save the state dict alone")
+    torch.save(torch.nn.Linear(2, 2), folder / "pytorch_model.bin")
+    refused(folder, r"pytorch_model\.bin holds Python objects beside tensors, or is damaged; objects could run code")
