@@ -142,7 +142,7 @@ class _Check:
 
     def __init__(self, file: Path) -> None:
         self.file, self.number = file, 0
-        self._characters = self._invalid = self._first = self._blank = 0
+        self._characters = self._invalid = self._zeros = self._first = self._blank = 0
 
     def add(self, line: str) -> None:
         self.number += 1
@@ -155,6 +155,7 @@ class _Check:
         if n := line.count("\0") if line.isascii() else len(_INVALID.findall(line)):
             self._first = self._first or self.number
             self._invalid += n
+            self._zeros += line.count("\0")
             if self._characters > MAX_CHARACTERS // 16:
                 self.invalid()
 
@@ -162,7 +163,7 @@ class _Check:
         if self._invalid > MAX_INVALID * self._characters:
             raise SuiteError(
                 f"{self.file}:{self._first}: the file is not UTF-8: {self._invalid:,} of its first {self._characters:,} characters are none. "
-                "Convert it, for example with `iconv -f LATIN1 -t UTF-8`."
+                f"Convert it, for example with `iconv -f {'UTF-16LE' if self._zeros > self._characters // 3 else 'LATIN1'} -t UTF-8`."
             )
 
     def expansion(self, unpacked: int) -> None:

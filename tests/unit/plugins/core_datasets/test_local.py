@@ -210,6 +210,12 @@ def test_a_packed_file_under_another_ending_is_named(tmp_path, packed):
         texts_of(bad(tmp_path, "b.jsonl.gz", gzip.compress(data)))
 
 
+def test_text_of_another_encoding_is_told_how_to_convert(tmp_path):
+    for encoding, words in (("utf-16-le", "-f UTF-16LE"), ("latin-1", "-f LATIN1")):
+        with pytest.raises(SuiteError, match=words):
+            texts_of(bad(tmp_path, "a.txt", "caf\u00e9 \u00fcber alles".encode(encoding)))
+
+
 def test_a_text_that_is_there_twice_is_refused(tmp_path):
     import pyarrow
     import pyarrow.parquet
