@@ -43,6 +43,12 @@ class Site:
     reads: str = ""
     writes: str = ""
 
+    def __post_init__(self) -> None:
+        if not min(self.d_in, self.d_out) >= 1:
+            raise ValueError(
+                f"a site of {self.d_in} and {self.d_out} values. Vectors of at least one value are allowed."
+            )
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from saebench.api.codes import SparseCodes
 from saebench.api.errors import Damaged, NotFinite, PluginError, SaebenchError, contained, describe, first_line
 from saebench.api.specs import ArchitectureSpec, Cost, Site, resolve
+from saebench.host.fitting import misfit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,10 +97,8 @@ def part_cost(part: PartLike, base: PartLike | None, site: Site, catalog: Catalo
         raise
     except Exception as error:
         raise PluginError(f"architecture '{spec.name}' {spec.version}: cost raised {describe(error)}") from error
-    if not isinstance(cost, Cost):
-        raise PluginError(
-            f"architecture '{spec.name}' {spec.version}: cost must return saebench.api.Cost, got {type(cost).__name__}"
-        )
+    if wrong := misfit(cost, Cost, "cost"):
+        raise PluginError(f"architecture '{spec.name}' {spec.version}: {wrong}")
     return cost
 
 

@@ -15,6 +15,7 @@ from saebench.api.errors import PluginError, SaebenchError, SuiteError, containe
 from saebench.api.specs import ArchitectureSpec, CellMetricSpec, DatasetSpec, GroupMetricSpec
 from saebench.api.text import without_folders
 from saebench.host.discovery import Origin, PluginProblem, new_manager, register_all
+from saebench.host.fitting import misshapen_spec
 
 SpecT = TypeVar("SpecT", ArchitectureSpec, DatasetSpec, CellMetricSpec, GroupMetricSpec, covariant=True)
 
@@ -143,6 +144,8 @@ def _specs_of(function: Callable[[], Sequence[Any]], allowed: tuple[type, ...]) 
             raise PluginError(
                 f"{function.__name__} must return {' or '.join(kind.__name__ for kind in allowed)}, got {type(spec).__name__}"
             )
+        if wrong := misshapen_spec(spec):
+            raise PluginError(wrong)
     return specs
 
 

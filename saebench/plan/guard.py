@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from saebench.api.errors import PluginError, SaebenchError, SuiteError, contained, describe
+from saebench.api.specs import Findings, Problem, Site
 from saebench.host import Offer
+from saebench.host.fitting import misfit
 
 T = TypeVar("T")
+_LISTS = {"check": Sequence[Problem], "bases": Sequence[str]}
+_ANSWERS = {**_LISTS, "inspect": Findings, "recipe": Mapping[str, Any], "site": Site}
 
 
 def ask(offer: Offer[Any], what: str, call: Callable[..., T], *arguments: Any) -> T:
-    """`call(*arguments)`.
+    """`call(*arguments)`, which is of the type that the API declares for `what`; of one that gives a list a tuple.
 
     Raises:
         SaebenchError: As the plugin raised it.
@@ -21,7 +25,9 @@ def ask(offer: Offer[Any], what: str, call: Callable[..., T], *arguments: Any) -
     """
     try:
         with contained():
-            return call(*arguments)
+            answer: Any = call(*arguments)
+            if what in _LISTS:
+                answer = tuple(answer)  # a generator raises while it is read
     except SaebenchError:
         raise
     except OSError as error:
@@ -30,3 +36,8 @@ def ask(offer: Offer[Any], what: str, call: Callable[..., T], *arguments: Any) -
         raise PluginError(
             f"{offer.spec.name} of {offer.distribution} {offer.version}: {what} raised {describe(error)}. This is a bug of the plugin."
         ) from error
+    if wrong := misfit(answer, _ANSWERS[what], what):
+        raise PluginError(
+            f"{offer.spec.name} of {offer.distribution} {offer.version}: {wrong}. This is a bug of the plugin."
+        )
+    return answer  # type: ignore[no-any-return]
