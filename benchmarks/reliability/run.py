@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,10 +29,11 @@ from trials import KILL_AFTER, KILL_BEFORE, OPS, Ended, Fault, clean, counts, le
 
 Trial = tuple[str, Fault | None, float | None, int]
 REFUSED, TERMINATED = 5, 143
+REFUSABLE = ("write", "fsync", "rename", "read")
 
 
 def trials(
-    kind: str, n: int, stride: int, in_turn: bool, calls: dict[str, int], seconds: float, seed: int
+    kind: str, n: int, stride: int, in_turn: bool, ops: Sequence[str], calls: dict[str, int], seconds: float, seed: int
 ) -> Iterator[Trial]:
     """Label, fault, seconds until a signal, the signal."""
     rng = random.Random(seed)
@@ -50,7 +51,7 @@ def trials(
             at = rng.uniform(0.02, seconds)
             yield f"instant {index} at {at:.2f} s", None, at, signal.SIGKILL if kind == "instants" else signal.SIGTERM
     elif kind == "errors":
-        for op in ("write", "fsync", "rename", "read"):
+        for op in ops:
             numbers = (errno.ENOSPC, errno.EIO, errno.EDQUOT) if op != "read" else (errno.EIO,)
             for nth in range(1, calls[op] + 1, stride):
                 for number in (numbers[nth // stride % len(numbers)],) if in_turn else numbers:
@@ -102,6 +103,7 @@ def main() -> None:
     parser.add_argument(
         "--in-turn", action="store_true", help="errors: one of the three a call, in place of each of them"
     )
+    parser.add_argument("--ops", nargs="+", default=REFUSABLE, choices=REFUSABLE, help="errors: of these calls alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", action="store_true", help="keep the folders of trials that went wrong")
     arguments = parser.parse_args()
@@ -134,7 +136,7 @@ def main() -> None:
     print(f"undisturbed: {undisturbed.seconds:.1f} s, {calls}", flush=True)
 
     started, wrong, statuses = time.monotonic(), [], Counter()
-    given = (arguments.kind, arguments.n, arguments.stride, arguments.in_turn)
+    given = (arguments.kind, arguments.n, arguments.stride, arguments.in_turn, arguments.ops)
     planned = list(trials(*given, calls, undisturbed.seconds, arguments.seed))
     rng = random.Random(arguments.seed + 1)
     for index, (label, fault, at, sent) in enumerate(planned):
