@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
+from unittest import mock
 
 import yaml
 from mutate import as_json, how_often, mutate_bytes, mutate_tree
@@ -227,9 +228,8 @@ def _match(path: Path, sound: Path) -> None:
     from saebench.pair.job import match_folders
     from saebench.pair.show import page
 
-    if not hasattr(host.load_catalog, "cache_info"):  # entry points are read once, not for every input
-        host.load_catalog = functools.cache(host.load_catalog)
-    comparison = match_folders(path, sound, null=False)
+    with mock.patch.object(host, "load_catalog", return_value=_planner()[0]):  # entry points are read once
+        comparison = match_folders(path, sound, null=False)
     json.dumps(comparison.to_json(), allow_nan=False)
     page(comparison).encode("utf-8")
 
