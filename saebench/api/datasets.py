@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from saebench.api.splits import Split, document_digest
+from saebench.api.text import shown
 
 if TYPE_CHECKING:
     import torch
@@ -152,7 +153,7 @@ def file_manifest(paths: Sequence[Path], root: Path) -> list[dict[str, Any]]:
         with path.open("rb") as file:
             rows.append(
                 {
-                    "name": path.relative_to(root).as_posix() if path != root else path.name,
+                    "name": shown(path.relative_to(root).as_posix() if path != root else path.name),
                     "bytes": path.stat().st_size,
                     "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
                 }

@@ -36,11 +36,19 @@ def _escape(char: str) -> str:
 
 def without_folders(text: str) -> str:
     """`text` with every absolute path cut to its last part: what is published tells nothing of the folders of a machine."""
-    home = str(Path.home())  # a user's name may hold blanks, which end a path where no quotes do
+    home = _home()  # a user's name may hold blanks, which end a path where no quotes do
     if len(home) > 1:
         text = text.replace(home, "~")
     text = _QUOTED.sub(lambda match: match[1] + match[2] + match[1], text)
     return _ABSOLUTE.sub(lambda match: match[1] or match[0], text)
+
+
+def _home() -> str:
+    """The user's folder; empty where a user has none (a container under a number that has no name)."""
+    try:
+        return str(Path.home())
+    except RuntimeError:
+        return ""
 
 
 def published(value: Any) -> Any:

@@ -7,13 +7,14 @@ import glob
 import os
 import re
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from saebench.api.errors import MachineError, said
+from saebench.api.errors import MachineError, SuiteError, said
 from saebench.artifacts.canonical import pretty_json
 from saebench.artifacts.proof import in_the_way
 
@@ -36,6 +37,7 @@ _REFUSALS = {
     errno.EMFILE: f"too many files are open in this process (ulimit -n). Raise it, {_AGAIN}",
     errno.ENFILE: f"too many files are open on this machine. Close some programs, {_AGAIN}",
 }
+_NETWORK = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH)
 _QUOTED = re.compile(r"\(os error (\d+)\)(?: at path \"(.*)\")?")
 
 
@@ -66,17 +68,22 @@ def refuse(error: BaseException, path: Path | None = None) -> MachineError | Non
     return MachineError(f"{path or (found and found.filename) or 'a file'}: {reason}.") if reason else None
 
 
+def _of_network(error: OSError) -> bool:
+    """Whether it comes from a pipe or a network, never from a file: a plugin raised it."""
+    return isinstance(error, ConnectionError | socket.gaierror | socket.herror) or error.errno in _NETWORK
+
+
 @contextmanager
 def machine_errors(path: Path) -> Iterator[None]:
     """Around work on `path`, a file or folder of ours: whatever the operating system refuses there becomes a `MachineError` that names it.
 
-    An error that names a file elsewhere (one that the block reads) goes through as it is.
+    An error that names a file elsewhere (one that the block reads), or that no file gives, goes through as it is.
     """
     try:
         yield
     except Exception as error:
         found = system_error(error)
-        if found is None or (found.filename is not None and not _near(found.filename, path)):
+        if found is None or _of_network(found) or (found.filename is not None and not _near(found.filename, path)):
             raise
         if refusal := refuse(error, path):
             raise refusal from error
@@ -85,6 +92,18 @@ def machine_errors(path: Path) -> Iterator[None]:
         raise MachineError(
             f"{path}: the machine refuses ({os.strerror(found.errno or 0)}). Remove the cause or choose another folder with --out, {_AGAIN}."
         ) from error
+
+
+def check_name(path: Path) -> None:
+    """Nothing, where the name is text.
+
+    Raises:
+        SuiteError: It holds bytes that are no UTF-8: libraries that write tensors cannot open it, and no record can name it.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise SuiteError(f"{path}: the name is not UTF-8. Choose another name, or rename it.") from None
 
 
 def check_way(folder: Path) -> None:

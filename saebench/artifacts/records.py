@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from saebench.api.errors import Damaged
+from saebench.api.errors import Damaged, PluginError
 from saebench.api.text import one_line
 from saebench.artifacts.atomic import write_json
 from saebench.artifacts.layout import RunFolder
@@ -41,6 +41,16 @@ def read_record(path: Path, kind: Literal["cell", "group"] = "cell") -> dict[str
         raise Damaged(f"{path}: damaged record ({wrong})", _ADVICE)
     found: dict[str, Any] = record
     return found
+
+
+def check_record(record: Mapping[str, Any]) -> None:
+    """Nothing, where `read_record` will take what `write_record` writes.
+
+    Raises:
+        PluginError: It will not, for what a plugin put into the record.
+    """
+    if wrong := misshapen(record["kind"], sealed(record, SEAL)):
+        raise PluginError(f"its record cannot be kept ({wrong}). A plugin that it uses gave this.")
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -325,10 +325,10 @@ def misshapen(kind: Kind, value: Any) -> str | None:
             f"{one_line(where, 120)}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {one_line(repr(first['input']), 60)}",
             300,
         )
-    return _not_sensible(value)
+    return not_sensible(value)
 
 
-def _not_sensible(value: Any) -> str | None:
+def not_sensible(value: Any) -> str | None:
     """What no reader of any part can take: depth, giant integers, halves of characters."""
     level = [value]
     for _ in range(_MAX_DEPTH):

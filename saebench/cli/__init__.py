@@ -66,6 +66,9 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process with the documented exit status."""
     use_plain_streams()
+    if sys.flags.optimize > 1:
+        say("saebench: `python -OO` drops texts that its libraries read. Start Python without -OO.")
+        sys.exit(2)
     with ending_in_order():
         status = _status(list(sys.argv[1:] if arguments is None else arguments))
     sys.exit(status)

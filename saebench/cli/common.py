@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,23 +15,29 @@ import click
 from saebench import narration
 from saebench.api.errors import MachineError, SaebenchError, describe, said
 from saebench.api.text import shown
-from saebench.artifacts.atomic import refuse
+from saebench.artifacts.atomic import check_name, refuse
 from saebench.cli.signals import Ended, held_back
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Named(click.Path):
-    """A file or folder whose name is not empty: `--out "$UNSET"` is refused, not taken for the current folder."""
+    """A file or folder whose name is not empty (`--out "$UNSET"` is refused, not taken for the current folder), and is text."""
 
     def __init__(self, *, dir_okay: bool = True) -> None:
         super().__init__(dir_okay=dir_okay, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path. Raises click.BadParameter where the name is empty."""
+        """The path, `~` resolved. Raises click.BadParameter where the name is empty, SuiteError where it is not UTF-8."""
         if isinstance(value, str) and not value.strip():
             self.fail("the name is empty.", param, ctx)
-        return super().convert(value, param, ctx)
+        path: Any = super().convert(value, param, ctx)
+        check_name(path)
+        with suppress(RuntimeError):  # there is no such user: a name like another
+            path = (
+                path.expanduser()
+            )  # no shell does it in `--out=~/runs`, and who removes a folder `~` removes the wrong one
+        return path
 
 
 def common(command: Command) -> Command:

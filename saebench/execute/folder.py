@@ -15,7 +15,7 @@ from pathlib import Path
 
 from saebench.api.errors import Damaged, MachineError, SuiteError
 from saebench.artifacts import RunFolder, machine_errors, read_json, read_meta, read_record
-from saebench.artifacts.atomic import check_way, parse_temporary
+from saebench.artifacts.atomic import check_name, check_way, parse_temporary
 from saebench.artifacts.layout import CHECKPOINTS, PROGRESS, ROOMS, ROOT_NAMES
 from saebench.artifacts.leftovers import sweep
 from saebench.execute.lock import LOCK, held
@@ -55,9 +55,10 @@ def tenancy(root: Path) -> Tenancy:
     """Looks at a folder; changes nothing.
 
     Raises:
-        SuiteError: It is no folder.
+        SuiteError: It is no folder, or its name is not text.
         MachineError: It cannot be read.
     """
+    check_name(root)
     with machine_errors(root):
         if root.is_symlink() and not root.exists():
             raise SuiteError(f"{root}: a link that leads nowhere. Remove it, or choose another folder with --out.")

@@ -10,11 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from saebench import narration
-from saebench.api.errors import CellError, Damaged, Diverged, MachineError, SaebenchError, contained, recorded
-from saebench.artifacts import RunFolder, refuse, save_arrays, write_record
+from saebench.api.errors import (
+    CellError,
+    Damaged,
+    Diverged,
+    MachineError,
+    PluginError,
+    SaebenchError,
+    contained,
+    recorded,
+)
+from saebench.artifacts import RunFolder, check_record, refuse, save_arrays, write_record
 from saebench.execute import provenance
 from saebench.execute.groups import GroupRunner
 from saebench.execute.lock import require
@@ -336,9 +346,17 @@ class Pipeline:
     def _write(self, cell: Cell, outcome: CellOutcome, started: str | None = None) -> None:
         require(self.run.root)
         path = self.run.record(cell.suite, cell.entry, cell.record_name)
-        record = cell_record(
-            cell, self.plan, outcome, supersedes=superseded(path, cell), environment=self._environment(started)
+        made = partial(
+            cell_record, cell, self.plan, supersedes=superseded(path, cell), environment=self._environment(started)
         )
+        record = made(outcome)
+        try:
+            check_record(record)
+        except PluginError as error:
+            if outcome.error is not None:
+                raise
+            outcome = CellOutcome("failed", recorded(error))
+            record = made(outcome)
         if self._replaces(cell, record["facts"]):
             write_record(path, record)
         self.standing.scored(cell)

@@ -95,6 +95,8 @@ def _plain(value: object, kind: Any) -> bool:
         return isinstance(value, int) and value >= 0
     if kind is float:
         return isinstance(value, int | float) and math.isfinite(value)
+    if kind is str:
+        return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)  # no half characters
     return isinstance(value, kind)
 
 

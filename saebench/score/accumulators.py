@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,8 +23,9 @@ from saebench.api import (
     resolve,
 )
 from saebench.api.errors import contained, describe
-from saebench.api.text import without_folders
+from saebench.api.text import shown, without_folders
 from saebench.artifacts import canonical_json, refuse
+from saebench.artifacts.shapes import not_sensible
 
 
 def null_result(spec: CellMetricSpec | GroupMetricSpec, reason: str) -> MetricResult:
@@ -64,7 +66,8 @@ def checked(spec: CellMetricSpec | GroupMetricSpec, answer: object) -> Answer:
 def _plain(value: MetricValue) -> MetricValue:
     """The same in Python's own numbers, which a record can hold; raises where they are none."""
     number, error = (None if found is None else float(found) for found in (value.value, value.stderr))
-    return replace(value, value=number, n=int(value.n), stderr=error)
+    reason = None if value.reason is None else shown(value.reason)
+    return replace(value, value=number, n=int(value.n), stderr=error, reason=reason)
 
 
 def _failed(spec: CellMetricSpec | GroupMetricSpec, reason: str) -> Answer:
@@ -134,9 +137,11 @@ def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
     plain = {}
     for name, value in details.items():
         try:
-            canonical_json(value)
+            if wrong := not_sensible(json.loads(canonical_json({name: value}))):
+                raise ValueError(wrong)
             plain[name] = value
         except (TypeError, ValueError, RecursionError) as error:
+            name = shown(str(name))
             plain[name] = {"error": f"not written: {without_folders(describe(error))}"}
     return plain
 

@@ -325,3 +325,16 @@ def test_a_cell_that_diverges_on_held_out_data_has_no_score_and_no_children(tmp_
     assert facts["bad"]["metrics"] == {}
     assert facts["bad"]["training"]["trajectory"][-1]["fvu"] < 1  # what is known of its training is kept
     assert facts["child"]["error"]["message"].startswith("its parent bad default s0 diverged.")
+
+
+def test_a_manifest_that_no_record_can_hold_fails_its_own_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sys.modules[__name__], "PLUGIN", PLUGIN.replace("return {}", r'return {"source": "half \ud800"}')
+    )
+    result, records = run(tmp_path, "nowhere", monkeypatch, [])
+    assert result.exit_status == 4
+    assert records["theirs"]["facts"]["status"] == "failed"
+    assert "its record cannot be kept (half a character" in records["theirs"]["facts"]["error"]["message"]
+    assert records["ours"]["facts"]["status"] == "ok"

@@ -89,3 +89,11 @@ def test_published_options_have_no_folders() -> None:
     }
     assert published(options) == {"path": "t.txt", "more": ["b.npy", "y.npy", "x"], "n": 3, "text_column": "a/b"}
     assert published({"path": "texts/t.txt", "q": "~", "r": "/"}) == {"path": "texts/t.txt", "q": "~", "r": "/"}
+
+
+def test_a_user_without_a_home_has_folders_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    assert without_folders("/data/x.npy: bad") == "x.npy: bad"

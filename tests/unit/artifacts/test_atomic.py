@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -163,3 +164,19 @@ def test_an_empty_folder_in_a_files_place_makes_room_and_a_full_one_does_not(tmp
     with pytest.raises(MachineError, match="a folder has the name of this file"):
         write_text(tmp_path / "y", "text")
     assert left(tmp_path) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+        BrokenPipeError(errno.EPIPE, "Broken pipe"),
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        socket.gaierror(-2, "Name or service not known"),
+    ],
+)
+def test_an_error_of_a_network_is_not_blamed_on_the_file(error: OSError, tmp_path: Path) -> None:
+    with pytest.raises(type(error)) as caught, atomic_folder(tmp_path / "store"):
+        raise error
+    assert caught.value is error
+    assert left(tmp_path) == []

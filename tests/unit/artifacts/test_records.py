@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bare_records import bare_cell, bare_group
 
-from saebench.api.errors import Damaged
-from saebench.artifacts import RunFolder, iter_groups, iter_records, read_record, records_of, write_record
+from saebench.api.errors import Damaged, PluginError
+from saebench.artifacts import RunFolder, check_record, iter_groups, iter_records, read_record, records_of, write_record
 
 RECORD = bare_cell()
 
@@ -65,3 +66,10 @@ def test_records_of_a_cell_are_found_whatever_stands_beside_them(tmp_path: Path)
         write_record(run.record("suite", "e", f"k-s0-{score}.json"), {**RECORD, "cell_id": cell, "score_id": score})
     run.record("suite", "e", "k-s0-1.json").write_text("one")
     assert [record["score_id"] for record in records_of(run, "one")] == ["2"]
+
+
+@pytest.mark.parametrize("change", [{"expected_l0": 1e301}, {"tags": ["half \ud800"]}, {"config": {"k": 10**400}}])
+def test_what_could_not_be_read_back_is_known_before_it_is_written(change: dict[str, Any]) -> None:
+    check_record(RECORD)
+    with pytest.raises(PluginError, match="its record cannot be kept"):
+        check_record(bare_cell(**change))

@@ -44,6 +44,8 @@ def test_every_error_is_a_line_and_a_status(
         (["run", "--nonsense"], 2, "No such option"),
         (["status", "nowhere"], 2, "nowhere: no plan.json here"),
         (["plan", "nowhere.yaml"], 2, "nowhere.yaml"),
+        (["status", os.fsdecode(b"caf\xe9")], 2, r"caf\udce9: the name is not UTF-8"),
+        (["status", "~/nowhere"], 2, f"{Path.home() / 'nowhere'}: no plan.json here"),
         (["init", "--model", "nowhere", "--text", "b"], 2, "--text b: no such file"),  # before a model is loaded
         (["run", "nowhere.yaml", "--out", "x"], 2, "nowhere.yaml"),
     ],
@@ -66,6 +68,13 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 0
+
+
+def test_python_without_docstrings_is_told_at_once() -> None:
+    code = "import sys; from saebench.cli import main; main(['plugins'])"
+    ended = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "Start Python without -OO" in ended.stderr
 
 
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:

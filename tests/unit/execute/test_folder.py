@@ -247,3 +247,9 @@ def test_somebodys_file_of_a_name_that_a_run_needs_is_refused(tmp_path: Path, ro
     fill(tmp_path, room, "thesis.tex")
     with pytest.raises(SuiteError, match=rf"{room}: not saebench's, but a run needs this name"):
         check_folder(tmp_path, force=True)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")  # tensors could not be written below it
+    with pytest.raises(SuiteError, match="the name is not UTF-8"):
+        check_folder(folder)

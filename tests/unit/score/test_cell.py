@@ -220,7 +220,13 @@ def test_metrics_without_streams_come_last_and_once(kit):
 def test_details_are_of_the_first_pass_with_tokens_as_text(kit):
     def compute(self, infos):
         contexts = [{"latent": 1, "contexts": [{"token_ids": [3, 4], "peak": 2.0}]}]
-        details = {"strongest-contexts": contexts, "n": self.n, "bad": float("nan"), "thresholds": {"a": 0.1}}
+        details = {
+            "strongest-contexts": contexts,
+            "n": self.n,
+            "bad": float("nan"),
+            "half": "\ud800",
+            "thresholds": {"a": 0.1},
+        }
         return MetricResult({"a": MetricValue.of(infos[0], 1.0, 1)}, details, {"weights": torch.ones(kit.d)})
 
     sources = [(kit.docs, 0, kit.Source(n_eval=80)), (kit.near, 0, kit.Source(n_eval=10))]
@@ -230,6 +236,7 @@ def test_details_are_of_the_first_pass_with_tokens_as_text(kit):
     ]
     assert outcome.details["n"] == 80
     assert "not written: ValueError" in outcome.details["bad"]["error"]
+    assert "half a character" in outcome.details["half"]["error"]
     assert outcome.evaluation["thresholds"] == {"a": 0.1}
     assert set(outcome.arrays) == {"weights", "density"}
 
