@@ -16,7 +16,7 @@ from typing import Any
 
 from saebench.api.errors import MachineError, SuiteError, said
 from saebench.artifacts.canonical import pretty_json
-from saebench.artifacts.proof import in_the_way
+from saebench.artifacts.proof import in_the_way, refused_reading
 
 _AGAIN = "then run the same command again"
 _ELSEWHERE = "Choose another folder with --out"
@@ -107,13 +107,15 @@ def check_name(path: Path) -> None:
 
 
 def check_way(folder: Path) -> None:
-    """Nothing, where a folder is there or can be made.
+    """Nothing, where a folder is there and can be read, or can be made.
 
     Raises:
-        MachineError: Something else has its name, or that of a folder above it.
+        MachineError: Something else has its name, or that of a folder above it; or what is in it cannot be read.
     """
     if blocked := in_the_way(folder):
         raise MachineError(f"{blocked}. Move it away, {_AGAIN}.")
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise refused_reading(folder, OSError(errno.EACCES, ""))
 
 
 def _near(name: str | bytes | int, path: Path) -> bool:

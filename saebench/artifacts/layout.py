@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from saebench.artifacts.proof import NOT_THERE, refused_reading
+
 CHECKPOINTS = "checkpoints"
 PROGRESS = ".saebench-progress.json"
 ROOMS = ("records", "groups", CHECKPOINTS, "snapshots", "arrays", "activations", "cache", "leaderboard")
@@ -16,9 +18,13 @@ ROOT_NAMES = frozenset({"plan.json", PROGRESS, *ROOMS})
 
 
 def cache_folder() -> Path:
-    """What a user keeps between runs: `saebench` below `$XDG_CACHE_HOME`, or below `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "saebench"
+    """What a user keeps between runs: `saebench` below `$XDG_CACHE_HOME`, or below `~/.cache`; nowhere for a user without a home."""
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "saebench"
+    try:
+        return Path.home() / ".cache" / "saebench"
+    except RuntimeError:  # a container under a number that has no name: nothing is kept
+        return Path(os.devnull) / "saebench"
 
 
 @dataclass(frozen=True)
@@ -76,9 +82,20 @@ class RunFolder:
         return self.root / "cache" / digest[:16]
 
     def record_paths(self) -> Iterator[Path]:
-        """All cell records, in path order."""
-        return iter(sorted((self.root / "records").rglob("*.json")))
+        """All cell records, in path order. Raises MachineError where a folder cannot be read: what is in it would be missed."""
+        return iter(_json_below(self.root / "records"))
 
     def group_paths(self) -> Iterator[Path]:
-        """All group records, in path order."""
-        return iter(sorted((self.root / "groups").rglob("*.json")))
+        """All group records, as `record_paths`."""
+        return iter(_json_below(self.root / "groups"))
+
+
+def _json_below(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        if error.errno not in NOT_THERE:
+            raise refused_reading(Path(error.filename), error) from error
+
+    walk = os.walk(folder, onerror=refuse)  # `rglob` passes over what it cannot read
+    return sorted(
+        Path(at, name) for at, folders, files in walk for name in (*folders, *files) if name.endswith(".json")
+    )

@@ -27,7 +27,8 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
-_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""Errors of a path that nothing is behind."""
 
 
 def kind_of(path: Path) -> str:
@@ -64,14 +65,19 @@ def opened(path: Path) -> Iterator[BufferedReader]:
         with path.open("rb") as file:
             yield file
     except OSError as error:
-        if error.errno in _NOT_THERE:
+        if error.errno in NOT_THERE:
             if os.path.lexists(path):
                 raise Damaged(f"{path}: damaged ({kind_of(path)} has the name of a file)") from error
             blocked = in_the_way(path.parent)
             raise Damaged(f"{path}: missing{f' ({blocked})' if blocked else ''}") from error
-        raise MachineError(
-            f"{path}: the machine refuses to read it ({os.strerror(error.errno or 0)}). Make it readable, then run the same command again."
-        ) from error
+        raise refused_reading(path, error) from error
+
+
+def refused_reading(path: Path, error: OSError) -> MachineError:
+    """The error of a file or folder of ours that is there and cannot be read."""
+    return MachineError(
+        f"{path}: the machine refuses to read it ({os.strerror(error.errno or 0)}). Make it readable, then run the same command again."
+    )
 
 
 def digest_of(path: Path) -> str:
