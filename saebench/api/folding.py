@@ -42,6 +42,17 @@ def _table() -> dict[int, str | None]:
     return table
 
 
+@cache
+def _odd() -> re.Pattern[str]:
+    """What the table changes, and, so that it is quick, all beyond the first 65,536 characters."""
+    changed = "".join(chr(code) for code, shown in _table().items() if shown != chr(code) and code < 0x10000)
+    return re.compile(f"[{re.escape(changed)}\U00010000-\U0010ffff]")
+
+
+def _translated(odd: re.Match[str]) -> str:
+    return _table().get(ord(odd[0]), odd[0]) or ""
+
+
 def _codes(ranges: str) -> list[int]:
     """Of the inside of a pattern's brackets."""
     parts = re.findall(r"(?s)(.)(?:-(.))?", ranges)
@@ -67,10 +78,13 @@ def _plain(text: str) -> str:
     """Without what prints nothing; every run of quotes is one `'`, every run of dashes one `-`."""
     for accent in _SPACED:
         text = text.replace(accent, "'")
-    text = text.translate(_table())
-    for shown in ("'", "-"):
-        while shown * 2 in text:
-            text = text.replace(shown * 2, shown)
+    if text.isascii():
+        text = text.translate(_table())
+    else:  # there a translation is slow; once blanks are out, next to nothing is left to translate
+        text = _odd().sub(_translated, "".join(text.split()))
+    for mark in ("'", "-"):
+        while mark * 2 in text:
+            text = text.replace(mark * 2, mark)
     return text
 
 

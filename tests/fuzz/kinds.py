@@ -315,7 +315,7 @@ def corpora(rng: random.Random, folder: Path) -> Case:
     else:
         data = mutate_bytes(rng, inside, list(found.values()), how_often(rng))
         if rng.random() < 0.03:
-            data = data * rng.choice((100, 500))
+            data = data * min(rng.choice((100, 500)), 1 + 4_000_000 // (1 + len(data)))
         data = gzip.compress(data, 1, mtime=0) if name.endswith(".gz") else data
     if rng.random() < 0.1:  # a file that is not what its name says
         name = rng.choice(sorted(found))

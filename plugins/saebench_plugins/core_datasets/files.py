@@ -202,11 +202,8 @@ def _parquet(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
                         f"{file}: there are several columns '{text_column}'. Rename all but the one that holds the text."
                     )
                 for group in range(table.num_row_groups):
-                    packed, unpacked = _column_bytes(table.metadata.row_group(group), text_column)
-                    a_row = unpacked // max(1, table.metadata.row_group(group).num_rows)
-                    if a_row > MAX_CHARACTERS or (
-                        unpacked > LARGE_GROUP and a_row > LARGE_ROW and unpacked > GROUP_EXPANSION * packed
-                    ):
+                    a_row = _bytes_of_a_row(table, group, text_column)
+                    if a_row is None:
                         raise too_long(f"{file} row {number + 1}, or one behind it", "text")
                     size = max(1, min(1024, BATCH_BYTES // max(1, a_row)))
                     for batch in table.iter_batches(batch_size=size, row_groups=[group], columns=[text_column]):
@@ -219,11 +216,24 @@ def _parquet(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
             ) from error
 
 
-def _column_bytes(group: Any, name: str) -> tuple[int, int]:
-    """Bytes of a column in a row group, packed and unpacked."""
-    columns = [group.column(number) for number in range(group.num_columns)]
-    mine = [column for column in columns if column.path_in_schema.split(".")[0] == name]
-    return sum(column.total_compressed_size for column in mine), sum(column.total_uncompressed_size for column in mine)
+def _bytes_of_a_row(table: Any, number: int, name: str) -> int | None:
+    """Bytes of a text in a row group, on average and unpacked; None where they are too many.
+
+    Column metadata are read only where rows are large: where they are damaged, pyarrow ends the process. Reading the column itself does not.
+    """
+    group = table.metadata.row_group(number)
+    n_rows = max(1, group.num_rows)
+    a_row = int(group.total_byte_size) // n_rows
+    if 0 < a_row <= LARGE_ROW:  # 0: the writer did not say
+        return a_row
+    mine = [k for k in range(len(table.schema)) if table.schema.column(k).path.split(".")[0] == name]
+    columns = [group.column(k) for k in mine]
+    packed = sum(column.total_compressed_size for column in columns)
+    unpacked = sum(column.total_uncompressed_size for column in columns)
+    a_row = unpacked // n_rows
+    if a_row > MAX_CHARACTERS or (unpacked > LARGE_GROUP and a_row > LARGE_ROW and unpacked > GROUP_EXPANSION * packed):
+        return None
+    return a_row
 
 
 def _values(column: Any, place: str) -> list[Any]:
