@@ -94,10 +94,20 @@ def model_folder(model_id: str, revision: str | None = None) -> Path:
     """
     if model_id in BUILT_IN:
         return _checked(BUILT_IN[model_id], model_id)
-    path = Path(model_id).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(model_id).expanduser()
+        is_folder, exists = path.is_dir(), path.exists()
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # a name that is too long, a home that nobody has, a folder that is not ours to enter
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SuiteError(
+            f"model '{model_id[:80]}': cannot be looked for ({reason}). Allowed: a model folder, a hub id or {_built_in()}."
+        ) from error
+    if is_folder:
         return _checked(path, model_id)
-    if path.exists():
+    if exists:
         raise SuiteError(
             f"model '{model_id}' is a file; a model is a folder (config.json, weights, tokenizer), a hub id or {_built_in()}."
         )

@@ -352,7 +352,7 @@ class Estimator:
     @staticmethod
     def _within_quota(cohorts: Sequence[Cohort], store_bytes: int) -> int:
         quota = min((cohort.activations.quota_gb for cohort in cohorts if cohort.activations.quota_gb), default=None)
-        return store_bytes if quota is None else min(store_bytes, int(quota * 1e9))
+        return store_bytes if quota is None else int(min(store_bytes, quota * 1e9))
 
 
 def bounded(asked: int, use: DatasetUse, split: Split, share: float = 1.0) -> int:

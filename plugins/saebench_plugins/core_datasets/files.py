@@ -15,6 +15,7 @@ from saebench_plugins.core_datasets.lines import (
     MAX_CHARACTERS,
     MAX_EMPTY,
     check_plain,
+    located,
     read_lines,
     reading,
     signature,
@@ -41,7 +42,7 @@ def text_files(path: str) -> tuple[list[Path], Path]:
     Raises:
         SuiteError: Nothing there, or nothing that can be read.
     """
-    root = Path(path).expanduser()
+    root = located(path)
     if root.is_dir():
         files = sorted(
             child
@@ -74,7 +75,7 @@ def text_files(path: str) -> tuple[list[Path], Path]:
 
 def manifest(path: str) -> list[dict[str, Any]]:
     """Name, size and SHA-256 of each file (of any file, when `path` is one)."""
-    root = Path(path).expanduser()
+    root = located(path)
     files, folder = ([root], root.parent) if root.is_file() else text_files(path)
     return file_manifest(files, folder)
 

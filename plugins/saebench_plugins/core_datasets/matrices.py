@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saebench.api import SuiteError, split_of
-from saebench_plugins.core_datasets.lines import check_plain
+from saebench_plugins.core_datasets.lines import check_plain, located
 from saebench_plugins.core_datasets.plugin import ActivationsOptions
 
 BLOCK_ROWS = 64
@@ -74,7 +74,7 @@ def open_matrix(options: ActivationsOptions) -> Matrix:
     Raises:
         SuiteError: No such file, no such key, or no matrix of floating-point numbers.
     """
-    path = Path(options.path).expanduser()
+    path = located(options.path)
     if not path.exists():
         siblings = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)

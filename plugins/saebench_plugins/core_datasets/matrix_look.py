@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saebench.api import Findings, Problem, Split, SuiteError
-from saebench_plugins.core_datasets.lines import signature
+from saebench_plugins.core_datasets.lines import located, signature
 from saebench_plugins.core_datasets.matrices import KeyProblem, Matrix, held_out_rows, open_matrix
 from saebench_plugins.core_datasets.plugin import ActivationsOptions
 
@@ -80,7 +79,7 @@ def look(options: ActivationsOptions) -> Look:
         SuiteError: The file cannot be read as a matrix.
     """
     open_matrix(options)
-    return _look(options, signature(Path(options.path).expanduser()))
+    return _look(options, signature(located(options.path)))
 
 
 def demand_finite(options: ActivationsOptions) -> None:
@@ -90,7 +89,7 @@ def demand_finite(options: ActivationsOptions) -> None:
         SuiteError: With the first row that holds a value that is no finite float32 number.
     """
     open_matrix(options)  # a missing file is told with its neighbours
-    if bad := _first_bad(options, signature(Path(options.path).expanduser())):
+    if bad := _first_bad(options, signature(located(options.path))):
         raise SuiteError(bad)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api import Problem, file_manifest
+from saebench_plugins.core_datasets.lines import located
 from saebench_plugins.core_datasets.plugin import HubOptions
 
 
@@ -55,7 +56,7 @@ def problems(options: HubOptions) -> Sequence[Problem]:
 
 def local_folder(options: HubOptions) -> Path | None:
     """The folder that `id` names, if it is one."""
-    folder = Path(options.id).expanduser() if options.id else None
+    folder = located(options.id) if options.id else None
     return folder if folder is not None and folder.is_dir() else None
 
 

@@ -166,3 +166,9 @@ def test_real_models(name, d, n_layers, material):
         512,
         True,
     )
+
+
+@pytest.mark.parametrize("name", ["docs-lm" * 1000, "~nobody-has-this-home/model"])
+def test_a_name_that_cannot_be_looked_for_is_refused(name):
+    with pytest.raises(SuiteError, match="cannot be looked for"):
+        model_folder(name)

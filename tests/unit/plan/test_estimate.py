@@ -178,6 +178,7 @@ def test_stores_take_their_precision_and_no_more_than_the_quota(planner):
     half = planner(OWN, EVALUATION + "activations: {dtype: float16}\n").estimate
     assert full.store_bytes - half.store_bytes == 400 * 32 * 2
     assert planner(OWN, EVALUATION + "activations: {quota_gb: 1e-5}\n").estimate.store_bytes == 10_000
+    assert planner(OWN, EVALUATION + "activations: {quota_gb: 1e+300}\n").estimate.store_bytes > 10_000
 
 
 def test_memory_of_cells_side_by_side_is_bounded_by_what_is_there(planner):

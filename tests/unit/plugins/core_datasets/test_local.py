@@ -426,3 +426,7 @@ def test_metadata_of_parquet_columns_are_read_only_where_rows_are_large() -> Non
     group = SimpleNamespace(num_rows=10, total_byte_size=1_000)  # has no `column`
     table = SimpleNamespace(metadata=SimpleNamespace(row_group=lambda number: group))
     assert files._bytes_of_a_row(table, 0, "text") == 100
+
+
+def test_a_home_that_nobody_has_is_a_missing_path() -> None:
+    assert "no such file or folder" in str(list(check_local(LocalOptions(path="~nobody-has-this-home/text")))[0])
