@@ -429,4 +429,5 @@ def test_metadata_of_parquet_columns_are_read_only_where_rows_are_large() -> Non
 
 
 def test_a_home_that_nobody_has_is_a_missing_path() -> None:
-    assert "no such file or folder" in str(list(check_local(LocalOptions(path="~nobody-has-this-home/text")))[0])
+    (problem,) = check_local(LocalOptions(path="~nobody-has-this-home/text"))
+    assert "no such file or folder" in str(problem)
