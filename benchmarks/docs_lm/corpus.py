@@ -51,6 +51,16 @@ class LmCorpus:
             for text in documents * (DOCS_COPIES if source == "docs" else 1)
         ]
 
+    def unseen(self, training: dict[str, Any] | None) -> dict[str, list[str]]:
+        """Held-out texts that a model was not trained on: the novels; the docstrings only where it had the corpus and the split of today.
+
+        Args:
+            training: what `train.py` wrote, or None where that is lost.
+        """
+        then = training["data"] if training else {}
+        same = then.get("held_out") == self.facts["held_out"] and then["docs"]["digest"] == self.facts["docs"]["digest"]
+        return {name: texts for name, texts in self.held_out.items() if same or name != DOCS}
+
 
 def load(material: Path, cache_dir: Path | None = None) -> LmCorpus:
     """Reads and filters everything.

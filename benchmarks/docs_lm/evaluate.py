@@ -26,8 +26,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from saebench.data.hf import cache_argument, cache_of
 
-DOCS = "docs, held out"
-"""What `corpus.py` calls the held-out docstrings."""
 BAR = 0.85
 """The model needs at most this share of the bits of `xz -9e`."""
 
@@ -133,21 +131,6 @@ def sample(model: Any, tokenizer: Any, n_tokens: int, seed: int) -> str:
             break
         ids.append(int(token))
     return str(tokenizer.decode(ids))
-
-
-def unseen(
-    held_out: dict[str, list[str]], facts: dict[str, Any], training: dict[str, Any] | None
-) -> dict[str, list[str]]:
-    """The texts that the model was not trained on: the novels; the docstrings only where training had the corpus and the split of today.
-
-    Args:
-        held_out: texts by name.
-        facts: of the corpus of today (`LmCorpus.facts`).
-        training: what `train.py` wrote, or None where that is lost.
-    """
-    then = training["data"] if training else {}
-    same = then.get("held_out") == facts["held_out"] and then["docs"]["digest"] == facts["docs"]["digest"]
-    return {name: texts for name, texts in held_out.items() if same or name != DOCS}
 
 
 def table(scores: Sequence[Score]) -> str:
@@ -295,11 +278,9 @@ def main() -> int:
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     training = json.loads(arguments.training.read_text(encoding="utf-8")) if arguments.training else None
     corpus = load(Path(arguments.material), arguments.cache)
-    held_out = unseen(corpus.held_out, corpus.facts, training)
-    if DOCS not in held_out:
-        print(
-            f"'{DOCS}' is left out: the model was, or may have been, trained with another split or version of the docs corpus."
-        )
+    held_out = corpus.unseen(training)
+    for name in corpus.held_out.keys() - held_out.keys():
+        print(f"'{name}' is left out: the model was, or may have been, trained with another split or version of it.")
     scores = [score(model, tokenizer, name, documents) for name, documents in held_out.items()]
     print(table(scores))
     samples = [sample(model, tokenizer, 160, seed) for seed in range(6)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
+
+from saebench.api.paths import home
 
 _KEPT = "\n\t\u00a0\u202f"
 _ROOT = r"(?:file://)?(?:~?/|~\\|[A-Za-z]:[/\\])"
@@ -36,19 +38,11 @@ def _escape(char: str) -> str:
 
 def without_folders(text: str) -> str:
     """`text` with every absolute path cut to its last part: what is published tells nothing of the folders of a machine."""
-    home = _home()  # a user's name may hold blanks, which end a path where no quotes do
-    if len(home) > 1:
-        text = text.replace(home, "~")
+    user = str(home() or "")  # a user's name may hold blanks, which end a path where no quotes do
+    if len(user) > 1:
+        text = text.replace(user, "~")
     text = _QUOTED.sub(lambda match: match[1] + match[2] + match[1], text)
     return _ABSOLUTE.sub(lambda match: match[1] or match[0], text)
-
-
-def _home() -> str:
-    """The user's folder; empty where a user has none (a container under a number that has no name)."""
-    try:
-        return str(Path.home())
-    except RuntimeError:
-        return ""
 
 
 def published(value: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from saebench.api.paths import home
 from saebench.artifacts.proof import NOT_THERE, refused_reading
 
 CHECKPOINTS = "checkpoints"
@@ -21,10 +22,8 @@ def cache_folder() -> Path:
     """What a user keeps between runs: `saebench` below `$XDG_CACHE_HOME`, or below `~/.cache`; nowhere for a user without a home."""
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "saebench"
-    try:
-        return Path.home() / ".cache" / "saebench"
-    except RuntimeError:  # a container under a number that has no name: nothing is kept
-        return Path(os.devnull) / "saebench"
+    user = home()
+    return user / ".cache" / "saebench" if user is not None else Path(os.devnull) / "saebench"
 
 
 @dataclass(frozen=True)

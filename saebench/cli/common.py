@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ import click
 
 from saebench import narration
 from saebench.api.errors import MachineError, SaebenchError, describe, said
+from saebench.api.paths import located
 from saebench.api.text import shown
 from saebench.artifacts.atomic import check_name, refuse
 from saebench.cli.signals import Ended, held_back
@@ -33,11 +34,8 @@ class Named(click.Path):
             self.fail("the name is empty.", param, ctx)
         path: Any = super().convert(value, param, ctx)
         check_name(path)
-        with suppress(RuntimeError):  # there is no such user: a name like another
-            path = (
-                path.expanduser()
-            )  # no shell does it in `--out=~/runs`, and who removes a folder `~` removes the wrong one
-        return path
+        # no shell resolves it in `--out=~/runs`, and who removes a folder `~` removes the wrong one
+        return located(path)
 
 
 def common(command: Command) -> Command:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from saebench.api.errors import SuiteError
+from saebench.api.paths import located
 from saebench.api.text import without_folders
 from saebench.artifacts import digest, file_digest
 
@@ -94,16 +95,12 @@ def model_folder(model_id: str, revision: str | None = None) -> Path:
     """
     if model_id in BUILT_IN:
         return _checked(BUILT_IN[model_id], model_id)
+    path = located(model_id)
     try:
-        path = Path(model_id).expanduser()
         is_folder, exists = path.is_dir(), path.exists()
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # a name that is too long, a home that nobody has, a folder that is not ours to enter
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:  # a name that is too long, a folder that is not ours to enter
         raise SuiteError(
-            f"model '{model_id[:80]}': cannot be looked for ({reason}). Allowed: a model folder, a hub id or {_built_in()}."
+            f"model '{model_id[:80]}': cannot be looked for ({error.strerror}). Allowed: a model folder, a hub id or {_built_in()}."
         ) from error
     if is_folder:
         return _checked(path, model_id)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api import Document, SuiteError, file_manifest, is_blank
+from saebench.api.paths import located
 from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
 from saebench_plugins.core_datasets.lines import (
     MAX_CHARACTERS,
     MAX_EMPTY,
     check_plain,
-    located,
     read_lines,
     reading,
     signature,

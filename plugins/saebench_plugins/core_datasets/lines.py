@@ -50,14 +50,6 @@ _KINDS = (
 codecs.register_error("saebench-invalid", lambda error: ("\udcff", getattr(error, "end", 0)))
 
 
-def located(path: str) -> Path:
-    """A path with `~` for a home; as it is where nobody has that home."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
-
-
 def check_plain(path: Path, shown: str) -> None:
     """Refuses what is not a plain file: a pipe would be waited for, a device never ends.
 

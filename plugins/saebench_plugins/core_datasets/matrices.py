@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saebench.api import SuiteError, split_of
-from saebench_plugins.core_datasets.lines import check_plain, located
+from saebench.api.paths import located
+from saebench_plugins.core_datasets.lines import check_plain
 from saebench_plugins.core_datasets.plugin import ActivationsOptions
 
 BLOCK_ROWS = 64

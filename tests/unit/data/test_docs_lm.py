@@ -110,19 +110,6 @@ def test_beats_xz_on_held_out_docstrings(
     assert score.bits_per_byte < 2.2
 
 
-def test_text_that_the_model_may_have_been_trained_on_is_not_judged(evaluate: ModuleType) -> None:
-    facts = {"held_out": "by hash", "docs": {"digest": "sha256:1"}}
-    held_out = {evaluate.DOCS: ["a"], "A-Novel": ["b"]}
-    assert evaluate.unseen(held_out, facts, {"data": facts}) == held_out
-    for other in (
-        None,
-        {"data": {}},
-        {"data": facts | {"held_out": "by other hash"}},
-        {"data": facts | {"docs": {"digest": "2"}}},
-    ):
-        assert evaluate.unseen(held_out, facts, other) == {"A-Novel": ["b"]}
-
-
 def test_samples_are_english(evaluate: ModuleType, model: Any, tokenizer: Any) -> None:
     samples = [evaluate.sample(model, tokenizer, 60, seed) for seed in range(8)]
     words = [word.strip(".,;:!?\"'()“”‘’").lower() for text in samples for word in text.split()]

@@ -123,6 +123,19 @@ def test_every_copy_of_a_held_out_book_is_left_out(
     assert loaded.train_documents().count("A doc.") == corpus.DOCS_COPIES
 
 
+def test_text_that_the_model_may_have_been_trained_on_is_not_judged(corpus: ModuleType) -> None:
+    facts = {"held_out": "by hash", "docs": {"digest": "sha256:1"}}
+    loaded = corpus.LmCorpus({}, {corpus.DOCS: ["a"], "A-Novel": ["b"]}, facts)
+    assert loaded.unseen({"data": facts}) == loaded.held_out
+    for other in (
+        None,
+        {"data": {}},
+        {"data": facts | {"held_out": "by other hash"}},
+        {"data": facts | {"docs": {"digest": "2"}}},
+    ):
+        assert loaded.unseen(other) == {"A-Novel": ["b"]}
+
+
 def test_first_bytes_counts_utf8(corpus: ModuleType) -> None:
     assert corpus.first_bytes(["ab", "é", "c"], 4) == ["ab", "é"]
     assert corpus.first_bytes(["ab", "é", "c"], 3) == ["ab"]
