@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -32,11 +32,10 @@ REFUSED, TERMINATED = 5, 143
 REFUSABLE = ("write", "fsync", "rename", "read")
 
 
-def trials(
-    kind: str, n: int, stride: int, in_turn: bool, ops: Sequence[str], calls: dict[str, int], seconds: float, seed: int
-) -> Iterator[Trial]:
+def trials(arguments: argparse.Namespace, calls: dict[str, int], seconds: float) -> Iterator[Trial]:
     """Label, fault, seconds until a signal, the signal."""
-    rng = random.Random(seed)
+    kind, n, stride = arguments.kind, arguments.n, arguments.stride
+    rng = random.Random(arguments.seed)
     if kind == "renames":
         for nth in range(1, calls["rename"] + 1, stride):
             for action in (KILL_BEFORE, KILL_AFTER):
@@ -51,10 +50,10 @@ def trials(
             at = rng.uniform(0.02, seconds)
             yield f"instant {index} at {at:.2f} s", None, at, signal.SIGKILL if kind == "instants" else signal.SIGTERM
     elif kind == "errors":
-        for op in ops:
+        for op in arguments.ops:
             numbers = (errno.ENOSPC, errno.EIO, errno.EDQUOT) if op != "read" else (errno.EIO,)
             for nth in range(1, calls[op] + 1, stride):
-                for number in (numbers[nth // stride % len(numbers)],) if in_turn else numbers:
+                for number in (numbers[nth // stride % len(numbers)],) if arguments.in_turn else numbers:
                     yield f"{op} {nth} {errno.errorcode[number]}", Fault(op, nth, number), None, 0
     elif kind == "full":
         total = rng.uniform(0.9, 1.0) * calls["bytes"]
@@ -136,8 +135,7 @@ def main() -> None:
     print(f"undisturbed: {undisturbed.seconds:.1f} s, {calls}", flush=True)
 
     started, wrong, statuses = time.monotonic(), [], Counter()
-    given = (arguments.kind, arguments.n, arguments.stride, arguments.in_turn, arguments.ops)
-    planned = list(trials(*given, calls, undisturbed.seconds, arguments.seed))
+    planned = list(trials(arguments, calls, undisturbed.seconds))
     rng = random.Random(arguments.seed + 1)
     for index, (label, fault, at, sent) in enumerate(planned):
         folder = home / f"trial-{index}"

@@ -7,14 +7,17 @@ import sys
 import unicodedata
 from functools import cache
 
-UNSEEN = (
-    "\0-\x20\x7f-\xa0\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f"
-    "\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffd"
-    "\U000110bd\U000110cd\U00013430-\U0001343f\U00013441\U00013442\U00016fe4\U0001bca0-\U0001bca3\U0001d159"
-    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+FORMAT = (
+    "\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001-\U000e007f"
 )
-"""Inside of a pattern's brackets: Unicode 16's controls, format characters, separators, `Default_Ignorable_Code_Point`s, blank glyphs
-(braille, fillers of scripts), and what stands for a character that is lost. Written out, so that every Python knows the same."""
+"""Inside of a pattern's brackets: Unicode 16's controls beyond ASCII, format characters, line and paragraph separators, and halves of characters.
+Written out, so that every Python knows the same."""
+UNSEEN = FORMAT + (
+    "\0-\x20\xa0\u034f\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200a\u202f\u205f\u2065\u2800\u3000\u3164\ufe00-\ufe0f\uffa0"
+    "\ufff0-\ufff8\ufffc\ufffd\U00013441\U00013442\U00016fe4\U0001d159\U000e0000-\U000e0fff"
+)
+"""The same with ASCII's controls, blanks, `Default_Ignorable_Code_Point`s, blank glyphs (braille, fillers of scripts), and signs for a character that is lost."""
 _PRINTS = re.compile(f"[^{UNSEEN}]")
 
 _QUOTES = (

@@ -84,6 +84,10 @@ class Findings:
     keeps: int = 0
 
 
+MOST_MEMORY_BYTES = 100 * 10**12
+"""No machine has more. What is under it may be planned here and run on a larger one."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What an architecture costs, before anything is built. FLOPs count a multiply-add as two.

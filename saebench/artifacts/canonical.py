@@ -8,12 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-_UNSEEN = re.compile(
-    "[\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
-    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001-\U000e007f]"
-)
-"""Control and format characters, line and paragraph separators, halves of characters. A list of our own: that of Python grows with its versions, and equal
-values give equal bytes under all of them. What is under U+0020 JSON escapes anyway."""
+from saebench.api.folding import FORMAT
+
+_UNSEEN = re.compile(f"[{FORMAT}]")
 
 
 def canonical_json(value: Any) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from saebench.api.specs import Cost
+from saebench.api.specs import MOST_MEMORY_BYTES, Cost
 from saebench.config import Problems, Suite
 from saebench.plan.arms import Arm
 from saebench.plan.calibration import Calibration
@@ -29,10 +29,6 @@ class Shares:
     tokens: Mapping[Arm, int]
     budget: Mapping[str, Any]
     warnings: tuple[str, ...]
-
-
-MOST_MEMORY_BYTES = 100 * 10**12
-"""No machine has more. What is under it may be planned here and run on a larger one."""
 
 
 def share_out(

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from saebench.api import DatasetSpec, Findings, Problem, Site, hookimpl
+from saebench.api.specs import MOST_MEMORY_BYTES
 
 _HERE = "saebench_plugins.core_datasets"
-MOST_MEMORY_BYTES = 100 * 10**12
-"""No machine has more."""
 
 
 @dataclass(frozen=True)
