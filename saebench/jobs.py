@@ -100,6 +100,8 @@ def plan_suite(
     from saebench.plan import make_plan
 
     catalog = load_catalog(plugins)
+    for line in catalog.unusable_files():
+        say(line)
     check_device(device)
     loaded = load_suite(suite)
     folder = out or Path("runs") / loaded.config.name
@@ -208,6 +210,8 @@ def run_suite(
         from saebench.plan import make_plan
 
         catalog = load_catalog(plugins)
+        for line in catalog.unusable_files():
+            say(line)
         check_device(device)
         loaded, facts = load_suite(suite), ModelBook(catalog)
         folder = Path("runs") / loaded.config.name if out is None else Path(out)

@@ -14,7 +14,7 @@ import pluggy
 from saebench.api.errors import PluginError, SaebenchError, SuiteError, contained, describe
 from saebench.api.specs import ArchitectureSpec, CellMetricSpec, DatasetSpec, GroupMetricSpec
 from saebench.api.text import without_folders
-from saebench.host.discovery import Origin, PluginProblem, new_manager, register_all
+from saebench.host.discovery import LOCAL, Origin, PluginProblem, new_manager, register_all
 from saebench.host.fitting import misshapen_spec
 
 SpecT = TypeVar("SpecT", ArchitectureSpec, DatasetSpec, CellMetricSpec, GroupMetricSpec, covariant=True)
@@ -73,6 +73,14 @@ class Catalog:
     def group_metric(self, name: str) -> Offer[GroupMetricSpec]:
         """The group metric spec of this name; raises like `architecture`."""
         return self._find({offer.spec.name: offer for offer in self.group_metrics()}, name, "group metric")
+
+    def unusable_files(self) -> list[str]:
+        """A line for each given file (`--plugin`) that cannot be used: nothing may name it, and whoever gave it expects it to count."""
+        return [
+            f"warning: plugin {one.origin.distribution} is not used: {one.message}"
+            for one in self.problems
+            if one.origin.version == LOCAL
+        ]
 
     def load_model(self, ref: Mapping[str, Any]) -> Any | None:
         """The first plugin's answer to `saebench_load_model`, or None.

@@ -18,6 +18,8 @@ from saebench.api.errors import PluginError, describe
 from saebench.api.markers import ENTRY_POINT_GROUP, PROJECT
 
 _HOOK_PREFIX = "saebench_"
+LOCAL = "local"
+"""The version of a plugin that is a given file."""
 
 
 @dataclass(frozen=True)
@@ -118,5 +120,5 @@ def register_all(
     for origin, point in _installed():
         register(origin, point.load)
     for path in files:
-        register(Origin(path.stem, str(path), f"file {path}", "local"), lambda path=path: _load_file(path))
+        register(Origin(path.stem, str(path), f"file {path}", LOCAL), lambda path=path: _load_file(path))
     return origins, problems

@@ -125,3 +125,10 @@ def test_observers_cannot_hurt(tmp_path: Path) -> None:
     assert "loud" in line
     assert "RuntimeError: ouch" in line
     assert seen.read_text() == "yes"
+
+
+def test_a_given_file_that_cannot_be_used_is_a_line(tmp_path: Path) -> None:
+    (line,) = load_catalog([tmp_path / "none.py"]).unusable_files()
+    assert line.startswith("warning: plugin file ")
+    assert "no such file" in line
+    assert load_catalog([write(tmp_path / "good.py", ARCHITECTURE.format(name="good"))]).unusable_files() == []
