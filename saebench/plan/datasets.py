@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,14 @@ class DatasetBook:
     def faults(self, name: str) -> list[tuple[Path, str]]:
         """What is wrong with its material, and with that of the datasets that it reads."""
         return [*self._plans[name].faults, *(fault for base in self.bases(name) for fault in self.faults(base))]
+
+    def idle_faults(self, read: Collection[str]) -> list[tuple[Path, str]]:
+        """What is wrong with the material of datasets of which none of these is made: nothing is refused for it."""
+        needed, more = set(read), list(read)
+        while more:
+            more = [base for name in more for base in self.bases(name) if base not in needed]
+            needed.update(more)
+        return [fault for name, plan in self._plans.items() if name not in needed for fault in plan.faults]
 
     def findings(self, name: str) -> Findings:
         """What a look at its material shows."""

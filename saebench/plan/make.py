@@ -93,6 +93,11 @@ def make_plan(
     cells, cohorts = order_cells([cell for _, cell in made], _activations(suite))
     groups = form_groups(cells, metrics)
     used = _datasets(book, made)
+    read = {entry.dataset for entry in suite.config.entries} | set(datasets)
+    idle = Problems(suite.where)
+    for path, what in book.idle_faults(read):
+        idle.add(path, f"{what} No entry reads it.")
+    warnings += idle.lines()
     warnings += _remarks(suite, arms)
     warnings += [remark for name in used for remark in book.findings(name).remarks]
     warnings += _short_evaluation(made)

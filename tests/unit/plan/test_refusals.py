@@ -343,6 +343,15 @@ def test_a_file_that_is_not_there_refuses_the_entries_that_need_it(planner, fake
         ("part", "s.yaml:11 datasets.lost.path: gone.npy: no such file."),
         ("child", "s.yaml:18 entries[4].init_from: it starts from 'lost', which is refused. Mend that first."),
     ]
+    gone_line = "path: gone.npy: no such file. No entry reads it."
+    assert [line for line in plan.warnings if "No entry reads it" in line] == []
+    alone = planner(GOOD, header=header, catalog=catalog)
+    assert [line for line in alone.warnings if "No entry" in line] == [
+        f"s.yaml:10 datasets.mine.{gone_line}",
+        f"s.yaml:11 datasets.lost.{gone_line}",
+    ]
+    part_alone = planner(f"{GOOD}\n{part}", header=header, catalog=catalog)  # what it is made of is read
+    assert [line for line in part_alone.warnings if "No entry" in line] == [f"s.yaml:10 datasets.mine.{gone_line}"]
 
 
 @pytest.mark.parametrize(
