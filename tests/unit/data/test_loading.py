@@ -465,11 +465,20 @@ def test_logits_that_are_not_finite_are_the_matter_of_the_weights_and_not_of_a_h
 # What weight files hold
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.int32])
+@pytest.mark.parametrize("code", ["BOOL", "C64", "I32"])
 @pytest.mark.parametrize("part", ["weight", "bias"])
-def test_weights_that_are_no_plain_floats_are_refused(folder, dtype, part):
+def test_weights_that_are_no_plain_floats_are_refused(folder, code, part):
     name = f"gpt_neox.final_layer_norm.{part}"
+    dtype = {"BOOL": torch.bool, "C64": torch.float64, "I32": torch.int32}[code]
     rewritten(folder, lambda tensors: tensors | {name: tensors[name].to(dtype)})
+    whole = (folder / WEIGHTS).read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + size])
+    header[name]["dtype"] = (
+        code  # complex numbers take as many bytes as float64; older releases of safetensors cannot write them
+    )
+    text = json.dumps(header).encode()
+    (folder / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + size :])
     refused(folder, rf"'{name}' is stored as (bool|C64|int32), a quantised form or none of a weight")
 
 
