@@ -115,7 +115,8 @@ class Steps:
             seconds.append(time.perf_counter() - started)
             if "fallback_rows" in terms.facts:
                 self._fallback.append(float(terms.facts["fallback_rows"]))
-        self._peak_bytes = self._peak_bytes if self._weight is not None else self._memory.read() - self._before
+        if self._weight is None:  # Linux counts resident pages late, so a small growth can read as less than none
+            self._peak_bytes = max(0, self._memory.read() - self._before)
         return seconds
 
     def product(self, n: int) -> list[float]:
