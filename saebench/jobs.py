@@ -94,7 +94,7 @@ def plan_suite(
         PluginError: A needed plugin is broken.
     """
     from saebench.config import load_suite
-    from saebench.data import ModelBook
+    from saebench.data.book import ModelBook
     from saebench.execute.waves import memory_limit
     from saebench.host import load_catalog
     from saebench.plan import make_plan
@@ -134,7 +134,7 @@ def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Seq
     Raises:
         SuiteError: The model, the hookpoint or the text cannot be used.
     """
-    from saebench.data import describe_model
+    from saebench.data.models import describe_model
     from saebench.host import load_catalog
     from saebench.plan import check_text, starter_suite
 
@@ -202,7 +202,7 @@ def run_suite(
     narrator = narration.current()
     with narrator.phase("planning", str(suite)):
         from saebench.config import load_suite  # these imports take seconds
-        from saebench.data import ModelBook
+        from saebench.data.book import ModelBook
         from saebench.execute.pipeline import Pipeline
         from saebench.execute.waves import memory_limit
         from saebench.host import load_catalog

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from saebench.api import ActivationBatch, AfterStep, Site, StepInfo
-from saebench.data import TrainingSource
-from saebench.data.seeds import generator
+from saebench.base.random import generator
+from saebench.data.training import TrainingSource
 from saebench.host import Catalog
 from saebench.host.build import build_module
 from saebench.nn import loss_and_grad

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from saebench.api import DatasetSpec, Document, document_digest, split_of
 from saebench.artifacts import RunFolder, digest
-from saebench.data import Sources, describe_model, generator
+from saebench.base.random import generator
+from saebench.data.models import describe_model
+from saebench.data.sources import Sources
 from saebench.host import Catalog
 from saebench.plan.model import (
     ActivationUse,

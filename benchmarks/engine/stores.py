@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from saebench.api import ActivationBatch
-from saebench.data import ActivationStore, TrainingSource, generator
+from saebench.base.random import generator
 from saebench.data.rows import StoreRows
-from saebench.data.training import SourceFacts
+from saebench.data.store import ActivationStore
+from saebench.data.training import SourceFacts, TrainingSource
 
 BATCH = 2048
 CAN_DROP = hasattr(os, "posix_fadvise")

@@ -16,7 +16,6 @@ from saebench.api.datasets import (
     file_manifest,
 )
 from saebench.api.errors import CellError, Diverged, MachineError, OverBudget, PluginError, SaebenchError, SuiteError
-from saebench.api.folding import folded, is_blank
 from saebench.api.markers import ENTRY_POINT_GROUP, PROJECT, hookimpl, hookspec
 from saebench.api.metrics import (
     CellMetric,
@@ -45,6 +44,7 @@ from saebench.api.specs import (
 )
 from saebench.api.splits import Split, document_digest, is_held_out, split_of
 from saebench.api.values import Direction, MetricInfo, MetricResult, MetricValue, Unit
+from saebench.base.folding import folded, is_blank
 
 __all__ = [
     "ENTRY_POINT_GROUP",

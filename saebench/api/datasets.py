@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from saebench.api.splits import Split, document_digest
-from saebench.api.text import shown
+from saebench.base.text import shown
 
 if TYPE_CHECKING:
     import torch

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from saebench.api.text import one_line, shown, without_folders
+from saebench.base.text import one_line, shown, without_folders
 
 
 class SaebenchError(Exception):

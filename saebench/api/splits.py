@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from saebench.api.folding import folded
+from saebench.base.folding import folded
 
 Split = Literal["train", "held-out"]
 

@@ -13,7 +13,6 @@ from saebench.artifacts.atomic import (
     write_json,
     write_text,
 )
-from saebench.artifacts.canonical import canonical_json, digest, file_digest, pretty_json
 from saebench.artifacts.checkpoints import (
     has_checkpoint,
     prove_checkpoint,
@@ -37,6 +36,7 @@ from saebench.artifacts.records import (
     records_of,
     write_record,
 )
+from saebench.base.canonical import canonical_json, digest, file_digest, pretty_json
 
 __all__ = [
     "NOT_COMPARED",

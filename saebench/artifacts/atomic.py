@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api.errors import MachineError, SuiteError, said
-from saebench.artifacts.canonical import pretty_json
 from saebench.artifacts.proof import in_the_way, refused_reading
+from saebench.base.canonical import pretty_json
 
 _AGAIN = "then run the same command again"
 _ELSEWHERE = "Choose another folder with --out"

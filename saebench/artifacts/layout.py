@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from saebench.api.paths import home
 from saebench.artifacts.proof import NOT_THERE, refused_reading
+from saebench.base.paths import home
 
 CHECKPOINTS = "checkpoints"
 PROGRESS = ".saebench-progress.json"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api.errors import Damaged, MachineError
-from saebench.artifacts.canonical import canonical_json, digest
+from saebench.base.canonical import canonical_json, digest
 
 _KINDS = (
     (stat.S_ISREG, "a file"),

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saebench.api.errors import Damaged, PluginError
-from saebench.api.text import one_line
 from saebench.artifacts.atomic import write_json
 from saebench.artifacts.layout import RunFolder
 from saebench.artifacts.proof import check_seal, opened, read_json, sealed
 from saebench.artifacts.shapes import misshapen
+from saebench.base.text import one_line
 
 RECORD_SCHEMA_VERSION = 2
 SEAL = "record_sha256"

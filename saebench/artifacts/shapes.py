@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from saebench.api.text import one_line
 from saebench.api.values import LARGEST
+from saebench.base.text import one_line
 
 _MAX_DEPTH = 40
 _MAX_BITS = 900

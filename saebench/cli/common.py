@@ -14,9 +14,9 @@ import click
 
 from saebench import narration
 from saebench.api.errors import MachineError, SaebenchError, describe, said
-from saebench.api.paths import located
-from saebench.api.text import shown
 from saebench.artifacts.atomic import check_name, refuse
+from saebench.base.paths import located
+from saebench.base.text import shown
 from saebench.cli.signals import Ended, held_back
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from saebench.base.near import nearest
 from saebench.config.json_schema import json_schema
-from saebench.config.near import nearest
 from saebench.config.options import as_json, options_schema, parse_options
 from saebench.config.problems import Problems, format_path
 from saebench.config.schema import (

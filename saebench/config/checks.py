@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from math import prod
 from typing import Any
 
-from saebench.config.near import hint
+from saebench.base.near import hint
 from saebench.config.numbers import is_number
 from saebench.config.problems import Path, Problems, show
 from saebench.config.schema import EntryConfig, SuiteConfig, TuneConfig

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from saebench.api.errors import PluginError, SuiteError, contained, first_line
 from saebench.api.errors import describe as raised
-from saebench.config.near import hint, nearest
+from saebench.base.near import hint, nearest
 from saebench.config.numbers import is_number, is_whole
 from saebench.config.problems import show
 

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from saebench.api.errors import SuiteError
-from saebench.api.text import one_line, shown
+from saebench.base.text import one_line, shown
 
 MOST_LINES = 50
 Path = tuple[str | int, ...]

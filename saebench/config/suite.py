@@ -13,9 +13,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from saebench.api.errors import SuiteError
-from saebench.artifacts.canonical import digest
+from saebench.base.canonical import digest
+from saebench.base.near import hint, nearest
 from saebench.config.checks import check_suite
-from saebench.config.near import hint, nearest
 from saebench.config.problems import Marks, Path, Position, Problems, position, show
 from saebench.config.schema import NAME_PATTERN, SuiteConfig
 from saebench.config.yaml_lines import read_yaml

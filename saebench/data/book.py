@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from saebench.base.random import generator
 from saebench.data.language_model import LanguageModel
 from saebench.data.models import ModelFacts, describe_model
-from saebench.data.seeds import generator
 
 if TYPE_CHECKING:
     from saebench.host import Catalog

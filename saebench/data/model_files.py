@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from saebench.api.errors import SuiteError
-from saebench.api.paths import located
-from saebench.api.text import without_folders
 from saebench.artifacts import digest, file_digest
+from saebench.base.paths import located
+from saebench.base.text import without_folders
 
 BUILT_IN = {"docs-lm": Path(__file__).parent / "docs_lm"}
 _TOKENIZER = re.compile(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from saebench.api.errors import SuiteError
-from saebench.data.seeds import generator
+from saebench.base.random import generator
 
 if TYPE_CHECKING:
     from saebench.data.splicing import Splicer

@@ -13,11 +13,11 @@ from torch import Tensor
 from saebench import narration
 from saebench.api.codes import SparseCodes
 from saebench.artifacts import digest
+from saebench.base.random import generator
 from saebench.data.forward import fill
 from saebench.data.losses import LossSet
 from saebench.data.opening import Meter
 from saebench.data.parts import Part, part_of
-from saebench.data.seeds import generator
 from saebench.data.store import ActivationStore, StoreWriter
 from saebench.data.tokens import sequence_digest
 

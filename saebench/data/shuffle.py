@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from saebench.api.batches import ActivationBatch
-from saebench.data.seeds import generator
+from saebench.base.random import generator
 from saebench.data.store import INDEX, batch_of
 
 

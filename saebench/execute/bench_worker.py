@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, StepInfo, SuiteError
-from saebench.data.seeds import generator as seeded
+from saebench.base.random import generator as seeded
 from saebench.execute.determinism import run_numerics
 from saebench.execute.probe_sources import wait
 from saebench.host import load_catalog

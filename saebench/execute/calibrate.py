@@ -14,7 +14,7 @@ import torch
 
 from saebench import narration
 from saebench.artifacts import RunFolder, has_checkpoint
-from saebench.data import LanguageModel
+from saebench.data.language_model import LanguageModel
 from saebench.execute import probe_data, probes
 from saebench.execute.profile import Profile, machine
 from saebench.execute.waves import cost_of, memory_limit

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from saebench.api.errors import Damaged, MachineError, contained, describe
 from saebench.api.metrics import GroupMember
-from saebench.api.text import without_folders
 from saebench.artifacts import RunFolder, prove, read_arrays, read_record, refuse, save_arrays, write_record
+from saebench.base.text import without_folders
 from saebench.execute.records import group_id_of, group_record
 from saebench.execute.standing import Standing
 from saebench.plan.groups import GROUP_TOKENS, member_label
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from saebench.api.sae import SparseAutoencoder
-    from saebench.data import EvaluationSource, Sources
+    from saebench.data.evaluation import EvaluationSource
+    from saebench.data.sources import Sources
     from saebench.host import Catalog
     from saebench.score.codes import Room
 

@@ -36,8 +36,10 @@ from saebench.plan.model import CELL_PHASES, Cell, Cohort, DatasetUse, Group, Pl
 from saebench.plan.passes import form_passes
 
 if TYPE_CHECKING:
-    from saebench.data import EvaluationSource, Sources, TrainingSource
+    from saebench.data.evaluation import EvaluationSource
     from saebench.data.parts import Part
+    from saebench.data.sources import Sources
+    from saebench.data.training import TrainingSource
     from saebench.host import Catalog
 
 GB = 1_000_000_000
@@ -74,7 +76,7 @@ class Pipeline:
         debug: bool = False,
         snapshot_every_s: float = 120.0,
     ) -> None:
-        from saebench.data import Sources
+        from saebench.data.sources import Sources
 
         self.plan, self.run, self.catalog, self.device = plan, run, catalog, device
         self.say, self.debug, self.snapshot_every_s = say, debug, snapshot_every_s

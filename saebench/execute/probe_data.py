@@ -26,7 +26,7 @@ from saebench.plan.rates import DatasetRate, ModelRate
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from saebench.data import LanguageModel
+    from saebench.data.language_model import LanguageModel
 
 SAMPLE_ROWS = 256
 SAMPLE_S = 3.0

@@ -15,7 +15,7 @@ from saebench.data.losses import LossBatch, LossSet
 if TYPE_CHECKING:
     from saebench.api.codes import SparseCodes
     from saebench.api.metrics import Stream
-    from saebench.data import LanguageModel
+    from saebench.data.language_model import LanguageModel
 
 
 ROWS = 32_768

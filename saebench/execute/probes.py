@@ -24,7 +24,7 @@ from saebench.train import save_outcome, train_pass
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from saebench.data import LanguageModel
+    from saebench.data.language_model import LanguageModel
 
 STEPS = (24, 48)
 """Fewest and most steps: the first half warms up, and holds most of the points at which a trajectory is noted."""

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import SuiteError
-from saebench.api.text import published, without_folders
 from saebench.artifacts import read_record
-from saebench.artifacts.canonical import digest
+from saebench.base.canonical import digest
+from saebench.base.text import published, without_folders
 from saebench.plan.groups import member_label
 from saebench.plan.model import Cell, DatasetUse, Group, ModelUse, Plan
 from saebench.plan.rates import arm_key
@@ -17,7 +17,7 @@ from saebench.plan.rates import arm_key
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from saebench.data import TrainingSource
+    from saebench.data.training import TrainingSource
     from saebench.train import TrainOutcome
 
 

@@ -13,7 +13,7 @@ import pluggy
 
 from saebench.api.errors import PluginError, SaebenchError, SuiteError, contained, describe
 from saebench.api.specs import ArchitectureSpec, CellMetricSpec, DatasetSpec, GroupMetricSpec
-from saebench.api.text import without_folders
+from saebench.base.text import without_folders
 from saebench.host.discovery import LOCAL, Origin, PluginProblem, new_manager, register_all
 from saebench.host.fitting import misshapen_spec
 

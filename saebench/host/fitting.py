@@ -17,8 +17,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from saebench.api.metrics import Field, Stream
 from saebench.api.specs import CellMetricSpec, GroupMetricSpec, MetricSpec
 from saebench.api.splits import Split
-from saebench.api.text import one_line
 from saebench.api.values import MetricInfo
+from saebench.base.text import one_line
 
 _LATE = {"Field": Field, "Stream": Stream, "Split": Split, "MetricInfo": MetricInfo}
 """Names that the API imports for type checkers alone."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench.api.errors import SuiteError, first_line
-from saebench.api.text import one_line
+from saebench.base.text import one_line
 from saebench.host.tensor_files import SUFFIXES, read_tensors
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench.api.errors import SuiteError, describe
-from saebench.api.text import one_line
+from saebench.base.text import one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from saebench.api.student import CONFIDENCE
 from saebench.artifacts import STATUSES, digest
+from saebench.base.student import CONFIDENCE
 from saebench.leaderboard.across import across_datasets
 from saebench.leaderboard.columns import COLUMNS
 from saebench.leaderboard.drawn import Unreadable

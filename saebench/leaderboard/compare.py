@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saebench.artifacts.canonical import digest
+from saebench.base.canonical import digest
 from saebench.leaderboard.evidence import CellRecord, compare_values, read_cells, read_groups
 
 _CORPUS = "corpus differs"

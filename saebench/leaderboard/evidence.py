@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saebench.api.errors import Damaged, SuiteError
-from saebench.api.text import one_line, without_folders
 from saebench.artifacts import NOT_COMPARED, RunFolder, digest, read_record
 from saebench.artifacts.proof import in_the_way
+from saebench.base.text import one_line, without_folders
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from saebench import narration
-from saebench.api.text import shown
+from saebench.base.text import shown
 from saebench.leaderboard.across import KINDS, SHOWN
 from saebench.leaderboard.charts import agreement_charts, site_charts
 from saebench.leaderboard.columns import COLUMNS

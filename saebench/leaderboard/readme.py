@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from saebench.api.text import shown
+from saebench.base.text import shown
 from saebench.leaderboard.across import KINDS
 from saebench.leaderboard.columns import COLUMNS, Column
 from saebench.leaderboard.formats import count, with_interval

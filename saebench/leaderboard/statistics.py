@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from saebench.api.student import t_quantile
+from saebench.base.student import t_quantile
 
 L0_TOLERANCE = 0.10
 """A score measured at an L0 this far (as a ratio) from the level may stand for it where its own curve does not reach the level."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from saebench.api.errors import SuiteError
 from saebench.artifacts.atomic import machine_errors
-from saebench.artifacts.canonical import pretty_json
 from saebench.artifacts.output import check_output, listened, write_output
+from saebench.base.canonical import pretty_json
 from saebench.leaderboard.board import board_of
 from saebench.leaderboard.charts import chart_svg
 from saebench.leaderboard.page import page_html

@@ -15,8 +15,8 @@ import numpy as np
 
 from saebench import narration
 from saebench.api.errors import Damaged, SaebenchError
-from saebench.api.student import t_quantile
 from saebench.artifacts import cache_folder, digest, read_sealed, sealed, write_json
+from saebench.base.student import t_quantile
 from saebench.matching.assignment import match
 from saebench.matching.scores import BINS, THRESHOLD, compare, curve, n_shared, n_strict
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from saebench.api.text import one_line, shown
+from saebench.base.text import one_line, shown
 from saebench.narration.capture import captured
 from saebench.narration.faces import Face, face_of
 from saebench.narration.outlook import Outlook

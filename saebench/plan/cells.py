@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from saebench.artifacts.canonical import digest
+from saebench.base.canonical import digest
 from saebench.config import Problems, Suite
 from saebench.host import Offer
 from saebench.plan.arms import Arm

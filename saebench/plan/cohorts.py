@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
-from saebench.artifacts.canonical import digest
+from saebench.base.canonical import digest
 from saebench.plan.model import ActivationUse, Cell, Cohort
 
 

@@ -10,10 +10,10 @@ from saebench.api.errors import PluginError, SuiteError
 from saebench.api.packing import POLICIES
 from saebench.api.specs import DatasetSpec, Findings, Site
 from saebench.api.splits import Split
-from saebench.api.text import published
-from saebench.artifacts.canonical import digest
+from saebench.base.canonical import digest
+from saebench.base.near import hint
+from saebench.base.text import published
 from saebench.config import Problems, Suite, as_json, parse_options
-from saebench.config.near import hint
 from saebench.config.problems import Path
 from saebench.host import Catalog, Offer
 from saebench.plan.facts import ModelFacts

@@ -8,8 +8,8 @@ from typing import Any
 
 from saebench.api.errors import PluginError, SuiteError
 from saebench.api.specs import ArchitectureSpec
+from saebench.base.near import hint
 from saebench.config import EntryConfig, Problems, Suite, parse_options
-from saebench.config.near import hint
 from saebench.config.problems import Path, show
 from saebench.host import Catalog, Offer
 from saebench.plan.arms import Arm, Draft, field_names, make_arm

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saebench.artifacts.canonical import digest
+from saebench.base.canonical import digest
 from saebench.plan.cells import cell_identity
 from saebench.plan.metrics import MetricChoice
 from saebench.plan.model import SEEDS_ALONE, Cell, Group

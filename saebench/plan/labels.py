@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from saebench.artifacts.canonical import digest
+from saebench.base.canonical import digest
 
 LONGEST_LABEL = 120
 

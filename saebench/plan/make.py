@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from saebench.api.errors import SuiteError
+from saebench.base.near import hint
 from saebench.config import Problems, Suite
-from saebench.config.near import hint
 from saebench.host import Catalog
 from saebench.plan.arms import Arm
 from saebench.plan.budget import share_out

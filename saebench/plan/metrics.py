@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from saebench.api.specs import CellMetricSpec, GroupMetricSpec
+from saebench.base.near import hint
 from saebench.config import Problems, Suite
-from saebench.config.near import hint
 from saebench.host import Catalog, Offer
 from saebench.plan.model import SEEDS_ALONE
 

@@ -12,7 +12,7 @@ from math import nan
 from typing import Any
 
 from saebench.api.specs import Cost
-from saebench.artifacts.canonical import digest
+from saebench.base.canonical import digest
 from saebench.plan.facts import ModelFacts
 from saebench.plan.model import Cell, DatasetUse, ModelUse
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from saebench.api.specs import ArchitectureSpec, CellMetricSpec
 from saebench.api.values import MetricInfo
+from saebench.base.near import hint
 from saebench.config import EntryConfig, Problems
 from saebench.config.checks import LEARNING_RATE
-from saebench.config.near import hint
 from saebench.config.problems import Path
 from saebench.host import Catalog
 

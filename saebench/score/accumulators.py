@@ -23,9 +23,9 @@ from saebench.api import (
     resolve,
 )
 from saebench.api.errors import contained, describe
-from saebench.api.text import shown, without_folders
 from saebench.artifacts import canonical_json, refuse
 from saebench.artifacts.shapes import not_sensible
+from saebench.base.text import shown, without_folders
 
 
 def null_result(spec: CellMetricSpec | GroupMetricSpec, reason: str) -> MetricResult:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saebench.api import CellMetricSpec, Cost, MetricResult, ScoringFacts, Site, TrainingFacts
 from saebench.api.errors import DIVERGED_ADVICE, Diverged, contained, describe
-from saebench.api.text import without_folders
+from saebench.base.text import without_folders
 from saebench.host import Catalog
 from saebench.host.build import part_cost
 from saebench.metrics.reconstruction import DIVERGED_FVU

@@ -15,7 +15,7 @@ from torch import Tensor
 from saebench.api import AfterStep, CellError, Diverged, MachineError, OverBudget, PluginError, Site, StepInfo
 from saebench.api.errors import DIVERGED_ADVICE, contained, recorded, said
 from saebench.artifacts.atomic import refuse
-from saebench.data.seeds import generator as seeded
+from saebench.base.random import generator as seeded
 from saebench.host import Catalog
 from saebench.host.build import build_module, load_module, part_cost
 from saebench.metrics.reconstruction import DIVERGED_FVU

@@ -17,8 +17,8 @@ import yaml
 from mutate import as_json, how_often, mutate_bytes, mutate_tree
 
 from saebench.api import Split, resolve
-from saebench.artifacts.canonical import canonical_json
 from saebench.artifacts.proof import sealed
+from saebench.base.canonical import canonical_json
 
 Case = Callable[[], object]
 
@@ -47,7 +47,7 @@ metrics: core
 
 @functools.cache
 def _planner() -> tuple[Any, Any]:
-    from saebench.data import ModelBook
+    from saebench.data.book import ModelBook
     from saebench.host import load_catalog
 
     catalog = load_catalog(())

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from saebench.artifacts import iter_records
-from saebench.data import Sources
+from saebench.data.sources import Sources
 from saebench.execute import pipeline
 from saebench.jobs import run_suite
 from saebench.leaderboard import diff

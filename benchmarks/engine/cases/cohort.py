@@ -11,7 +11,9 @@ from material import RANDOM_TOKENS, Setting, Shape, at, cohort, make_gpt2, sourc
 from report import Figure, Result, Row, ratios
 
 from saebench.api import ActivationBatch
-from saebench.data import LanguageModel, TrainingSource, generator
+from saebench.base.random import generator
+from saebench.data.language_model import LanguageModel
+from saebench.data.training import TrainingSource
 from saebench.plan.model import ModelUse
 from saebench.train import rms_scale, train_pass
 from saebench.train.source import INIT_SAMPLE

@@ -10,7 +10,7 @@ from material import RANDOM_TOKENS, Setting, Shape, at, cohort, make_gpt2, sourc
 from report import Figure, Result, Row, ratios
 from stores import BATCH, CAN_DROP, epoch, forget, rows_of, write
 
-from saebench.data import generator
+from saebench.base.random import generator
 from saebench.train import train_pass
 
 TITLE = "live activations at GPT-2-small size"

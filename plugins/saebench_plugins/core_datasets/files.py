@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api import Document, SuiteError, file_manifest, is_blank
-from saebench.api.paths import located
+from saebench.base.paths import located
 from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
 from saebench_plugins.core_datasets.lines import (
     MAX_CHARACTERS,

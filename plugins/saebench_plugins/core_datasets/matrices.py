@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saebench.api import SuiteError, split_of
-from saebench.api.paths import located
+from saebench.base.paths import located
 from saebench_plugins.core_datasets.lines import check_plain
 from saebench_plugins.core_datasets.plugin import ActivationsOptions
 

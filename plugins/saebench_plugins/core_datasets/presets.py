@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api import Problem, file_manifest
-from saebench.api.paths import located
+from saebench.base.paths import located
 from saebench_plugins.core_datasets.plugin import HubOptions
 
 

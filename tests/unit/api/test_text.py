@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from saebench.api.errors import describe, first_line, recorded, said
-from saebench.api.text import one_line, published, shown, without_folders
+from saebench.base.text import one_line, published, shown, without_folders
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def bert(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def model(neox: Path):
-    from saebench.data import describe_model
+    from saebench.data.models import describe_model
 
     facts = describe_model(str(neox))
     return toys.Model(str(neox), facts.digest, facts.hookpoint("layers.1").path)
@@ -101,7 +101,7 @@ def model(neox: Path):
 
 @pytest.fixture
 def encoder(bert: Path):
-    from saebench.data import describe_model
+    from saebench.data.models import describe_model
 
     facts = describe_model(str(bert))
     return toys.Model(str(bert), facts.digest, facts.hookpoint("layers.0").path)

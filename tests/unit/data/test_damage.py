@@ -9,7 +9,8 @@ import pytest
 import torch
 from data_toys import Cohort, Evaluation, How, Use, sources
 
-from saebench.data import ActivationStore, manifests
+from saebench.data import manifests
+from saebench.data.store import ActivationStore
 
 
 def flip(path):

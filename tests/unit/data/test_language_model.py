@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from saebench.api import SuiteError
+from saebench.base.random import generator
 from saebench.data.language_model import LanguageModel
 from saebench.data.sampling import choose, next_probabilities, sample
-from saebench.data.seeds import generator
 
 MODELS = ["gpt2", "neox"]
 

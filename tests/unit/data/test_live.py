@@ -11,8 +11,8 @@ from data_toys import Cohort, How, Use, sources
 
 import saebench.data.language_model as language_model
 from saebench.api import SuiteError
-from saebench.data import describe_model
 from saebench.data.language_model import LanguageModel
+from saebench.data.models import describe_model
 from saebench.data.store import ActivationStore
 
 WAYS = [How("live"), How("live", prefetch=1), How(build="parallel"), How(build="parallel", prefetch=2), How(prefetch=1)]

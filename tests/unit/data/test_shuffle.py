@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from saebench.base.random import generator
 from saebench.data.rows import MemoryBlock
-from saebench.data.seeds import generator
 from saebench.data.shuffle import shuffled_batches, spans
 
 

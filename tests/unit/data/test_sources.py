@@ -11,11 +11,11 @@ import torch
 from data_toys import Cohort, Evaluation, How, ToyVectors, Use, sources
 
 from saebench.api import SuiteError
+from saebench.base.random import generator
 from saebench.data import precision
 from saebench.data.language_model import LanguageModel
 from saebench.data.losses import LossSet
 from saebench.data.opening import Meter
-from saebench.data.seeds import generator
 from saebench.data.tokens import sequence_digest
 
 

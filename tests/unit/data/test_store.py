@@ -11,7 +11,7 @@ import torch
 import saebench.data.store as store_module
 from saebench.api import ActivationBatch, MachineError, SuiteError
 from saebench.api.errors import Damaged
-from saebench.data.seeds import generator
+from saebench.base.random import generator
 from saebench.data.store import ActivationStore
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from saebench.api import Document
+from saebench.base.random import derive_seed, generator
 from saebench.data import tokens
-from saebench.data.seeds import derive_seed, generator
 from saebench.data.tokens import pack, sequence_digest, shuffled, token_policy, tokenised
 
 

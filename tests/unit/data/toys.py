@@ -13,8 +13,8 @@ import torch
 
 from saebench.api import ActivationBatch, DatasetSpec, Document, SparseCodes, document_digest, split_of
 from saebench.artifacts import RunFolder
-from saebench.data import Sources
-from saebench.data.seeds import generator
+from saebench.base.random import generator
+from saebench.data.sources import Sources
 
 
 @dataclass(frozen=True)

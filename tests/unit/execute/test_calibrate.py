@@ -13,7 +13,8 @@ import torch
 from saebench.api import hookimpl
 from saebench.artifacts import RunFolder, iter_records, read_plan, write_plan
 from saebench.config import load_suite
-from saebench.data import LanguageModel, ModelBook
+from saebench.data.book import ModelBook
+from saebench.data.language_model import LanguageModel
 from saebench.execute import probe_data, probe_sources
 from saebench.execute.calibrate import measure
 from saebench.host import load_catalog

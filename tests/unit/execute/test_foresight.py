@@ -14,7 +14,7 @@ from bare_records import bare_cell
 from saebench.api.errors import MachineError
 from saebench.artifacts import RunFolder, read_plan, write_plan, write_record
 from saebench.config import load_suite
-from saebench.data import ModelBook
+from saebench.data.book import ModelBook
 from saebench.execute import foresight
 from saebench.execute.foresight import Foresight
 from saebench.host import load_catalog

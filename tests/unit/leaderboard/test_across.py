@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from saebench.api.student import t_quantile
+from saebench.base.student import t_quantile
 from saebench.leaderboard import build, load_groups
 from saebench.leaderboard.across import agreement, verdict
 from saebench.leaderboard.board import make_board

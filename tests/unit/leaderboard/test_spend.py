@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from saebench.api.student import t_quantile
+from saebench.base.student import t_quantile
 from saebench.leaderboard.board import make_board
 from saebench.leaderboard.evidence import read_evidence
 from saebench.leaderboard.spend import CURRENCIES, VIEWS, Run, equal_spend

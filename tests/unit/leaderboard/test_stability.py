@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from saebench.api.errors import SuiteError
-from saebench.api.student import t_quantile
+from saebench.base.student import t_quantile
 from saebench.leaderboard.board import make_board
 from saebench.leaderboard.evidence import CellRecord, GroupRecord, read_evidence
 from saebench.leaderboard.stability import certificate, group_metrics, group_of, seed_agreement

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from saebench.api.student import t_quantile
+from saebench.base.student import t_quantile
 from saebench.leaderboard.statistics import (
     Curve,
     compare_seeds,

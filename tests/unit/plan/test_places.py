@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from saebench.config import load_suite
-from saebench.data import ModelBook
+from saebench.data.book import ModelBook
 from saebench.host import load_catalog
 from saebench.plan import make_plan
 

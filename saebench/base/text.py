@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from saebench.api.paths import home
+from saebench.base.paths import home
 
 _KEPT = "\n\t\u00a0\u202f"
 _ROOT = r"(?:file://)?(?:~?/|~\\|[A-Za-z]:[/\\])"

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from saebench.api.folding import FORMAT
+from saebench.base.folding import FORMAT
 
 _UNSEEN = re.compile(f"[{FORMAT}]")
 
