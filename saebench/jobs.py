@@ -19,10 +19,10 @@ from saebench.execute.frozen import frozen_calibration
 if TYPE_CHECKING:
     import torch
 
+    from saebench.cells.plan import Cell, DatasetUse, Plan
     from saebench.config import Suite
     from saebench.host import Catalog
     from saebench.pair.job import Comparison
-    from saebench.plan.model import Cell, DatasetUse, Plan
     from saebench.plan.rates import Measure, Rates
 
 CELLS_FAILED = 4

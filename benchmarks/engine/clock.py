@@ -13,11 +13,11 @@ from torch import Tensor
 
 from saebench.api import ActivationBatch, AfterStep, Site, StepInfo
 from saebench.base.random import generator
+from saebench.cells.plan import Cell
 from saebench.data.training import TrainingSource
 from saebench.host import Catalog
 from saebench.host.build import build_module
 from saebench.nn import loss_and_grad
-from saebench.plan.model import Cell
 from saebench.train.optimiser import Optimiser
 
 

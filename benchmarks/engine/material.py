@@ -15,10 +15,7 @@ from torch import Tensor
 from saebench.api import DatasetSpec, Document, document_digest, split_of
 from saebench.artifacts import RunFolder, digest
 from saebench.base.random import generator
-from saebench.data.models import describe_model
-from saebench.data.sources import Sources
-from saebench.host import Catalog
-from saebench.plan.model import (
+from saebench.cells.plan import (
     ActivationUse,
     Cell,
     Cohort,
@@ -28,6 +25,9 @@ from saebench.plan.model import (
     Part,
     TrainSettings,
 )
+from saebench.data.models import describe_model
+from saebench.data.sources import Sources
+from saebench.host import Catalog
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from saebench.cli.common import common, emit, say
 from saebench.narration import narrated
 
 if TYPE_CHECKING:
-    from saebench.plan.model import Plan
+    from saebench.cells.plan import Plan
 
 _SIZE = click.IntRange(min=1)
 

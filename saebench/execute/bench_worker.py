@@ -23,12 +23,12 @@ from torch import Tensor
 
 from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, StepInfo, SuiteError
 from saebench.base.random import generator as seeded
+from saebench.cells.plan import Part, TrainSettings
 from saebench.execute.determinism import run_numerics
 from saebench.execute.probe_sources import wait
 from saebench.host import load_catalog
 from saebench.host.build import build_module
 from saebench.nn import backends
-from saebench.plan.model import Part, TrainSettings
 from saebench.train.meter import PeakMemory
 from saebench.train.optimiser import Optimiser
 from saebench.train.terms import step_terms

@@ -14,12 +14,12 @@ import torch
 
 from saebench import narration
 from saebench.artifacts import RunFolder, has_checkpoint
+from saebench.cells.plan import Cell, DatasetUse, ModelUse
 from saebench.data.language_model import LanguageModel
 from saebench.execute import probe_data, probes
 from saebench.execute.profile import Profile, machine
 from saebench.execute.waves import cost_of, memory_limit
 from saebench.host import Catalog
-from saebench.plan.model import Cell, DatasetUse, ModelUse
 from saebench.plan.rates import (
     ArmRate,
     DatasetRate,

@@ -14,9 +14,9 @@ from saebench.execute.frozen import written_plan
 from saebench.execute.standing import Standing
 
 if TYPE_CHECKING:
+    from saebench.cells.plan import Cell, Estimate, Plan
     from saebench.host import Catalog
     from saebench.plan.facts import ModelFactsSource
-    from saebench.plan.model import Cell, Estimate, Plan
     from saebench.plan.rates import Measure, Rates
 
 LONG_S = 300.0

@@ -11,10 +11,10 @@ from saebench.api.errors import Damaged, MachineError, contained, describe
 from saebench.api.metrics import GroupMember
 from saebench.artifacts import RunFolder, prove, read_arrays, read_record, refuse, save_arrays, write_record
 from saebench.base.text import without_folders
+from saebench.cells.plan import Cell, Group
 from saebench.execute.records import group_id_of, group_record
 from saebench.execute.standing import Standing
 from saebench.plan.groups import GROUP_TOKENS, member_label
-from saebench.plan.model import Cell, Group
 
 if TYPE_CHECKING:
     from pathlib import Path

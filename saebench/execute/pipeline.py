@@ -25,6 +25,7 @@ from saebench.api.errors import (
     recorded,
 )
 from saebench.artifacts import RunFolder, check_record, refuse, save_arrays, write_record
+from saebench.cells.plan import CELL_PHASES, Cell, Cohort, DatasetUse, Group, Plan
 from saebench.execute import provenance
 from saebench.execute.groups import GroupRunner
 from saebench.execute.lock import require
@@ -32,7 +33,6 @@ from saebench.execute.progress import PassWatch
 from saebench.execute.records import CellOutcome, cell_record, superseded, trained_outcome
 from saebench.execute.standing import Standing, changed_facts
 from saebench.execute.waves import cap_memory, memory_limit, waves
-from saebench.plan.model import CELL_PHASES, Cell, Cohort, DatasetUse, Group, Plan
 from saebench.plan.passes import form_passes
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import torch
 
 from saebench.api import SparseCodes
 from saebench.artifacts import RunFolder
+from saebench.cells.plan import DatasetUse
 from saebench.data.losses import LossSet
 from saebench.data.opening import Meter, Opener
 from saebench.execute.probe_sources import ROWS, joined, random_windows, timed, wait
 from saebench.host import Catalog
-from saebench.plan.model import DatasetUse
 from saebench.plan.rates import DatasetRate, ModelRate
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ import torch
 from saebench.api import TrainingFacts
 from saebench.api.errors import contained
 from saebench.artifacts import RunFolder
+from saebench.cells.plan import Cell
 from saebench.data.losses import LossSet
 from saebench.execute.probe_data import Vectors, loss_set
 from saebench.execute.probe_sources import ROWS, ProbeRows, ProbeStreams, disturb, random_rows, timed, wait
 from saebench.host import Catalog
-from saebench.plan.model import Cell
 from saebench.plan.rates import ArmRate
 from saebench.train import save_outcome, train_pass
 

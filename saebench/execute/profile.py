@@ -12,8 +12,8 @@ from typing import Any
 
 from saebench.api.errors import Damaged, SaebenchError
 from saebench.artifacts import cache_folder, digest, read_sealed, sealed, write_json
+from saebench.cells.plan import ENGINE_VERSION
 from saebench.execute import provenance
-from saebench.plan.model import ENGINE_VERSION
 
 PROFILE_VERSION = 2
 _SEAL = "profile_sha256"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from saebench import narration
+from saebench.cells.plan import Cell
 from saebench.execute import provenance
 from saebench.host import Catalog
 from saebench.narration.render import shorten
-from saebench.plan.model import Cell
 from saebench.train.watch import Watch
 
 LABEL_WIDTH = 20

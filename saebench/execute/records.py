@@ -10,8 +10,8 @@ from saebench.api.errors import SuiteError
 from saebench.artifacts import read_record
 from saebench.base.canonical import digest
 from saebench.base.text import published, without_folders
+from saebench.cells.plan import Cell, DatasetUse, Group, ModelUse, Plan
 from saebench.plan.groups import member_label
-from saebench.plan.model import Cell, DatasetUse, Group, ModelUse, Plan
 from saebench.plan.rates import arm_key
 
 if TYPE_CHECKING:

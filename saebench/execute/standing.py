@@ -15,7 +15,7 @@ from typing import Any, Literal
 from saebench.api.errors import Damaged
 from saebench.artifacts import NOT_COMPARED, RunFolder, digest, prove, prove_checkpoint, read_record
 from saebench.artifacts.atomic import check_way
-from saebench.plan.model import Cell, Group
+from saebench.cells.plan import Cell, Group
 
 State = Literal["whole", "missing", "damaged"]
 SLOW_S = 5.0

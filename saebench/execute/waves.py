@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from saebench.api.specs import Cost, Site
+from saebench.cells.plan import Cell
 from saebench.host import Catalog
 from saebench.host.build import part_cost
-from saebench.plan.model import Cell
 
 FREE_SHARE = 0.5
 """Share of the free memory that the cells of one pass may take; the language model, batches and the store's pages need some too."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from saebench.cells.plan import Cell, Cohort, DatasetUse, EvaluationSettings, Group, ModelUse, Part, Plan, TrainSettings
 from saebench.plan.facts import HookpointFacts, ModelFacts, ModelFactsSource
 from saebench.plan.make import make_plan
-from saebench.plan.model import Cell, Cohort, DatasetUse, EvaluationSettings, Group, ModelUse, Part, Plan, TrainSettings
 from saebench.plan.show import print_plan
 from saebench.plan.starter import check_text, starter_suite
 

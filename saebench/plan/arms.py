@@ -10,6 +10,7 @@ from typing import Any
 
 from saebench.api.errors import PluginError, SuiteError
 from saebench.api.specs import ArchitectureSpec, Cost, TrainDefaults
+from saebench.cells.plan import Part, TrainSettings
 from saebench.config import Problems, Suite, TrainConfig, as_json, parse_options
 from saebench.config.checks import LEARNING_RATE
 from saebench.config.problems import Path
@@ -17,7 +18,6 @@ from saebench.host import Catalog, Offer
 from saebench.host.build import part_cost
 from saebench.plan.datasets import DatasetPlan
 from saebench.plan.guard import ask
-from saebench.plan.model import Part, TrainSettings
 from saebench.plan.sites import SiteUse
 from saebench.plan.tuning import Search
 

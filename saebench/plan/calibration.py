@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from saebench.cells.plan import Cell, ModelUse
 from saebench.plan.arms import Arm
-from saebench.plan.model import Cell, ModelUse
 from saebench.plan.rates import Rates, arm_key, model_key
 
 

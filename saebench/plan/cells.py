@@ -11,12 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from saebench.base.canonical import digest
-from saebench.config import Problems, Suite
-from saebench.host import Offer
-from saebench.plan.arms import Arm
-from saebench.plan.datasets import DatasetBook
-from saebench.plan.metrics import MetricChoice
-from saebench.plan.model import (
+from saebench.cells.plan import (
     ENGINE_VERSION,
     Cell,
     DatasetUse,
@@ -26,6 +21,11 @@ from saebench.plan.model import (
     TrainSettings,
     Tune,
 )
+from saebench.config import Problems, Suite
+from saebench.host import Offer
+from saebench.plan.arms import Arm
+from saebench.plan.datasets import DatasetBook
+from saebench.plan.metrics import MetricChoice
 from saebench.plan.tuning import Search
 
 PARAMETER_DTYPE = "float32"

@@ -13,12 +13,12 @@ from saebench.api.splits import Split
 from saebench.base.canonical import digest
 from saebench.base.near import hint
 from saebench.base.text import published
+from saebench.cells.plan import DatasetUse, ModelUse
 from saebench.config import Problems, Suite, as_json, parse_options
 from saebench.config.problems import Path
 from saebench.host import Catalog, Offer
 from saebench.plan.facts import ModelFacts
 from saebench.plan.guard import ask
-from saebench.plan.model import DatasetUse, ModelUse
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from saebench.api.specs import Cost, Site
 from saebench.api.splits import Split
+from saebench.cells.plan import PHASES, Cell, Cohort, DatasetUse, Estimate, Group, ModelUse
 from saebench.host import Catalog
 from saebench.host.build import part_cost
 from saebench.plan.facts import ModelFacts, ModelFactsSource
 from saebench.plan.groups import GROUP_TOKENS
-from saebench.plan.model import PHASES, Cell, Cohort, DatasetUse, Estimate, Group, ModelUse
 from saebench.plan.passes import form_passes
 from saebench.plan.rates import Rates
 

@@ -9,12 +9,12 @@ from typing import Any
 from saebench.api.errors import PluginError, SuiteError
 from saebench.api.specs import ArchitectureSpec
 from saebench.base.near import hint
+from saebench.cells.labels import candidate_label, fitted, point_label
 from saebench.config import EntryConfig, Problems, Suite, parse_options
 from saebench.config.problems import Path, show
 from saebench.host import Catalog, Offer
 from saebench.plan.arms import Arm, Draft, field_names, make_arm
 from saebench.plan.datasets import DatasetBook, DatasetPlan
-from saebench.plan.labels import candidate_label, fitted, point_label
 from saebench.plan.refusals import Refusals
 from saebench.plan.sites import SiteUse, dataset_site
 from saebench.plan.tuning import Search, Trials, config_values, read_tune

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saebench.base.canonical import digest
+from saebench.cells.plan import SEEDS_ALONE, Cell, Group
 from saebench.plan.cells import cell_identity
 from saebench.plan.metrics import MetricChoice
-from saebench.plan.model import SEEDS_ALONE, Cell, Group
 
 GROUP_TOKENS = 65_536
 """Most held-out tokens that the members of a group are compared on."""

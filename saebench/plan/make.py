@@ -8,6 +8,7 @@ from typing import Any
 
 from saebench.api.errors import SuiteError
 from saebench.base.near import hint
+from saebench.cells.plan import ActivationUse, Cell, DatasetUse, Plan
 from saebench.config import Problems, Suite
 from saebench.host import Catalog
 from saebench.plan.arms import Arm
@@ -22,7 +23,6 @@ from saebench.plan.expand import expand
 from saebench.plan.facts import ModelFactsSource
 from saebench.plan.groups import form_groups
 from saebench.plan.metrics import MetricChoice, choose_metrics
-from saebench.plan.model import ActivationUse, Cell, DatasetUse, Plan
 from saebench.plan.rates import Measure, Rates
 from saebench.plan.refusals import Refusals
 from saebench.plan.sites import lone_model, model_sites

@@ -8,9 +8,9 @@ from typing import Any
 
 from saebench.api.specs import CellMetricSpec, GroupMetricSpec
 from saebench.base.near import hint
+from saebench.cells.plan import SEEDS_ALONE
 from saebench.config import Problems, Suite
 from saebench.host import Catalog, Offer
-from saebench.plan.model import SEEDS_ALONE
 
 ASPECTS = ("data_seed", "dataset", "entry", "hookpoint", "init_seed")
 """What the members of a group may differ in."""

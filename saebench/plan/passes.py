@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from saebench.plan.model import Cohort
+from saebench.cells.plan import Cohort
 
 
 def form_passes(cohorts: Sequence[Cohort]) -> list[tuple[Cohort, ...]]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from saebench.api.specs import Cost
 from saebench.base.canonical import digest
+from saebench.cells.plan import Cell, DatasetUse, ModelUse
 from saebench.plan.facts import ModelFacts
-from saebench.plan.model import Cell, DatasetUse, ModelUse
 
 ASSUMED_FLOPS_PER_S = 1e11
 """Sustained rate of two cores of a server CPU with AVX-512 on these shapes."""

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from saebench.api.errors import SaebenchError, first_line
 from saebench.api.splits import Split
+from saebench.cells.plan import Refused
 from saebench.config import Problems
 from saebench.config.problems import Path
 from saebench.plan.arms import Arm
 from saebench.plan.datasets import DatasetBook
-from saebench.plan.model import Refused
 
 
 class Refusals:

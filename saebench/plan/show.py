@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from saebench.plan.model import Cell, Cohort, Estimate, Plan
+from saebench.cells.plan import Cell, Cohort, Estimate, Plan
 from saebench.plan.rates import ASSUMED_FLOPS_PER_S
 
 WIDTH = 80

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from saebench.api.errors import SuiteError
 from saebench.api.specs import Site
+from saebench.cells.plan import ModelUse
 from saebench.config import Problems, Suite
 from saebench.plan.datasets import DatasetPlan
 from saebench.plan.facts import ModelFacts, ModelFactsSource
-from saebench.plan.model import ModelUse
 
 
 @dataclass(frozen=True, eq=False)

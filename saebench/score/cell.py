@@ -13,10 +13,10 @@ from torch import Tensor
 from saebench.api import CellMetricSpec, Cost, MetricResult, ScoringFacts, Site, TrainingFacts
 from saebench.api.errors import DIVERGED_ADVICE, Diverged, contained, describe
 from saebench.base.text import without_folders
+from saebench.cells.plan import Cell, DatasetUse
 from saebench.host import Catalog
 from saebench.host.build import part_cost
 from saebench.metrics.reconstruction import DIVERGED_FVU
-from saebench.plan.model import Cell, DatasetUse
 from saebench.score.accumulators import Accumulator, decode_tokens, plain_details
 from saebench.score.combine import Part, combine, info_json
 from saebench.score.passes import EvaluationSource, Firing, Runner, metric_context, run_pass

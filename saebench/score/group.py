@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from saebench.api import GroupMember
+from saebench.cells.plan import Group
 from saebench.host import Catalog
-from saebench.plan.model import Group
 from saebench.score.accumulators import Answer, measure_group, null_result, plain_details
 from saebench.score.combine import Part, combine, info_json
 

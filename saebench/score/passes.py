@@ -23,8 +23,8 @@ from saebench.api import (
     TrainingFacts,
 )
 from saebench.api.errors import DIVERGED_ADVICE, Diverged, NotFinite, contained, describe
+from saebench.cells.plan import Cell
 from saebench.host.build import normalise_codes
-from saebench.plan.model import Cell
 from saebench.score.accumulators import Accumulator
 
 STREAMS: tuple[Stream, ...] = ("eval", "density", "random-tokens", "self-sampled", "loss")

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from saebench.api import ScoringFacts, TrainingFacts
+from saebench.cells.plan import Cell, DatasetUse
 from saebench.host import Catalog
-from saebench.plan.model import Cell, DatasetUse
 from saebench.score.accumulators import Accumulator
 from saebench.score.combine import Part, combine
 from saebench.score.passes import EvaluationSource, Runner, metric_context, run_pass

@@ -16,10 +16,10 @@ from saebench.api import AfterStep, CellError, Diverged, MachineError, OverBudge
 from saebench.api.errors import DIVERGED_ADVICE, contained, recorded, said
 from saebench.artifacts.atomic import refuse
 from saebench.base.random import generator as seeded
+from saebench.cells.plan import Cell
 from saebench.host import Catalog
 from saebench.host.build import build_module, load_module, part_cost
 from saebench.metrics.reconstruction import DIVERGED_FVU
-from saebench.plan.model import Cell
 from saebench.train.meter import Meter, refuse_if_too_big
 from saebench.train.monitor import Monitor
 from saebench.train.numerics import numerics

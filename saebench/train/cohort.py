@@ -12,8 +12,8 @@ import torch
 from saebench.api import CellError, MachineError
 from saebench.api.errors import Damaged, contained
 from saebench.artifacts import has_checkpoint
+from saebench.cells.plan import Cell
 from saebench.host import Catalog
-from saebench.plan.model import Cell
 from saebench.train.cell_run import CellRun, batch_of
 from saebench.train.meter import PeakMemory
 from saebench.train.outcome import TrainOutcome

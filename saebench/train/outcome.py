@@ -13,7 +13,7 @@ from saebench.api import TrainingFacts
 from saebench.artifacts import read_meta, save_checkpoint
 
 if TYPE_CHECKING:
-    from saebench.plan.model import Cell, Part
+    from saebench.cells.plan import Cell, Part
 
 _FACTS = (
     "status",

@@ -27,8 +27,8 @@ from saebench.artifacts import (
     sealed,
     write_text,
 )
+from saebench.cells.plan import ENGINE_VERSION
 from saebench.nn import backends
-from saebench.plan.model import ENGINE_VERSION
 from saebench.train.cell_run import CellRun
 
 SNAPSHOT_VERSION = 2

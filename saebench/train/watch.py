@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saebench.plan.model import Cell
+from saebench.cells.plan import Cell
 
 
 class Watch:

@@ -12,9 +12,9 @@ from report import Figure, Result, Row, ratios
 
 from saebench.api import ActivationBatch
 from saebench.base.random import generator
+from saebench.cells.plan import ModelUse
 from saebench.data.language_model import LanguageModel
 from saebench.data.training import TrainingSource
-from saebench.plan.model import ModelUse
 from saebench.train import rms_scale, train_pass
 from saebench.train.source import INIT_SAMPLE
 

@@ -21,11 +21,11 @@ from contenders import Contender, Setting
 from contenders.ours import build as build_step
 from contenders.ours import config_of
 from saebench.api import ActivationBatch
+from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Part, TrainSettings
 from saebench.data.rows import StoreRows
 from saebench.data.store import ActivationStore
 from saebench.data.training import SourceFacts, TrainingSource
 from saebench.host import load_catalog
-from saebench.plan.model import Cell, DatasetUse, EvaluationSettings, Part, TrainSettings
 from saebench.train import train_pass
 
 STEPS = 10_000

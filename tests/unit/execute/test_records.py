@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from saebench.cells.plan import Tune
 from saebench.execute import records
-from saebench.plan.model import Tune
 
 
 def cell(control=False):

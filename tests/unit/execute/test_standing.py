@@ -11,8 +11,8 @@ import torch
 
 from saebench.api.errors import Damaged
 from saebench.artifacts import RunFolder, save_arrays, save_checkpoint
+from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Part
 from saebench.execute.standing import Standing, changed_facts
-from saebench.plan.model import Cell, DatasetUse, EvaluationSettings, Part
 
 
 def cell(name, parent=None):

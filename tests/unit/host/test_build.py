@@ -11,9 +11,9 @@ from torch import nn
 
 from saebench.api import ArchitectureSpec, Cost, PluginError, Site, SparseCodes, SuiteError
 from saebench.artifacts import save_checkpoint
+from saebench.cells.plan import Part
 from saebench.host import Catalog, Offer
 from saebench.host.build import build_module, load_module, load_sae, normalise_codes, parse_config, part_cost
-from saebench.plan.model import Part
 
 SITE = Site(4, 4, "layers.0", "layers.0")
 

@@ -10,9 +10,9 @@ from bare_records import bare_cell
 
 from saebench.api import Site
 from saebench.artifacts import RunFolder, save_arrays, save_checkpoint, write_record
+from saebench.cells.plan import Part
 from saebench.host import load_catalog
 from saebench.host.build import build_module
-from saebench.plan.model import Part
 
 
 def cell_id(seed: int) -> str:

@@ -21,9 +21,10 @@ from saebench.api import (
     SuiteError,
     TrainDefaults,
 )
+from saebench.cells.plan import Plan
 from saebench.config import load_suite
 from saebench.host import Catalog, Offer
-from saebench.plan import Plan, make_plan
+from saebench.plan import make_plan
 
 
 @dataclass(frozen=True)

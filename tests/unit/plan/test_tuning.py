@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from saebench.api import CellMetricSpec, MetricInfo
+from saebench.cells.plan import Plan
 from saebench.host import Offer
-from saebench.plan import Plan, print_plan
+from saebench.plan import print_plan
 from saebench.plan.cells import score_identity
 
 PLAIN = "{name: plain, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}"

@@ -22,8 +22,8 @@ from saebench.api import (
     SplicedLosses,
     TrainingFacts,
 )
+from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Group, Part
 from saebench.host import Catalog, Offer
-from saebench.plan.model import Cell, DatasetUse, EvaluationSettings, Group, Part
 
 D = 6
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from saebench.api import MetricResult
+from saebench.cells.plan import Tune
 from saebench.metrics.reconstruction import ReconstructionAccumulator
-from saebench.plan.model import Tune
 from saebench.score import score_cell
 from saebench.score.validation import validate
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from saebench.api import ActivationBatch, ArchitectureSpec, Cost, LossTerms, SparseCodes, UnitRows
+from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Part, TrainSettings
 from saebench.host import Catalog, Offer
-from saebench.plan.model import Cell, DatasetUse, EvaluationSettings, Part, TrainSettings
 from saebench.train import train_pass
 
 D_IN, D_SAE = 8, 16

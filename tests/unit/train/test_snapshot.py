@@ -9,8 +9,8 @@ import torch
 
 import saebench.train.snapshot as snapshot_module
 from saebench.api import MachineError
+from saebench.cells.plan import Part
 from saebench.host import load_catalog
-from saebench.plan.model import Part
 from saebench.train import Watch, save_outcome, train_pass
 
 D_SAE = 64
