@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saebench import narration
+from saebench import console
 from saebench.api.errors import MachineError, SuiteError
 from saebench.artifacts import RunFolder, iter_records, write_plan
 from saebench.execute import provenance
@@ -119,7 +119,7 @@ def plan_suite(
             memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
         )
 
-    with narration.phase("planning", str(suite)):
+    with console.phase("planning", str(suite)):
         plan = made(rates if measure else None)
         if measure is None and plan.estimate.seconds > LONG_S:
             plan = made(rates)
@@ -143,7 +143,7 @@ def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Seq
             f"--text {text}: no such file or folder. Give a txt, jsonl, jsonl.gz or parquet file, or a folder of them."
         )
     catalog = load_catalog(plugins)
-    check_text(text, catalog, say=narration.say)
+    check_text(text, catalog, say=console.say)
     facts = describe_model(model, None, catalog=catalog)
     facts.check_loading()
     name = hookpoint or facts.default_hookpoint
@@ -199,8 +199,8 @@ def run_suite(
         PluginError: A needed plugin is broken.
         MachineError: The disk is full, or the folder cannot be written.
     """
-    narrator = narration.current()
-    with narrator.phase("planning", str(suite)):
+    here = console.current()
+    with console.phase("planning", str(suite)):
         from saebench.config import load_suite  # these imports take seconds
         from saebench.data.book import ModelBook
         from saebench.execute.pipeline import Pipeline
@@ -236,12 +236,12 @@ def run_suite(
         say(f"refused: {reason}")
     with (
         locked(folder, fresh=fresh, force=force_folder) as (run, moved),
-        narrator.kept(run.progress),
+        here.kept(run.progress),
         run_numerics(provenance.n_threads()),
     ):
         if moved:
             say(f"the older run is now in {moved}")
-        with narrator.phase("planning", str(suite)):
+        with console.phase("planning", str(suite)):
             foresight = Foresight(plan, run, catalog, facts, device, measure)
         plan = foresight.plan
         if not foresight.is_written(say):
@@ -256,7 +256,7 @@ def run_suite(
             plan, run, catalog, device=device, say=say, predicted=foresight.seconds(cells, retry_failed), debug=debug
         )
         statuses = pipeline.execute(cells, retry_failed=retry_failed)
-        with narrator.phase("leaderboard", amount=1):
+        with console.phase("leaderboard", amount=1):
             build([run.root], run.leaderboard, aside=say if own else None, say=say)
             for line in catalog.observe("saebench_leaderboard_written", folder=run.leaderboard):
                 say(line)
@@ -298,7 +298,7 @@ def run(
     """
     if out is not None and not str(out).strip():
         raise SuiteError("out: the name is empty. Give a folder, or leave it out for runs/<suite>.")
-    with narration.narrated(outputs=False):
+    with console.showing(outputs=False):
         result = run_suite(suite, out=None if out is None else Path(out), device=device, **options)
     return [record for _, record in iter_records(result.folder) if record["cell_id"] in result.statuses]
 

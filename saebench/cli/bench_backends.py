@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from saebench.cli.common import common, emit, say
-from saebench.narration import narrated
+from saebench.console import showing
 
 if TYPE_CHECKING:
     from saebench.cells.plan import Plan
@@ -78,7 +78,7 @@ def command(
             for reference in references
         ]
     setting: dict[str, Any] = {"device": device, "rounds": rounds, "threads": threads or provenance.n_threads()}
-    with narrated():
+    with showing():
         measured = bench.run(shapes, chosen, **setting, plugins=plugins, say=say)
     if as_json:
         emit(json.dumps(bench_report.as_data(measured, chosen, **setting), indent=2, sort_keys=True))

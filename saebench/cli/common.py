@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from saebench import narration
+from saebench import console
 from saebench.api.errors import MachineError, SaebenchError, describe, said
 from saebench.artifacts.atomic import check_name, refuse
 from saebench.base.paths import located
@@ -63,13 +63,13 @@ def emit(text: str = "", *, end: str = "\n", bold: bool = False, err: bool = Fal
 
 def say(text: str) -> None:
     """One line to standard error: progress and remarks never mix with what a command prints."""
-    narration.say(text)
+    console.say(text)
 
 
 @contextmanager
 def loading_torch() -> Iterator[None]:
     """A phase for imports that load torch, which takes seconds."""
-    with narration.phase("loading", "torch"), held_back():
+    with console.phase("loading", "torch"), held_back():
         import torch  # noqa: F401
 
         yield

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from saebench.cli.common import common, emit, loading_torch
-from saebench.narration import narrated, phase
+from saebench.console import phase, showing
 
 
 @click.command("init")
@@ -21,7 +21,7 @@ def command(model: str, text: str, hookpoint: str | None, plugins: tuple[Path, .
     Save it and run it: saebench init --model M --text F > mine.yaml; saebench
     run mine.yaml
     """
-    with narrated():
+    with showing():
         with loading_torch():
             from saebench.jobs import starter
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from saebench.cli.common import Named, common, emit, say
-from saebench.narration import narrated, phase
+from saebench.console import phase, showing
 
 _ATTEMPTS = 10
 
@@ -32,7 +32,7 @@ def command(folders: tuple[Path, ...], out: Path | None, plugins: tuple[Path, ..
 
     target = out or folders[0] / "leaderboard"
     with (
-        narrated(),
+        showing(),
         phase("leaderboard", str(target)),
         shared(target.parent),
     ):  # a run that begins waits a moment: it would sweep what is being written

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from saebench.cli.common import Named, common, emit, loading_torch, say
-from saebench.narration import narrated, phase
+from saebench.console import phase, showing
 
 _FILE = Named(dir_okay=False)
 
@@ -64,7 +64,7 @@ def command(
     if not 0 <= threshold < 1:
         raise click.UsageError(f"--threshold {threshold:g}: a cosine from 0 up to, not including, 1 is allowed.")
 
-    with narrated(), loading_torch():
+    with showing(), loading_torch():
         from saebench.artifacts.output import check_output, write_output
         from saebench.jobs import check_device
         from saebench.pair.job import MADE_BY, match_folders
@@ -82,7 +82,7 @@ def command(
         options["time_limit_s"] = time_limit
     if device != "cpu":
         options["device"] = device
-    with narrated(), phase("comparing", "two SAEs"):
+    with showing(), phase("comparing", "two SAEs"):
         comparison = match_folders(
             a,
             b,

@@ -9,7 +9,7 @@ import click
 
 from saebench.api.errors import SuiteError
 from saebench.cli.common import Named, common, emit, loading_torch, say
-from saebench.narration import narrated
+from saebench.console import showing
 
 
 @click.command("plan")
@@ -42,7 +42,7 @@ def command(
     """
     from saebench.config import load_suite
 
-    with narrated():
+    with showing():
         load_suite(suite)  # a suite that cannot be read is told before torch is loaded, which takes seconds
         with loading_torch():
             from saebench.jobs import plan_suite

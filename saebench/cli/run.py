@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from saebench.cli.common import Named, common, emit, loading_torch, say
-from saebench.narration import narrated
+from saebench.console import showing
 
 
 @click.command("run")
@@ -42,7 +42,7 @@ def command(
     from saebench.config import load_suite
 
     try:
-        with narrated():
+        with showing():
             load_suite(suite)  # a suite that cannot be read is told before torch is loaded, which takes seconds
             with loading_torch():
                 from saebench.execute.backend_choice import forced

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from saebench import narration
+from saebench import console
 from saebench.api.batches import ActivationBatch
 from saebench.api.errors import SuiteError
 from saebench.data.store import batch_of
@@ -79,7 +79,7 @@ def fill(
     """Writes activations of the first `n_tokens` non-special tokens of windows `[T]`; reads all windows."""
     read = iter(windows)
     first = 0
-    with narration.phase("held-out", label, total=n_tokens, unit="tok") as bar:
+    with console.phase("held-out", label, total=n_tokens, unit="tok") as bar:
         while group := _group(read, lm):
             rows = None
             if writer.n_rows < n_tokens:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saebench import narration
+from saebench import console
 from saebench.data.forward import Rows, forward_rows
 from saebench.data.precision import DTYPES, rounded
 from saebench.data.rows import MemoryBlock, StoreRows
@@ -204,7 +204,7 @@ class LivePass:
             SuiteError: An activation is not finite, or too large for the precision.
             MachineError: The disk refuses.
         """
-        with self._lock, narration.phase("activations", label, total=self.n_rows, unit="tok") as bar:
+        with self._lock, console.phase("activations", label, total=self.n_rows, unit="tok") as bar:
             try:
                 if self._begin() is not None:
                     self._write_up_to(self.n_rows, bar)

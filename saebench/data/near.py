@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from saebench import narration
+from saebench import console
 from saebench.api.overlaps import overlap
 from saebench.data.opening import Meter
 
@@ -33,7 +33,7 @@ class NearDuplicates:
         pair = (training.content, scored.store.facts["content"])
         if pair not in self._found:
             label = f"near-duplicates of '{scored.dataset.name}' in '{theirs.name}'"
-            with narration.phase("reading", label, unit="doc") as bar:
+            with console.phase("reading", label, unit="doc") as bar:
                 found = overlap(
                     self._documents(theirs, "train", training.document_digests, scored, bar),
                     self._documents(scored.dataset, "held-out", scored.documents, scored, bar),

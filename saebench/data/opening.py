@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from saebench import narration
+from saebench import console
 from saebench.api.errors import SuiteError
 from saebench.api.specs import resolve
 from saebench.config import parse_options
@@ -61,7 +61,7 @@ class Opener:
         """
         spec = self.catalog.dataset(use.plugin).spec
         options: Any = parse_options(spec.options, use.options, lambda _key: "plan:", f"datasets.{use.name}")
-        with narration.phase("reading", use.name):
+        with console.phase("reading", use.name):
             return resolve(spec.open)(options, _Context(self, use, model, seed, length, meter))
 
 
@@ -110,7 +110,7 @@ class _Context:
         recipe = self._use.recipe
         return Kept(self._opener.run.cache(recipe), recipe, self._opener.say)(name, make)
 
-    def progress(self, total: int, label: str) -> narration.Phase:
+    def progress(self, total: int, label: str) -> console.Phase:
         """A phase with a bar on standard error."""
         kind = "sampling" if self._use.kind == "generated" else "reading"
-        return narration.phase(kind, f"{self._use.name}: {label}", total=total)
+        return console.phase(kind, f"{self._use.name}: {label}", total=total)

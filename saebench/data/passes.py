@@ -6,7 +6,7 @@ from collections.abc import Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from saebench import narration
+from saebench import console
 from saebench.api.errors import SuiteError
 from saebench.artifacts import digest
 from saebench.data.disk import Need, Stored, check_plan, make_room, row_bytes, stored, window_bytes
@@ -195,7 +195,7 @@ class Passes:
             ActivationStore.building(
                 folder, key, d=vectors.d_in, dtype=cohort.dtype, expected_rows=_distinct(cohort), what=_what(cohort)
             ) as writer,
-            narration.phase("activations", use.name, total=cohort.tokens, unit="tok") as bar,
+            console.phase("activations", use.name, total=cohort.tokens, unit="tok") as bar,
         ):
             lost: dict[str, Any] | None = None
             for batch in vectors.batches("train", cohort.tokens, VECTOR_ROWS, cohort.data_seed):

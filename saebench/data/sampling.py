@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from saebench import narration
+from saebench import console
 from saebench.api.errors import SuiteError
 from saebench.data.hf import cache_argument, cache_of, cache_switch
 
@@ -80,7 +80,7 @@ def sample(
     if not (temperature > 0 and 0 < top_p <= 1):
         raise SuiteError(f"sampling needs temperature > 0 and 0 < top_p <= 1, got {temperature} and {top_p}.")
     parts = []
-    with narration.phase("sampling", lm.facts.id, total=n_sequences * (length - 1), unit="tok") as bar:
+    with console.phase("sampling", lm.facts.id, total=n_sequences * (length - 1), unit="tok") as bar:
         for start in range(0, n_sequences, SAMPLE_ROWS):
             rows = min(SAMPLE_ROWS, n_sequences - start)
             uniform = torch.rand(rows, max(0, length - 1), generator=generator, dtype=torch.float64)
@@ -95,7 +95,7 @@ def _sample_rows(
     temperature: float,
     top_p: float,
     use_cache: bool,
-    bar: narration.Phase,
+    bar: console.Phase,
 ) -> Tensor:
     rows = len(uniform)
     uniform = uniform.to(lm.device)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from saebench import narration
+from saebench import console
 from saebench.api.codes import SparseCodes
 from saebench.artifacts import digest
 from saebench.base.random import generator
@@ -129,7 +129,7 @@ class ScoredTokens(Scored):
             store := self.sources.whole(folder, lambda checked: ActivationStore.open(folder, key, checked=checked))
         ) is None:
             windows = self.sources.windows(self.dataset, self.model, "held-out", enough, self.seed, Meter(), self.part)
-            with narration.phase("held-out", f"{self.dataset.name}: text"):
+            with console.phase("held-out", f"{self.dataset.name}: text"):
                 ids = torch.stack(list(windows))
             d = self.lm.facts.hookpoint(self.model.hookpoint).d
             with ActivationStore.building(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from saebench import narration
+from saebench import console
 from saebench.api.batches import ActivationBatch
 from saebench.api.codes import SparseCodes
 from saebench.api.errors import SuiteError
@@ -58,7 +58,7 @@ class ScoredVectors(Scored):
         n_rows = self.n_rows
         if (store := sources.whole(folder, lambda checked: ActivationStore.open(folder, key, checked=checked))) is None:
             with (
-                narration.phase("held-out", dataset.name),
+                console.phase("held-out", dataset.name),
                 ActivationStore.building(
                     folder,
                     key,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from saebench import narration
+from saebench import console
 from saebench.api.errors import Damaged, SuiteError
 from saebench.artifacts import digest, machine_errors, remove
 from saebench.data.evaluation import EvaluationSource
@@ -78,7 +78,7 @@ class Sources:
             SuiteError: It is not the model that was planned with.
         """
         if use.digest not in self._models:
-            with narration.phase("loading", use.id):
+            with console.phase("loading", use.id):
                 loaded = LanguageModel.load(
                     use.id, use.revision, self.device, catalog=self.catalog, allow_unused=use.allow_unused
                 )

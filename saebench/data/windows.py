@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saebench import narration
+from saebench import console
 from saebench.api.errors import SuiteError
 from saebench.artifacts import atomic_folder, digest_of
 from saebench.data.manifests import prove_files, read_manifest, write_manifest
@@ -138,7 +138,7 @@ class TokenStore:
         with (
             atomic_folder(folder) as temporary,
             (temporary / WINDOWS).open("wb") as file,
-            narration.phase("reading", label, total=n_tokens, unit="tok") as bar,
+            console.phase("reading", label, total=n_tokens, unit="tok") as bar,
         ):
             before = 0
             for window in windows:

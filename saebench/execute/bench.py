@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saebench import narration
+from saebench import console
 from saebench.api.errors import MachineError, PluginError
 from saebench.execute.backend_choice import Choice
 from saebench.execute.bench_shapes import Shape, refusal
@@ -257,7 +257,7 @@ def run(
         say(f"left out: {reason}")
     total = sum(map(work, fitting))
     names = ", ".join(chosen.measured)
-    with narration.phase("measuring", names, total=total) as bar:
+    with console.phase("measuring", names, total=total) as bar:
         return list(
             measure(
                 fitting, chosen.measured, device=device, rounds=rounds, threads=threads, plugins=plugins,

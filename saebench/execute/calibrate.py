@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from saebench import narration
+from saebench import console
 from saebench.artifacts import RunFolder, has_checkpoint
 from saebench.cells.plan import Cell, DatasetUse, ModelUse
 from saebench.data.language_model import LanguageModel
@@ -69,7 +69,7 @@ def measure(
             say(f"measuring this machine: {', '.join(missing)}. Takes seconds, kept for a week")
             started = time.perf_counter()
             with (
-                narration.phase("measuring", "this machine"),
+                console.phase("measuring", "this machine"),
                 tempfile.TemporaryDirectory(prefix="saebench-") as folder,
             ):
                 _Bench(wanted, datasets, profile, catalog, device, Path(folder)).measure()
@@ -244,7 +244,7 @@ class _Bench:
             if other.cohort == cell.cohort and not other.control and other.cell_id != cell.cell_id
             if (price := cost_of(other, self.catalog)) is not None
         )
-        with narration.phase("measuring", f"training {cell.label}"):
+        with console.phase("measuring", f"training {cell.label}"):
             rate = probes.quietly(
                 lambda: probes.probe_training(
                     cell, step_s, self.run, self.catalog, self.device, rows, min(neighbours, self.limit // 4)
@@ -285,7 +285,7 @@ class _Bench:
         return self.profile.get(kind, key) is None
 
     def _note(self, kind: str, key: str, what: str, probe: Callable[[], Any]) -> None:
-        with narration.phase("measuring", what):
+        with console.phase("measuring", what):
             value = probes.quietly(probe)
         if value is not None:
             self.profile.put(kind, key, value)

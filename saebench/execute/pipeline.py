@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from saebench import narration
+from saebench import console
 from saebench.api.errors import (
     CellError,
     Damaged,
@@ -80,7 +80,7 @@ class Pipeline:
 
         self.plan, self.run, self.catalog, self.device = plan, run, catalog, device
         self.say, self.debug, self.snapshot_every_s = say, debug, snapshot_every_s
-        self._predicted, self._narrator = predicted, narration.current()
+        self._predicted, self._console = predicted, console.current()
         self.sources: Sources = Sources(plan.datasets, run=run, catalog=catalog, device=device, say=say)
         self.standing = Standing(run, say)
         self.groups = GroupRunner(run, catalog, self.sources, device, self.standing)
@@ -111,10 +111,10 @@ class Pipeline:
             left = self._to_do(cells, retry_failed) - tried
         self._tell_without_data(cells)
         statuses = self._statuses(cells)
-        self._narrator.leave(CELL_PHASES)
+        self._console.leave(CELL_PHASES)
         for group in self._groups(cells):
             members = [self.plan.cell(cell_id) for cell_id in group.cells]
-            with self._narrator.phase("groups", f"{group.entry} {group.point}", amount=1):
+            with self._console.phase("groups", f"{group.entry} {group.point}", amount=1):
                 if self._is_due(group, statuses):
                     started = provenance.now()
                     failed = self.groups.score(group, members, statuses, lambda: self._environment(started))  # noqa: B023
@@ -138,8 +138,8 @@ class Pipeline:
     def _announce(self, cells: Sequence[Cell], left: Collection[str]) -> None:
         tokens = sum(cell.tokens for cell in cells if cell.cell_id in left)
         amounts = {"training": tokens, "scoring": len(left), "groups": len(self._groups(cells)), "leaderboard": 1}
-        self._narrator.expect(self.plan.suite, self._predicted, amounts, (len(cells) - len(left), len(cells)))
-        self._narrator.leave(("planning",))  # it is done, and its seconds are none of those that are counted from here
+        self._console.expect(self.plan.suite, self._predicted, amounts, (len(cells) - len(left), len(cells)))
+        self._console.leave(("planning",))  # it is done, and its seconds are none of those that are counted from here
 
     def _train_and_score(self, cells: Sequence[Cell]) -> None:
         by_id = {cell.cell_id: cell for cell in cells}
@@ -171,7 +171,7 @@ class Pipeline:
         return not self.changed.isdisjoint(group.cells) or self.groups.is_due(group, members, statuses)
 
     def _to_do(self, cells: Sequence[Cell], retry_failed: bool) -> set[str]:
-        with self._narrator.phase("planning", "what is left to do"):
+        with self._console.phase("planning", "what is left to do"):
             # of a cell that is yet to be made the best is expected: a group that this holds back is due at the next look
             expected = {cell.cell_id: self.standing.status(cell) or "ok" for cell in cells}
             return self.standing.to_do(
@@ -205,7 +205,7 @@ class Pipeline:
         for cell in cells:
             if cell.cell_id in trained:
                 self._drop_snapshot(cell)
-                self._narrator.spared("training", cell.tokens)
+                self._console.spared("training", cell.tokens)
                 self._score(cell, sources[cell.cell_id], data_s, None)
         for wave in waves(cells, self.catalog, memory_limit(self.device, self.memory_gb), trained):
             self._wave(wave, sources, data_s)
@@ -260,7 +260,7 @@ class Pipeline:
             started, errors = provenance.now(), self.catalog.observe("saebench_cell_started", cell=asdict(cell))
         else:
             started, errors = watch.began[cell.cell_id], watch.errors[cell.cell_id]
-        with self._narrator.phase("scoring", cell.label, amount=1):
+        with self._console.phase("scoring", cell.label, amount=1):
             outcome = self._caught(lambda: self._scored(cell, source, data_s))
         outcome.observer_errors += errors
         self._write(cell, outcome, started)
@@ -362,7 +362,7 @@ class Pipeline:
         if self._replaces(cell, record["facts"]):
             write_record(path, record)
         self.standing.scored(cell)
-        self._narrator.cell_ended(f"{cell.label} {outcome.status}")
+        self._console.cell_ended(f"{cell.label} {outcome.status}")
         if outcome.status != "ok":
             self.say(f"{cell.label}: {outcome.status}: {(outcome.error or {}).get('message', '')}")
         for line in self.catalog.observe("saebench_cell_finished", record=record):

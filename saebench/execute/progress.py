@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from saebench import narration
+from saebench import console
 from saebench.cells.plan import Cell
+from saebench.console.render import shorten
 from saebench.execute import provenance
 from saebench.host import Catalog
-from saebench.narration.render import shorten
 from saebench.train.watch import Watch
 
 LABEL_WIDTH = 20
@@ -42,7 +42,7 @@ class PassWatch(Watch):
         self._many = len(cells) > 1
         total = sum(cell.tokens for cell in cells)
         label = f"{len(cells)} cells" if len(cells) > 1 else cells[0].label if cells else ""
-        self._phase = narration.phase("training", label, total=total, unit="tok", amount=total)
+        self._phase = console.phase("training", label, total=total, unit="tok", amount=total)
 
     def __enter__(self) -> PassWatch:
         self._phase.__enter__()

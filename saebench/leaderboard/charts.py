@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from saebench import narration
+from saebench import console
 from saebench.leaderboard.look import theme, with_generator
 from saebench.leaderboard.plots import (
     HEIGHT,
@@ -119,7 +119,7 @@ def chart_svg(board: Mapping[str, Any]) -> str | None:
                 whole = alt.hconcat(*charts[:2], title=f"{suite['name']}: {site['title']}").resolve_scale(
                     color="shared", shape="shared"
                 )
-                with narration.phase("leaderboard", "chart"):
+                with console.phase("leaderboard", "chart"):
                     svg = vl_convert.vegalite_to_svg(json.dumps(whole.configure(**theme(dark=False)).to_dict()))
                 return with_generator(str(svg), "saebench leaderboard")
     return None

@@ -12,7 +12,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from saebench import narration
+from saebench import console
 from saebench.base.text import shown
 from saebench.leaderboard.across import KINDS, SHOWN
 from saebench.leaderboard.charts import agreement_charts, site_charts
@@ -63,7 +63,7 @@ def _asset(name: str) -> Markup:
 @cache
 def chart_library() -> Markup:
     """Vega, Vega-Lite and Vega-Embed as one script, from the installed vl-convert."""
-    with narration.phase("leaderboard", "page"):
+    with console.phase("leaderboard", "page"):
         bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
     return Markup(bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saebench import narration
+from saebench import console
 from saebench.api.errors import Damaged, SaebenchError
 from saebench.artifacts import cache_folder, digest, read_sealed, sealed, write_json
 from saebench.base.student import t_quantile
@@ -222,7 +222,7 @@ def _kept(path: Path, key: dict[str, Any]) -> Null | None:
         if found["key"] != key:
             raise Damaged(f"{path}: damaged (it holds the levels of other sizes)")
     except Damaged as error:
-        narration.say(f"{error.found}. It is sampled again")
+        console.say(f"{error.found}. It is sampled again")
         return None
     except SaebenchError:  # it cannot be read: that costs time, nothing else
         return None

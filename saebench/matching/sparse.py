@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saebench import narration
+from saebench import console
 from saebench.matching.assignment import Matching, finished
 from saebench.matching.solver import Limits, Solution, Solver, Watch
 
@@ -46,8 +46,8 @@ def match_sparse(
 
     found: Solution | None = None
     with (
-        narration.narrated(outputs=False) if progress else nullcontext(),
-        narration.phase("matching", total=1.0) as bar,
+        console.showing(outputs=False) if progress else nullcontext(),
+        console.phase("matching", total=1.0) as bar,
     ):
         watch = _watch(bar)
 
@@ -104,7 +104,7 @@ def _without_zeros(
     return Solution(column_of, cosines, u, v, float(u.sum() + v.sum()), facts)
 
 
-def _watch(bar: narration.Phase) -> Watch:
+def _watch(bar: console.Phase) -> Watch:
     """Shows the stage, how much of this pass is done, and the gap proven so far."""
 
     def stage(name: str) -> None:

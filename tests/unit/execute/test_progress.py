@@ -5,19 +5,19 @@ from dataclasses import dataclass
 import pytest
 
 from saebench.api import hookimpl
+from saebench.console import Console
 from saebench.execute import progress
 from saebench.execute.progress import PassWatch, has_observers
 from saebench.host import Catalog
 from saebench.host.discovery import new_manager
-from saebench.narration import Narrator
 
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What a narrator shows of the phases that are open."""
-    narrator = Narrator()
-    monkeypatch.setattr(progress.narration, "phase", narrator.phase)
-    return narrator.view
+    """What a console shows of the phases that are open."""
+    console = Console()
+    monkeypatch.setattr(progress.console, "phase", console.phase)
+    return console.view
 
 
 @dataclass(frozen=True)

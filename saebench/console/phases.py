@@ -1,4 +1,4 @@
-"""The narrator: which phases are open, how far they are, and a thread that shows it while the work goes on.
+"""The console: which phases are open, how far they are, and a thread that shows it while the work goes on.
 
 Working code only changes numbers; all drawing is done by the thread, some times a second, so that a hot loop pays next to nothing.
 """
@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any
 
 from saebench.base.text import one_line, shown
-from saebench.narration.capture import captured
-from saebench.narration.faces import Face, face_of
-from saebench.narration.outlook import Outlook
-from saebench.narration.render import PhaseView, View
-from saebench.narration.state import StateFile
+from saebench.console.capture import captured
+from saebench.console.displays import Display, display_of
+from saebench.console.render import PhaseView, View
+from saebench.console.state_file import StateFile
+from saebench.console.time_left import TimeLeft
 
 BEAT_S = 0.2
 """Between two looks of the thread at the numbers."""
@@ -33,7 +33,7 @@ class Phase:
     """A piece of work that is shown while it is open; a tqdm-like bar where its total is known.
 
     Args:
-        narrator: Whose.
+        console: Whose.
         kind: `training`, `scoring`, ...: the prediction has seconds for each kind.
         detail: What is worked on.
         total, unit: How much there is to do, where that is known.
@@ -41,16 +41,16 @@ class Phase:
     """
 
     def __init__(
-        self, narrator: Narrator, kind: str, detail: str, total: float | None, unit: str, amount: float | None
+        self, console: Console, kind: str, detail: str, total: float | None, unit: str, amount: float | None
     ) -> None:
         self.kind, self.detail, self.total, self.unit, self.amount = kind, detail, total, unit, amount
         self.n = 0.0
         self.note = ""
-        self._narrator, self._before, self._began = narrator, 0.0, narrator.clock()
+        self._console, self._before, self._began = console, 0.0, console.clock()
         self.since = datetime.now(UTC)
 
     def __enter__(self) -> Phase:
-        self._narrator.begin(self)
+        self._console.begin(self)
         return self
 
     def __exit__(
@@ -60,7 +60,7 @@ class Phase:
 
     def close(self) -> None:
         """Ends it."""
-        self._narrator.end(self)
+        self._console.end(self)
 
     def update(self, n: float = 1) -> None:
         """So much more is done."""
@@ -74,7 +74,7 @@ class Phase:
     @property
     def elapsed(self) -> float:
         """Seconds since it began."""
-        return self._narrator.clock() - self._began
+        return self._console.clock() - self._began
 
     def view(self) -> PhaseView:
         """As it is shown."""
@@ -84,19 +84,19 @@ class Phase:
         return PhaseView(self.kind, self.detail, self.n, self.total, self.unit, elapsed, left, self.note)
 
 
-class Narrator:
+class Console:
     """Phases, cells and lines of one command.
 
     Args:
-        face: Where it is shown.
+        display: Where it is shown.
         clock: Seconds that only grow.
     """
 
-    def __init__(self, face: Face | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock, self._face = clock, face or Face()
+    def __init__(self, display: Display | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock, self._face = clock, display or Display()
         self._began = self._predicted_at = clock()
         self._phases: list[Phase] = []
-        self._outlook: Outlook | None = None
+        self._outlook: TimeLeft | None = None
         self._title = ""
         self._cells: tuple[int, int] | None = None
         self._file: StateFile | None = None
@@ -133,7 +133,7 @@ class Narrator:
         """From now on a run is shown: its predicted seconds by kind, and how many of its cells are done."""
         with self._lock:
             self._title, self._cells = one_line(title, NAME_LIMIT), cells
-            self._outlook, self._predicted_at = Outlook(seconds, amounts), self.clock()
+            self._outlook, self._predicted_at = TimeLeft(seconds, amounts), self.clock()
 
     def leave(self, kinds: Iterable[str]) -> None:
         """Nothing more comes of these kinds of phases."""
@@ -210,17 +210,17 @@ class Narrator:
             self._face.close()
 
 
-_current = Narrator()
-"""Of this process; without `narrated` one that shows nothing."""
+_current = Console()
+"""Of this process; without `showing` one that shows nothing."""
 
 
-def current() -> Narrator:
-    """The narrator of the command that is at work."""
+def current() -> Console:
+    """The console of the command that is at work."""
     return _current
 
 
 def phase(kind: str, detail: str = "", **how: Any) -> Phase:
-    """A phase of the command that is at work; see `Narrator.phase`."""
+    """A phase of the command that is at work; see `Console.phase`."""
     return _current.phase(kind, detail, **how)
 
 
@@ -236,7 +236,7 @@ _active = threading.Event()
 
 
 @contextmanager
-def narrated(*, outputs: bool = True) -> Iterator[Narrator]:
+def showing(*, outputs: bool = True) -> Iterator[Console]:
     """Shows what the block does, on standard error, until it ends; one inside of another changes nothing.
 
     What libraries print, log or warn meanwhile becomes whole lines above the bars.
@@ -248,30 +248,30 @@ def narrated(*, outputs: bool = True) -> Iterator[Narrator]:
     if _active.is_set():
         yield _current
         return
-    outer, narrator = _current, Narrator(face_of(sys.stderr, time.monotonic))
+    outer, console = _current, Console(display_of(sys.stderr, time.monotonic))
     with ExitStack() as stack:
-        stack.callback(narrator.close)
-        stack.enter_context(captured(narrator, outputs=outputs))
-        stack.enter_context(_beating(narrator))
-        _current = narrator
+        stack.callback(console.close)
+        stack.enter_context(captured(console, outputs=outputs))
+        stack.enter_context(_beating(console))
+        _current = console
         _active.set()
         try:
-            yield narrator
+            yield console
         finally:
             _active.clear()
             _current = outer
 
 
 @contextmanager
-def _beating(narrator: Narrator) -> Iterator[None]:
+def _beating(console: Console) -> Iterator[None]:
     """A thread that calls `tick`."""
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(BEAT_S):
-            narrator.tick()
+            console.tick()
 
-    thread = threading.Thread(target=beat, name="saebench-narrator", daemon=True)
+    thread = threading.Thread(target=beat, name="saebench-console", daemon=True)
     thread.start()
     try:
         yield

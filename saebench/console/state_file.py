@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from saebench.artifacts.atomic import temporary_name
-from saebench.narration.render import View
+from saebench.console.render import View
 
 EVERY_S, SOONEST_S = 2.0, 1.0
 """Seconds between two writings; the second where the phase has changed."""

@@ -15,9 +15,9 @@ import pytest
 from pseudo_terminal import Terminal, run_in_terminal
 from tqdm import tqdm
 
-from saebench import narration
-from saebench.narration import Narrator, narrated
-from saebench.narration.faces import Lines, Screen
+from saebench import console
+from saebench.console import Console, showing
+from saebench.console.displays import Lines, Screen
 
 
 class Clock:
@@ -33,22 +33,22 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def log(clock: Clock) -> Iterator[tuple[Narrator, io.StringIO]]:
+def log(clock: Clock) -> Iterator[tuple[Console, io.StringIO]]:
     stream = io.StringIO()
-    return Narrator(Lines(stream, clock), clock), stream
+    return Console(Lines(stream, clock), clock), stream
 
 
 # ---- off a terminal -----------------------------------------------------------------------------------------------------
 
 
-def test_a_line_at_each_kind_of_phase_and_cell(log: tuple[Narrator, io.StringIO], clock: Clock) -> None:
-    narrator, stream = log
-    narrator.expect("s", {"scoring": 2.0}, {"scoring": 2}, (0, 2))
+def test_a_line_at_each_kind_of_phase_and_cell(log: tuple[Console, io.StringIO], clock: Clock) -> None:
+    console, stream = log
+    console.expect("s", {"scoring": 2.0}, {"scoring": 2}, (0, 2))
     for seed in (0, 1):
-        with narrator.phase("scoring", f"topk s{seed}", amount=1):
+        with console.phase("scoring", f"topk s{seed}", amount=1):
             clock.now += 1
-            narrator.tick()
-        narrator.cell_ended(f"topk s{seed} ok")
+            console.tick()
+        console.cell_ended(f"topk s{seed} ok")
     assert stream.getvalue().splitlines() == [
         "[00:00] scoring topk s0",
         "[00:01] 1/2 cells, 50%, 00:01 left: topk s0 ok",
@@ -57,16 +57,16 @@ def test_a_line_at_each_kind_of_phase_and_cell(log: tuple[Narrator, io.StringIO]
 
 
 def test_no_silence_is_longer_than_ten_seconds_whatever_phase_is_open(
-    log: tuple[Narrator, io.StringIO], clock: Clock
+    log: tuple[Console, io.StringIO], clock: Clock
 ) -> None:
-    narrator, stream = log
+    console, stream = log
     said = [0.0]
     for _ in range(400):
         before = stream.tell()
         clock.now += 0.25
         if clock.now == 20.0:
-            narrator.phase("sampling", "own").__enter__()
-        narrator.tick()
+            console.phase("sampling", "own").__enter__()
+        console.tick()
         if stream.tell() > before:
             said.append(clock.now)
     assert max(b - a for a, b in pairwise(said)) <= 10.0
@@ -75,12 +75,12 @@ def test_no_silence_is_longer_than_ten_seconds_whatever_phase_is_open(
     assert "\x1b" not in stream.getvalue()
 
 
-def test_messages_cannot_move_a_cursor(log: tuple[Narrator, io.StringIO]) -> None:
-    narrator, stream = log
-    narrator.say("evil \x1b[2J\r name")
-    with narrator.phase("reading", "a\x1b]0;x\x07b\nc"):
+def test_messages_cannot_move_a_cursor(log: tuple[Console, io.StringIO]) -> None:
+    console, stream = log
+    console.say("evil \x1b[2J\r name")
+    with console.phase("reading", "a\x1b]0;x\x07b\nc"):
         pass
-    narrator.cell_ended("x\r\x1b[1Ay ok")
+    console.cell_ended("x\r\x1b[1Ay ok")
     assert set(stream.getvalue()) & {"\r", "\x1b", "\x07"} == set()
     assert len(stream.getvalue().splitlines()) == 3
 
@@ -90,31 +90,31 @@ def test_a_reader_that_goes_away_does_not_end_the_work(clock: Clock) -> None:
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    narrator = Narrator(Lines(Gone(), clock), clock)
-    with narrator.phase("training"):
+    console = Console(Lines(Gone(), clock), clock)
+    with console.phase("training"):
         clock.now += 30
-        narrator.tick()
-    narrator.say("more")
-    narrator.close()
+        console.tick()
+    console.say("more")
+    console.close()
 
 
 # ---- phases -------------------------------------------------------------------------------------------------------------
 
 
 def test_an_abandoned_inner_phase_ends_with_the_outer_one(clock: Clock) -> None:
-    narrator = Narrator(clock=clock)
-    inner = narrator.phase("sampling")
-    with narrator.phase("reading"):
+    console = Console(clock=clock)
+    inner = console.phase("sampling")
+    with console.phase("reading"):
         inner.__enter__()
-        assert narrator.view().phase.kind == "sampling"
-    assert narrator.view().phase is None
+        assert console.view().phase.kind == "sampling"
+    assert console.view().phase is None
     inner.close()
-    assert narrator.view().phase is None
+    assert console.view().phase is None
 
 
 def test_what_an_earlier_run_did_does_not_count_into_the_pace(clock: Clock) -> None:
-    narrator = Narrator(clock=clock)
-    with narrator.phase("training", total=100.0) as phase:
+    console = Console(clock=clock)
+    with console.phase("training", total=100.0) as phase:
         phase.resumed(50)
         clock.now += 10
         assert phase.view().left is None
@@ -123,11 +123,11 @@ def test_what_an_earlier_run_did_does_not_count_into_the_pace(clock: Clock) -> N
         assert phase.view().left == 10.0
 
 
-def test_phases_are_silent_without_a_narrator(capsys: pytest.CaptureFixture[str]) -> None:
-    with narration.phase("training", total=3) as phase:
+def test_phases_are_silent_without_a_console(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.phase("training", total=3) as phase:
         phase.update(2)
     assert capsys.readouterr() == ("", "")
-    narration.say("but a line is a line")
+    console.say("but a line is a line")
     assert capsys.readouterr() == ("", "but a line is a line\n")
 
 
@@ -136,7 +136,7 @@ def test_phases_are_silent_without_a_narrator(capsys: pytest.CaptureFixture[str]
 
 def test_what_libraries_say_becomes_whole_lines_each_once(capsys: pytest.CaptureFixture[str]) -> None:
     library = logging.Logger("some.library")
-    with narrated():
+    with showing():
         library.addHandler(logging.StreamHandler())
         for step in tqdm(range(5), mininterval=0):
             with warnings.catch_warnings():
@@ -155,7 +155,7 @@ def test_a_traceback_is_whole_each_time(capsys: pytest.CaptureFixture[str]) -> N
     def fail() -> None:
         raise ValueError("no")
 
-    with narrated():
+    with showing():
         for _ in range(2):
             try:
                 fail()
@@ -168,37 +168,37 @@ def test_a_traceback_is_whole_each_time(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_streams_and_warnings_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     before = sys.stdout, sys.stderr, warnings.showwarning
-    with pytest.raises(KeyboardInterrupt), narrated():
+    with pytest.raises(KeyboardInterrupt), showing():
         kept = sys.stderr
         raise KeyboardInterrupt
     assert (sys.stdout, sys.stderr, warnings.showwarning) == before
     kept.write("a handler kept it\n")  # goes where it would have gone
-    assert not any(thread.name == "saebench-narrator" for thread in threading.enumerate())
+    assert not any(thread.name == "saebench-console" for thread in threading.enumerate())
 
 
-def test_a_narrator_within_a_narrator_is_the_same() -> None:
-    with narrated() as outer:
-        with narrated() as inner:
+def test_a_console_within_a_console_is_the_same() -> None:
+    with showing() as outer:
+        with showing() as inner:
             assert inner is outer
-        assert narration.current() is outer
-    assert narration.current() is not outer
+        assert console.current() is outer
+    assert console.current() is not outer
 
 
 def test_results_on_standard_output_stay_there_for_python(capsys: pytest.CaptureFixture[str]) -> None:
-    with narrated(outputs=False):
+    with showing(outputs=False):
         print("mine")
     assert capsys.readouterr().out == "mine\n"
 
 
 def test_no_standard_error_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    with narrated(outputs=False), narration.phase("training"):
-        narration.say("unheard")
+    with showing(outputs=False), console.phase("training"):
+        console.say("unheard")
         kept = sys.stderr
         kept.write("unheard\n")
     kept.write("unheard\n")
     kept.flush()
-    narration.say("unheard")
+    console.say("unheard")
     assert sys.stderr is None
 
 
@@ -207,17 +207,17 @@ def test_no_standard_error_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_warning_in_the_middle_leaves_the_bars_whole(clock: Clock) -> None:
     stream, columns = io.StringIO(), 80
-    narrator = Narrator(Screen(stream, lambda: columns), clock)
-    narrator.expect("quickstart", {"training": 10.0}, {"training": 100.0}, (0, 6))
-    with narrator.phase("training", "6 cells", total=100.0, unit="tok", amount=100.0) as phase:
-        narrator.tick()
+    console = Console(Screen(stream, lambda: columns), clock)
+    console.expect("quickstart", {"training": 10.0}, {"training": 100.0}, (0, 6))
+    with console.phase("training", "6 cells", total=100.0, unit="tok", amount=100.0) as phase:
+        console.tick()
         phase.update(50)
         clock.now += 5
-        narrator.say("warning: something old")
-        narrator.tick()
+        console.say("warning: something old")
+        console.tick()
         columns = 60  # the terminal was made smaller
         clock.now += 1
-        narrator.tick()
+        console.tick()
         terminal = Terminal(60)
         terminal.feed(stream.getvalue())
         said, outer, inner = terminal.lines
@@ -228,7 +228,7 @@ def test_a_warning_in_the_middle_leaves_the_bars_whole(clock: Clock) -> None:
         assert inner.endswith("[00:06<00:06]")
         assert len(outer) < 60
         assert len(inner) < 60
-    narrator.close()
+    console.close()
     terminal = Terminal(80)
     terminal.feed(stream.getvalue())
     assert terminal.lines == ["warning: something old", ""]
@@ -236,29 +236,27 @@ def test_a_warning_in_the_middle_leaves_the_bars_whole(clock: Clock) -> None:
 
 def test_a_phase_is_shown_at_once(clock: Clock) -> None:
     stream = io.StringIO()
-    narrator = Narrator(Screen(stream, lambda: 80), clock)
-    with narrator.phase(
-        "leaderboard", "page"
-    ):  # one call into a library that keeps the interpreter: no thread can draw
+    console = Console(Screen(stream, lambda: 80), clock)
+    with console.phase("leaderboard", "page"):  # one call into a library that keeps the interpreter: no thread can draw
         assert stream.getvalue() == "leaderboard page [00:00]"
 
 
 def test_lines_on_a_terminal_break_between_words(clock: Clock) -> None:
     stream = io.StringIO()
     path = "runs/" + "x" * 60
-    narrator = Narrator(Screen(stream, lambda: 40), clock)
-    narrator.say(f"  memory about one and a half of gigabytes\n{path}: damaged")
-    narrator.close()
+    console = Console(Screen(stream, lambda: 40), clock)
+    console.say(f"  memory about one and a half of gigabytes\n{path}: damaged")
+    console.close()
     assert stream.getvalue().split("\n") == ["  memory about one and a half of", "gigabytes", f"{path}:", "damaged", ""]
 
 
 PROGRAM = """
 import logging, sys, time, warnings
-from saebench.narration import narrated
+from saebench.console import showing
 
-with narrated() as narrator:
-    narrator.expect("a-suite-" + "x" * 100, {"training": 1.0}, {"training": 8.0}, (0, 8))
-    with narrator.phase("training", "entry-" + "y" * 100, total=8.0, unit="tok", amount=8.0) as phase:
+with showing() as console:
+    console.expect("a-suite-" + "x" * 100, {"training": 1.0}, {"training": 8.0}, (0, 8))
+    with console.phase("training", "entry-" + "y" * 100, total=8.0, unit="tok", amount=8.0) as phase:
         for step in range(8):
             phase.update()
             phase.note = f"fvu 0.{step}00 l0 16.0"
@@ -297,37 +295,37 @@ def test_a_dumb_terminal_gets_lines(tmp_path: Path) -> None:
 
 
 def test_the_state_is_in_a_file_while_it_lasts(tmp_path: Path, clock: Clock) -> None:
-    path, narrator = tmp_path / "state.json", Narrator(clock=clock)
+    path, console = tmp_path / "state.json", Console(clock=clock)
     path.write_text("a killed run's")
-    with narrator.kept(path):
+    with console.kept(path):
         assert not path.exists()
-        with narrator.phase("training", "6 cells", total=10.0, unit="tok") as phase:
+        with console.phase("training", "6 cells", total=10.0, unit="tok") as phase:
             phase.update(5)
             clock.now += 2
-            narrator.tick()
+            console.tick()
             told = json.loads(path.read_text())
             assert (told["phase"], told["detail"], told["done"], told["total"]) == ("training", "6 cells", 5, 10)
             phase.update(1)
             clock.now += 1
-            narrator.tick()
+            console.tick()
             assert json.loads(path.read_text()) == told  # rarely
             clock.now += 1
-            narrator.tick()
+            console.tick()
             assert json.loads(path.read_text())["done"] == 6
-        with narrator.phase("scoring", "topk"):
+        with console.phase("scoring", "topk"):
             clock.now += 2
-            narrator.tick()
+            console.tick()
             assert json.loads(path.read_text())["phase"] == "scoring"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_that_refuses_the_file_costs_the_file_alone(tmp_path: Path, clock: Clock) -> None:
-    narrator = Narrator(clock=clock)
-    with narrator.kept(tmp_path / "missing" / "state.json"), narrator.phase("training"):
+    console = Console(clock=clock)
+    with console.kept(tmp_path / "missing" / "state.json"), console.phase("training"):
         clock.now += 20
-        narrator.tick()
+        console.tick()
     (tmp_path / "folder").mkdir()
-    with narrator.kept(tmp_path / "folder"), narrator.phase("training"):
+    with console.kept(tmp_path / "folder"), console.phase("training"):
         clock.now += 20
-        narrator.tick()
+        console.tick()
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from saebench.narration.narrator import Narrator
+    from saebench.console.phases import Console
 
 KEPT_CHARACTERS = 100_000
 """An unfinished line of others is not kept longer than this."""
@@ -19,8 +19,8 @@ KEPT_CHARACTERS = 100_000
 class _Lines(io.TextIOBase):
     """A stream whose whole lines are said once. Handlers of `logging` may keep it: after the end it passes on what it gets."""
 
-    def __init__(self, narrator: Narrator, outer: TextIO | None) -> None:
-        self._narrator: Narrator | None = narrator
+    def __init__(self, console: Console, outer: TextIO | None) -> None:
+        self._console: Console | None = console
         self._outer, self._rest, self._repeated = outer, "", False
 
     @property
@@ -39,11 +39,11 @@ class _Lines(io.TextIOBase):
         return True
 
     def flush(self) -> None:
-        if self._narrator is None and self._outer is not None:
+        if self._console is None and self._outer is not None:
             self._outer.flush()
 
     def write(self, text: str) -> int:
-        if self._narrator is None:
+        if self._console is None:
             return self._outer.write(text) if self._outer is not None else len(text)
         before = "" if "\r" in self._rest else self._rest  # a bar is redrawn by a write of its own
         *lines, rest = (before + text.replace("\r\n", "\n")).split("\n")
@@ -54,37 +54,37 @@ class _Lines(io.TextIOBase):
 
     def _line(self, line: str) -> None:
         """A line that was redrawn is a bar. A repeated line goes with the indented ones below it."""
-        if "\r" in line or not line.strip() or self._narrator is None:
+        if "\r" in line or not line.strip() or self._console is None:
             return
         if line[0].isspace():
             if not self._repeated:
-                self._narrator.say(line)
+                self._console.say(line)
         elif line.startswith("Traceback "):
             self._repeated = False
-            self._narrator.say(line)
+            self._console.say(line)
         else:
-            self._repeated = not self._narrator.say_once(line)
+            self._repeated = not self._console.say_once(line)
 
     def end(self) -> None:
         """Says what is left."""
         self._line(self._rest)
-        self._narrator = None
+        self._console = None
 
 
 @contextmanager
-def captured(narrator: Narrator, *, outputs: bool) -> Iterator[None]:
-    """Leads standard error, warnings and, where wanted, standard output to the narrator."""
-    errors = _Lines(narrator, sys.stderr)
+def captured(console: Console, *, outputs: bool) -> Iterator[None]:
+    """Leads standard error, warnings and, where wanted, standard output to the console."""
+    errors = _Lines(console, sys.stderr)
     shown = warnings.showwarning
 
     def warn(message: Warning | str, category: type[Warning], *_where: Any, **_more: Any) -> None:
-        narrator.say_once(f"warning: {category.__name__}: {' '.join(str(message).split())}")
+        console.say_once(f"warning: {category.__name__}: {' '.join(str(message).split())}")
 
     with ExitStack() as stack:
         stack.callback(errors.end)
         stack.enter_context(redirect_stderr(errors))
         if outputs:
-            prints = _Lines(narrator, sys.stdout)
+            prints = _Lines(console, sys.stdout)
             stack.callback(prints.end)
             stack.enter_context(redirect_stdout(prints))
         warnings.showwarning = warn

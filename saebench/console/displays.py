@@ -1,6 +1,6 @@
-"""Where a narrator's state is shown: two lines that are redrawn on a terminal, whole lines elsewhere.
+"""Where a console's state is shown: two lines that are redrawn on a terminal, whole lines elsewhere.
 
-A face that can no longer be written to falls silent: what is shown never decides what becomes of the work.
+A display that can no longer be written to falls silent: what is shown never decides what becomes of the work.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Callable
 from textwrap import wrap
 from typing import TextIO
 
-from saebench.narration.render import View, clock_words, log_line, terminal_lines
+from saebench.console.render import View, clock_words, log_line, terminal_lines
 
 LINE_S = 9.5
 """A silence after which a line is written off a terminal: so that none lasts ten seconds."""
 WIDTH = 80
 
 
-class Face:
+class Display:
     """Shows nothing; the others show more."""
 
     def say(self, line: str) -> None:
@@ -36,7 +36,7 @@ class Face:
         """Nothing more comes."""
 
 
-class _Writer(Face):
+class _Writer(Display):
     def __init__(self, stream: TextIO) -> None:
         self._stream: TextIO | None = stream
 
@@ -128,12 +128,12 @@ def _columns(stream: TextIO) -> int:
         return WIDTH
 
 
-def face_of(stream: TextIO | None, clock: Callable[[], float]) -> Face:
+def display_of(stream: TextIO | None, clock: Callable[[], float]) -> Display:
     """A screen where the stream is a terminal that can move its cursor; nothing where there is no stream (`2>&-`)."""
     try:
         if stream is None:
-            return Face()
+            return Display()
         terminal = stream.isatty()
     except ValueError:  # it is closed
-        return Face()
+        return Display()
     return Screen(stream) if terminal and os.environ.get("TERM") not in (None, "", "dumb") else Lines(stream, clock)

@@ -14,7 +14,7 @@ BEFORE = {"training": ("loading", "reading", "sampling", "activations")}
 """Kinds of which no more is expected when all of a later one is done."""
 
 
-class Outlook:
+class TimeLeft:
     """Predicted seconds by kind of phase, and what of them is done.
 
     Args:

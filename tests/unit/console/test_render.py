@@ -5,7 +5,7 @@ import itertools
 import pytest
 from tqdm.utils import disp_len
 
-from saebench.narration.render import PhaseView, View, bar_line, log_line, shorten, terminal_lines
+from saebench.console.render import PhaseView, View, bar_line, log_line, shorten, terminal_lines
 
 LONG = "entry-with-a-name-that-nobody-wants-to-read-to-its-very-end-but-somebody-gave-it"
 
