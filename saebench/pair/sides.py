@@ -12,7 +12,7 @@ import numpy as np
 from saebench.api.errors import Damaged, SuiteError
 from saebench.artifacts import RunFolder, read_arrays, read_meta, read_record, records_of, standing
 from saebench.artifacts.checkpoints import META, TENSORS
-from saebench.host.foreign import FORMATS, looked_for, read_foreign
+from saebench.interop.read import FORMATS, looked_for, read_foreign
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from saebench.api import SuiteError
-from saebench.host.foreign import FORMATS, ForeignSae, read_foreign
+from saebench.interop.read import FORMATS, ForeignSae, read_foreign
 
 DECODER, ENCODER = made.directions()
 
@@ -248,7 +248,7 @@ def test_what_is_not_known_is_told_with_all_that_is(tmp_path: Path) -> None:
 
 
 def test_importing_it_loads_no_torch() -> None:
-    code = "import sys; import saebench.host.foreign; assert 'torch' not in sys.modules"
+    code = "import sys; import saebench.interop.read; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

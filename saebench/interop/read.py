@@ -18,7 +18,7 @@ import numpy as np
 
 from saebench.api.errors import SuiteError, first_line
 from saebench.base.text import one_line
-from saebench.host.tensor_files import SUFFIXES, read_tensors
+from saebench.interop.tensor_files import SUFFIXES, read_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
