@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from saebench.artifacts import canonical_json
+from saebench.base.canonical import canonical_json
 
 if TYPE_CHECKING:
     import torch

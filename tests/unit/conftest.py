@@ -5,5 +5,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-for room in ("artifacts", "host", "matching", "console", "pair"):
+for room in ("artifacts", "interop", "matching", "console", "pair"):
     sys.path.insert(0, str(Path(__file__).parent / room))
