@@ -14,7 +14,8 @@ import torch
 from saebench.api import ActivationBatch, AfterStep, Site, StepInfo, resolve
 from saebench.host import load_catalog
 from saebench.metrics.reconstruction import FvuAccumulator
-from saebench.nn import backends, loss_and_grad
+from saebench.nn import loss_and_grad
+from saebench.nn.kernels import backends
 from saebench.testing import example_activations
 from saebench.train.optimiser import Optimiser
 

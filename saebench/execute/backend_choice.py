@@ -40,7 +40,7 @@ def choice(device: str, wanted: Sequence[str] = ()) -> Choice:
     Raises:
         SuiteError: An unknown back end, or one that cannot run here.
     """
-    from saebench.nn import backends
+    from saebench.nn.kernels import backends
 
     features = backends.cpu_features()
     left_out = {}
@@ -69,7 +69,7 @@ def forced(name: str | None, device: str) -> Iterator[None]:
     Raises:
         SuiteError: An unknown back end (also in SAEBENCH_BACKEND), or one that cannot run here.
     """
-    from saebench.nn import backends
+    from saebench.nn.kernels import backends
 
     choice(device, () if name is None else (name,))
     with backends.force(name):

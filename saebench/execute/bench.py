@@ -210,7 +210,7 @@ class _Worker:
 @contextmanager
 def _worker(backend: str, job: Mapping[str, Any], threads: int) -> Iterator[_Worker]:
     """Starts a process, which begins to build at once; ends it afterwards."""
-    from saebench.nn.backends import VARIABLE
+    from saebench.nn.kernels.backends import VARIABLE
 
     # the paths of this very process, and none that `-m` would add; the same variable that people use
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)

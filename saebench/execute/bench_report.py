@@ -78,7 +78,7 @@ def _yardstick(one: Measured, chosen: Choice) -> Timing:
 
 def advice(measured: Sequence[Measured], chosen: Choice) -> list[str]:
     """What to do, in plain words."""
-    from saebench.nn.backends import VARIABLE
+    from saebench.nn.kernels.backends import VARIABLE
 
     said = [f"`auto` takes {chosen.auto} here: {chosen.why}."]
     if chosen.in_use != chosen.auto:

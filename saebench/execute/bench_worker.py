@@ -28,7 +28,7 @@ from saebench.execute.determinism import run_numerics
 from saebench.execute.probe_sources import wait
 from saebench.host import load_catalog
 from saebench.host.build import build_module
-from saebench.nn import backends
+from saebench.nn.kernels import backends
 from saebench.train.meter import PeakMemory
 from saebench.train.optimiser import Optimiser
 from saebench.train.terms import step_terms

@@ -23,7 +23,7 @@ MAX_AGE = timedelta(days=7)
 
 def machine(device: str) -> dict[str, Any]:
     """What decides speed: processor, threads, device, back end."""
-    from saebench.nn import backends
+    from saebench.nn.kernels import backends
 
     host = provenance.host(device)
     facts = {"cpu": host["cpu"], "cores": host["cores"], "threads": provenance.n_threads(), "device": device, "backend": backends.current(device)}  # fmt: skip

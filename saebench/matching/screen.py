@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from saebench.matching.similarity import Similarity
-from saebench.nn.backends import cpu_features
-from saebench.nn.screen import nonzero_flat
+from saebench.nn.kernels.backends import cpu_features
+from saebench.nn.kernels.screen import nonzero_flat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,19 +1,18 @@
 """Building blocks for architecture authors. There is no registry here: a plugin imports what it needs.
 
-`sparse`       decode and linear encode where only active latents cost anything
-`selection`    exact top-k, ties to the lowest index; `screen` finds what can matter, `backends` says on which numerics
-`kernels`      the plain operators under all of it
-`grads`        a step's loss and gradient, by the module's own hand (`linear_grads` helps) or by autograd
-`activations`  JumpReLU and the step function with straight-through threshold gradients
-`init`         tied initialisation, unit rows, geometric median, quantile thresholds
-`dead`         dead-latent tracker and the AuxK loss
-`expander`     frozen left-regular masks and products with `[d_sae, degree]` values
-`thresholds`   all pre-activations above a threshold, or the largest of a batch
-`term`         tilted empirical risk: token weights
-`modules`      `LinearSAE` (what most SAEs share; `aux_sae`: with AuxK), `Rescaled`, `copy_parent`
-`planning`     cost formulas and config checks for `plugin.py`; loads no torch
+`linear`            `LinearSAE` (what most SAEs share), `Rescaled`, `copy_parent`
+`topk_sae`          what TopK-like SAEs share: AuxK, gradients by hand
+`straight_through`  JumpReLU and the step function with straight-through threshold gradients
+`expander`          frozen left-regular masks and products with `[d_sae, degree]` values
+`tilted`            tilted empirical risk: token weights
+`dead`              dead-latent tracker and the AuxK loss
+`init`              tied initialisation, unit rows, geometric median, quantile thresholds
+`cost`              cost formulas and config checks for `plugin.py`; loads no torch
+`grads`             a step's loss and gradient, by the module's own hand or by autograd
+`kernels`           what these stand on: exact top-k, thresholds, products in which only active latents cost anything
 
-Names are loaded when they are first asked for, so that `saebench.nn.planning` can be imported without torch.
+Names are loaded when they are first asked for, so that `saebench.nn.cost` can be imported without torch. No module here is called as a
+name that it exports: the module would hide the name.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saebench.nn.activations import jumprelu, step
-    from saebench.nn.aux_sae import AuxKSAE, Chosen
     from saebench.nn.dead import DeadLatents, add_aux_k_gradients, aux_k_flops, aux_k_loss, default_k_aux, draw_by_loss
     from saebench.nn.expander import (
         expander_decode,
@@ -37,9 +34,12 @@ if TYPE_CHECKING:
     )
     from saebench.nn.grads import autograd_loss_and_grad, detached, loss_and_grad, reduced_loss
     from saebench.nn.init import geometric_median, tied_init, total_variance, unit_rows_, upper_quantile
-    from saebench.nn.kernels import bag_sum, by_latent, entry_dots, transposed_product
-    from saebench.nn.linear_grads import fill_gradients, finish_bias_gradient, reconstruct
-    from saebench.nn.modules import (
+    from saebench.nn.kernels.above import linear_above, linear_batch_topk
+    from saebench.nn.kernels.autograd import decode, linear_threshold, linear_topk, sparse_linear
+    from saebench.nn.kernels.by_hand import fill_gradients, finish_bias_gradient, reconstruct
+    from saebench.nn.kernels.products import bag_sum, by_latent, entry_dots, transposed_product
+    from saebench.nn.kernels.select import batch_topk, encode_topk, linear_select, topk
+    from saebench.nn.linear import (
         LinearSAE,
         Rescaled,
         copy_parent,
@@ -47,14 +47,13 @@ if TYPE_CHECKING:
         encoder_directions,
         stored_bytes,
     )
-    from saebench.nn.selection import batch_topk, encode_topk, linear_select, topk
-    from saebench.nn.sparse import decode, linear_threshold, linear_topk, sparse_linear
-    from saebench.nn.term import effective_sample_size, term_weights
-    from saebench.nn.thresholds import linear_above, linear_batch_topk
+    from saebench.nn.straight_through import jumprelu, step
+    from saebench.nn.tilted import effective_sample_size, term_weights
+    from saebench.nn.topk_sae import AuxKSAE, Chosen
 
 _HOME = {
-    "activations": ("jumprelu", "step"),
-    "aux_sae": ("AuxKSAE", "Chosen"),
+    "straight_through": ("jumprelu", "step"),
+    "topk_sae": ("AuxKSAE", "Chosen"),
     "dead": ("DeadLatents", "add_aux_k_gradients", "aux_k_flops", "aux_k_loss", "default_k_aux", "draw_by_loss"),
     "expander": (
         "expander_decode",
@@ -68,13 +67,13 @@ _HOME = {
     ),
     "grads": ("autograd_loss_and_grad", "detached", "loss_and_grad", "reduced_loss"),
     "init": ("geometric_median", "tied_init", "total_variance", "unit_rows_", "upper_quantile"),
-    "modules": ("LinearSAE", "Rescaled", "copy_parent", "decoder_directions", "encoder_directions", "stored_bytes"),
-    "kernels": ("bag_sum", "by_latent", "entry_dots", "transposed_product"),
-    "linear_grads": ("fill_gradients", "finish_bias_gradient", "reconstruct"),
-    "selection": ("batch_topk", "encode_topk", "linear_select", "topk"),
-    "sparse": ("decode", "linear_threshold", "linear_topk", "sparse_linear"),
-    "thresholds": ("linear_above", "linear_batch_topk"),
-    "term": ("effective_sample_size", "term_weights"),
+    "linear": ("LinearSAE", "Rescaled", "copy_parent", "decoder_directions", "encoder_directions", "stored_bytes"),
+    "kernels.products": ("bag_sum", "by_latent", "entry_dots", "transposed_product"),
+    "kernels.by_hand": ("fill_gradients", "finish_bias_gradient", "reconstruct"),
+    "kernels.select": ("batch_topk", "encode_topk", "linear_select", "topk"),
+    "kernels.autograd": ("decode", "linear_threshold", "linear_topk", "sparse_linear"),
+    "kernels.above": ("linear_above", "linear_batch_topk"),
+    "tilted": ("effective_sample_size", "term_weights"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saebench.api.codes import SparseCodes
-from saebench.nn.screen import bits_of, scratch
-from saebench.nn.selection import topk
-from saebench.nn.sparse import decode
+from saebench.nn.kernels.autograd import decode
+from saebench.nn.kernels.screen import bits_of, scratch
+from saebench.nn.kernels.select import topk
 
 AUX_BLOCK = 512
 """Tokens whose k-th largest are sought at once: they stay in the cache."""

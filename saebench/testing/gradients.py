@@ -55,7 +55,8 @@ def _at(build: Callable[[], Any], x: Tensor, step: StepInfo) -> Any:
 def _compare(sae: Any, x: Tensor, step: StepInfo, weighted: bool, dtype: torch.dtype) -> None:
     import torch
 
-    from saebench.nn import autograd_loss_and_grad, backends
+    from saebench.nn import autograd_loss_and_grad
+    from saebench.nn.kernels import backends
 
     sae.to(dtype)
     batch = ActivationBatch(x[:BATCH].to(dtype), x[:BATCH].to(dtype))

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from saebench.nn import backends
+from saebench.nn.kernels import backends
 
 _PRODUCTS = {
     "bf16-screen": "float32; bfloat16 screens the encoder product, and what it cannot rule out is computed again in float32; "

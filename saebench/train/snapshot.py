@@ -28,7 +28,7 @@ from saebench.artifacts import (
     write_text,
 )
 from saebench.cells.plan import ENGINE_VERSION
-from saebench.nn import backends
+from saebench.nn.kernels import backends
 from saebench.train.cell_run import CellRun
 
 SNAPSHOT_VERSION = 2

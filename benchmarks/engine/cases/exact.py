@@ -10,7 +10,8 @@ from report import Figure, Result
 from torch import Tensor
 
 from saebench.api import ActivationBatch, LossTerms, Site, StepInfo, resolve
-from saebench.nn import backends, loss_and_grad
+from saebench.nn import loss_and_grad
+from saebench.nn.kernels import backends
 from saebench.testing import example_activations
 from saebench.train.optimiser import Optimiser
 

@@ -8,7 +8,7 @@ from clock import Bare, Clock, same, timed, weights
 from material import Setting, Shape, cohort, sources, topk_cell, vectors
 from report import Figure, Result, Row, ratios
 
-from saebench.nn import backends
+from saebench.nn.kernels import backends
 from saebench.train import rms_scale, train_pass
 from saebench.train.source import INIT_SAMPLE
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from contenders import Contender, Setting, settle_thresholds, shrink
 from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, StepInfo, resolve
 from saebench.host import load_catalog
-from saebench.nn import backends, loss_and_grad
+from saebench.nn import loss_and_grad
+from saebench.nn.kernels import backends
 from saebench.train.optimiser import Optimiser
 
 STEPS = 10_000

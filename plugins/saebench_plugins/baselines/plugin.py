@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from saebench.api import ArchitectureSpec, Cost, Problem, Site, TrainDefaults, hookimpl
-from saebench.nn.planning import at_least, fraction, k_fits, linear_cost, not_negative, one_place
+from saebench.nn.cost import at_least, fraction, k_fits, linear_cost, not_negative, one_place
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saebench.api import ArchitectureSpec, Cost, Problem, Site, hookimpl
-from saebench.nn.planning import at_least, one_place
+from saebench.nn.cost import at_least, one_place
 
 
 @dataclass(frozen=True)

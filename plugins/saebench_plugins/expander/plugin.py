@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from saebench.api import ArchitectureSpec, Cost, Problem, Site, TrainDefaults, hookimpl
-from saebench.nn.planning import at_least, fraction, k_fits, linear_cost, one_place
+from saebench.nn.cost import at_least, fraction, k_fits, linear_cost, one_place
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from saebench.api import ArchitectureSpec, Cost, Problem, Site, TrainDefaults, hookimpl
-from saebench.nn.planning import at_least, fraction, linear_cost, one_place, positive
+from saebench.nn.cost import at_least, fraction, linear_cost, one_place, positive
 
 
 @dataclass(frozen=True)

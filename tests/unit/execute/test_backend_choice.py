@@ -4,7 +4,7 @@ import pytest
 
 from saebench.api import SuiteError
 from saebench.execute import backend_choice
-from saebench.nn import backends
+from saebench.nn.kernels import backends
 
 ALL = frozenset({"bf16", "onednn", "mkl-narrow"})
 

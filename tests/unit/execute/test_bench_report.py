@@ -8,7 +8,7 @@ from saebench.execute import bench_report, bench_shapes
 from saebench.execute.backend_choice import Choice
 from saebench.execute.bench import Measured, Timing
 from saebench.host import load_catalog
-from saebench.nn import backends
+from saebench.nn.kernels import backends
 
 CPU = {"device": "cpu", "rounds": 2, "threads": 1}
 CHOSEN = Choice("bf16-screen", "units", "bf16-screen", ("bf16", "onednn"), backends.BACKENDS, {})

@@ -8,7 +8,7 @@ import torch
 from saebench.api import SuiteError
 from saebench.execute import bench_shapes, bench_worker
 from saebench.host import load_catalog
-from saebench.nn import backends
+from saebench.nn.kernels import backends
 
 
 @pytest.fixture(scope="module")

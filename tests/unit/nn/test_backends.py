@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saebench.api import SuiteError
-from saebench.nn import backends
+from saebench.nn.kernels import backends
 
 
 @pytest.fixture(autouse=True)

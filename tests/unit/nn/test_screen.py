@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from saebench.nn.screen import RHO, SAFE, Rounded, at_least, group_size, kth_lower_bound, nonzero_flat, scratch
+from saebench.nn.kernels.screen import RHO, SAFE, Rounded, at_least, group_size, kth_lower_bound, nonzero_flat, scratch
 
 
 def screened(x: Tensor, W: Tensor, b: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from saebench.api import ActivationBatch, AfterStep, ArchitectureSpec, Site, StepInfo, UnitRows, resolve
 from saebench.data.kept import Kept
-from saebench.nn import autograd_loss_and_grad, backends, total_variance
+from saebench.nn import autograd_loss_and_grad, total_variance
+from saebench.nn.kernels import backends
 
 D_IN, D_SAE, BATCH = 16, 32, 128
 

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from saebench.api import ActivationBatch, Cost, LossTerms, Site, StepInfo, resolve
 from saebench.host import load_catalog
-from saebench.nn import autograd_loss_and_grad, backends, loss_and_grad
+from saebench.nn import autograd_loss_and_grad, loss_and_grad
+from saebench.nn.kernels import backends
 
 D, N, B = 64, 256, 96
 PRODUCT = 2 * D * N * B

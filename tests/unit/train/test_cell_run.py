@@ -8,7 +8,7 @@ import torch
 
 from saebench.api import Cost, NonNegative
 from saebench.artifacts import read_meta
-from saebench.nn import backends
+from saebench.nn.kernels import backends
 from saebench.train import Watch, read_outcome, rms_scale, save_outcome
 
 

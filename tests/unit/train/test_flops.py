@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from saebench.api import ActivationBatch, Site, StepInfo, resolve
 from saebench.host import load_catalog
-from saebench.nn import backends, loss_and_grad
+from saebench.nn import loss_and_grad
+from saebench.nn.kernels import backends
 
 D_IN, D_SAE, BATCH = 64, 1024, 128
 CONFIGS = {

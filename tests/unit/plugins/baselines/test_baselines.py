@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saebench.api import ActivationBatch, AfterStep, Site, StepInfo
-from saebench.nn import backends
+from saebench.nn.kernels import backends
 from saebench_plugins.baselines.plugin import (
     BatchTopKConfig,
     ReLUL1Config,

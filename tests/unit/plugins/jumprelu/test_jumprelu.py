@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 
 from saebench.api import ActivationBatch, NonNegative, Site, StepInfo
-from saebench.nn import backends, jumprelu, step
+from saebench.nn import jumprelu, step
+from saebench.nn.kernels import backends
 from saebench_plugins.jumprelu.plugin import JumpReLUConfig, check, saebench_architectures
 
 (SPEC,) = saebench_architectures()

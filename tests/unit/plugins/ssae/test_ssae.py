@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from saebench.api import ActivationBatch, Cost, Site, StepInfo, SuiteError
-from saebench.nn import backends
+from saebench.nn.kernels import backends
 from saebench_plugins.baselines.plugin import saebench_architectures as baselines
 from saebench_plugins.expander.plugin import saebench_architectures as expander
 from saebench_plugins.jumprelu.plugin import saebench_architectures as jumprelu

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, StepInfo, resolve
 from saebench.data.language_model import LanguageModel
-from saebench.nn import backends, loss_and_grad, total_variance
+from saebench.nn import loss_and_grad, total_variance
+from saebench.nn.kernels import backends
 from saebench.testing import example_activations
 from saebench.train.optimiser import Optimiser
 from saebench_plugins.topk.plugin import saebench_architectures

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saebench.api import ActivationBatch, AfterStep, Site, StepInfo
-from saebench.nn import backends
+from saebench.nn.kernels import backends
 from saebench_plugins.topk.plugin import TopKConfig, check, saebench_architectures
 
 (SPEC,) = saebench_architectures()

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from saebench.api import SparseCodes
-from saebench.nn import backends, batch_topk
-from saebench.nn.thresholds import Entries, linear_above, linear_batch_topk
+from saebench.nn import batch_topk
+from saebench.nn.kernels import backends
+from saebench.nn.kernels.above import Entries, linear_above, linear_batch_topk
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:

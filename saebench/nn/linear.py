@@ -13,7 +13,7 @@ from saebench.api.codes import SparseCodes
 from saebench.api.errors import SuiteError
 from saebench.api.sae import Constraint, LossTerms, SparseAutoencoder, StepInfo, UnitRows
 from saebench.nn.init import geometric_median, tied_init, total_variance
-from saebench.nn.sparse import decode
+from saebench.nn.kernels.autograd import decode
 
 
 class LinearSAE(nn.Module):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from saebench.nn import kernels
-from saebench.nn.kernels import bag_sum, by_latent, entry_dots, transposed_product
+from saebench.nn.kernels import products
+from saebench.nn.kernels.products import bag_sum, by_latent, entry_dots, transposed_product
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -82,7 +82,7 @@ def test_memory_for_a_large_result_is_overwritten_whatever_it_held(
     small = transposed_product(weights[order], row[order], offsets, matrix, out)
     assert small.data_ptr() != out.data_ptr()
     assert torch.equal(small, fresh)
-    monkeypatch.setattr(kernels, "KEPT_BYTES", 0)
+    monkeypatch.setattr(products, "KEPT_BYTES", 0)
     large = transposed_product(weights[order], row[order], offsets, matrix, out)
     assert large.data_ptr() == out.data_ptr()
     torch.testing.assert_close(large, fresh)

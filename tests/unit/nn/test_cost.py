@@ -8,7 +8,7 @@ import torch
 
 from saebench.api import Site
 from saebench.nn import LinearSAE, stored_bytes
-from saebench.nn.planning import (
+from saebench.nn.cost import (
     at_least,
     block_tokens,
     fraction,

@@ -1,4 +1,4 @@
-"""Pre-activations above a threshold: a latent's own, or one for the whole batch. No gradients here; see `sparse`."""
+"""Pre-activations above a threshold: a latent's own, or one for the whole batch. No gradients here; see `autograd`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from saebench.api.codes import SparseCodes
-from saebench.nn import backends
-from saebench.nn.kernels import entry_dots
-from saebench.nn.screen import (
+from saebench.nn.kernels import backends
+from saebench.nn.kernels.products import entry_dots
+from saebench.nn.kernels.screen import (
     RHO,
     SAFE,
     Rounded,
@@ -23,7 +23,7 @@ from saebench.nn.screen import (
     nonzero_flat,
     scratch,
 )
-from saebench.nn.selection import batch_topk, linear_columns
+from saebench.nn.kernels.select import batch_topk, linear_columns
 
 DENSE = 1 / 8
 """Above this share of possible entries in a block the whole float32 product costs less than looking at them one by one."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from saebench.api.codes import SparseCodes
-from saebench.nn.kernels import bag_sum, by_latent, entry_dots, transposed_product
+from saebench.nn.kernels.products import bag_sum, by_latent, entry_dots, transposed_product
 
 
 class Reconstructed(NamedTuple):

@@ -12,9 +12,9 @@ from saebench.api.batches import ActivationBatch
 from saebench.api.codes import SparseCodes
 from saebench.api.sae import AfterStep, LossTerms, StepInfo
 from saebench.nn.dead import DeadLatents, add_aux_k_gradients, aux_k_flops, aux_k_loss, default_k_aux
-from saebench.nn.linear_grads import fill_gradients, finish_bias_gradient, reconstruct
-from saebench.nn.modules import LinearSAE
-from saebench.nn.sparse import sparse_linear
+from saebench.nn.kernels.autograd import sparse_linear
+from saebench.nn.kernels.by_hand import fill_gradients, finish_bias_gradient, reconstruct
+from saebench.nn.linear import LinearSAE
 
 SCALE_TOKENS = 4096
 """Tokens of the init sample that the encoder's scale is fitted on."""

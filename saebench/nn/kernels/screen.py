@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saebench.nn.planning import block_tokens
+from saebench.nn.cost import block_tokens
 
 U = 2.0**-8
 RHO = U / (1 - U)

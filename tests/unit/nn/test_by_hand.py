@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saebench.api import SparseCodes
 from saebench.nn import LinearSAE, fill_gradients, finish_bias_gradient, reconstruct
-from saebench.nn.linear_grads import kept
+from saebench.nn.kernels.by_hand import kept
 
 B, D, N = 9, 6, 15
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -84,7 +84,7 @@ def test_gradients_are_set_not_added() -> None:
 
 
 def test_large_gradients_keep_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("saebench.nn.kernels.KEPT_BYTES", 0)
+    monkeypatch.setattr("saebench.nn.kernels.products.KEPT_BYTES", 0)
     x = torch.randn(B, D, dtype=torch.float64, generator=generator(4))
     module, fresh = sae(), sae()
     by_hand(module, 3 * x, x, pattern(0.8), None, 0.0)

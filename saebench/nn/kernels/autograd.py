@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saebench.api.codes import SparseCodes
-from saebench.nn.kernels import bag_sum, by_latent, entry_dots, transposed_product
-from saebench.nn.selection import linear_select
-from saebench.nn.thresholds import linear_above
+from saebench.nn.kernels.above import linear_above
+from saebench.nn.kernels.products import bag_sum, by_latent, entry_dots, transposed_product
+from saebench.nn.kernels.select import linear_select
 
 
 def _rows(offsets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The plain torch operators that everything sparse is made of. No gradients here: `sparse` gives them autograd, `linear_grads` uses them as they are.
+"""The plain torch operators that everything sparse is made of. No gradients here: `autograd` gives them that, `by_hand` uses them as they are.
 
 Legend: B tokens, n = d_sae latents, d coordinates, nnz active entries in row order (see `SparseCodes`).
 
@@ -7,7 +7,7 @@ Legend: B tokens, n = d_sae latents, d coordinates, nnz active entries in row or
     transposed_product   out[j] = sum over the entries of latent j of weights[i] * matrix[row i]
 
 Each output row is summed by one thread in one order, so results are the same bit for bit. A kernel written for a GPU takes the place of
-one of these three, of `selection.linear_select`, or of `Optimiser.step`; they are its reference.
+one of these three, of `select.linear_select`, or of `Optimiser.step`; they are its reference.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from saebench.api import SparseCodes
-from saebench.nn import backends, bag_sum, decode, linear_threshold, linear_topk, sparse_linear
+from saebench.nn import bag_sum, decode, linear_threshold, linear_topk, sparse_linear
+from saebench.nn.kernels import backends
 
 B, D, N, K = 6, 5, 11, 3
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from saebench.api.codes import SparseCodes
-from saebench.nn import backends
-from saebench.nn.kernels import entry_dots
-from saebench.nn.screen import (
+from saebench.nn.kernels import backends
+from saebench.nn.kernels.products import entry_dots
+from saebench.nn.kernels.screen import (
     RHO,
     SAFE,
     Candidates,
@@ -48,7 +48,7 @@ class Screened(NamedTuple):
     kth: Tensor
     """At least k entries of z reach it."""
     error: Tensor
-    """E of `saebench.nn.screen`."""
+    """E of `saebench.nn.kernels.screen`."""
     reach: Tensor
     """Twice the error of a float32 value, and a little more."""
 
@@ -97,7 +97,7 @@ def linear_select(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: Tenso
     percent, for the rounding of the norms), the exact order of those within reach is found from products in float64.
 
     On a CPU in float32 the work is done in blocks of tokens: what surely contains the k largest is found by comparisons alone (see
-    `saebench.nn.screen`), from a bfloat16 product where the CPU has units for it, and only that is looked at closely. Everywhere
+    `saebench.nn.kernels.screen`), from a bfloat16 product where the CPU has units for it, and only that is looked at closely. Everywhere
     else `select_reference` does it. All ways choose the same latents.
 
     Args:

@@ -9,8 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from saebench.nn import backends, batch_topk, encode_topk, topk
-from saebench.nn.selection import linear_columns, linear_select, select_reference
+from saebench.nn import batch_topk, encode_topk, topk
+from saebench.nn.kernels import backends
+from saebench.nn.kernels.select import linear_columns, linear_select, select_reference
 from saebench.testing import example_activations
 
 

@@ -3,7 +3,7 @@
 `bf16-screen`  a bfloat16 product bounds every pre-activation; what may matter is computed again in float32
 `onednn`       the float32 product of oneDNN, which uses wider vectors than MKL does on some processors
 `plain`        torch's own product
-All three give the same selected latents (see `saebench.nn.selection`); values may differ in the last bit.
+All three give the same selected latents (see `saebench.nn.kernels.select`); values may differ in the last bit.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def test_every_public_name_is_there() -> None:
 
 def test_planning_loads_no_torch() -> None:
     modules = [
-        "saebench.nn.planning",
+        "saebench.nn.cost",
         *(
             f"saebench_plugins.{name}.plugin"
             for name in ("topk", "jumprelu", "expander", "ssae", "baselines", "controls")

@@ -1,0 +1,1 @@
+"""Under `saebench.nn`, not for authors: sparse products, exact selection, and the numerics they run on."""
