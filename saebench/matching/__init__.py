@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from saebench.matching.agreement.chance import null_scores
+from saebench.matching.agreement.subspace import subspace_agreement
 from saebench.matching.assignment import Matching, cosine_matrix, match, match_cosines, match_saes
 from saebench.matching.directions import decoder_directions, encoder_directions
-from saebench.matching.nearest import best_cosines
-from saebench.matching.null import null_scores
-from saebench.matching.subspace import subspace_agreement
+from saebench.matching.solve.nearest import best_cosines
 
 __all__ = [
     "Matching",

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from saebench.api.errors import SuiteError
-from saebench.matching.dense import solve_dense
 from saebench.matching.directions import as_matrix, directions
+from saebench.matching.solve.dense import solve_dense
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,7 +146,7 @@ def match_factors(
     progress: bool = False,
 ) -> Matching:
     """As `match`, on the mean over several pairs of matrices (decoders and encoders) of the cosine in each."""
-    from saebench.matching.similarity import Similarity, as_rows
+    from saebench.matching.solve.similarity import Similarity, as_rows
 
     for name, value, allowed in (
         ("method", method, ("auto", "dense", "sparse")),
@@ -180,7 +180,7 @@ def match_factors(
     may_be_dense = method == "auto" and max(n, m) <= DENSE_ALLOWED and 32 * n * m <= (memory_limit_bytes or math.inf)
     if method == "dense" or (may_be_dense and (min(n, m) <= DENSE_UP_TO or similarity.width < CROWDED_WIDTH)):
         return match_cosines(similarity.dense(), _rounding=similarity.rounding())
-    from saebench.matching.sparse import match_sparse
+    from saebench.matching.solve.sparse import match_sparse
 
     found = match_sparse(
         similarity,

@@ -7,6 +7,6 @@ This package and `infos` load without torch.
 
 from __future__ import annotations
 
-from saebench.metrics.infos import INFO, absence, metric_value, nulls
+from saebench.metrics.catalogue import INFO, absence, metric_value, nulls
 
 __all__ = ["INFO", "absence", "metric_value", "nulls"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from saebench.metrics.infos import COST, metric_value
+from saebench.metrics.catalogue import COST, metric_value
 
 if TYPE_CHECKING:
     from saebench.api.metrics import ScoringFacts, TrainingFacts

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from saebench.metrics.catalogue import DENSITY, NO_TOKENS, metric_value, nulls
 from saebench.metrics.clusters import BlockCounts, ClusterRows, jackknife
-from saebench.metrics.infos import DENSITY, NO_TOKENS, metric_value, nulls
 
 if TYPE_CHECKING:
     from collections.abc import Callable

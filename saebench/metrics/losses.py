@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from saebench.metrics.catalogue import LOSSES, NO_TOKENS, metric_value, nulls
 from saebench.metrics.clusters import ClusterSums, Collected, ratio
-from saebench.metrics.infos import LOSSES, NO_TOKENS, metric_value, nulls
 
 if TYPE_CHECKING:
     from torch import Tensor

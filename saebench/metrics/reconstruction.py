@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from saebench.metrics.catalogue import NO_TOKENS, RECONSTRUCTION, metric_value
 from saebench.metrics.clusters import ClusterSums, Collected, quantile, ratio
-from saebench.metrics.infos import NO_TOKENS, RECONSTRUCTION, metric_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

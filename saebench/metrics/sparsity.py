@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from saebench.metrics.catalogue import NO_TOKENS, SPARSITY, metric_value, nulls
 from saebench.metrics.clusters import ClusterSums, add_rows, quantile
-from saebench.metrics.infos import NO_TOKENS, SPARSITY, metric_value, nulls
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from saebench.metrics.catalogue import NO_TOKENS, metric_value
 from saebench.metrics.clusters import BlockCounts, ClusterRows, jackknife
-from saebench.metrics.infos import NO_TOKENS, metric_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

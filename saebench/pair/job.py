@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from saebench.api.errors import SuiteError
+from saebench.matching.agreement.chance import Null, null_scores
+from saebench.matching.agreement.pair import CURVE, THRESHOLD, Latents
+from saebench.matching.agreement.seeds import PairScores, pair_scores
 from saebench.matching.assignment import unit_rows
-from saebench.matching.null import Null, null_scores
-from saebench.matching.scores import CURVE, THRESHOLD, Latents
-from saebench.matching.stability import PairScores, pair_scores
 from saebench.pair.sides import Side, read_side
 
 if TYPE_CHECKING:

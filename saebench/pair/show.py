@@ -13,7 +13,7 @@ from saebench.pair.job import IDS
 
 if TYPE_CHECKING:
     from saebench.matching import Matching
-    from saebench.matching.null import NullLevel
+    from saebench.matching.agreement.chance import NullLevel
     from saebench.pair.job import Comparison
     from saebench.pair.sides import Side
 

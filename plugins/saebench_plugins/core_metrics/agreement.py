@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from saebench.api import GroupMember, GroupMetric, MetricResult
-from saebench.matching.stability import CORRECTED, jackknife
-from saebench.metrics.infos import ACROSS, AGREEMENT, STABILITY, metric_value, nulls
+from saebench.matching.agreement.seeds import CORRECTED, jackknife
+from saebench.metrics.catalogue import ACROSS, AGREEMENT, STABILITY, metric_value, nulls
 from saebench_plugins.core_metrics.pairs import Pairs, comparable, pair_details, reason_of, value_of
 
 BASES = ("sfr", "sfr-alive", "matched-cosine", "mmcs")

@@ -7,10 +7,16 @@ from itertools import combinations
 from typing import Any
 
 from saebench.api import GroupMember, MetricValue, SaebenchError, SuiteError
-from saebench.matching.activations import ActivationMatch, Firing, activation_match, block_norms, codes_matrix
-from saebench.matching.null import corrected, level
-from saebench.matching.stability import mean_over_pairs
-from saebench.metrics.infos import STABILITY, metric_value, nulls
+from saebench.matching.agreement.by_activation import (
+    ActivationMatch,
+    Firing,
+    activation_match,
+    block_norms,
+    codes_matrix,
+)
+from saebench.matching.agreement.chance import corrected, level
+from saebench.matching.agreement.seeds import mean_over_pairs
+from saebench.metrics.catalogue import STABILITY, metric_value, nulls
 from saebench_plugins.core_metrics.pairs import is_signed
 
 IDS = ("matched-correlation", "matched-correlation-null", "matched-correlation-corrected", "sfr-activation")

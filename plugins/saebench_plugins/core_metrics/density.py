@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saebench.api import CellMetric, MetricContext, MetricResult
+from saebench.metrics.catalogue import DENSITY, absence, nulls
 from saebench.metrics.contexts import ContextCollector
 from saebench.metrics.density import DensityAccumulator
-from saebench.metrics.infos import DENSITY, absence, nulls
 
 if TYPE_CHECKING:
     from saebench.api import ScoredBatch, Stream

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from saebench.api import CellMetric, MetricContext, MetricResult
-from saebench.metrics.infos import LOSSES, absence, nulls
+from saebench.metrics.catalogue import LOSSES, absence, nulls
 from saebench.metrics.losses import LossAccumulator
 
 if TYPE_CHECKING:

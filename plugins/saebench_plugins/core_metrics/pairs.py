@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from saebench.api import GroupMember, MetricInfo, MetricValue
+from saebench.matching.agreement.chance import NullLevel
+from saebench.matching.agreement.seeds import CORRECTED, Latents, PairScores, mean_over_pairs, over_pairs
 from saebench.matching.directions import as_matrix, directions
-from saebench.matching.null import NullLevel
-from saebench.matching.stability import CORRECTED, Latents, PairScores, mean_over_pairs, over_pairs
-from saebench.metrics.infos import metric_value
+from saebench.metrics.catalogue import metric_value
 
 Pairs = Mapping[tuple[int, int], PairScores]
 

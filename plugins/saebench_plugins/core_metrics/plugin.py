@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saebench.api import CellMetricSpec, GroupMetricSpec, MetricSpec, hookimpl
-from saebench.metrics.infos import AGREEMENT, COST, DENSITY, LOSSES, RECONSTRUCTION, SPARSITY, STABILITY, TRUTH
+from saebench.metrics.catalogue import AGREEMENT, COST, DENSITY, LOSSES, RECONSTRUCTION, SPARSITY, STABILITY, TRUTH
 
 _HERE = "saebench_plugins.core_metrics"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from saebench.api import CellMetric, MetricContext, MetricResult
-from saebench.metrics.infos import RECONSTRUCTION, absence, nulls
+from saebench.metrics.catalogue import RECONSTRUCTION, absence, nulls
 from saebench.metrics.reconstruction import ReconstructionAccumulator
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 
 from saebench.api import CellMetric, MetricContext, MetricResult
 from saebench.matching import decoder_directions
-from saebench.metrics.shares import VarianceShareAccumulator
+from saebench.metrics.variance_share import VarianceShareAccumulator
 
 if TYPE_CHECKING:
     from saebench.api import ScoredBatch, Stream

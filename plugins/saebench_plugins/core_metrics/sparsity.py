@@ -9,7 +9,7 @@ import torch
 
 from saebench.api import CellMetric, MetricContext, MetricResult
 from saebench.matching import decoder_directions
-from saebench.metrics.infos import SPARSITY, absence, nulls
+from saebench.metrics.catalogue import SPARSITY, absence, nulls
 from saebench.metrics.sparsity import SparsityAccumulator
 
 if TYPE_CHECKING:

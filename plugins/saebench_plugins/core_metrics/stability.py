@@ -11,8 +11,8 @@ from torch import Tensor
 
 from saebench.api import GroupMember, GroupMetric, MetricResult, MetricValue, SaebenchError
 from saebench.matching import decoder_directions
-from saebench.matching.blocks import block_agreement, block_null
-from saebench.matching.reappearance import (
+from saebench.matching.agreement.blocks import block_agreement, block_null
+from saebench.matching.agreement.reappearance import (
     DENSITY_EDGES,
     SHARE_EDGES,
     Reappearance,
@@ -20,9 +20,9 @@ from saebench.matching.reappearance import (
     counts_by_share,
     reappearances,
 )
-from saebench.matching.recapture import recapture
-from saebench.matching.stability import CURVE, mean_curve, mean_over_pairs
-from saebench.metrics.infos import STABILITY, metric_value, nulls
+from saebench.matching.agreement.recapture import recapture
+from saebench.matching.agreement.seeds import CURVE, mean_curve, mean_over_pairs
+from saebench.metrics.catalogue import STABILITY, metric_value, nulls
 from saebench_plugins.core_metrics import coactivation
 from saebench_plugins.core_metrics.pairs import Comparable, Pairs, comparable, mean_value, null_details, pair_details
 

@@ -12,10 +12,10 @@ from matching_cases import NO_PAIR, crowd, graph
 from scipy.optimize import linear_sum_assignment
 
 from saebench.api.errors import MachineError
-from saebench.matching import assign as module
 from saebench.matching import match
-from saebench.matching.assign import assign, assign_ortools, auction, greedy
-from saebench.matching.edges import Edges, best_gain
+from saebench.matching.solve import assign as module
+from saebench.matching.solve.assign import assign, assign_ortools, auction, greedy
+from saebench.matching.solve.edges import Edges, best_gain
 
 KINDS = ["random", "ties", "equal", "near", "negative"]
 

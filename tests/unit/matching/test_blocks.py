@@ -9,7 +9,7 @@ import pytest
 from scipy.linalg import subspace_angles
 
 from saebench.api import SuiteError
-from saebench.matching.blocks import block_agreement, block_null
+from saebench.matching.agreement.blocks import block_agreement, block_null
 
 
 def rows(blocks: int, r: int, d: int, seed: int = 0) -> np.ndarray:

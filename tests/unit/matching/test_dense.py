@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from saebench.matching.dense import solve_dense
+from saebench.matching.solve.dense import solve_dense
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 4), (5, 5), (3, 6)])

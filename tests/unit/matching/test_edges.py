@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from matching_cases import NO_PAIR, graph
 from scipy.optimize import linear_sum_assignment
 
-from saebench.matching.edges import Edges, best_gain, prices
+from saebench.matching.solve.edges import Edges, best_gain, prices
 
 
 def whole(c: np.ndarray) -> Edges:

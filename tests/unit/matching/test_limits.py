@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from verifier import best_total, verify
 
 from saebench.matching import Matching, best_cosines, match
-from saebench.matching import screen as screens
-from saebench.matching import solver as module
-from saebench.matching.screen import TILE, Screen
-from saebench.matching.similarity import Similarity, as_rows
+from saebench.matching.solve import screen as screens
+from saebench.matching.solve import solver as module
+from saebench.matching.solve.screen import TILE, Screen
+from saebench.matching.solve.similarity import Similarity, as_rows
 
 WHOLE_TILES = TILE
 

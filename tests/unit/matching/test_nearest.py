@@ -13,8 +13,8 @@ from verifier import similarities
 
 from saebench.api.errors import SuiteError
 from saebench.matching import best_cosines
-from saebench.matching import nearest as module
-from saebench.matching import screen as screens
+from saebench.matching.solve import nearest as module
+from saebench.matching.solve import screen as screens
 
 
 @pytest.fixture(params=["bfloat16", "float32", "dense"])

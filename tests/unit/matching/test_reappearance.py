@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saebench.matching.reappearance import Reappearance, binned, counts_by_share, reappearances
-from saebench.matching.stability import Latents, over_pairs
+from saebench.matching.agreement.reappearance import Reappearance, binned, counts_by_share, reappearances
+from saebench.matching.agreement.seeds import Latents, over_pairs
 
 
 def planted() -> list[Latents]:

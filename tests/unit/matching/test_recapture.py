@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from saebench.matching import Matching, match
-from saebench.matching.recapture import chao2, chapman, clusters, rarefaction, recapture
+from saebench.matching.agreement.recapture import chao2, chapman, clusters, rarefaction, recapture
 
 
 def alive(*sizes: int) -> list[np.ndarray]:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from matching_cases import Case, cases
 from verifier import similarities
 
-from saebench.matching import screen as module
-from saebench.matching.screen import Screen
-from saebench.matching.similarity import Similarity, as_rows
+from saebench.matching.solve import screen as module
+from saebench.matching.solve.screen import Screen
+from saebench.matching.solve.similarity import Similarity, as_rows
 
 TYPES = [torch.bfloat16, torch.float32]
 

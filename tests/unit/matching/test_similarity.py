@@ -8,7 +8,7 @@ import torch
 from verifier import similarities
 
 from saebench.api.errors import SuiteError
-from saebench.matching.similarity import Similarity, as_rows
+from saebench.matching.solve.similarity import Similarity, as_rows
 
 
 def rows(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -54,7 +54,7 @@ def test_many_pairs_go_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     found = made()
     i, j = (x.ravel() for x in np.indices((7, 9)))
     once = found.exact(i, j)
-    monkeypatch.setattr("saebench.matching.similarity._CHUNK_VALUES", 12)
+    monkeypatch.setattr("saebench.matching.solve.similarity._CHUNK_VALUES", 12)
     assert found.exact(i, j).tolist() == once.tolist()
 
 

@@ -12,12 +12,12 @@ from matching_cases import Case, cases, crowd
 from verifier import best_total, close_to, verify
 
 from saebench.matching import match
-from saebench.matching import screen as screens
-from saebench.matching import solver as module
 from saebench.matching.assignment import match_factors
-from saebench.matching.screen import Screen
-from saebench.matching.similarity import Similarity, as_rows
-from saebench.matching.solver import Solver, Watch
+from saebench.matching.solve import screen as screens
+from saebench.matching.solve import solver as module
+from saebench.matching.solve.screen import Screen
+from saebench.matching.solve.similarity import Similarity, as_rows
+from saebench.matching.solve.solver import Solver, Watch
 
 
 @pytest.fixture(params=["few candidates", "no near list", "one added", "always partial"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saebench.api import SplicedLosses
-from saebench.metrics.infos import LOSSES
+from saebench.metrics.catalogue import LOSSES
 from saebench.metrics.losses import LossAccumulator
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import MetricValue
-from saebench.metrics.infos import RECONSTRUCTION
+from saebench.metrics.catalogue import RECONSTRUCTION
 from saebench.metrics.reconstruction import (
     CosineAccumulator,
     FvuAccumulator,

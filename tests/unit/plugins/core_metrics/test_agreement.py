@@ -11,7 +11,7 @@ import torch
 
 from saebench.api import GroupMember, MetricResult, resolve
 from saebench.matching import match
-from saebench.metrics.infos import AGREEMENT
+from saebench.metrics.catalogue import AGREEMENT
 from saebench_plugins.core_metrics.plugin import METRICS
 
 D_IN, D_SAE = 16, 20

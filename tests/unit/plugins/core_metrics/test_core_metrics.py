@@ -22,7 +22,7 @@ from saebench.api import (
     TrainingFacts,
     resolve,
 )
-from saebench.metrics.infos import INFO
+from saebench.metrics.catalogue import INFO
 from saebench_plugins.core_metrics.plugin import METRICS, saebench_metrics
 
 D_IN, D_SAE, N_TRUE = 16, 24, 20

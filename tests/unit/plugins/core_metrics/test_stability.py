@@ -13,9 +13,9 @@ import torch
 
 from saebench.api import GroupMember, MetricResult, SparseCodes, resolve
 from saebench.matching import match
-from saebench.matching.null import null_scores
-from saebench.matching.stability import CORRECTED
-from saebench.metrics.infos import STABILITY
+from saebench.matching.agreement.chance import null_scores
+from saebench.matching.agreement.seeds import CORRECTED
+from saebench.metrics.catalogue import STABILITY
 from saebench_plugins.core_metrics.plugin import METRICS
 
 D_IN, D_SAE = 16, 24

@@ -10,12 +10,12 @@ import numpy as np
 
 from saebench import console
 from saebench.matching.assignment import Matching, finished
-from saebench.matching.solver import Limits, Solution, Solver, Watch
+from saebench.matching.solve.solver import Limits, Solution, Solver, Watch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from saebench.matching.similarity import Similarity
+    from saebench.matching.solve.similarity import Similarity
 
     Places = NDArray[np.int64]
 

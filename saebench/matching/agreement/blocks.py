@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench.api.errors import SuiteError
+from saebench.matching.agreement.chance import NullLevel, level, n_draws
 from saebench.matching.assignment import DENSE_ALLOWED, Matching, match_cosines
 from saebench.matching.directions import as_matrix
-from saebench.matching.null import NullLevel, level, n_draws
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saebench.matching.assign import assign, assign_ortools, auction, greedy
-from saebench.matching.edges import Edges, best_gain, prices
-from saebench.matching.screen import Screen
-from saebench.matching.similarity import Similarity
+from saebench.matching.solve.assign import assign, assign_ortools, auction, greedy
+from saebench.matching.solve.edges import Edges, best_gain, prices
+from saebench.matching.solve.screen import Screen
+from saebench.matching.solve.similarity import Similarity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

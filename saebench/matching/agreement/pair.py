@@ -13,7 +13,7 @@ import numpy as np
 
 from saebench.matching.assignment import DENSE_UP_TO, Matching, cosine_matrix, match, match_cosines, unit_rows
 from saebench.matching.directions import as_matrix
-from saebench.matching.nearest import best_cosines
+from saebench.matching.solve.nearest import best_cosines
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saebench.matching import match, null
-from saebench.matching.null import corrected, level, null_scores, null_size
-from saebench.matching.scores import BINS, CURVE, THRESHOLD
+from saebench.matching import match
+from saebench.matching.agreement import chance
+from saebench.matching.agreement.chance import corrected, level, null_scores, null_size
+from saebench.matching.agreement.pair import BINS, CURVE, THRESHOLD
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(null, "_MEMORY", {})
+    monkeypatch.setattr(chance, "_MEMORY", {})
 
 
 def null_cosine(n: int, m: int, d: int, *, signed: bool = True) -> float:
@@ -109,8 +110,8 @@ def test_sizes_are_rounded_above_4096_alone() -> None:
 def test_kept_by_size_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = null_scores(20, 30, 8)
     assert len(list((tmp_path / "saebench" / "null").iterdir())) == 1
-    monkeypatch.setattr(null, "_MEMORY", {})
-    monkeypatch.setattr(null, "_sample", lambda *_: pytest.fail("it stands on disk"))
+    monkeypatch.setattr(chance, "_MEMORY", {})
+    monkeypatch.setattr(chance, "_sample", lambda *_: pytest.fail("it stands on disk"))
     assert null_scores(20, 30, 8) == first
 
 
@@ -126,7 +127,7 @@ def test_what_was_kept_and_changed_is_named_and_sampled_again(
     assert nudged != kept
     for text in ("", "{", "[]", "{}", nudged, two.read_text()):
         one.write_text(text)
-        monkeypatch.setattr(null, "_MEMORY", {})
+        monkeypatch.setattr(chance, "_MEMORY", {})
         assert (null_scores(20, 30, 8), null_scores(21, 30, 8)) == (first, other)
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"{one}: damaged ")
@@ -138,7 +139,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypa
     first = null_scores(20, 30, 8)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(null, "_MEMORY", {})
+    monkeypatch.setattr(chance, "_MEMORY", {})
     assert null_scores(20, 30, 8) == first
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saebench.matching.similarity import Similarity
+from saebench.matching.solve.similarity import Similarity
 from saebench.nn.kernels.backends import cpu_features
 from saebench.nn.kernels.screen import nonzero_flat
 

@@ -25,8 +25,8 @@ def best_cosines(A: Any, B: Any, *, signed: bool = True, device: Any = None) -> 
     """
     import torch
 
-    from saebench.matching.screen import Screen, hits, reach
-    from saebench.matching.similarity import Similarity, as_rows
+    from saebench.matching.solve.screen import Screen, hits, reach
+    from saebench.matching.solve.similarity import Similarity, as_rows
 
     place = device if device is not None else getattr(A, "device", "cpu")
     a, b = as_rows(A, "A", place), as_rows(B, "B", place)

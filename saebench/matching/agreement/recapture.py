@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from saebench.matching.scores import THRESHOLD
+from saebench.matching.agreement.pair import THRESHOLD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from saebench.api import MetricContext, ScoringFacts, TrainingFacts
-from saebench.metrics.infos import (
+from saebench.metrics.catalogue import (
     AGREEMENT,
     COST,
     DENSITY,
@@ -59,5 +59,5 @@ def test_nulls_and_absence() -> None:
 
 
 def test_infos_load_no_torch() -> None:
-    check = "import sys, saebench.metrics, saebench.metrics.infos; sys.exit('torch' in sys.modules)"
+    check = "import sys, saebench.metrics, saebench.metrics.catalogue; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

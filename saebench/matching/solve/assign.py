@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from saebench.api.errors import MachineError
-from saebench.matching.edges import Edges, Prices, best_gain, prices
+from saebench.matching.solve.edges import Edges, Prices, best_gain, prices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,12 +11,12 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
 from saebench.api import SparseCodes, SuiteError
-from saebench.matching import activations
-from saebench.matching.activations import ActivationMatch, Firing, block_norms, codes_matrix
+from saebench.matching.agreement import by_activation
+from saebench.matching.agreement.by_activation import ActivationMatch, Firing, block_norms, codes_matrix
 
 
 def activation_match(A: csr_array, B: csr_array, **options: Any) -> ActivationMatch:
-    return activations.activation_match(Firing.of(A), Firing.of(B), **options)
+    return by_activation.activation_match(Firing.of(A), Firing.of(B), **options)
 
 
 def codes(tokens: int, n: int, k: int, seed: int, signed: bool = True) -> np.ndarray:
@@ -45,8 +45,8 @@ def slow(A: np.ndarray, B: np.ndarray, signed: bool) -> tuple[float, float]:
 @pytest.mark.parametrize("dense", [True, False])
 def test_slow_reference(signed: bool, dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not dense:
-        monkeypatch.setattr(activations, "DENSE_ALLOWED", 0)
-        monkeypatch.setattr(activations, "_CELLS", 64)  # blocks of two latents
+        monkeypatch.setattr(by_activation, "DENSE_ALLOWED", 0)
+        monkeypatch.setattr(by_activation, "_CELLS", 64)  # blocks of two latents
     A, B = codes(300, 40, 4, 1, signed), codes(300, 32, 4, 1, signed)[:, ::-1].copy()
     B[:, 3:] += codes(300, 32, 4, 2, signed)[:, 3:]
     A[:, 5] = 0
@@ -68,7 +68,7 @@ def test_slow_reference(signed: bool, dense: bool, monkeypatch: pytest.MonkeyPat
 def test_the_bound_holds_above_the_floor(signed: bool, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     A, B = csr_array(codes(200, 60, 5, seed, signed)), csr_array(codes(200, 50, 5, seed + 10, signed))
     exact = activation_match(A, B, signed=signed)
-    monkeypatch.setattr(activations, "DENSE_ALLOWED", 0)
+    monkeypatch.setattr(by_activation, "DENSE_ALLOWED", 0)
     for floor in (0.05, 0.3, 0.6):
         found = activation_match(A, B, signed=signed, floor=floor)
         assert found.correlation <= exact.correlation + 1e-12
@@ -118,11 +118,11 @@ def test_silent_and_constant_latents_count_in_the_denominator() -> None:
 def test_shifting_is_the_chance_level() -> None:
     A = csr_array(codes(2000, 40, 4, 1))
     firing, rolled = Firing.of(A), csr_array(np.roll(A.toarray(), -700, axis=0))
-    assert activations.activation_match(firing, firing).correlation == pytest.approx(1)
-    away = activations.activation_match(firing, firing.shifted(700))
+    assert by_activation.activation_match(firing, firing).correlation == pytest.approx(1)
+    away = by_activation.activation_match(firing, firing.shifted(700))
     assert away.correlation == pytest.approx(activation_match(A, rolled).correlation, rel=1e-12)
     assert away.correlation < 0.15
-    assert activations.activation_match(firing.shifted(700), Firing.of(rolled)).correlation == pytest.approx(1)
+    assert by_activation.activation_match(firing.shifted(700), Firing.of(rolled)).correlation == pytest.approx(1)
 
 
 def test_norms_of_blocks_do_not_see_their_basis() -> None:

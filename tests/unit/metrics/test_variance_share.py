@@ -8,7 +8,7 @@ import torch
 
 from saebench.api import SparseCodes
 from saebench.metrics.reconstruction import VarianceExplainedAccumulator
-from saebench.metrics.shares import VarianceShareAccumulator
+from saebench.metrics.variance_share import VarianceShareAccumulator
 
 D, N = 7, 12
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from saebench.matching.agreement.chance import NullLevel, corrected, null_scores, null_size
+from saebench.matching.agreement.pair import CURVE, THRESHOLD, Latents, compare, curve, n_shared, n_strict
+from saebench.matching.agreement.subspace import subspace_agreement
 from saebench.matching.assignment import Matching, match
-from saebench.matching.null import NullLevel, corrected, null_scores, null_size
-from saebench.matching.scores import CURVE, THRESHOLD, Latents, compare, curve, n_shared, n_strict
-from saebench.matching.subspace import subspace_agreement
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

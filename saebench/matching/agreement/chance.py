@@ -17,8 +17,8 @@ from saebench import console
 from saebench.api.errors import Damaged, SaebenchError
 from saebench.artifacts import cache_folder, digest, read_sealed, sealed, write_json
 from saebench.base.student import t_quantile
+from saebench.matching.agreement.pair import BINS, THRESHOLD, compare, curve, n_shared, n_strict
 from saebench.matching.assignment import match
-from saebench.matching.scores import BINS, THRESHOLD, compare, curve, n_shared, n_strict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,0 +1,1 @@
+"""What matchings say of SAEs: agreement of pairs and of seeds, beside what chance gives."""
