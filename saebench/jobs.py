@@ -94,9 +94,9 @@ def plan_suite(
         PluginError: A needed plugin is broken.
     """
     from saebench.config import load_suite
-    from saebench.data.book import ModelBook
     from saebench.execute.waves import memory_limit
     from saebench.host import load_catalog
+    from saebench.lm.book import ModelBook
     from saebench.plan import make_plan
 
     catalog = load_catalog(plugins)
@@ -134,8 +134,8 @@ def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Seq
     Raises:
         SuiteError: The model, the hookpoint or the text cannot be used.
     """
-    from saebench.data.models import describe_model
     from saebench.host import load_catalog
+    from saebench.lm.facts import describe_model
     from saebench.plan import check_text, starter_suite
 
     if not Path(text).exists():
@@ -202,11 +202,11 @@ def run_suite(
     here = console.current()
     with console.phase("planning", str(suite)):
         from saebench.config import load_suite  # these imports take seconds
-        from saebench.data.book import ModelBook
         from saebench.execute.pipeline import Pipeline
         from saebench.execute.waves import memory_limit
         from saebench.host import load_catalog
         from saebench.leaderboard import build, check_pages, summary
+        from saebench.lm.book import ModelBook
         from saebench.plan import make_plan
 
         catalog = load_catalog(plugins)

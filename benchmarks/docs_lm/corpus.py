@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saebench.activations.sources.kept import Kept
 from saebench.api.packing import POLICIES
-from saebench.data.kept import Kept
 from saebench_plugins.core_datasets.docs_corpus import build_docs
 
 DOCS = "docs, held out"

@@ -24,7 +24,7 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from saebench.data.hf import cache_argument, cache_of
+from saebench.lm.hf import cache_argument, cache_of
 
 BAR = 0.85
 """The model needs at most this share of the bits of `xz -9e`."""

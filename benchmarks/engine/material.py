@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saebench.activations.sources.sources import Sources
 from saebench.api import DatasetSpec, Document, document_digest, split_of
 from saebench.artifacts import RunFolder, digest
 from saebench.base.random import generator
@@ -25,9 +26,8 @@ from saebench.cells.plan import (
     Part,
     TrainSettings,
 )
-from saebench.data.models import describe_model
-from saebench.data.sources import Sources
 from saebench.host import Catalog
+from saebench.lm.facts import describe_model
 
 
 @dataclass(frozen=True)

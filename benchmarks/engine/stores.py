@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from saebench.activations.rows import StoreRows
+from saebench.activations.sources.training import SourceFacts, TrainingSource
+from saebench.activations.store import ActivationStore
 from saebench.api import ActivationBatch
 from saebench.base.random import generator
-from saebench.data.rows import StoreRows
-from saebench.data.store import ActivationStore
-from saebench.data.training import SourceFacts, TrainingSource
 
 BATCH = 2048
 CAN_DROP = hasattr(os, "posix_fadvise")

@@ -15,11 +15,11 @@ import torch
 from saebench import console
 from saebench.artifacts import RunFolder, has_checkpoint
 from saebench.cells.plan import Cell, DatasetUse, ModelUse
-from saebench.data.language_model import LanguageModel
 from saebench.execute import probe_data, probes
 from saebench.execute.profile import Profile, machine
 from saebench.execute.waves import cost_of, memory_limit
 from saebench.host import Catalog
+from saebench.lm.model import LanguageModel
 from saebench.plan.rates import (
     ArmRate,
     DatasetRate,

@@ -19,9 +19,9 @@ from saebench.plan.groups import GROUP_TOKENS, member_label
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from saebench.activations.sources.held_out import EvaluationSource
+    from saebench.activations.sources.sources import Sources
     from saebench.api.sae import SparseAutoencoder
-    from saebench.data.evaluation import EvaluationSource
-    from saebench.data.sources import Sources
     from saebench.host import Catalog
     from saebench.score.codes import Room
 

@@ -36,10 +36,10 @@ from saebench.execute.waves import cap_memory, memory_limit, waves
 from saebench.plan.passes import form_passes
 
 if TYPE_CHECKING:
-    from saebench.data.evaluation import EvaluationSource
-    from saebench.data.parts import Part
-    from saebench.data.sources import Sources
-    from saebench.data.training import TrainingSource
+    from saebench.activations.sources.held_out import EvaluationSource
+    from saebench.activations.sources.sources import Sources
+    from saebench.activations.sources.training import TrainingSource
+    from saebench.activations.sources.validation_split import Part
     from saebench.host import Catalog
 
 GB = 1_000_000_000
@@ -76,7 +76,7 @@ class Pipeline:
         debug: bool = False,
         snapshot_every_s: float = 120.0,
     ) -> None:
-        from saebench.data.sources import Sources
+        from saebench.activations.sources.sources import Sources
 
         self.plan, self.run, self.catalog, self.device = plan, run, catalog, device
         self.say, self.debug, self.snapshot_every_s = say, debug, snapshot_every_s

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from saebench.activations.sources.context import Meter, Opener
+from saebench.activations.sources.held_out_losses import LossSet
 from saebench.api import SparseCodes
 from saebench.artifacts import RunFolder
 from saebench.cells.plan import DatasetUse
-from saebench.data.losses import LossSet
-from saebench.data.opening import Meter, Opener
 from saebench.execute.probe_sources import ROWS, joined, random_windows, timed, wait
 from saebench.host import Catalog
 from saebench.plan.rates import DatasetRate, ModelRate
@@ -26,7 +26,7 @@ from saebench.plan.rates import DatasetRate, ModelRate
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from saebench.data.language_model import LanguageModel
+    from saebench.lm.model import LanguageModel
 
 SAMPLE_ROWS = 256
 SAMPLE_S = 3.0

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from saebench.activations.sources.held_out_losses import LossBatch, LossSet
 from saebench.api.batches import ActivationBatch
-from saebench.data.losses import LossBatch, LossSet
 
 if TYPE_CHECKING:
     from saebench.api.codes import SparseCodes
     from saebench.api.metrics import Stream
-    from saebench.data.language_model import LanguageModel
+    from saebench.lm.model import LanguageModel
 
 
 ROWS = 32_768

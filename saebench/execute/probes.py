@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from saebench.activations.sources.held_out_losses import LossSet
 from saebench.api import TrainingFacts
 from saebench.api.errors import contained
 from saebench.artifacts import RunFolder
 from saebench.cells.plan import Cell
-from saebench.data.losses import LossSet
 from saebench.execute.probe_data import Vectors, loss_set
 from saebench.execute.probe_sources import ROWS, ProbeRows, ProbeStreams, disturb, random_rows, timed, wait
 from saebench.host import Catalog
@@ -24,7 +24,7 @@ from saebench.train import save_outcome, train_pass
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from saebench.data.language_model import LanguageModel
+    from saebench.lm.model import LanguageModel
 
 STEPS = (24, 48)
 """Fewest and most steps: the first half warms up, and holds most of the points at which a trajectory is noted."""

@@ -17,7 +17,7 @@ from saebench.plan.rates import arm_key
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from saebench.data.training import TrainingSource
+    from saebench.activations.sources.training import TrainingSource
     from saebench.train import TrainOutcome
 
 

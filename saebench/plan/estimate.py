@@ -230,7 +230,7 @@ class Estimator:
 
     def _validation(self, cell: Cell, seed: int, tally: _Tally) -> None:
         """Validation data of the dataset that a search is judged on."""
-        from saebench.data.parts import VALIDATION_ONE_IN
+        from saebench.activations.sources.validation_split import VALIDATION_ONE_IN
 
         use, asked = cell.evaluation_datasets[0], max(cell.evaluation.tokens, cell.evaluation.density_tokens)
         rows = bounded(asked, use, "held-out", 1 / VALIDATION_ONE_IN)
@@ -253,7 +253,7 @@ class Estimator:
 
     def _scoring(self, cell: Cell, cost: Cost, tally: _Tally) -> None:
         """One cell's own passes over what is there."""
-        from saebench.data.losses import LOG_PROB_BYTES
+        from saebench.activations.sources.held_out_losses import LOG_PROB_BYTES
 
         streams, evaluation = self._wanted_streams(cell), cell.evaluation
         side = evaluation.density_tokens
@@ -368,7 +368,9 @@ def made_tokens(use: DatasetUse) -> int:
 
 
 def _window_bytes(n_tokens: int, context: int) -> int:
-    from saebench.data.disk import window_bytes  # imports torch, which a command that measures nothing does without
+    from saebench.activations.quota import (
+        window_bytes,  # imports torch, which a command that measures nothing does without
+    )
 
     return window_bytes(n_tokens, context)
 

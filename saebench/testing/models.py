@@ -17,7 +17,7 @@ def make_tokenizer(vocab_size: int = 300) -> Any:
     """A byte-level BPE tokenizer with `<s>` (0) and `</s>` (1), trained on one paragraph; no padding token of its own."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    from saebench.data import hf
+    from saebench.lm import hf
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -54,7 +54,7 @@ def make_model(
     """
     import torch
 
-    from saebench.data import hf
+    from saebench.lm import hf
 
     tokenizer = make_tokenizer()
     common = {"vocab_size": len(tokenizer), "bos_token_id": 0, "eos_token_id": 1}

@@ -47,8 +47,8 @@ metrics: core
 
 @functools.cache
 def _planner() -> tuple[Any, Any]:
-    from saebench.data.book import ModelBook
     from saebench.host import load_catalog
+    from saebench.lm.book import ModelBook
 
     catalog = load_catalog(())
     return catalog, ModelBook(catalog)

@@ -208,7 +208,7 @@ def test_variance_shares_of_a_trained_sae_are_those_of_silencing(folder: Path) -
 
 def _held_out(folder: Path) -> Any:
     """`[n, d_in]` rows of the one store of held-out activations of the dataset."""
-    from saebench.data.store import ActivationStore
+    from saebench.activations.store import ActivationStore
 
     found = []
     for path in sorted((folder / "run" / "activations").glob("*/manifest.json")):

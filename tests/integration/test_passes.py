@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from saebench.activations.sources.sources import Sources
 from saebench.artifacts import iter_records
-from saebench.data.sources import Sources
 from saebench.execute import pipeline
 from saebench.jobs import run_suite
 from saebench.leaderboard import diff

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from suites import text_file
 
+from saebench.activations.sources.validation_split import part_of
 from saebench.artifacts import iter_groups, iter_records
-from saebench.data.parts import part_of
 from saebench.jobs import run_suite
 from saebench.leaderboard import build
 from saebench.testing import make_model

@@ -10,11 +10,11 @@ from clock import Bare, Clock, read, same, timed, weights
 from material import RANDOM_TOKENS, Setting, Shape, at, cohort, make_gpt2, sources, topk_cell
 from report import Figure, Result, Row, ratios
 
+from saebench.activations.sources.training import TrainingSource
 from saebench.api import ActivationBatch
 from saebench.base.random import generator
 from saebench.cells.plan import ModelUse
-from saebench.data.language_model import LanguageModel
-from saebench.data.training import TrainingSource
+from saebench.lm.model import LanguageModel
 from saebench.train import rms_scale, train_pass
 from saebench.train.source import INIT_SAMPLE
 

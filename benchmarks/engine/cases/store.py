@@ -11,8 +11,8 @@ from material import TOPICS, Setting, Shape, at, cohort, sources, topk_cell
 from report import Figure, Result, Row, ratios
 from stores import BATCH, CAN_DROP, epoch, forget, rows_of, write
 
+from saebench.activations.precision import rounded
 from saebench.cells.plan import EvaluationSettings
-from saebench.data.precision import rounded
 from saebench.train import train_pass
 
 TITLE = "activation stores: throughput by dtype, and what the dtype does to the FVU"

@@ -20,11 +20,11 @@ from torch import Tensor
 from contenders import Contender, Setting
 from contenders.ours import build as build_step
 from contenders.ours import config_of
+from saebench.activations.rows import StoreRows
+from saebench.activations.sources.training import SourceFacts, TrainingSource
+from saebench.activations.store import ActivationStore
 from saebench.api import ActivationBatch
 from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Part, TrainSettings
-from saebench.data.rows import StoreRows
-from saebench.data.store import ActivationStore
-from saebench.data.training import SourceFacts, TrainingSource
 from saebench.host import load_catalog
 from saebench.train import train_pass
 

@@ -14,12 +14,12 @@ from saebench.api import hookimpl
 from saebench.artifacts import RunFolder, iter_records, read_plan, write_plan
 from saebench.cells.plan import Plan
 from saebench.config import load_suite
-from saebench.data.book import ModelBook
-from saebench.data.language_model import LanguageModel
 from saebench.execute import probe_data, probe_sources
 from saebench.execute.calibrate import measure
 from saebench.host import load_catalog
 from saebench.jobs import plan_suite, run_suite
+from saebench.lm.book import ModelBook
+from saebench.lm.model import LanguageModel
 from saebench.plan import make_plan
 from saebench.plan.rates import arm_key, dataset_key, model_key, score_key
 from saebench.testing import make_model

@@ -14,10 +14,10 @@ from bare_records import bare_cell
 from saebench.api.errors import MachineError
 from saebench.artifacts import RunFolder, read_plan, write_plan, write_record
 from saebench.config import load_suite
-from saebench.data.book import ModelBook
 from saebench.execute import foresight
 from saebench.execute.foresight import Foresight
 from saebench.host import load_catalog
+from saebench.lm.book import ModelBook
 from saebench.plan import make_plan
 from saebench.plan.rates import ArmRate, Rates, arm_key
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from saebench.activations.quota import window_bytes
 from saebench.api import Findings
-from saebench.data.disk import window_bytes
 from saebench.plan import print_plan
 from saebench.plan.rates import ArmRate, DatasetRate, ModelRate, Rates, arm_key, dataset_key, model_key, score_key
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from saebench.config import load_suite
-from saebench.data.book import ModelBook
 from saebench.host import load_catalog
+from saebench.lm.book import ModelBook
 from saebench.plan import make_plan
 
 SUITE = """

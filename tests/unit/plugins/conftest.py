@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from saebench.activations.sources.kept import Kept
 from saebench.api import ActivationBatch, AfterStep, ArchitectureSpec, Site, StepInfo, UnitRows, resolve
-from saebench.data.kept import Kept
 from saebench.nn import autograd_loss_and_grad, total_variance
 from saebench.nn.kernels import backends
 

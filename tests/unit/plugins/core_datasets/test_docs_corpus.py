@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saebench.activations.sources.kept import Kept
 from saebench.api.splits import is_held_out
-from saebench.data.kept import Kept
 from saebench_plugins.core_datasets import docs_corpus, docs_extract
 from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, Source, is_read
 from saebench_plugins.core_datasets.docs_corpus import DocsCorpus, build_docs, without_near_duplicates

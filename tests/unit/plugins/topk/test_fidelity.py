@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, StepInfo, resolve
-from saebench.data.language_model import LanguageModel
+from saebench.lm.model import LanguageModel
 from saebench.nn import loss_and_grad, total_variance
 from saebench.nn.kernels import backends
 from saebench.testing import example_activations

@@ -1,0 +1,1 @@
+"""Where cells get their data from: training data of cohorts, held-out data that all cells share."""

@@ -1,0 +1,93 @@
+"""Training activations of one cohort, whatever they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saebench.activations.shuffle import RowProvider, shuffled_batches
+from saebench.api.batches import ActivationBatch
+from saebench.api.errors import SuiteError
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What is known of training data beside its rows.
+
+    Attributes:
+        dataset: Its name.
+        content: Digest of what it is: its token windows, or its vectors.
+        manifest: The dataset's own facts.
+        token_policy: How tokens were made and which are left out; None without a model.
+        data_cost: What making the data cost (`{"tokens", "flops"}`), the activations' forward not included.
+        forward_flops_per_token: Of the forward to the hookpoint; 0 without a model.
+        rounding: What the storage precision loses (`precision.rounding`); None for float32.
+    """
+
+    dataset: str
+    content: str
+    manifest: Mapping[str, Any]
+    token_policy: Mapping[str, Any] | None
+    data_cost: Mapping[str, int]
+    forward_flops_per_token: int
+    rounding: Mapping[str, Any] | None
+
+    @classmethod
+    def read(cls, facts: Mapping[str, Any]) -> SourceFacts:
+        """From a store's manifest."""
+        return cls(**{name: facts[name] for name in cls.__dataclass_fields__})
+
+
+class TrainingSource:
+    """Training activations of one cohort.
+
+    Attributes:
+        d_in: Width.
+        n_tokens: Distinct tokens (vectors); a longer training repeats them, freshly shuffled each epoch.
+        dataset, content, manifest, token_policy, data_cost, forward_flops_per_token, rounding: See `SourceFacts`.
+        document_digests: Digests of the documents (or generated sequences) in it.
+    """
+
+    def __init__(
+        self,
+        rows: RowProvider,
+        facts: SourceFacts,
+        documents: frozenset[str],
+        *,
+        shuffle: int,
+        prefetch: int,
+        device: torch.device,
+    ) -> None:
+        self.rows, self._shuffle, self._prefetch, self._device = rows, shuffle, prefetch, device
+        self.d_in = rows.d
+        self.n_tokens = rows.n_rows
+        self.dataset = facts.dataset
+        self.content = facts.content
+        self.manifest: dict[str, Any] = dict(facts.manifest)
+        self.token_policy = dict(facts.token_policy) if facts.token_policy is not None else None
+        self.data_cost: dict[str, int] = dict(facts.data_cost)
+        self.forward_flops_per_token = facts.forward_flops_per_token
+        self.rounding = dict(facts.rounding) if facts.rounding is not None else None
+        self.document_digests = documents
+
+    def init_sample(self, n: int) -> Tensor:
+        """`[min(n, n_tokens), d_in]` float32: the first rows of the stream, from as many documents as they span."""
+        return self.rows.head(n)
+
+    def batches(self, batch: int, seed: int, start: int = 0) -> Iterator[ActivationBatch]:
+        """Endless batches of exactly `batch` rows; every epoch is shuffled anew, and a batch may span two.
+
+        Close the iterator when done (a `for` loop that is left and forgotten does): what was kept ready for it goes.
+
+        Args:
+            batch: Rows a batch.
+            seed: Decides the order.
+            start: Begin as if this many batches had been drawn and dropped.
+        """
+        if batch < 1:
+            raise SuiteError(f"a batch has at least 1 token, got {batch}.")
+        return shuffled_batches(self.rows, batch, seed, block=self._shuffle, start=start, prefetch=self._prefetch)

@@ -1,0 +1,235 @@
+"""What is known of a language model at plan time: sizes, digest, places to read, and how its files load.
+
+No weight is loaded: the model is built from its config on the meta device, where a forward costs nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from saebench.api.errors import SuiteError
+from saebench.lm import hf
+from saebench.lm.folder import loading
+from saebench.lm.folder.loading import Kind, Loading
+from saebench.lm.folder.tokenizers import check_tokenizer, read_tokenizer, tokens_in
+from saebench.lm.folder.weights import BUILT_IN, WeightFiles, model_digest, model_folder, stored_tensors, weight_files
+from saebench.lm.hookpoints import Hookpoint, default_hookpoint, find_hookpoint
+from saebench.lm.trace import Trace, trace
+
+if TYPE_CHECKING:
+    from saebench.host import Catalog
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model without loading its weights.
+
+    Attributes:
+        id, revision: As given.
+        digest: SHA-256 over config, tokenizer and weight files.
+        n_parameters: Learned values, tied ones once.
+        context_limit: Longest sequence it takes, or None where it has no limit.
+        kind: Whether it predicts next tokens.
+        n_layers: Blocks.
+        d_model: Width of the residual stream (output of the blocks, or `hidden_size` where there are none).
+        vocab_size: Rows of its embedding.
+        trace: Modules that run.
+        loading, weights: How its files load, and which they are; None for a model that a plugin made.
+    """
+
+    id: str
+    revision: str | None
+    digest: str
+    n_parameters: int
+    context_limit: int | None
+    kind: Kind
+    n_layers: int
+    d_model: int
+    vocab_size: int
+    trace: Trace
+    loading: Loading | None = None
+    weights: WeightFiles | None = None
+
+    @property
+    def causal(self) -> bool:
+        """Whether it predicts next tokens."""
+        return self.kind == "decoder"
+
+    @property
+    def no_losses(self) -> str:
+        """Why it has no losses, where it has none."""
+        if self.kind == "headless":
+            return "it was saved without the layer that predicts tokens, so it has no losses"
+        return "it is an encoder: it predicts no next token, so it has no losses"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how its files were read, one sentence each."""
+        if self.loading is None or self.weights is None:
+            return ()
+        here, found = self.weights.names, []
+        if self.kind == "headless":
+            found.append("it was saved without the layer that predicts tokens: metrics of its loss are null.")
+        if self.weights.adapter:
+            found.append(
+                f"{' and '.join(self.weights.adapter)} {'are' if len(self.weights.adapter) > 1 else 'is'} not applied: all numbers are of the weights in {here} alone."
+            )
+        if self.weights.unread:
+            found.append(f"weights come from {here}; not read: {_some(self.weights.unread)}.")
+        if self.loading.unused:
+            found.append(
+                f"{len(self.loading.unused)} tensors of {here} are not used, as load.allow_unused allows: {_some(self.loading.unused)}."
+            )
+        if self.loading.aside:
+            found.append(f"parts of {here} that no number depends on are not used: {_some(self.loading.aside)}.")
+        if self.loading.random:
+            found.append(
+                f"parts that {here} lacks, and no number depends on, are random: {_some(self.loading.random)}."
+            )
+        return tuple(found)
+
+    def check_loading(self, allow_unused: Sequence[str] = ()) -> None:
+        """Refuses a model that leaves tensors of its files unused, but for those that a pattern allows.
+
+        Raises:
+            SuiteError: With the first of them, and how to insist.
+        """
+        if self.loading is not None:
+            loading.refuse_unused(self.loading, self.weights, allow_unused, self.id)
+
+    @property
+    def default_hookpoint(self) -> str:
+        """The middle block, or a part of it where its own output cannot be read."""
+        return default_hookpoint(self.trace)
+
+    def tokens_in(self, text: str) -> int | None:
+        """Tokens of a text, without special ones; None where the tokenizer cannot be asked."""
+        try:
+            return tokens_in(model_folder(self.id, self.revision), text)
+        except SuiteError:
+            return None  # a model of a plugin has no folder
+
+    def hookpoint(self, name: str) -> Hookpoint:
+        """The place that `layers.N`, `layers.N.rest` or a dotted module path means.
+
+        Raises:
+            SuiteError: It does not exist (with the range, or the nearest names), never runs, or has no `[.., tokens, width]` output.
+        """
+        return find_hookpoint(self.trace, name, self.id)
+
+    def forward_flops_per_token(self, path: str | None = None) -> int:
+        """Work of a forward up to and including the module at `path`, or of the whole model: two FLOPs a weight used."""
+        return self.trace.ran[path or ""].flops_per_token
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def facts_of(
+    model: torch.nn.Module,
+    config: Any,
+    *,
+    model_id: str,
+    revision: str | None,
+    model_digest: str,
+    kind: Kind | None = None,
+    traced: Trace | None = None,
+    found: Loading | None = None,
+    weights: WeightFiles | None = None,
+) -> ModelFacts:
+    """Facts of a model that is there (meta or real)."""
+    kind = kind or ("decoder" if hf.is_decoder(config) else "encoder")
+    traced = traced or trace(model, causal=kind != "encoder")
+    block = traced.ran.get(f"{traced.blocks}.0") if traced.blocks else None
+    text = hf.text_config(config)
+    table = getattr(getattr(model, "get_input_embeddings", lambda: None)(), "weight", None)
+    return ModelFacts(
+        id=model_id,
+        revision=revision,
+        digest=model_digest,
+        n_parameters=traced.n_parameters,
+        context_limit=loading.context_limit(config),
+        kind=kind,
+        n_layers=traced.n_layers,
+        d_model=block.shape[-1] if block and block.shape else int(getattr(text, "hidden_size", 0)),
+        vocab_size=int(text.vocab_size) if table is None else len(table),
+        trace=traced,
+        loading=found,
+        weights=weights,
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _describe_folder(
+    folder: Path, stamp: tuple[tuple[str, int, int], ...], model_id: str, revision: str | None
+) -> ModelFacts:
+    del stamp  # decides only whether an earlier answer still holds
+    config = loading.read_config(folder, model_id)
+    weights = weight_files(folder, model_id)
+    named = getattr(config, "transformers_weights", None)
+    if named not in (None, weights.names):
+        raise SuiteError(
+            f"model '{model_id}': config.json names {named!r} as its weights (transformers_weights), but {weights.names} is what is read. Remove the key, or rename the file."
+        )
+    stored = stored_tensors(weights, model_id)
+    kind: Kind = "decoder" if hf.is_decoder(config) else "encoder"
+    model = loading.build(config, kind, model_id)
+    found = loading.fit(model, config, kind, stored, weights, model_id)
+    if found.kind != kind:  # without its head it is read by another class
+        kind = found.kind
+        model = loading.build(config, kind, model_id)
+        found = loading.fit(model, config, kind, stored, weights, model_id)
+    try:
+        traced = trace(model, causal=kind != "encoder")
+    except Exception:
+        # Some classes cannot run without values: then the real weights answer, at the price of loading them.
+        model = loading.load_weights(config, kind, weights, model_id)
+        traced = loading.traced(model, kind, model_id)
+    facts = facts_of(
+        model, config, model_id=model_id, revision=revision, model_digest=model_digest(folder, weights), kind=kind, traced=traced, found=found,
+        weights=weights,
+    )  # fmt: skip
+    check_tokenizer(read_tokenizer(folder, model_id), facts.vocab_size, model_id)
+    return facts
+
+
+def describe_model(model_id: str, revision: str | None = None, *, catalog: Catalog | None = None) -> ModelFacts:
+    """Facts of a model: built-in id, folder, or hub id with revision; or whatever a plugin loads for that id.
+
+    Raises:
+        SuiteError: It is no usable model; one line with what was found and what to do.
+    """
+    own = plugin_model(model_id, revision, catalog)
+    if own is not None:
+        return facts_of(own, own.config, model_id=model_id, revision=revision, model_digest=state_digest(own))
+    folder = model_folder(model_id, revision)
+    stamp = tuple(
+        sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file())
+    )
+    return _describe_folder(folder.resolve(), stamp, model_id, revision)
+
+
+def plugin_model(model_id: str, revision: str | None, catalog: Catalog | None) -> Any | None:
+    """A plugin's answer to `saebench_load_model`, or None."""
+    return (
+        catalog.load_model({"id": model_id, "revision": revision})
+        if catalog is not None and model_id not in BUILT_IN
+        else None
+    )
+
+
+def state_digest(model: torch.nn.Module) -> str:
+    """SHA-256 over names and values of all weights: the digest of a model that a plugin made."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

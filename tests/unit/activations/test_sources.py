@@ -1,0 +1,299 @@
+"""Training and evaluation sources on a tiny model with toy datasets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from itertools import islice
+
+import pytest
+import torch
+from data_toys import Cohort, Evaluation, How, ToyVectors, Use, sources
+
+from saebench.activations import precision
+from saebench.activations.sources.context import Meter
+from saebench.activations.sources.held_out_losses import LossSet
+from saebench.activations.tokens import sequence_digest
+from saebench.api import SuiteError
+from saebench.base.random import generator
+from saebench.lm.model import LanguageModel
+
+
+def test_training_activations_are_those_of_the_model(tmp_path, model):
+    source = sources(tmp_path).training(Cohort(Use("toy"), model))
+    assert (source.n_tokens, source.d_in) == (900, 16)
+    batch = next(source.batches(64, seed=3))
+    lm = LanguageModel.load(model.id)
+    assert not bool(lm.special_mask(batch.token_ids).any())
+    store = source.rows.store
+    whole = store.slice(0, 900)
+    # the windows again, from the stored ids: packed windows hold a BOS between documents, so put ids back by position
+    ids = torch.full((int(whole.sequence_ids.max()) + 1, 16), lm.bos_id)
+    ids[whole.sequence_ids, whole.positions] = whole.token_ids
+    again = lm.activations(ids, model.hookpoint)[whole.sequence_ids, whole.positions]
+    kept = whole.sequence_ids < whole.sequence_ids.max()  # the last window was cut
+    assert torch.allclose(again[kept], whole.x[kept], atol=1e-5)
+    assert source.forward_flops_per_token == lm.facts.forward_flops_per_token(model.hookpoint)
+    assert source.token_policy["context"] == 16
+    assert source.data_cost == {"tokens": 0, "flops": 0}
+
+
+def test_every_epoch_is_a_permutation_and_batches_are_always_full(tmp_path, model):
+    source = sources(tmp_path).training(Cohort(Use("toy"), model, tokens=100))
+    batches = list(islice(source.batches(32, seed=1), 25))  # 800 rows: 8 epochs
+    assert {batch.n_tokens for batch in batches} == {32}
+    rows = [tuple(row.tolist()) for batch in batches for row in batch.x]
+    one_epoch = Counter(rows[:100])
+    for epoch in range(8):
+        assert Counter(rows[100 * epoch : 100 * epoch + 100]) == one_epoch
+    assert rows[:100] != rows[100:200]
+    again = list(islice(source.batches(32, seed=1), 25))
+    assert all(torch.equal(a.x, b.x) for a, b in zip(batches, again, strict=True))
+    assert not torch.equal(next(source.batches(32, seed=2)).x, batches[0].x)
+    assert source.init_sample(40).shape == (40, 16)
+    assert source.init_sample(1000).shape == (100, 16)
+    assert torch.equal(source.init_sample(40), source.init_sample(40))
+
+
+def test_a_batch_may_be_larger_than_the_corpus(tmp_path, model):
+    source = sources(tmp_path).training(Cohort(Use("toy"), model, tokens=20))
+    assert next(source.batches(50, seed=0)).n_tokens == 50
+
+
+def test_stores_are_reused_and_the_data_seed_decides(tmp_path, model, monkeypatch):
+    first = sources(tmp_path).training(Cohort(Use("toy"), model))
+    other = sources(tmp_path).training(Cohort(Use("toy"), model, data_seed=1))
+    assert first.content != other.content
+    monkeypatch.setattr(LanguageModel, "run", lambda *_, **__: pytest.fail("built again"))
+    again = sources(tmp_path).training(Cohort(Use("toy"), model))
+    assert (again.content, again.data_cost, again.document_digests) == (
+        first.content,
+        first.data_cost,
+        first.document_digests,
+    )
+    assert torch.equal(next(again.batches(8, 0)).x, next(first.batches(8, 0)).x)
+
+
+def test_a_corpus_that_fills_no_window_is_refused(tmp_path, model):
+    with pytest.raises(SuiteError, match="does not fill one window of 16 tokens"):
+        sources(tmp_path).training(Cohort(Use("toy", options={"n": 1}), model))
+    assert not (tmp_path / "activations").exists() or not list((tmp_path / "activations").iterdir())
+
+
+def test_a_changed_model_is_refused(tmp_path, model):
+    with pytest.raises(SuiteError, match="changed since the plan"):
+        sources(tmp_path).training(Cohort(Use("toy"), dataclasses.replace(model, digest="0" * 64)))
+
+
+def test_evaluation_streams(tmp_path, model):
+    room = sources(tmp_path)
+    training = room.training(Cohort(Use("toy"), model))
+    source = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)
+    assert source.streams == {"eval", "density", "loss", "random-tokens", "self-sampled"}
+    lm = room.model(model)
+    whole = torch.cat([batch.x for batch in source.stream("eval", 64)])
+    assert len(whole) == source.n_tokens == 300
+    assert torch.equal(torch.cat([batch.x for batch in source.stream("density", 64)]), whole[:200])
+    batch = next(source.stream("eval", 64))
+    window = source.sequence(int(batch.sequence_ids[40]))
+    assert int(window[batch.positions[40]]) == int(batch.token_ids[40])
+    assert source.token_texts(batch.token_ids[:2]) == lm.token_texts(batch.token_ids[:2].tolist())
+    ids = torch.cat([batch.token_ids for batch in source.stream("random-tokens", 64)])
+    assert len(ids) == 200
+    assert len(ids.unique()) > 20
+    assert not bool(lm.special_mask(ids).any())
+    assert sum(batch.n_tokens for batch in source.stream("self-sampled", 64)) == 200
+    assert source.content != room.evaluation(Use("toy"), model, Evaluation(), 1, training=training).content
+    cost = source.cost({"eval", "density"})
+    assert cost == {"tokens": 300, "flops": 300 * lm.facts.forward_flops_per_token(model.hookpoint)}
+    assert source.cost(source.streams)["tokens"] == 300 + 200 + 2 * 200 + 4 * source.n_loss_tokens
+    with pytest.raises(ValueError, match="loss_batches"):
+        next(source.stream("loss", 4))
+
+
+def test_losses_of_perfect_zero_and_mean_reconstructions(tmp_path, model):
+    room = sources(tmp_path)
+    training = room.training(Cohort(Use("toy"), model))
+    source = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)
+    held_out = torch.cat([batch.x for batch in source.stream("eval", 64)]).double().mean(0).float()
+    total = 0
+    for batch in source.loss_batches():
+        total += batch.batch.n_tokens
+        assert torch.equal(batch.x[batch.rows], batch.batch.x)
+        perfect, zero = batch.splice(batch.x), batch.splice(torch.zeros_like(batch.x))
+        mean = batch.splice(held_out.expand_as(batch.x))
+        assert torch.equal(perfect.ce_spliced, perfect.ce_clean)
+        assert float(perfect.kl_spliced.abs().max()) == 0
+        assert torch.equal(zero.ce_spliced, zero.ce_zero)
+        assert torch.equal(zero.kl_spliced, zero.kl_zero)
+        assert torch.allclose(mean.ce_spliced, mean.ce_mean, atol=1e-4)
+        assert bool((zero.kl_zero > -1e-6).all())
+    assert total == source.n_loss_tokens == 150
+
+
+def test_losses_do_not_depend_on_what_is_kept_in_memory(tmp_path, model, monkeypatch):
+    import saebench.activations.sources.held_out_losses as losses_module
+
+    room = sources(tmp_path)
+    training = room.training(Cohort(Use("toy"), model))
+    splicer = room.model(model).splicer(model.hookpoint)
+    windows = (
+        room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)._scored.store.extra("windows").long()
+    )
+    monkeypatch.setattr(LanguageModel, "rows_per_forward", lambda *_args, **_more: 3)
+
+    def run():
+        losses = LossSet(splicer, windows, 100, training.init_sample(64).mean(0))
+        list(losses.batches())
+        return [batch.splice(0.5 * batch.x) for batch in losses.batches()]
+
+    plenty = run()
+    monkeypatch.setattr(losses_module, "LOG_PROB_BYTES", 0)
+    slim = run()
+    monkeypatch.setattr(losses_module, "CLEAN_BYTES", 0)
+    nothing = run()
+    for other in (slim, nothing):
+        for a, b in zip(plenty, other, strict=True):
+            for field in dataclasses.fields(a):
+                assert torch.allclose(getattr(a, field.name), getattr(b, field.name), atol=1e-6)
+
+
+def test_held_out_documents_are_never_training_documents(tmp_path, model):
+    room = sources(tmp_path)
+    training = room.training(Cohort(Use("toy"), model))
+    fine = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)
+    assert not fine._scored.documents & training.document_digests
+    with pytest.raises(SuiteError, match="are also in the training documents of 'toy'"):
+        room.evaluation(Use("leaky", options={"leak": True}), model, Evaluation(), 0, training=training)
+
+
+def test_near_duplicates_of_training_documents_are_counted_once_and_said(tmp_path, model):
+    said = []
+    toy, reworded = Use("toy"), Use("reworded", options={"ending": " indeed"})
+    room = sources(tmp_path, toy, reworded, say=said.append)
+    training = room.training(Cohort(toy, model))
+    assert room.evaluation(toy, model, Evaluation(), 0, training=training).overlap()["near_duplicates"] == 0
+    assert not said
+    source = room.evaluation(reworded, model, Evaluation(), 0, training=training)
+    found = source.overlap()
+    # its documents are those of the other dataset and one word: 8 of 9 runs of five words are theirs
+    trained = room.texts(toy, model, 0, Meter()).documents("train")
+    plain = {text.text for text in trained if text.digest in training.document_digests}
+    mine = [
+        text
+        for text in room.texts(reworded, model, 0, Meter()).documents("held-out")
+        if text.digest in source._scored.documents
+    ]
+    expected = sum(text.text.removesuffix(" indeed") in plain for text in mine)
+    assert 0 < expected < len(mine)
+    assert (found["near_duplicates"], found["held_out_documents"]) == (expected, len(mine))
+    assert found["train_documents"] == len(training.document_digests)
+    assert source.overlap() == found
+    (line,) = said
+    assert f"{expected} of {len(mine)} held-out documents are near-duplicates of training documents" in line
+
+
+def test_generated_data_has_no_documents_to_compare(tmp_path, model):
+    use = Use("samples", "generated")
+    room = sources(tmp_path, use, Use("toy"))
+    training = room.training(Cohort(use, model))
+    assert room.evaluation(Use("toy"), model, Evaluation(), 0, training=training).overlap() is None
+
+
+def test_self_samples_are_distinct_and_none_is_a_training_sample(tmp_path, model):
+    room = sources(tmp_path)
+    plain = room.training(Cohort(Use("toy"), model))
+    first = room.evaluation(Use("toy"), model, Evaluation(), 0, training=plain)
+    samples = first._scored.stream_store("self-sampled", plain).documents
+    assert len(samples) > 5
+
+    taken = sorted(samples)[:3]
+    trained = room.training(Cohort(Use("toy"), model))
+    trained.document_digests = frozenset(taken)
+    second = room.evaluation(Use("toy"), model, Evaluation(), 0, training=trained)
+    others = second._scored.stream_store("self-sampled", trained).documents
+    assert not others & set(taken)
+    assert sum(batch.n_tokens for batch in second.stream("self-sampled", 64)) == 200
+
+
+def test_generated_data_is_masked_metered_and_known_by_sequence(tmp_path, model):
+    use = Use("own", "generated")
+    room = sources(tmp_path)
+    source = room.training(Cohort(use, model, tokens=10_000))
+    lm = room.model(model)
+    ids = lm.sample(200, 16, temperature=1.0, top_p=1.0, generator=generator("toy", "train"))
+    assert source.n_tokens == int((~lm.special_mask(ids)).sum())
+    assert source.data_cost == {"tokens": 200 * 16, "flops": 7}
+    assert sequence_digest(ids[0]) in source.document_digests
+    assert sources(tmp_path).training(Cohort(use, model, tokens=10_000)).data_cost == source.data_cost
+
+
+def test_an_encoder_says_why_streams_are_absent(tmp_path, encoder):
+    room = sources(tmp_path)
+    training = room.training(Cohort(Use("toy"), encoder))
+    source = room.evaluation(Use("toy"), encoder, Evaluation(), 0, training=training)
+    assert source.streams == {"eval", "density", "random-tokens"}
+    assert "encoder" in source.absent["loss"]
+    assert list(source.loss_batches()) == []
+    assert source.n_loss_tokens == 0
+
+
+def test_vectors_with_known_truth(tmp_path):
+    use = Use("truth", "synthetic")
+    room = sources(tmp_path)
+    training = room.training(Cohort(use, None, tokens=500))
+    assert (training.d_in, training.n_tokens, training.token_policy, training.forward_flops_per_token) == (
+        4,
+        500,
+        None,
+        0,
+    )
+    source = room.evaluation(use, None, Evaluation(), 0, training=training)
+    assert source.streams == {"eval", "density"}
+    assert torch.equal(source.dictionary, torch.eye(4))
+    for batch in source.stream("eval", 77):
+        assert torch.equal(batch.truth.to_dense(), batch.x)
+    assert source.cost({"eval"}) == {"tokens": 0, "flops": 0}
+    assert source.sequence(0) is None
+    again = sources(tmp_path).evaluation(use, None, Evaluation(), 0, training=training)
+    assert again.content == source.content
+
+
+@pytest.mark.parametrize("split", ["train", "held-out"])
+def test_a_vector_that_is_not_finite_is_refused_by_its_number(split, tmp_path, monkeypatch):
+    plain = ToyVectors.batches
+
+    def damaged(self, part, n_tokens, batch, seed):
+        for number, made in enumerate(plain(self, part, n_tokens, 100, seed)):
+            if part == split and number == 1:
+                made.x[7, 2] = float("inf")
+            yield made
+
+    monkeypatch.setattr(ToyVectors, "batches", damaged)
+    use, room = Use("truth", "synthetic"), sources(tmp_path)
+    with pytest.raises(SuiteError, match=f"{split} vector 107 is not finite"):
+        training = room.training(Cohort(use, None, tokens=500))
+        room.evaluation(use, None, Evaluation(), 0, training=training)
+
+
+def test_what_a_storage_precision_loses_is_recorded_and_said(tmp_path, model, monkeypatch):
+    said = []
+    for source in ("store", "live"):
+        for _ in range(2):  # built, then found
+            room = sources(tmp_path, say=said.append)
+            found = room.training(Cohort(Use("toy"), model, dtype="float16", activations=How(source=source))).rounding
+            assert (found["dtype"], found["under_range"] < 0.01) == ("float16", True)
+    assert not said
+    monkeypatch.setattr(precision, "UNDER_RANGE", -1.0)
+    sources(tmp_path, say=said.append).training(Cohort(Use("toy"), model, dtype="float16"))
+    assert "as float16 they lose" in said[0]
+    assert sources(tmp_path).training(Cohort(Use("toy"), model)).rounding is None
+
+
+def test_half_precision_stores_come_back_as_float32(tmp_path, model):
+    full = sources(tmp_path).training(Cohort(Use("toy"), model))
+    half = sources(tmp_path).training(Cohort(Use("toy"), model, dtype="bfloat16"))
+    assert full.content == half.content
+    a, b = full.init_sample(50), half.init_sample(50)
+    assert b.dtype == torch.float32
+    assert torch.equal(a.bfloat16().float(), b)

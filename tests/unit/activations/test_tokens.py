@@ -1,0 +1,82 @@
+"""Packing and shuffling, by hand."""
+
+from __future__ import annotations
+
+import torch
+
+from saebench.activations import tokens
+from saebench.activations.tokens import pack, sequence_digest, shuffled, token_policy, tokenised
+from saebench.api import Document
+from saebench.base.random import derive_seed, generator
+
+
+def test_packing_by_hand():
+    documents = [[11, 12, 13], [], [21, 22], [31, 32, 33, 34]]
+    windows = list(pack(documents, context=4, bos_id=1))
+    # the stream is 11 12 13 1 21 22 1 31 32 33 34; what does not fill a window is dropped
+    assert windows == [[1, 11, 12, 13], [1, 1, 21, 22], [1, 1, 31, 32]]
+
+
+def test_too_little_for_a_window_gives_none():
+    assert list(pack([[1, 2]], context=4, bos_id=0)) == []
+
+
+def test_packing_does_not_depend_on_how_documents_come():
+    documents = [[i] * (i % 7) for i in range(50)]
+    assert list(pack(iter(documents), context=8, bos_id=0)) == list(pack(documents, context=8, bos_id=0))
+
+
+def test_shuffling_keeps_documents_and_depends_on_the_seed_alone():
+    documents = [Document(f"text {i}") for i in range(40)]
+    one, two = list(shuffled(documents, 1)), list(shuffled(documents, 2))
+    assert one != two != documents
+    assert set(one) == set(documents)
+    assert list(shuffled(list(reversed(documents)), 1)) == one
+    assert list(shuffled(documents, 1, characters=1)) == documents  # blocks of one
+
+
+def test_tokenised_notes_only_what_was_read():
+    documents = [Document(f"d{i}") for i in range(600)]
+    digests: set[str] = set()
+    read = tokenised(documents, lambda texts: [[len(text)] for text in texts], digests)
+    assert next(read) == [2]
+    assert digests == {documents[0].digest}
+    assert len(list(read)) == 599
+    assert len(digests) == 600
+
+
+def test_a_long_document_is_tokenised_in_pieces_cut_at_blanks(monkeypatch):
+    monkeypatch.setattr(tokens, "PIECE_CHARACTERS", 10)
+    texts = ["short", "one two three four five", "x" * 25, "short too"]
+    asked: list[str] = []
+
+    def encode_many(pieces):
+        asked.extend(pieces)
+        return [[ord(letter) for letter in piece] for piece in pieces]
+
+    digests: set[str] = set()
+    documents = [Document(text) for text in texts]
+    ids = list(tokenised(documents, encode_many, digests))
+    assert ["".join(map(chr, row)) for row in ids] == texts
+    assert asked == ["short", "one two", " three", " four five", "x" * 10, "x" * 10, "x" * 5, "short too"]
+    assert digests == {document.digest for document in documents}
+
+
+def test_policies_differ_by_kind_and_ids():
+    arguments = {"context": 8, "bos_id": 1, "eos_id": 2, "special_ids": {2, 1}}
+    assert token_policy("text", **arguments)["special_ids"] == [1, 2]
+    assert token_policy("text", **arguments) != token_policy("generated", **arguments)
+
+
+def test_seeds_are_derived_from_what_they_are_for():
+    assert derive_seed(0, "epoch", 1) != derive_seed(0, "epoch", 2) != derive_seed(1, "epoch", 2)
+    assert 0 <= derive_seed("x") < 2**63
+    assert torch.equal(torch.rand(3, generator=generator(5, "a")), torch.rand(3, generator=generator(5, "a")))
+
+
+def test_a_sequence_digest_knows_the_ids():
+    assert (
+        sequence_digest(torch.tensor([1, 2]))
+        == sequence_digest(torch.tensor([1, 2]))
+        != sequence_digest(torch.tensor([2, 1]))
+    )
