@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from saebench.config import Suite
     from saebench.host import Catalog
     from saebench.pair.job import Comparison
-    from saebench.plan.rates import Measure, Rates
+    from saebench.plan.forecast.rates import Measure, Rates
 
 CELLS_FAILED = 4
 
@@ -94,10 +94,10 @@ def plan_suite(
         PluginError: A needed plugin is broken.
     """
     from saebench.config import load_suite
-    from saebench.execute.waves import memory_limit
     from saebench.host import load_catalog
     from saebench.lm.book import ModelBook
     from saebench.plan import make_plan
+    from saebench.plan.grouping.memory_batches import memory_limit
 
     catalog = load_catalog(plugins)
     for line in catalog.unusable_files():
@@ -203,11 +203,11 @@ def run_suite(
     with console.phase("planning", str(suite)):
         from saebench.config import load_suite  # these imports take seconds
         from saebench.execute.pipeline import Pipeline
-        from saebench.execute.waves import memory_limit
         from saebench.host import load_catalog
         from saebench.leaderboard import build, check_pages, summary
         from saebench.lm.book import ModelBook
         from saebench.plan import make_plan
+        from saebench.plan.grouping.memory_batches import memory_limit
 
         catalog = load_catalog(plugins)
         for line in catalog.unusable_files():

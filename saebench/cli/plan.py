@@ -46,7 +46,7 @@ def command(
         load_suite(suite)  # a suite that cannot be read is told before torch is loaded, which takes seconds
         with loading_torch():
             from saebench.jobs import plan_suite
-            from saebench.plan import print_plan
+            from saebench.plan.print import print_plan
 
         plan = plan_suite(suite, out=out, device=device, measure=measure, fresh=fresh, plugins=plugins, say=say)
     emit(json.dumps(plan.to_json(), indent=2, sort_keys=True) if as_json else print_plan(plan))

@@ -11,7 +11,7 @@ from tabulate import tabulate
 from saebench.execute import provenance
 from saebench.execute.backend_choice import Choice
 from saebench.execute.bench import Measured, Timing
-from saebench.plan.show import bytes_words
+from saebench.plan.print import bytes_words
 
 WIDTH = 80
 WORTH = 1.1

@@ -10,10 +10,10 @@ from saebench.api.errors import SuiteError
 from saebench.api.specs import Cost, Site
 from saebench.cells.plan import Part, Plan, TrainSettings
 from saebench.config import as_json, parse_options
-from saebench.execute.waves import FREE_SHARE, memory_limit
 from saebench.host import Catalog
 from saebench.host.build import part_cost
-from saebench.plan.show import bytes_words
+from saebench.plan.grouping.memory_batches import FREE_SHARE, memory_limit
+from saebench.plan.print import bytes_words
 
 REFERENCE = {"d_in": 512, "d_sae": 8192, "k": 32, "batch": 2048}
 LARGE = {"d_in": 768, "d_sae": 24576, "k": 32, "batch": 4096}

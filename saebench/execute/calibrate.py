@@ -17,10 +17,9 @@ from saebench.artifacts import RunFolder, has_checkpoint
 from saebench.cells.plan import Cell, DatasetUse, ModelUse
 from saebench.execute import probe_data, probes
 from saebench.execute.profile import Profile, machine
-from saebench.execute.waves import cost_of, memory_limit
 from saebench.host import Catalog
 from saebench.lm.model import LanguageModel
-from saebench.plan.rates import (
+from saebench.plan.forecast.rates import (
     ArmRate,
     DatasetRate,
     Measure,
@@ -33,6 +32,7 @@ from saebench.plan.rates import (
     score_place,
     score_shape,
 )
+from saebench.plan.grouping.memory_batches import cost_of, memory_limit
 
 KINDS = ("arms", "scores", "models", "datasets", "disk")
 

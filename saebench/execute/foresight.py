@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from saebench.cells.plan import Cell, Estimate, Plan
     from saebench.host import Catalog
     from saebench.plan.facts import ModelFactsSource
-    from saebench.plan.rates import Measure, Rates
+    from saebench.plan.forecast.rates import Measure, Rates
 
 LONG_S = 300.0
 """A run that is assumed to take longer is worth the seconds of measuring the machine."""
@@ -29,7 +29,7 @@ HOPELESS = 2
 
 def memory_short(predicted: Estimate, limit_bytes: int) -> str | None:
     """That training needs more memory than is free; None where it does not. `limit_bytes` is half of what is free."""
-    from saebench.plan.show import bytes_words
+    from saebench.plan.print import bytes_words
 
     if predicted.device_memory_bytes <= 2 * limit_bytes:
         return None
@@ -53,8 +53,8 @@ class Foresight:
     def __init__(
         self, plan: Plan, run: RunFolder, catalog: Catalog, facts: ModelFactsSource, device: str, measure: Measure
     ) -> None:
-        from saebench.execute.waves import memory_limit
-        from saebench.plan.rates import Rates
+        from saebench.plan.forecast.rates import Rates
+        from saebench.plan.grouping.memory_batches import memory_limit
 
         self.plan, self.run, self._catalog, self._facts = plan, run, catalog, facts
         self._limit = memory_limit(device, plan.budget.get("memory_gb"))
@@ -85,7 +85,7 @@ class Foresight:
         Raises:
             MachineError: The disk cannot hold what they write, or the memory by far not what they need.
         """
-        from saebench.plan.show import basis_words, bytes_words, time_words
+        from saebench.plan.print import basis_words, bytes_words, time_words
 
         left = self._left(cells, retry_failed)
         if not left:
@@ -109,7 +109,7 @@ class Foresight:
         return [cell for cell in cells if self._status(cell) not in done]
 
     def _check_disk(self, predicted: Estimate) -> None:
-        from saebench.plan.show import bytes_words, disk_words
+        from saebench.plan.print import bytes_words, disk_words
 
         there = min(_size(self.run.root / "activations"), predicted.store_bytes)
         need = predicted.disk_bytes - there
@@ -125,7 +125,7 @@ class Foresight:
             )
 
     def _estimate(self, cells: Sequence[Cell]) -> Estimate:
-        from saebench.plan.estimate import Estimator
+        from saebench.plan.forecast.estimate import Estimator
 
         return Estimator(self._catalog, self._facts, self._rates).estimate(
             cells, self.plan.cohorts, self.plan.groups, memory_limit_bytes=self._limit

@@ -14,7 +14,7 @@ from saebench.base.text import without_folders
 from saebench.cells.plan import Cell, Group
 from saebench.execute.records import group_id_of, group_record
 from saebench.execute.standing import Standing
-from saebench.plan.groups import GROUP_TOKENS, member_label
+from saebench.plan.grouping.groups import GROUP_TOKENS, member_label
 
 if TYPE_CHECKING:
     from pathlib import Path

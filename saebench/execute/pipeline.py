@@ -32,8 +32,8 @@ from saebench.execute.lock import require
 from saebench.execute.progress import PassWatch
 from saebench.execute.records import CellOutcome, cell_record, superseded, trained_outcome
 from saebench.execute.standing import Standing, changed_facts
-from saebench.execute.waves import cap_memory, memory_limit, waves
-from saebench.plan.passes import form_passes
+from saebench.plan.grouping.memory_batches import cap_memory, memory_limit, waves
+from saebench.plan.grouping.passes import form_passes
 
 if TYPE_CHECKING:
     from saebench.activations.sources.held_out import EvaluationSource

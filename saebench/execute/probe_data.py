@@ -21,7 +21,7 @@ from saebench.artifacts import RunFolder
 from saebench.cells.plan import DatasetUse
 from saebench.execute.probe_sources import ROWS, joined, random_windows, timed, wait
 from saebench.host import Catalog
-from saebench.plan.rates import DatasetRate, ModelRate
+from saebench.plan.forecast.rates import DatasetRate, ModelRate
 
 if TYPE_CHECKING:
     from torch import Tensor

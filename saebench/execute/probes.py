@@ -18,7 +18,7 @@ from saebench.cells.plan import Cell
 from saebench.execute.probe_data import Vectors, loss_set
 from saebench.execute.probe_sources import ROWS, ProbeRows, ProbeStreams, disturb, random_rows, timed, wait
 from saebench.host import Catalog
-from saebench.plan.rates import ArmRate
+from saebench.plan.forecast.rates import ArmRate
 from saebench.train import save_outcome, train_pass
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from saebench.artifacts import read_record
 from saebench.base.canonical import digest
 from saebench.base.text import published, without_folders
 from saebench.cells.plan import Cell, DatasetUse, Group, ModelUse, Plan
-from saebench.plan.groups import member_label
-from saebench.plan.rates import arm_key
+from saebench.plan.forecast.rates import arm_key
+from saebench.plan.grouping.groups import member_label
 
 if TYPE_CHECKING:
     from pathlib import Path

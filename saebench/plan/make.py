@@ -11,21 +11,21 @@ from saebench.base.near import hint
 from saebench.cells.plan import ActivationUse, Cell, DatasetUse, Plan
 from saebench.config import Problems, Suite
 from saebench.host import Catalog
-from saebench.plan.arms import Arm
-from saebench.plan.budget import share_out
-from saebench.plan.calibration import Calibration, calibrated, resumed
-from saebench.plan.cells import CellMaker
-from saebench.plan.cohorts import order_cells
-from saebench.plan.controls import control_arms
-from saebench.plan.datasets import DatasetBook
-from saebench.plan.estimate import Estimator
-from saebench.plan.expand import expand
+from saebench.plan.contenders.controls import control_arms
+from saebench.plan.contenders.datasets import DatasetBook
+from saebench.plan.contenders.entries import expand
+from saebench.plan.contenders.metrics import MetricChoice, choose_metrics
+from saebench.plan.contenders.points import Arm
+from saebench.plan.contenders.refusals import Refusals
+from saebench.plan.contenders.sites import lone_model, model_sites
 from saebench.plan.facts import ModelFactsSource
-from saebench.plan.groups import form_groups
-from saebench.plan.metrics import MetricChoice, choose_metrics
-from saebench.plan.rates import Measure, Rates
-from saebench.plan.refusals import Refusals
-from saebench.plan.sites import lone_model, model_sites
+from saebench.plan.forecast.estimate import Estimator
+from saebench.plan.forecast.rates import Measure, Rates
+from saebench.plan.grouping.cells import CellMaker
+from saebench.plan.grouping.cohorts import order_cells
+from saebench.plan.grouping.groups import form_groups
+from saebench.plan.sharing.budget import share_out
+from saebench.plan.sharing.device_seconds import Calibration, calibrated, resumed
 
 
 def make_plan(

@@ -64,7 +64,8 @@ def _suites() -> list[Any]:
 def _plan(path: Path) -> None:
     from saebench.artifacts import canonical_json
     from saebench.config import load_suite
-    from saebench.plan import make_plan, print_plan
+    from saebench.plan import make_plan
+    from saebench.plan.print import print_plan
 
     catalog, facts = _planner()
     plan = make_plan(load_suite(path), catalog, facts=facts)

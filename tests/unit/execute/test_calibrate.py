@@ -21,7 +21,7 @@ from saebench.jobs import plan_suite, run_suite
 from saebench.lm.book import ModelBook
 from saebench.lm.model import LanguageModel
 from saebench.plan import make_plan
-from saebench.plan.rates import arm_key, dataset_key, model_key, score_key
+from saebench.plan.forecast.rates import arm_key, dataset_key, model_key, score_key
 from saebench.testing import make_model
 
 SUITE = """

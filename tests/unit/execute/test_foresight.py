@@ -19,7 +19,7 @@ from saebench.execute.foresight import Foresight
 from saebench.host import load_catalog
 from saebench.lm.book import ModelBook
 from saebench.plan import make_plan
-from saebench.plan.rates import ArmRate, Rates, arm_key
+from saebench.plan.forecast.rates import ArmRate, Rates, arm_key
 
 SUITE = """
 schema: 1

@@ -9,7 +9,7 @@ import pytest
 
 from saebench.artifacts import cache_folder, sealed, write_json
 from saebench.execute.profile import Profile, machine
-from saebench.plan.rates import ArmRate
+from saebench.plan.forecast.rates import ArmRate
 
 FACTS = {"cpu": "one", "threads": 2}
 

@@ -21,7 +21,7 @@ from saebench.api import (
 )
 from saebench.host import Offer, load_catalog
 from saebench.host.fitting import misfit, misshapen_spec
-from saebench.plan.guard import ask
+from saebench.plan.contenders.guard import ask
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from saebench.api import Cost
-from saebench.plan.budget import tokens_for_flops, tokens_for_seconds
-from saebench.plan.rates import ArmRate, ModelRate, Rates, arm_key, model_key
+from saebench.plan.forecast.rates import ArmRate, ModelRate, Rates, arm_key, model_key
+from saebench.plan.sharing.budget import tokens_for_flops, tokens_for_seconds
 
 A = "{name: a, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}"
 B = "{name: b, architecture: topk, dataset: own, config: {d_sae: 128, k: 4}}"

@@ -8,8 +8,17 @@ import pytest
 
 from saebench.activations.quota import window_bytes
 from saebench.api import Findings
-from saebench.plan import print_plan
-from saebench.plan.rates import ArmRate, DatasetRate, ModelRate, Rates, arm_key, dataset_key, model_key, score_key
+from saebench.plan.forecast.rates import (
+    ArmRate,
+    DatasetRate,
+    ModelRate,
+    Rates,
+    arm_key,
+    dataset_key,
+    model_key,
+    score_key,
+)
+from saebench.plan.print import print_plan
 
 OWN = "{name: topk, architecture: topk, dataset: own, config: {d_sae: 64, k: 4}}"
 EVALUATION = "evaluation: {datasets: [docs], tokens: 100, loss_tokens: 10, density_tokens: 200}\n"

@@ -6,9 +6,9 @@ import pytest
 
 from saebench.api import CellMetricSpec, GroupMetricSpec, MetricInfo
 from saebench.host import Offer
-from saebench.plan.groups import GROUP_TOKENS, member_label
-from saebench.plan.rates import ASSUMED_FLOPS_PER_S, ASSUMED_SCORE_TOKEN_S
-from saebench.plan.show import print_plan
+from saebench.plan.forecast.rates import ASSUMED_FLOPS_PER_S, ASSUMED_SCORE_TOKEN_S
+from saebench.plan.grouping.groups import GROUP_TOKENS, member_label
+from saebench.plan.print import print_plan
 
 DOCS = "{name: topk, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}"
 OWN = "{name: own, architecture: topk, dataset: own, config: {d_sae: 64, k: 4}}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from saebench.plan.passes import form_passes
+from saebench.plan.grouping.passes import form_passes
 
 HEADER = """\
 schema: 1

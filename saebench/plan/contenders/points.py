@@ -16,10 +16,10 @@ from saebench.config.checks import LEARNING_RATE
 from saebench.config.problems import Path
 from saebench.host import Catalog, Offer
 from saebench.host.build import part_cost
-from saebench.plan.datasets import DatasetPlan
-from saebench.plan.guard import ask
-from saebench.plan.sites import SiteUse
-from saebench.plan.tuning import Search
+from saebench.plan.contenders.datasets import DatasetPlan
+from saebench.plan.contenders.guard import ask
+from saebench.plan.contenders.searches import Search
+from saebench.plan.contenders.sites import SiteUse
 
 DEFAULT_BATCH = 1024
 

@@ -9,7 +9,8 @@ import pytest
 
 from saebench.cells.labels import point_label
 from saebench.config import load_suite
-from saebench.plan import make_plan, print_plan, starter_suite
+from saebench.plan import make_plan, starter_suite
+from saebench.plan.print import print_plan
 
 ENTRIES = """{name: topk, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}
 {name: a-contender-with-a-long-name, architecture: ssae, dataset: near, init_from: topk, sweep: {tilt: [0.25, 0.5, 1, 2]}}

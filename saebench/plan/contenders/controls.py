@@ -8,7 +8,7 @@ from saebench.api.errors import SuiteError, first_line
 from saebench.config import Problems, Suite
 from saebench.config.problems import Path
 from saebench.host import Catalog
-from saebench.plan.arms import Arm, Draft, field_names, make_arm
+from saebench.plan.contenders.points import Arm, Draft, field_names, make_arm
 
 IDENTITY = "control-identity"
 SPARSE = ("control-random", "control-permuted", "control-pca")

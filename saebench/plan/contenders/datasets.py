@@ -17,8 +17,8 @@ from saebench.cells.plan import DatasetUse, ModelUse
 from saebench.config import Problems, Suite, as_json, parse_options
 from saebench.config.problems import Path
 from saebench.host import Catalog, Offer
+from saebench.plan.contenders.guard import ask
 from saebench.plan.facts import ModelFacts
-from saebench.plan.guard import ask
 
 
 @dataclass(frozen=True, eq=False)

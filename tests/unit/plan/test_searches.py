@@ -11,8 +11,8 @@ import pytest
 from saebench.api import CellMetricSpec, MetricInfo
 from saebench.cells.plan import Plan
 from saebench.host import Offer
-from saebench.plan import print_plan
-from saebench.plan.cells import score_identity
+from saebench.plan.grouping.cells import score_identity
+from saebench.plan.print import print_plan
 
 PLAIN = "{name: plain, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}"
 TUNED = "{name: tuned, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}, tune: {lr: [auto, 0.01, 0.003]}}"

@@ -3,7 +3,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from saebench.api import Cost
-from saebench.execute.waves import memory_limit, split_by_memory, split_by_parents, waves
+from saebench.plan.grouping.memory_batches import memory_limit, split_by_memory, split_by_parents, waves
 
 
 def cell(name, parent=None, batch=10):
@@ -35,7 +35,7 @@ def test_cells_share_memory_up_to_a_limit():
 
 
 def test_what_is_trained_already_needs_no_memory_and_keeps_nobody_waiting(monkeypatch):
-    monkeypatch.setattr("saebench.execute.waves.cost_of", lambda cell, catalog: price(10))
+    monkeypatch.setattr("saebench.plan.grouping.memory_batches.cost_of", lambda cell, catalog: price(10))
     cells = [cell("a"), cell("b", parent="a")]
     assert names(waves(cells, None, 10**9, trained={"a"})) == [["b"]]
     assert names(waves(cells, None, 10**9)) == [["a"], ["b"]]

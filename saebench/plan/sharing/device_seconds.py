@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saebench.cells.plan import Cell, ModelUse
-from saebench.plan.arms import Arm
-from saebench.plan.rates import Rates, arm_key, model_key
+from saebench.plan.contenders.points import Arm
+from saebench.plan.forecast.rates import Rates, arm_key, model_key
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from saebench.cells.plan import PHASES, Cell, Cohort, DatasetUse, Estimate, Grou
 from saebench.host import Catalog
 from saebench.host.build import part_cost
 from saebench.plan.facts import ModelFacts, ModelFactsSource
-from saebench.plan.groups import GROUP_TOKENS
-from saebench.plan.passes import form_passes
-from saebench.plan.rates import Rates
+from saebench.plan.forecast.rates import Rates
+from saebench.plan.grouping.groups import GROUP_TOKENS
+from saebench.plan.grouping.passes import form_passes
 
 BASE_MEMORY_BYTES = 1_500_000_000
 """Interpreter, torch, transformers, log-probabilities of held-out text, mapped stores: what the quickstart was seen to take."""

@@ -10,7 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from saebench.cells.plan import Cell, Cohort, Estimate, Plan
-from saebench.plan.rates import ASSUMED_FLOPS_PER_S
+from saebench.plan.forecast.rates import ASSUMED_FLOPS_PER_S
 
 WIDTH = 80
 _MANY = {"data_seed": "data seeds", "dataset": "datasets", "entry": "entries", "hookpoint": "hookpoints"}

@@ -7,8 +7,8 @@ from typing import Any
 
 from saebench.base.canonical import digest
 from saebench.cells.plan import SEEDS_ALONE, Cell, Group
-from saebench.plan.cells import cell_identity
-from saebench.plan.metrics import MetricChoice
+from saebench.plan.contenders.metrics import MetricChoice
+from saebench.plan.grouping.cells import cell_identity
 
 GROUP_TOKENS = 65_536
 """Most held-out tokens that the members of a group are compared on."""

@@ -23,10 +23,10 @@ from saebench.cells.plan import (
 )
 from saebench.config import Problems, Suite
 from saebench.host import Offer
-from saebench.plan.arms import Arm
-from saebench.plan.datasets import DatasetBook
-from saebench.plan.metrics import MetricChoice
-from saebench.plan.tuning import Search
+from saebench.plan.contenders.datasets import DatasetBook
+from saebench.plan.contenders.metrics import MetricChoice
+from saebench.plan.contenders.points import Arm
+from saebench.plan.contenders.searches import Search
 
 PARAMETER_DTYPE = "float32"
 INFERENCE: Mapping[str, Any] = {}

@@ -9,8 +9,8 @@ from saebench.api.splits import Split
 from saebench.cells.plan import Refused
 from saebench.config import Problems
 from saebench.config.problems import Path
-from saebench.plan.arms import Arm
-from saebench.plan.datasets import DatasetBook
+from saebench.plan.contenders.datasets import DatasetBook
+from saebench.plan.contenders.points import Arm
 
 
 class Refusals:

@@ -8,7 +8,7 @@ from saebench.api.errors import SuiteError
 from saebench.api.specs import Site
 from saebench.cells.plan import ModelUse
 from saebench.config import Problems, Suite
-from saebench.plan.datasets import DatasetPlan
+from saebench.plan.contenders.datasets import DatasetPlan
 from saebench.plan.facts import ModelFacts, ModelFactsSource
 
 

@@ -13,11 +13,11 @@ from saebench.cells.labels import candidate_label, fitted, point_label
 from saebench.config import EntryConfig, Problems, Suite, parse_options
 from saebench.config.problems import Path, show
 from saebench.host import Catalog, Offer
-from saebench.plan.arms import Arm, Draft, field_names, make_arm
-from saebench.plan.datasets import DatasetBook, DatasetPlan
-from saebench.plan.refusals import Refusals
-from saebench.plan.sites import SiteUse, dataset_site
-from saebench.plan.tuning import Search, Trials, config_values, read_tune
+from saebench.plan.contenders.datasets import DatasetBook, DatasetPlan
+from saebench.plan.contenders.points import Arm, Draft, field_names, make_arm
+from saebench.plan.contenders.refusals import Refusals
+from saebench.plan.contenders.searches import Search, Trials, config_values, read_tune
+from saebench.plan.contenders.sites import SiteUse, dataset_site
 
 
 def expand(

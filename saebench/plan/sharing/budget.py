@@ -15,9 +15,9 @@ from typing import Any
 
 from saebench.api.specs import MOST_MEMORY_BYTES, Cost
 from saebench.config import Problems, Suite
-from saebench.plan.arms import Arm
-from saebench.plan.calibration import Calibration
-from saebench.plan.datasets import DatasetBook
+from saebench.plan.contenders.datasets import DatasetBook
+from saebench.plan.contenders.points import Arm
+from saebench.plan.sharing.device_seconds import Calibration
 
 SHORT = {"tokens": "tokens", "flops": "flops", "device_seconds": "device seconds"}
 

@@ -1,0 +1,1 @@
+"""What a plan will cost: tokens, FLOPs, seconds, disk and memory."""

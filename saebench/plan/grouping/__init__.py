@@ -1,0 +1,1 @@
+"""Cells, and what they form: cohorts that share activations, passes that share forwards, groups that share metrics."""

@@ -1,0 +1,1 @@
+"""One shared budget to an allotment of tokens for every contender."""
