@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from saebench import console
 from saebench.api.errors import MachineError, SuiteError
 from saebench.artifacts import RunFolder, iter_records, write_plan
-from saebench.execute import provenance
-from saebench.execute.determinism import run_numerics
 from saebench.execute.folder import Owner, check_folder, locked
-from saebench.execute.foresight import LONG_S, Foresight, memory_short
+from saebench.execute.forecast import LONG_S, Foresight, memory_short
 from saebench.execute.frozen import frozen_calibration
+from saebench.measure import machine
+from saebench.measure.machine import run_numerics
 
 if TYPE_CHECKING:
     import torch
 
     from saebench.cells.plan import Cell, DatasetUse, Plan
+    from saebench.compare.pair import Comparison
     from saebench.config import Suite
     from saebench.host import Catalog
-    from saebench.pair.job import Comparison
     from saebench.plan.forecast.rates import Measure, Rates
 
 CELLS_FAILED = 4
@@ -49,12 +49,12 @@ class RunResult:
 
 def _measure(catalog: Catalog, device: str, say: Callable[[str], None], fresh: bool) -> Measure:
     """Measures in the numerics of a run."""
-    from saebench.execute.calibrate import measure
+    from saebench.measure.calibrate import measure
 
     rates = measure(catalog, device=device, say=say, fresh=fresh)
 
     def measured(cells: Sequence[Cell], datasets: Mapping[str, DatasetUse]) -> Rates:
-        with run_numerics(provenance.n_threads()):
+        with run_numerics(machine.n_threads()):
             return rates(cells, datasets)
 
     return measured
@@ -237,7 +237,7 @@ def run_suite(
     with (
         locked(folder, fresh=fresh, force=force_folder) as (run, moved),
         here.kept(run.progress),
-        run_numerics(provenance.n_threads()),
+        run_numerics(machine.n_threads()),
     ):
         if moved:
             say(f"the older run is now in {moved}")
@@ -317,12 +317,12 @@ def load_sae(folder: str | Path, *, plugins: Sequence[Path] = ()) -> torch.nn.Mo
 
 
 def match_folders(a: str | Path, b: str | Path, **options: Any) -> Comparison:
-    """Matches the latents of two SAEs, ours or other libraries', one to one; see `saebench.pair.job.match_folders`.
+    """Matches the latents of two SAEs, ours or other libraries', one to one; see `saebench.compare.pair.match_folders`.
 
     Raises:
         SuiteError: A side cannot be read, lacks the directions, or the widths differ.
         PluginError: The plugin of one of our checkpoints is missing or broken.
     """
-    from saebench.pair.job import match_folders as job
+    from saebench.compare.pair import match_folders as job
 
     return job(a, b, **options)

@@ -63,12 +63,14 @@ def command(
     if large and named:
         raise click.UsageError(f"--large adds a shape of its own. Leave it out, or {', '.join(named)}.")
 
-    from saebench.execute import backend_choice, bench, bench_report, bench_shapes, provenance
     from saebench.host import load_catalog
     from saebench.jobs import check_device
+    from saebench.measure import machine
+    from saebench.measure.backends import choice, report, run
+    from saebench.measure.backends import shapes as bench_shapes
 
     check_device(device)
-    chosen, catalog = backend_choice.choice(device, wanted), load_catalog(plugins)
+    chosen, catalog = choice.choice(device, wanted), load_catalog(plugins)
     if suite is not None:
         shapes = bench_shapes.shapes_of_plan(_plan(suite, device, plugins), catalog)
     else:
@@ -77,13 +79,13 @@ def command(
             bench_shapes.shape_of(catalog, architecture or "topk", **reference, sparsity_asked=k is not None)
             for reference in references
         ]
-    setting: dict[str, Any] = {"device": device, "rounds": rounds, "threads": threads or provenance.n_threads()}
+    setting: dict[str, Any] = {"device": device, "rounds": rounds, "threads": threads or machine.n_threads()}
     with showing():
-        measured = bench.run(shapes, chosen, **setting, plugins=plugins, say=say)
+        measured = run.run(shapes, chosen, **setting, plugins=plugins, say=say)
     if as_json:
-        emit(json.dumps(bench_report.as_data(measured, chosen, **setting), indent=2, sort_keys=True))
+        emit(json.dumps(report.as_data(measured, chosen, **setting), indent=2, sort_keys=True))
     else:
-        emit(bench_report.page(measured, chosen, **setting))
+        emit(report.page(measured, chosen, **setting))
 
 
 def _plan(suite: str, device: str, plugins: tuple[Path, ...]) -> Plan:

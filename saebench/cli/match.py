@@ -66,10 +66,10 @@ def command(
 
     with showing(), loading_torch():
         from saebench.artifacts.output import check_output, write_output
+        from saebench.compare.pair import MADE_BY, match_folders
+        from saebench.compare.picture import check_path, save_picture
+        from saebench.compare.terminal import page
         from saebench.jobs import check_device
-        from saebench.pair.job import MADE_BY, match_folders
-        from saebench.pair.picture import check_path, save_picture
-        from saebench.pair.show import page
 
         check_device(device)
     mark = re.compile(rf'\A\{{"made_by": "{MADE_BY}"'.encode())

@@ -45,8 +45,8 @@ def command(
         with showing():
             load_suite(suite)  # a suite that cannot be read is told before torch is loaded, which takes seconds
             with loading_torch():
-                from saebench.execute.backend_choice import forced
                 from saebench.jobs import check_device, run_suite
+                from saebench.measure.backends.choice import forced
 
                 check_device(device)
             with forced(backend, device):

@@ -13,7 +13,7 @@ from saebench.artifacts import RunFolder, prove, read_arrays, read_record, refus
 from saebench.base.text import without_folders
 from saebench.cells.plan import Cell, Group
 from saebench.execute.records import group_id_of, group_record
-from saebench.execute.standing import Standing
+from saebench.execute.resume import Standing
 from saebench.plan.grouping.groups import GROUP_TOKENS, member_label
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from saebench.activations.sources.sources import Sources
     from saebench.api.sae import SparseAutoencoder
     from saebench.host import Catalog
-    from saebench.score.codes import Room
+    from saebench.score.group_codes import Room
 
 
 class GroupRunner:
@@ -142,8 +142,8 @@ class GroupRunner:
 
     def _members(self, group: Group, cells: Sequence[Cell]) -> list[GroupMember]:
         from saebench.host.build import load_sae
-        from saebench.score.codes import Room
-        from saebench.score.passes import batch_size
+        from saebench.score.group_codes import Room
+        from saebench.score.one_pass import batch_size
 
         streams = any(self._catalog.group_metric(name).spec.streams for name in group.metrics)
         room, batch = Room(), min((batch_size(cell.d_sae) for cell in cells), default=1)
@@ -169,7 +169,7 @@ class GroupRunner:
         return members
 
     def _codes(self, cell: Cell, sae: SparseAutoencoder, batch: int, room: Room) -> Any:
-        from saebench.score.codes import HeldOutCodes
+        from saebench.score.group_codes import HeldOutCodes
 
         return HeldOutCodes(
             sae,

@@ -26,12 +26,12 @@ from saebench.api.errors import (
 )
 from saebench.artifacts import RunFolder, check_record, refuse, save_arrays, write_record
 from saebench.cells.plan import CELL_PHASES, Cell, Cohort, DatasetUse, Group, Plan
-from saebench.execute import provenance
 from saebench.execute.groups import GroupRunner
 from saebench.execute.lock import require
-from saebench.execute.progress import PassWatch
+from saebench.execute.pass_progress import PassWatch
 from saebench.execute.records import CellOutcome, cell_record, superseded, trained_outcome
-from saebench.execute.standing import Standing, changed_facts
+from saebench.execute.resume import Standing, changed_facts
+from saebench.measure import machine
 from saebench.plan.grouping.memory_batches import cap_memory, memory_limit, waves
 from saebench.plan.grouping.passes import form_passes
 
@@ -88,7 +88,7 @@ class Pipeline:
         self.changed: set[str] = set()
         self.failed_groups: list[str] = []
         self._without_data: list[tuple[Cell, Exception]] = []
-        self.threads = provenance.n_threads()
+        self.threads = machine.n_threads()
         self.memory_gb: float | None = plan.budget.get("memory_gb")
         if self.memory_gb and device.startswith("cuda"):
             cap_memory(device, int(self.memory_gb * GB))
@@ -116,7 +116,7 @@ class Pipeline:
             members = [self.plan.cell(cell_id) for cell_id in group.cells]
             with self._console.phase("groups", f"{group.entry} {group.point}", amount=1):
                 if self._is_due(group, statuses):
-                    started = provenance.now()
+                    started = machine.now()
                     failed = self.groups.score(group, members, statuses, lambda: self._environment(started))  # noqa: B023
                     if failed is not None:
                         self.failed_groups.append(group.name)
@@ -257,7 +257,7 @@ class Pipeline:
     def _score(self, cell: Cell, source: TrainingSource, data_s: float, watch: PassWatch | None) -> None:
         """Scores a cell whose checkpoint stands, and writes its record."""
         if watch is None:  # trained by an earlier run
-            started, errors = provenance.now(), self.catalog.observe("saebench_cell_started", cell=asdict(cell))
+            started, errors = machine.now(), self.catalog.observe("saebench_cell_started", cell=asdict(cell))
         else:
             started, errors = watch.began[cell.cell_id], watch.errors[cell.cell_id]
         with self._console.phase("scoring", cell.label, amount=1):
@@ -384,9 +384,9 @@ class Pipeline:
 
     def _environment(self, started: str | None) -> dict[str, Any]:
         return {
-            "host": provenance.host(self.device),
-            "versions": provenance.versions(),
+            "host": machine.host(self.device),
+            "versions": machine.versions(),
             "threads": self.threads,
-            "started": started or provenance.now(),
-            "finished": provenance.now(),
+            "started": started or machine.now(),
+            "finished": machine.now(),
         }

@@ -17,9 +17,9 @@ from saebench.cells.plan import Cell, DatasetUse
 from saebench.host import Catalog
 from saebench.host.build import part_cost
 from saebench.metrics.reconstruction import DIVERGED_FVU
-from saebench.score.accumulators import Accumulator, decode_tokens, plain_details
 from saebench.score.combine import Part, combine, info_json
-from saebench.score.passes import EvaluationSource, Firing, Runner, metric_context, run_pass
+from saebench.score.isolate import Accumulator, decode_tokens, plain_details
+from saebench.score.one_pass import EvaluationSource, Firing, Runner, metric_context, run_pass
 from saebench.score.validation import validate
 
 

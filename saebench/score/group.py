@@ -13,8 +13,8 @@ from torch import Tensor
 from saebench.api import GroupMember
 from saebench.cells.plan import Group
 from saebench.host import Catalog
-from saebench.score.accumulators import Answer, measure_group, null_result, plain_details
 from saebench.score.combine import Part, combine, info_json
+from saebench.score.isolate import Answer, measure_group, null_result, plain_details
 
 
 @dataclass

@@ -11,9 +11,9 @@ import torch
 from saebench.api import ScoringFacts, TrainingFacts
 from saebench.cells.plan import Cell, DatasetUse
 from saebench.host import Catalog
-from saebench.score.accumulators import Accumulator
 from saebench.score.combine import Part, combine
-from saebench.score.passes import EvaluationSource, Runner, metric_context, run_pass
+from saebench.score.isolate import Accumulator
+from saebench.score.one_pass import EvaluationSource, Runner, metric_context, run_pass
 
 
 @dataclass(frozen=True)

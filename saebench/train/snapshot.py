@@ -29,7 +29,7 @@ from saebench.artifacts import (
 )
 from saebench.cells.plan import ENGINE_VERSION
 from saebench.nn.kernels import backends
-from saebench.train.cell_run import CellRun
+from saebench.train.cell import CellRun
 
 SNAPSHOT_VERSION = 2
 COST_SHARE = 0.02

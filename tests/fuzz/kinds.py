@@ -227,8 +227,8 @@ def _foreign() -> list[dict[str, bytes]]:
 
 def _match(path: Path, sound: Path) -> None:
     from saebench import host
-    from saebench.pair.job import match_folders
-    from saebench.pair.show import page
+    from saebench.compare.pair import match_folders
+    from saebench.compare.terminal import page
 
     with mock.patch.object(host, "load_catalog", return_value=_planner()[0]):  # entry points are read once
         comparison = match_folders(path, sound, null=False)

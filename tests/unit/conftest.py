@@ -12,7 +12,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-for room in ("artifacts", "interop", "matching", "console", "pair"):
+for room in ("artifacts", "interop", "matching", "console", "compare"):
     sys.path.insert(0, str(Path(__file__).parent / room))
 
 WORDS = (

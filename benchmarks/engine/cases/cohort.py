@@ -16,7 +16,7 @@ from saebench.base.random import generator
 from saebench.cells.plan import ModelUse
 from saebench.lm.model import LanguageModel
 from saebench.train import rms_scale, train_pass
-from saebench.train.source import INIT_SAMPLE
+from saebench.train.feed import INIT_SAMPLE
 
 TITLE = "12 cells in one pass against 12 passes of one, live"
 FORWARD_ROWS = 4096

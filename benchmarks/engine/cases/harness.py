@@ -10,7 +10,7 @@ from report import Figure, Result, Row, ratios
 
 from saebench.nn.kernels import backends
 from saebench.train import rms_scale, train_pass
-from saebench.train.source import INIT_SAMPLE
+from saebench.train.feed import INIT_SAMPLE
 
 TITLE = "the whole training loop over a store on disk against the bare kernel"
 

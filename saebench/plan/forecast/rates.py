@@ -1,6 +1,6 @@
 """How fast a machine does what a plan asks for: measured, or under a named assumption where nothing was measured.
 
-Rates are plain data. `saebench.execute.calibrate` measures them; the estimate and the `device_seconds` budget read them.
+Rates are plain data. `saebench.measure.calibrate` measures them; the estimate and the `device_seconds` budget read them.
 """
 
 from __future__ import annotations

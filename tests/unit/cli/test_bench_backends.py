@@ -39,7 +39,7 @@ def test_json_is_one_object_and_the_bar_stands_on_stderr(capsys: pytest.CaptureF
 def test_sizes_that_are_not_given_are_the_reference(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from saebench.execute import bench
+    from saebench.measure.backends import run as bench
 
     seen = []
 
@@ -96,7 +96,7 @@ def test_a_misspelt_variable_is_told_before_a_run_begins(
 
 def test_importing_the_command_and_its_work_loads_no_torch() -> None:
     code = (
-        "import sys; import saebench.cli.bench_backends, saebench.execute.bench, saebench.execute.bench_report\n"
+        "import sys; import saebench.cli.bench_backends, saebench.measure.backends.run, saebench.measure.backends.report\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,7 +15,7 @@ from saebench.cli import main
         (["run", "s.yaml"], "saebench.jobs.run_suite", True),
         (["plan", "s.yaml"], "saebench.jobs.plan_suite", False),
         (["init", "--model", "m", "--text", "t"], "saebench.jobs.starter", False),
-        (["match", "a", "b"], "saebench.pair.job.match_folders", False),
+        (["match", "a", "b"], "saebench.compare.pair.match_folders", False),
         (["diff", "a", "b"], "saebench.leaderboard.diff", False),
     ],
 )

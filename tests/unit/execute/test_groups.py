@@ -10,7 +10,7 @@ from saebench.artifacts import RunFolder, read_record, save_arrays, write_record
 from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Group, ModelUse, Part
 from saebench.execute.groups import GroupRunner, member_facts
 from saebench.execute.records import group_record
-from saebench.execute.standing import Standing
+from saebench.execute.resume import Standing
 
 
 def cell(entry, seed, **changes):

@@ -8,7 +8,7 @@ import torch
 from saebench.api import Diverged, MetricResult, MetricValue, PluginError, SparseCodes
 from saebench.metrics.reconstruction import FvuAccumulator, ReconstructionAccumulator
 from saebench.score import score_cell
-from saebench.score.passes import _select, batch_size
+from saebench.score.one_pass import _select, batch_size
 
 
 def score(kit, *specs, sae=None, sources=None, **changes):

@@ -1,0 +1,143 @@
+"""What a run says before it starts: how long it will take, on what grounds, and whether disk and memory can hold it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saebench.api.errors import MachineError
+from saebench.artifacts import RunFolder, digest
+from saebench.execute.frozen import written_plan
+from saebench.execute.resume import Standing
+
+if TYPE_CHECKING:
+    from saebench.cells.plan import Cell, Estimate, Plan
+    from saebench.host import Catalog
+    from saebench.plan.facts import ModelFactsSource
+    from saebench.plan.forecast.rates import Measure, Rates
+
+LONG_S = 300.0
+"""A run that is assumed to take longer is worth the seconds of measuring the machine."""
+
+
+HOPELESS = 2
+"""A prediction this many times the free memory is refused: freeing some cannot help."""
+
+
+def memory_short(predicted: Estimate, limit_bytes: int) -> str | None:
+    """That training needs more memory than is free; None where it does not. `limit_bytes` is half of what is free."""
+    from saebench.plan.print import bytes_words
+
+    if predicted.device_memory_bytes <= 2 * limit_bytes:
+        return None
+    return (
+        f"training needs {bytes_words(predicted.device_memory_bytes)} of memory, but only {bytes_words(2 * limit_bytes)} are free. "
+        "Use a smaller d_sae or batch."
+    )
+
+
+class Foresight:
+    """The estimate of one run.
+
+    Args:
+        plan: As made; `self.plan` has the estimate that rests on measured rates, where the run is long.
+        run: Its folder.
+        catalog, facts: As the plan was made with.
+        device: Where it runs.
+        measure: Measures this machine.
+    """
+
+    def __init__(
+        self, plan: Plan, run: RunFolder, catalog: Catalog, facts: ModelFactsSource, device: str, measure: Measure
+    ) -> None:
+        from saebench.plan.forecast.rates import Rates
+        from saebench.plan.grouping.memory_batches import memory_limit
+
+        self.plan, self.run, self._catalog, self._facts = plan, run, catalog, facts
+        self._limit = memory_limit(device, plan.budget.get("memory_gb"))
+        self._standing = Standing(run, lambda line: None)  # what is damaged is said when it is made again
+        self._rates: Rates = Rates()
+        left = [cell for cell in plan.cells if self._status(cell) is None]
+        long = self._estimate(left).seconds > LONG_S
+        if long or plan.estimate.basis.get("source") == "measured":
+            # what the plan was calibrated with just now is in the machine's profile: asking again measures nothing
+            self._rates = measure(plan.cells, plan.datasets)
+            self.plan = replace(plan, estimate=self._estimate(plan.cells))
+
+    def is_written(self, say: Callable[[str], None]) -> bool:
+        """True when the folder's plan is this one; its estimate, made before any work, stays."""
+        written = written_plan(self.run, say)
+        if written is not None and written.get("suite") != self.plan.suite:
+            say(
+                f"{self.run.plan}: was the plan of suite {written.get('suite')!r}, and is that of {self.plan.suite!r} now. "
+                "What belongs to the other suite stays as it is"
+            )
+        return written is not None and digest(written | {"estimate": None}) == digest(
+            self.plan.to_json() | {"estimate": None}
+        )
+
+    def lines(self, cells: Sequence[Cell], retry_failed: bool) -> Iterator[str]:
+        """What to say before these cells run; nothing where all are done.
+
+        Raises:
+            MachineError: The disk cannot hold what they write, or the memory by far not what they need.
+        """
+        from saebench.plan.print import basis_words, bytes_words, time_words
+
+        left = self._left(cells, retry_failed)
+        if not left:
+            return
+        predicted = self._estimate(left)
+        short = memory_short(predicted, self._limit)
+        if short and predicted.device_memory_bytes > HOPELESS * 2 * self._limit:
+            raise MachineError(short)
+        self._check_disk(predicted)
+        yield f"predicted: {time_words(predicted)}; disk {bytes_words(predicted.disk_bytes)}, memory about {bytes_words(predicted.memory_bytes)}"
+        yield f"  {basis_words(predicted)}"
+        if short:
+            yield f"warning: {short}"
+
+    def seconds(self, cells: Sequence[Cell], retry_failed: bool) -> Mapping[str, float]:
+        """Predicted seconds by kind of phase, of what is left to do among these cells."""
+        return self._estimate(self._left(cells, retry_failed)).phases
+
+    def _left(self, cells: Sequence[Cell], retry_failed: bool) -> list[Cell]:
+        done = ("ok",) if retry_failed else ("ok", "failed", "diverged", "over_budget", "skipped")
+        return [cell for cell in cells if self._status(cell) not in done]
+
+    def _check_disk(self, predicted: Estimate) -> None:
+        from saebench.plan.print import bytes_words, disk_words
+
+        there = min(_size(self.run.root / "activations"), predicted.store_bytes)
+        need = predicted.disk_bytes - there
+        free = shutil.disk_usage(self.run.root).free
+        if need > free:
+            stored = any(c.model is not None and c.activations.source == "store" for c in self.plan.cohorts)
+            steps = ["free some space", "choose another folder with --out"]
+            if need - (predicted.store_bytes - there) <= free:  # else it is not the activations that are too much
+                steps += ["ask for fewer tokens"] + stored * ["use `activations: {source: live}`"]
+            raise MachineError(
+                f"{self.run.root}: the run writes about {bytes_words(need)} ({disk_words(predicted)}), but only {bytes_words(free)} of the disk are free. "
+                f"{', '.join(steps[:-1]).capitalize()} or {steps[-1]}."
+            )
+
+    def _estimate(self, cells: Sequence[Cell]) -> Estimate:
+        from saebench.plan.forecast.estimate import Estimator
+
+        return Estimator(self._catalog, self._facts, self._rates).estimate(
+            cells, self.plan.cohorts, self.plan.groups, memory_limit_bytes=self._limit
+        )
+
+    def _status(self, cell: Cell) -> str | None:
+        facts = self._standing.facts(cell)
+        return facts["status"] if facts is not None else None
+
+
+def _size(folder: Path) -> int:
+    try:
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    except OSError:
+        return 0

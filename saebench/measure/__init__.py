@@ -1,0 +1,1 @@
+"""How fast this machine does what a plan asks for, and which machine it is."""

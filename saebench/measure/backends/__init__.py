@@ -1,0 +1,1 @@
+"""Which numeric back end this machine takes, and how fast each of them trains here."""

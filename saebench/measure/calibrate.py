@@ -1,0 +1,291 @@
+"""Measures how fast this machine does what a plan asks for: some seconds, then kept for the next plan."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saebench import console
+from saebench.artifacts import RunFolder, has_checkpoint
+from saebench.cells.plan import Cell, DatasetUse, ModelUse
+from saebench.host import Catalog
+from saebench.lm.model import LanguageModel
+from saebench.measure import data, training
+from saebench.measure.profile import Profile, machine
+from saebench.plan.forecast.rates import (
+    ArmRate,
+    DatasetRate,
+    Measure,
+    ModelRate,
+    Rates,
+    arm_key,
+    dataset_key,
+    model_key,
+    score_key,
+    score_place,
+    score_shape,
+)
+from saebench.plan.grouping.memory_batches import cost_of, memory_limit
+
+KINDS = ("arms", "scores", "models", "datasets", "disk")
+
+
+def measure(
+    catalog: Catalog,
+    *,
+    device: str,
+    say: Callable[[str], None],
+    fresh: bool = False,
+    cache: Path | None = None,
+) -> Measure:
+    """A function that measures what cells need and has not been measured on this machine within a week.
+
+    Args:
+        catalog: Installed plugins.
+        device: Where cells will run.
+        say: Told once when something is measured, as that takes some seconds.
+        fresh: Measure everything again.
+        cache: Folder of profiles; default: the user's.
+    """
+
+    opened: list[Profile] = []
+
+    def rates(cells: Sequence[Cell], datasets: Mapping[str, DatasetUse]) -> Rates:
+        if not opened:  # one for all calls: nothing is measured twice, even where the cache cannot be written
+            opened.append(Profile(machine(device), cache, say))
+            if fresh:
+                opened[0].forget()
+        profile = opened[0]
+        wanted = _Wanted(cells, catalog)
+        missing = wanted.missing(profile)
+        if missing:
+            say(f"measuring this machine: {', '.join(missing)}. Takes seconds, kept for a week")
+            started = time.perf_counter()
+            with (
+                console.phase("measuring", "this machine"),
+                tempfile.TemporaryDirectory(prefix="saebench-") as folder,
+            ):
+                _Bench(wanted, datasets, profile, catalog, device, Path(folder)).measure()
+            profile.save()
+            say(f"measured in {time.perf_counter() - started:.0f} s")
+        return wanted.rates(profile)
+
+    return rates
+
+
+@dataclass
+class _Wanted:
+    """What is to be measured for some cells: the first cell of each key."""
+
+    cells: Sequence[Cell]
+    catalog: Catalog
+    arms: dict[str, Cell] = field(default_factory=dict)
+    scores: dict[str, Cell] = field(default_factory=dict)
+    models: dict[str, list[ModelUse]] = field(default_factory=dict)
+    datasets: dict[str, tuple[DatasetUse, ModelUse | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shapes: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            if not cell.control:  # hardly any training; scored as its neighbours are
+                self.arms.setdefault(arm_key(cell), cell)
+                shapes.setdefault(score_shape(cell), []).append(cell)
+            if cell.model is not None:
+                self.models.setdefault(model_key(cell.model), []).append(cell.model)
+            for use in (cell.dataset, *cell.evaluation_datasets):
+                if use.kind != "generated":
+                    self.datasets.setdefault(dataset_key(use, cell.model), (use, cell.model))
+        for cells in shapes.values():  # the sparsest and the densest: others lie between
+            for pick in (min, max):
+                cell = pick(cells, key=lambda cell: cell.expected_l0 or 0.0)
+                self.scores.setdefault(score_key(cell), cell)
+
+    def streams(self, cell: Cell) -> frozenset[str]:
+        """Streams that the metrics of a cell read."""
+        specs = (self.catalog.cell_metric(name).spec for name in cell.metrics)
+        return frozenset(name for spec in specs for name in spec.streams)
+
+    def samples(self, key: str) -> bool:
+        """True when this model is sampled."""
+        return any(
+            "self-sampled" in self.streams(cell) or "generated" in (cell.dataset.kind, *(use.kind for use in cell.evaluation_datasets))
+            for cell in self.cells
+            if cell.model is not None and model_key(cell.model) == key
+        )  # fmt: skip
+
+    def missing(self, profile: Profile) -> list[str]:
+        """What has to be measured, in words."""
+        words = {
+            "arms": "training steps",
+            "scores": "scoring",
+            "models": "language models",
+            "datasets": "reading",
+            "disk": "disk",
+        }
+        return [words[kind] for kind in KINDS if any(profile.get(kind, key) is None for key in self.keys(kind))]
+
+    def keys(self, kind: str) -> Iterable[str]:
+        """Keys of one kind."""
+        return ("write",) if kind == "disk" else getattr(self, kind)
+
+    def rates(self, profile: Profile) -> Rates:
+        """From the profile; what could not be measured is left out."""
+
+        def found(kind: str) -> dict[str, Any]:
+            values = {key: profile.get(kind, key) for key in self.keys(kind)}
+            return {key: value for key, value in values.items() if value is not None}
+
+        used = {f"{kind}/{key}": None for kind in KINDS for key in self.keys(kind)}
+        datasets = {key: DatasetRate(**value) for key, value in found("datasets").items()}
+        write_s = profile.get("disk", "write")
+        cut = dict.fromkeys(self.datasets[key][0].name for key, rate in datasets.items() if not rate.whole)
+        return Rates(
+            source="measured",
+            machine={**profile.facts, "date": profile.date(used)},
+            arms={key: ArmRate(**value) for key, value in found("arms").items()},
+            scores=found("scores"),
+            models={key: ModelRate(**value) for key, value in found("models").items()},
+            datasets=datasets,
+            remarks=tuple(
+                f"reading all of {name!r} takes longer than the few seconds it was tried for: the time predicted for data is too low by the rest."
+                for name in cut
+            ),
+            **({} if write_s is None else {"write_byte_s": float(write_s)}),
+        )
+
+
+class _Bench:
+    """Runs the probes that are missing from a profile, in a folder that is thrown away."""
+
+    def __init__(
+        self,
+        wanted: _Wanted,
+        datasets: Mapping[str, DatasetUse],
+        profile: Profile,
+        catalog: Catalog,
+        device: str,
+        folder: Path,
+    ) -> None:
+        self.wanted, self.datasets, self.profile, self.catalog = wanted, datasets, profile, catalog
+        self.device = torch.device(device)
+        self.run = RunFolder(folder)
+        self.by_id = {cell.cell_id: cell for cell in wanted.cells}
+        self.limit = 2 * memory_limit(device, None)
+        self._vectors: dict[str, Any] = {}
+        self._sites: dict[str, Any] = {}
+        self._lm: tuple[str, LanguageModel] | None = None
+
+    def measure(self) -> None:
+        """Everything that is missing; a plugin that fails leaves its own value out."""
+        if self._lacks("disk", "write"):
+            self._note("disk", "write", "disk", lambda: data.probe_write(self.run.root))
+        for key, uses in self.wanted.models.items():
+            if self._lacks("models", key):
+                deepest = max(uses, key=lambda use: self._model(use).facts.forward_flops_per_token(use.hookpoint))
+                samples = self.wanted.samples(key)
+                lm = self._model(deepest)
+                self._note(
+                    "models",
+                    key,
+                    f"model {deepest.id}",
+                    partial(data.probe_model, lm, deepest.hookpoint, deepest.context, samples=samples),
+                )
+            self._read(model=key)
+            self._cells(model=key)
+        self._read(model=None)
+        self._cells(model=None)
+
+    def _read(self, model: str | None) -> None:
+        for key, (use, on) in self.wanted.datasets.items():
+            if (model_key(on) if on is not None else None) != model or not self._lacks("datasets", key):
+                continue
+            if on is not None:
+                probe = partial(
+                    data.probe_text, use, self._model(on), on.context, self.datasets, self.run, self.catalog
+                )
+                self._note("datasets", key, f"reading {use.name}", probe)
+            elif (rows := training.quietly(partial(self._rows, use))) is not None:
+                self.profile.put("datasets", key, rows[0])
+
+    def _cells(self, model: str | None) -> None:
+        here = [cell for cell in self.by_id.values() if (model_key(cell.model) if cell.model else None) == model]
+        names = {cell.cell_id for cell in here}
+        for key, cell in self.wanted.arms.items():
+            if cell.cell_id in names and self._lacks("arms", key):
+                self._trained(cell)
+        for key, cell in self.wanted.scores.items():
+            if cell.cell_id in names and self._lacks("scores", key) and self._trained(cell):
+                site = self._site(cell)
+                if site is not None:
+                    probe = partial(training.probe_scoring, cell, site.streams, self.run, self.catalog, self.device)
+                    self._note("scores", key, f"scoring {cell.label}", probe)
+
+    def _trained(self, cell: Cell) -> bool:
+        """Takes some steps of a cell, its parents first; True when its checkpoint stands in the folder."""
+        if has_checkpoint(self.run.checkpoint(cell.cell_id), cell.cell_id):
+            return True
+        if cell.parent is not None and not (cell.parent in self.by_id and self._trained(self.by_id[cell.parent])):
+            return False
+        cost = cost_of(cell, self.catalog)
+        if cost is None or cost.training_memory_bytes(cell.train.batch) > self.limit:
+            return False
+        step_s = Rates().arm(cell, cost).step_s
+        rows = None if cell.model is not None else training.quietly(lambda: self._rows(cell.dataset)[1][0])
+        neighbours = 16 * sum(
+            price.n_parameters
+            for other in self.wanted.cells
+            if other.cohort == cell.cohort and not other.control and other.cell_id != cell.cell_id
+            if (price := cost_of(other, self.catalog)) is not None
+        )
+        with console.phase("measuring", f"training {cell.label}"):
+            rate = training.quietly(
+                lambda: training.probe_training(
+                    cell, step_s, self.run, self.catalog, self.device, rows, min(neighbours, self.limit // 4)
+                )
+            )
+        if rate is not None:
+            self.profile.put("arms", arm_key(cell), rate)
+        return has_checkpoint(self.run.checkpoint(cell.cell_id), cell.cell_id)
+
+    def _site(self, cell: Cell) -> Any | None:
+        place = score_place(cell)
+        if place not in self._sites:
+            lm = self._model(cell.model) if cell.model is not None else None
+            vectors = None if cell.model is not None else training.quietly(lambda: self._rows(cell.dataset)[1])
+            self._sites[place] = training.quietly(
+                lambda: training.SiteProbe(cell, self.wanted.streams(cell), self.device, lm, vectors)
+            )
+        return self._sites[place]
+
+    def _rows(self, use: DatasetUse) -> Any:
+        if use.recipe not in self._vectors:
+            self._vectors[use.recipe] = data.probe_vectors(use, self.datasets, self.run, self.catalog)
+        return self._vectors[use.recipe]
+
+    def _model(self, use: ModelUse) -> LanguageModel:
+        """One language model in memory at a time."""
+        if self._lm is None or self._lm[0] != use.digest:
+            self._lm, self._sites = None, {}
+            self._lm = (
+                use.digest,
+                LanguageModel.load(
+                    use.id, use.revision, self.device, catalog=self.catalog, allow_unused=use.allow_unused
+                ),
+            )
+        return self._lm[1]
+
+    def _lacks(self, kind: str, key: str) -> bool:
+        return self.profile.get(kind, key) is None
+
+    def _note(self, kind: str, key: str, what: str, probe: Callable[[], Any]) -> None:
+        with console.phase("measuring", what):
+            value = training.quietly(probe)
+        if value is not None:
+            self.profile.put(kind, key, value)

@@ -1,0 +1,93 @@
+"""What was measured on this machine before, kept in the user's cache folder so that a second plan need not measure again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from saebench.api.errors import Damaged, SaebenchError
+from saebench.artifacts import cache_folder, digest, read_sealed, sealed, write_json
+from saebench.cells.plan import ENGINE_VERSION
+from saebench.measure import machine as provenance
+
+PROFILE_VERSION = 2
+_SEAL = "profile_sha256"
+MAX_AGE = timedelta(days=7)
+"""What is older is measured again: machines are upgraded, and one that was busy then may be quiet now."""
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What decides speed: processor, threads, device, back end."""
+    from saebench.nn.kernels import backends
+
+    host = provenance.host(device)
+    facts = {"cpu": host["cpu"], "cores": host["cores"], "threads": provenance.n_threads(), "device": device, "backend": backends.current(device)}  # fmt: skip
+    return facts | ({"gpu": host["gpu"]} if "gpu" in host else {})
+
+
+class Profile:
+    """Measured values by kind and key, each with its date. A damaged file is named and is an empty profile, as a missing one.
+
+    Args:
+        facts: From `machine`; another machine, or other versions, have another file.
+        folder: Where profiles stand.
+        say: Prints one line for people.
+    """
+
+    def __init__(
+        self, facts: Mapping[str, Any], folder: Path | None = None, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.facts = dict(facts)
+        identity = {
+            "profile": PROFILE_VERSION, "engine": ENGINE_VERSION, "machine": self.facts, "versions": provenance.versions()
+        }  # fmt: skip
+        self.path = (folder or cache_folder()) / f"speed-{digest(identity, 16)}.json"
+        self._entries: dict[str, dict[str, Any]] = {}
+        if os.path.lexists(self.path):
+            try:
+                entries = read_sealed(self.path, _SEAL)["entries"]
+                self._entries = {key: entry for key, entry in entries.items() if _fresh(entry)}
+            except Damaged as error:
+                say(f"{error.found}. This machine is measured again")
+            except SaebenchError:  # it cannot be read: that costs time, nothing else
+                pass
+
+    def get(self, kind: str, key: str) -> Any | None:
+        """The value, or None where nothing of a recent date stands."""
+        entry = self._entries.get(f"{kind}/{key}")
+        return None if entry is None else entry["value"]
+
+    def put(self, kind: str, key: str, value: Any) -> None:
+        """Notes a value under today's date."""
+        plain = value if isinstance(value, int | float) else asdict(value)
+        self._entries[f"{kind}/{key}"] = {"date": _now().isoformat(), "value": plain}
+
+    def forget(self) -> None:
+        """Drops everything: all is measured anew."""
+        self._entries.clear()
+
+    def date(self, keys: Mapping[str, Any]) -> str:
+        """Day of the oldest of these values (`kind/key`); today where there are none."""
+        dates = [entry["date"] for key in keys if (entry := self._entries.get(key)) is not None]
+        return min(dates, default=_now().isoformat())[:10]
+
+    def save(self) -> None:
+        """Writes the file; a cache folder that cannot be written is no one's trouble."""
+        with suppress(OSError, SaebenchError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            content = {"version": PROFILE_VERSION, "machine": self.facts, "entries": self._entries}
+            write_json(self.path, sealed(content, _SEAL))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _fresh(entry: Mapping[str, Any]) -> bool:
+    age = _now() - datetime.fromisoformat(entry["date"])
+    return timedelta(0) <= age <= MAX_AGE and entry["value"] is not None

@@ -1,0 +1,143 @@
+"""What a run says before it starts, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from bare_records import bare_cell
+
+from saebench.api.errors import MachineError
+from saebench.artifacts import RunFolder, read_plan, write_plan, write_record
+from saebench.config import load_suite
+from saebench.execute import forecast
+from saebench.execute.forecast import Foresight
+from saebench.host import load_catalog
+from saebench.lm.book import ModelBook
+from saebench.plan import make_plan
+from saebench.plan.forecast.rates import ArmRate, Rates, arm_key
+
+SUITE = """
+schema: 1
+name: vectors
+datasets:
+  truth: {plugin: synthetic, d_in: 16, n_features: 32}
+entries:
+  - {name: topk, architecture: topk, dataset: truth, config: {d_sae: 32}, sweep: {k: [2, 4]}}
+train: {batch: 64}
+evaluation: {tokens: 500, density_tokens: 500}
+budget: {tokens: %d}
+"""
+
+
+class Bench:
+    """Makes plans of a small suite, and counts how often the machine is measured."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.catalog, self.facts, self.calls = folder, load_catalog(), ModelBook(), 0
+        self.run = RunFolder(folder / "run")
+        self.run.root.mkdir(parents=True)
+
+    def measure(self, cells, datasets):
+        self.calls += 1
+        return Rates("measured", {"cpu": "one"}, {arm_key(cell): ArmRate(0.0, 1.0) for cell in cells})
+
+    def foresee(self, tokens: int = 1000) -> Foresight:
+        path = self.folder / "s.yaml"
+        path.write_text(SUITE % tokens)
+        plan = make_plan(load_suite(path), self.catalog, facts=self.facts)
+        return Foresight(plan, self.run, self.catalog, self.facts, "cpu", self.measure)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_a_short_run_goes_by_the_assumption(bench: Bench) -> None:
+    sight = bench.foresee()
+    first, second = sight.lines(sight.plan.cells, False)
+    assert bench.calls == 0
+    assert first.startswith("predicted: ")
+    assert "disk" in first and "memory about" in first
+    assert "nothing was measured" in second
+
+
+def test_a_long_run_is_measured_and_the_plan_says_so(bench: Bench) -> None:
+    sight = bench.foresee(tokens=50_000_000)
+    assert bench.calls == 1
+    assert sight.plan.estimate.basis["source"] == "measured"
+    assert sight.plan.estimate.phases["training"] == pytest.approx(2 * 781_250, rel=1e-3)
+
+
+def test_only_what_is_left_is_predicted(bench: Bench) -> None:
+    sight = bench.foresee()
+    one, other = sight.plan.cells
+    for cell, status in ((one, "ok"), (other, "failed")):
+        path = bench.run.record(cell.suite, cell.entry, cell.record_name)
+        write_record(path, bare_cell(cell.cell_id, cell.score_id, status))
+    assert list(sight.lines(sight.plan.cells, False)) == []
+    assert len(list(sight.lines(sight.plan.cells, True))) == 2
+
+
+def test_a_disk_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    sight = bench.foresee()
+    usage = namedtuple("usage", "total used free")
+    need = sight.plan.estimate.disk_bytes
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, need))
+    assert list(sight.lines(sight.plan.cells, False))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, need - 1))
+    with pytest.raises(
+        MachineError,
+        match=r"\(activations .*, checkpoints .*, records .*, pages .*, snapshots .*\), but only .* --out or ask for fewer tokens\.$",
+    ):
+        list(sight.lines(sight.plan.cells, False))
+    # there is no model to be read live, and without a token the pages would still not fit
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, 1000))
+    with pytest.raises(MachineError, match=r"Free some space or choose another folder with --out\.$"):
+        list(sight.lines(sight.plan.cells, False))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, need - 1))
+    # what stands there already needs no room
+    store = bench.run.root / "activations" / "a" / "x.bin"
+    store.parent.mkdir(parents=True)
+    store.write_bytes(bytes(1000))
+    assert list(sight.lines(sight.plan.cells, False))
+
+
+def test_too_little_memory_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    sight = bench.foresee()
+    sight._limit = sight._estimate(sight.plan.cells).device_memory_bytes // 3
+    lines = list(sight.lines(sight.plan.cells, False))
+    assert lines[-1].startswith("warning: training needs ")
+
+
+def test_the_first_estimate_stays(bench: Bench) -> None:
+    sight = bench.foresee()
+    said: list[str] = []
+    assert not sight.is_written(said.append)
+    write_plan(bench.run, {**sight.plan.to_json(), "estimate": {"seconds": random.random()}})
+    assert sight.is_written(said.append)
+    data = read_plan(bench.run)
+    write_plan(bench.run, {**data, "cells": data["cells"][:1]})
+    assert not sight.is_written(said.append)
+    assert said == []
+    write_plan(bench.run, {**data, "suite": "another"})
+    assert not sight.is_written(said.append)
+    assert said.pop().startswith(f"{bench.run.plan}: was the plan of suite 'another', and is that of ")
+    bench.run.plan.write_text(json.dumps(data))
+    assert not sight.is_written(said.append)
+    (line,) = said
+    assert line.startswith(f"{bench.run.plan}: damaged (") and line.endswith("It is written again")
+    assert forecast.LONG_S > 0
+
+
+def test_memory_that_no_machine_has_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    sight = bench.foresee()
+    need = sight._estimate(sight.plan.cells).device_memory_bytes
+    monkeypatch.setattr(sight, "_limit", need // 8)
+    with pytest.raises(MachineError, match=r"training needs .* of memory, but only .* are free. Use a smaller d_sae"):
+        list(sight.lines(sight.plan.cells, False))
