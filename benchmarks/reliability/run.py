@@ -116,11 +116,11 @@ def main() -> None:
     import transformers  # noqa: F401
 
     import saebench.jobs  # noqa: F401
-    from saebench.leaderboard import page
+    from saebench.leaderboard.pages import html
 
     # the page is written as ever; its interactive charts take longer than all else of this small run and touch no file
-    page.site_charts, page.spend_charts = (lambda _: []), (lambda _: {})
-    page.agreement_charts = lambda _: {"seeds": [], "across": []}
+    html.site_charts, html.spend_charts = (lambda _: []), (lambda _: {})
+    html.agreement_charts = lambda _: {"seeds": [], "across": []}
 
     home = Path(tempfile.mkdtemp(prefix="saebench-reliability-"))
     material(home)

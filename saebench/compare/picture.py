@@ -18,7 +18,7 @@ import numpy as np
 
 from saebench.api.errors import SuiteError
 from saebench.artifacts.output import check_output, write_output
-from saebench.leaderboard.look import PALETTE, theme, with_generator
+from saebench.leaderboard.charts.theme import PALETTE, theme, with_generator
 from saebench.matching.agreement.pair import BINS
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _title(text: str) -> alt.Title:
 
 
 def _page(spec: dict[str, Any], comparison: Comparison) -> str:
-    from saebench.leaderboard.page import chart_library, script_json
+    from saebench.leaderboard.pages.html import chart_library, script_json
 
     themes = script_json({"light": {**theme(dark=False), "background": "transparent"}, "dark": theme(dark=True)})
     return f"""<!doctype html>

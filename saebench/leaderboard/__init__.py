@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saebench.leaderboard.compare import Difference as Difference
-    from saebench.leaderboard.compare import diff as diff
-    from saebench.leaderboard.frame import load as load
-    from saebench.leaderboard.frame import load_groups as load_groups
-    from saebench.leaderboard.terminal import summary as summary
+    from saebench.leaderboard.pages.terminal import summary as summary
+    from saebench.leaderboard.read.differences import Difference as Difference
+    from saebench.leaderboard.read.differences import diff as diff
+    from saebench.leaderboard.read.frames import load as load
+    from saebench.leaderboard.read.frames import load_groups as load_groups
     from saebench.leaderboard.write import build as build
     from saebench.leaderboard.write import check_pages as check_pages
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 _LAZY = {
     "build": "write",
     "check_pages": "write",
-    "diff": "compare",
-    "Difference": "compare",
-    "load": "frame",
-    "load_groups": "frame",
-    "summary": "terminal",
+    "diff": "read.differences",
+    "Difference": "read.differences",
+    "load": "read.frames",
+    "load_groups": "read.frames",
+    "summary": "pages.terminal",
 }
 
 

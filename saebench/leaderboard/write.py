@@ -12,10 +12,10 @@ from saebench.api.errors import SuiteError
 from saebench.artifacts.atomic import machine_errors
 from saebench.artifacts.output import check_output, listened, write_output
 from saebench.base.canonical import pretty_json
-from saebench.leaderboard.board import board_of
-from saebench.leaderboard.charts import chart_svg
-from saebench.leaderboard.page import page_html
-from saebench.leaderboard.readme import readme_markdown
+from saebench.leaderboard.charts.site import chart_svg
+from saebench.leaderboard.pages.html import page_html
+from saebench.leaderboard.pages.markdown import readme_markdown
+from saebench.leaderboard.tables.board import board_of
 
 MARKS = {
     "chart.svg": re.compile(rb"<!-- Generator: saebench leaderboard -->"),

@@ -131,15 +131,15 @@ def _records() -> dict[str, Any]:
 
 
 def _page(folder: Path) -> None:
-    from saebench.leaderboard.board import board_of
-    from saebench.leaderboard.page import page_html
+    from saebench.leaderboard.pages.html import page_html
+    from saebench.leaderboard.tables.board import board_of
 
     page_html(board_of([folder])).encode("utf-8")
 
 
 def _tables(folder: Path) -> None:
-    from saebench.leaderboard.board import board_of
-    from saebench.leaderboard.readme import readme_markdown
+    from saebench.leaderboard.pages.markdown import readme_markdown
+    from saebench.leaderboard.tables.board import board_of
 
     board = board_of([folder])
     canonical_json(board).encode("utf-8")
@@ -149,7 +149,7 @@ def _tables(folder: Path) -> None:
 def _other_readers(rng: random.Random, folder: Path) -> Case:
     from saebench.execute.status import read_status
     from saebench.leaderboard import diff, load, load_groups
-    from saebench.leaderboard.terminal import summary
+    from saebench.leaderboard.pages.terminal import summary
 
     readers = (
         lambda: read_status(folder),

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from saebench.leaderboard import build, summary
-from saebench.leaderboard.board import make_board
-from saebench.leaderboard.charts import agreement_charts
-from saebench.leaderboard.evidence import read_evidence
+from saebench.leaderboard.charts.site import agreement_charts
+from saebench.leaderboard.read.merge import read_evidence
+from saebench.leaderboard.tables.board import make_board
 
 Records = dict[str, dict[str, Any]]
 CHARTS = {"stability", "sfr-curve", "reappearance-density", "reappearance-variance", "distinct"}

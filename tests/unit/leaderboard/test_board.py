@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from saebench.api.errors import SuiteError
-from saebench.leaderboard.board import make_board
-from saebench.leaderboard.evidence import read_evidence
+from saebench.leaderboard.read.merge import read_evidence
+from saebench.leaderboard.tables.board import make_board
 
 Records = dict[str, dict[str, Any]]
 

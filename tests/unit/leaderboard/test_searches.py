@@ -13,8 +13,8 @@ import pytest
 
 from saebench.artifacts import write_record
 from saebench.leaderboard import build, load, summary
-from saebench.leaderboard.board import make_board
-from saebench.leaderboard.evidence import read_evidence
+from saebench.leaderboard.read.merge import read_evidence
+from saebench.leaderboard.tables.board import make_board
 
 Records = dict[str, dict[str, Any]]
 Values = dict[str, list[float | None]]

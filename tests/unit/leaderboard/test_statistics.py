@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from saebench.base.student import t_quantile
-from saebench.leaderboard.statistics import (
+from saebench.leaderboard.tables.statistics import (
     Curve,
     compare_seeds,
     matched_l0,
@@ -167,7 +167,7 @@ def test_coverage_of_the_interval_is_near_95_percent() -> None:
 
 
 def test_jackknife_intervals_by_hand() -> None:
-    from saebench.leaderboard.statistics import jackknife_half
+    from saebench.leaderboard.tables.statistics import jackknife_half
 
     assert jackknife_half(0.01, 3) == pytest.approx(0.01 * 4.302652729749464)
     assert jackknife_half(0.01, 1) is None

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from saebench.api.errors import SuiteError
-from saebench.leaderboard.board import make_board
-from saebench.leaderboard.evidence import CellRecord, read_evidence
-from saebench.leaderboard.trajectories import (
+from saebench.leaderboard.read.merge import CellRecord, read_evidence
+from saebench.leaderboard.tables.board import make_board
+from saebench.leaderboard.tables.trajectories import (
     mean_trajectory,
     numerics,
     seconds_spent,

@@ -102,7 +102,7 @@ def test_an_edge_that_is_no_logarithm_is_left_out_at_once(
 
 @pytest.mark.parametrize("edges", [[0, 10**12], [-5.0, 1e9], [0.0, -1.0]])
 def test_edges_of_bins_are_logarithms_too(edges: list[Any]) -> None:
-    from saebench.leaderboard.drawn import log_edges
+    from saebench.leaderboard.tables.details import log_edges
 
     with pytest.raises(ValueError, match="edges of a histogram rise"):
         log_edges(edges)

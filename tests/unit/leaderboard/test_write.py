@@ -16,7 +16,7 @@ import pytest
 
 from saebench.api.errors import SuiteError
 from saebench.leaderboard import build
-from saebench.leaderboard.page import script_json, shade
+from saebench.leaderboard.pages.html import script_json, shade
 
 Records = dict[str, dict[str, Any]]
 FILES = ("README.md", "chart.svg", "data.json", "index.html")
@@ -267,13 +267,13 @@ def test_a_page_that_is_a_link_stays_one(out: Path, folder: Path, tmp_path: Path
     ],
 )
 def test_markdown_of_others_is_text(text: str, shown: str) -> None:
-    from saebench.leaderboard.readme import escaped
+    from saebench.leaderboard.pages.markdown import escaped
 
     assert escaped(text) == shown
 
 
 def test_a_page_holds_no_control_characters() -> None:
-    from saebench.leaderboard.page import _environment
+    from saebench.leaderboard.pages.html import _environment
 
     page = _environment().from_string("{{ name }}{{ 3 }}").render(name="\x1b[2J\u202e<b>")
     assert page == "\\x1b[2J\\u202e&lt;b&gt;3"

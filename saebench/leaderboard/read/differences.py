@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench.base.canonical import digest
-from saebench.leaderboard.evidence import CellRecord, compare_values, read_cells, read_groups
+from saebench.leaderboard.read.merge import CellRecord, compare_values, read_cells, read_groups
 
 _CORPUS = "corpus differs"
 _ORDER = {_CORPUS: 0, "only in a": 1, "only in b": 2, "differs": 3}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from saebench.leaderboard.drawn import log_edges, readable
-from saebench.leaderboard.evidence import CellRecord, GroupRecord
-from saebench.leaderboard.statistics import jackknife_half
+from saebench.leaderboard.read.merge import CellRecord, GroupRecord
+from saebench.leaderboard.tables.details import log_edges, readable
+from saebench.leaderboard.tables.statistics import jackknife_half
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import pytest
 
 from saebench.base.student import t_quantile
 from saebench.leaderboard import build, load_groups
-from saebench.leaderboard.across import agreement, verdict
-from saebench.leaderboard.board import make_board
-from saebench.leaderboard.evidence import GroupRecord, read_evidence
+from saebench.leaderboard.read.merge import GroupRecord, read_evidence
+from saebench.leaderboard.tables.board import make_board
+from saebench.leaderboard.tables.datasets import agreement, verdict
 
 Records = dict[str, dict[str, Any]]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import altair as alt
 
-from saebench.leaderboard.plots import HEIGHT, entry_colour, entry_pick
-from saebench.leaderboard.words import spend_text
+from saebench.leaderboard.charts.fidelity import HEIGHT, entry_colour, entry_pick
+from saebench.leaderboard.pages.text import spend_text
 
 _TICKS = {"tokens": "~s", "flops": ".0e", "seconds": "~g"}
 _UNITS = {"tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}

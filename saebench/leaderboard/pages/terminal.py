@@ -8,10 +8,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from saebench.leaderboard.board import board_of
-from saebench.leaderboard.columns import COLUMNS, Column
-from saebench.leaderboard.formats import with_interval
-from saebench.leaderboard.words import EN_DASH, decimals_of, rank_text
+from saebench.leaderboard.pages.columns import COLUMNS, Column
+from saebench.leaderboard.pages.numbers import with_interval
+from saebench.leaderboard.pages.text import EN_DASH, decimals_of, rank_text
+from saebench.leaderboard.tables.board import board_of
 
 SHORT = {
     "l0": "L0",

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from saebench.base.student import t_quantile
-from saebench.leaderboard.board import make_board
-from saebench.leaderboard.evidence import read_evidence
-from saebench.leaderboard.spend import CURRENCIES, VIEWS, Run, equal_spend
+from saebench.leaderboard.read.merge import read_evidence
+from saebench.leaderboard.tables.board import make_board
+from saebench.leaderboard.tables.equal_spend import CURRENCIES, VIEWS, Run, equal_spend
 
 Records = dict[str, dict[str, Any]]
 BUDGET = {"primary": "tokens", "tokens": 800, "counts": "train"}

@@ -9,10 +9,10 @@ import pytest
 
 from saebench.api.errors import SuiteError
 from saebench.base.student import t_quantile
-from saebench.leaderboard.board import make_board
-from saebench.leaderboard.evidence import CellRecord, GroupRecord, read_evidence
-from saebench.leaderboard.stability import certificate, group_metrics, group_of, seed_agreement
-from saebench.leaderboard.words import certificate_text, chance_text, total_text
+from saebench.leaderboard.pages.text import certificate_text, chance_text, total_text
+from saebench.leaderboard.read.merge import CellRecord, GroupRecord, read_evidence
+from saebench.leaderboard.tables.board import make_board
+from saebench.leaderboard.tables.seeds import certificate, group_metrics, group_of, seed_agreement
 
 Records = dict[str, dict[str, Any]]
 TOPK = "groups/quickstart/topk/k8.json"

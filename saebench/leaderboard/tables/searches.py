@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from saebench.leaderboard.drawn import readable
-from saebench.leaderboard.evidence import CellRecord
-from saebench.leaderboard.names import natural
-from saebench.leaderboard.statistics import mean, over_seeds
-from saebench.leaderboard.trajectories import seconds_spent
+from saebench.leaderboard.pages.names import natural
+from saebench.leaderboard.read.merge import CellRecord
+from saebench.leaderboard.tables.details import readable
+from saebench.leaderboard.tables.statistics import mean, over_seeds
+from saebench.leaderboard.tables.trajectories import seconds_spent
 
 UNITS = ("tokens", "flops", "seconds")
 Spent = dict[str, float | None]

@@ -9,8 +9,15 @@ from typing import Any
 import altair as alt
 
 from saebench import console
-from saebench.leaderboard.look import theme, with_generator
-from saebench.leaderboard.plots import (
+from saebench.leaderboard.charts.agreement import (
+    FEW,
+    across_chart,
+    curve_chart,
+    distinct_chart,
+    reappearance_chart,
+    stability_chart,
+)
+from saebench.leaderboard.charts.fidelity import (
     HEIGHT,
     STREAMS,
     density_chart,
@@ -20,14 +27,7 @@ from saebench.leaderboard.plots import (
     fidelity_metrics,
     threshold,
 )
-from saebench.leaderboard.stability_plots import (
-    FEW,
-    across_chart,
-    curve_chart,
-    distinct_chart,
-    reappearance_chart,
-    stability_chart,
-)
+from saebench.leaderboard.charts.theme import theme, with_generator
 
 
 def site_charts(site: Mapping[str, Any]) -> list[dict[str, Any]]:

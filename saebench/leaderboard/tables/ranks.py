@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from saebench.leaderboard.names import natural
-from saebench.leaderboard.statistics import LEVEL_TOLERANCE, Curve, over_seeds, rank_level, sparsity_levels
+from saebench.leaderboard.pages.names import natural
+from saebench.leaderboard.tables.statistics import LEVEL_TOLERANCE, Curve, over_seeds, rank_level, sparsity_levels
 
 PRIMARY = "variance-explained"
 """The metric whose rank stands in the main table."""

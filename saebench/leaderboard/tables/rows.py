@@ -8,12 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from saebench.artifacts import digest
-from saebench.leaderboard.columns import COLUMNS, Column
-from saebench.leaderboard.drawn import contexts, density, ffr_sweep, readable
-from saebench.leaderboard.evidence import CellRecord, GroupRecord
-from saebench.leaderboard.stability import group_metrics, group_of, seed_agreement
-from saebench.leaderboard.statistics import mean, over_seeds
-from saebench.leaderboard.trajectories import (
+from saebench.leaderboard.pages.columns import COLUMNS, Column
+from saebench.leaderboard.read.merge import CellRecord, GroupRecord
+from saebench.leaderboard.tables.details import contexts, density, ffr_sweep, readable
+from saebench.leaderboard.tables.seeds import group_metrics, group_of, seed_agreement
+from saebench.leaderboard.tables.statistics import mean, over_seeds
+from saebench.leaderboard.tables.trajectories import (
     mean_or_none,
     mean_trajectory,
     numerics,

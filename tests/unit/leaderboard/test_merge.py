@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from saebench.api.errors import SuiteError
-from saebench.leaderboard.evidence import compare_values, read_evidence
+from saebench.leaderboard.read.merge import compare_values, read_evidence
 
 Records = dict[str, dict[str, Any]]
 FIRST = "topk"

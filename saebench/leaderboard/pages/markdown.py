@@ -8,10 +8,9 @@ from typing import Any
 from tabulate import tabulate
 
 from saebench.base.text import shown
-from saebench.leaderboard.across import KINDS
-from saebench.leaderboard.columns import COLUMNS, Column
-from saebench.leaderboard.formats import count, with_interval
-from saebench.leaderboard.words import (
+from saebench.leaderboard.pages.columns import COLUMNS, Column
+from saebench.leaderboard.pages.numbers import count, with_interval
+from saebench.leaderboard.pages.text import (
     EN_DASH,
     LEAD,
     candidate_note,
@@ -23,6 +22,7 @@ from saebench.leaderboard.words import (
     site_facts,
     total_text,
 )
+from saebench.leaderboard.tables.datasets import KINDS
 
 _SPECIAL = str.maketrans(
     {

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saebench.artifacts import digest
-from saebench.leaderboard.drawn import readable
-from saebench.leaderboard.evidence import GroupRecord
-from saebench.leaderboard.names import natural
-from saebench.leaderboard.stability import members_of, varies
-from saebench.leaderboard.statistics import jackknife_half
+from saebench.leaderboard.pages.names import natural
+from saebench.leaderboard.read.merge import GroupRecord
+from saebench.leaderboard.tables.details import readable
+from saebench.leaderboard.tables.seeds import members_of, varies
+from saebench.leaderboard.tables.statistics import jackknife_half
 
 KINDS = {"seeds": "other seed", "datasets": "other dataset", "both": "both other"}
 """What the two SAEs of a pair differ in."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saebench.leaderboard.columns import Column
-from saebench.leaderboard.formats import count, scientific
-from saebench.leaderboard.names import model_name
+from saebench.leaderboard.pages.columns import Column
+from saebench.leaderboard.pages.names import model_name
+from saebench.leaderboard.pages.numbers import count, scientific
 
 EN_DASH = "\N{EN DASH}"
 

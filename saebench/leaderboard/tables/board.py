@@ -10,19 +10,19 @@ from typing import Any
 
 from saebench.artifacts import STATUSES, digest
 from saebench.base.student import CONFIDENCE
-from saebench.leaderboard.across import across_datasets
-from saebench.leaderboard.columns import COLUMNS
-from saebench.leaderboard.drawn import Unreadable
-from saebench.leaderboard.evidence import CellRecord, Evidence, cell_name, read_evidence
-from saebench.leaderboard.formats import rounded
-from saebench.leaderboard.frame import mixed_versions
-from saebench.leaderboard.levels import PRIMARY, l0_of, rank_levels
-from saebench.leaderboard.names import model_name, natural
-from saebench.leaderboard.rows import evaluation_key, make_row, row_key
-from saebench.leaderboard.searches import settle
-from saebench.leaderboard.spend import CURRENCY_OF, equal_spend
-from saebench.leaderboard.statistics import L0_TOLERANCE, LEVEL_TOLERANCE
-from saebench.leaderboard.words import spend_text
+from saebench.leaderboard.pages.columns import COLUMNS
+from saebench.leaderboard.pages.names import model_name, natural
+from saebench.leaderboard.pages.numbers import rounded
+from saebench.leaderboard.pages.text import spend_text
+from saebench.leaderboard.read.frames import mixed_versions
+from saebench.leaderboard.read.merge import CellRecord, Evidence, cell_name, read_evidence
+from saebench.leaderboard.tables.datasets import across_datasets
+from saebench.leaderboard.tables.details import Unreadable
+from saebench.leaderboard.tables.equal_spend import CURRENCY_OF, equal_spend
+from saebench.leaderboard.tables.ranks import PRIMARY, l0_of, rank_levels
+from saebench.leaderboard.tables.rows import evaluation_key, make_row, row_key
+from saebench.leaderboard.tables.searches import settle
+from saebench.leaderboard.tables.statistics import L0_TOLERANCE, LEVEL_TOLERANCE
 from saebench.version import __version__
 
 BOARD_SCHEMA_VERSION = 1

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from saebench.leaderboard.evidence import CellRecord, Evidence, read_evidence
-from saebench.leaderboard.searches import search_of
+from saebench.leaderboard.read.merge import CellRecord, Evidence, read_evidence
+from saebench.leaderboard.tables.searches import search_of
 
 COLUMNS = (
     "suite", "entry", "point", "architecture", "control", "model", "hookpoint", "training_dataset", "d_sae", "init_seed", "data_seed",

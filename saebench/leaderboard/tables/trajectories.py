@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saebench.leaderboard.evidence import CellRecord
-from saebench.leaderboard.statistics import mean
+from saebench.leaderboard.read.merge import CellRecord
+from saebench.leaderboard.tables.statistics import mean
 
 
 def seconds_spent(cell: CellRecord, kind: str) -> float | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import altair as alt
 
-from saebench.leaderboard.look import PALETTE, SHAPES
-from saebench.leaderboard.names import natural
+from saebench.leaderboard.charts.theme import PALETTE, SHAPES
+from saebench.leaderboard.pages.names import natural
 
 STREAMS = {"ffr-random": "random tokens", "ffr-text": "held-out text", "ffr-self": "own samples"}
 HEIGHT = 260

@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from saebench.leaderboard.levels import curve_families, order_of, ranking
-from saebench.leaderboard.statistics import Curve
-from saebench.leaderboard.words import spend_text
+from saebench.leaderboard.pages.text import spend_text
+from saebench.leaderboard.tables.ranks import curve_families, order_of, ranking
+from saebench.leaderboard.tables.statistics import Curve
 
 CURRENCIES = ("tokens", "flops", "seconds")
 VIEWS = ("training", "all-in")

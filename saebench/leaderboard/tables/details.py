@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from saebench.api.errors import SuiteError, describe
-from saebench.leaderboard.evidence import CellRecord
-from saebench.leaderboard.statistics import mean
+from saebench.leaderboard.read.merge import CellRecord
+from saebench.leaderboard.tables.statistics import mean
 
 LATENTS_SHOWN = 4
 CONTEXTS_SHOWN = 3

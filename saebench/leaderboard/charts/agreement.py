@@ -8,9 +8,9 @@ from typing import Any
 
 import altair as alt
 
-from saebench.leaderboard.across import KINDS, SHOWN
-from saebench.leaderboard.look import PALETTE, SHAPES
-from saebench.leaderboard.plots import HEIGHT, by_name, dot, dots, entries_of, entry_colour, entry_pick
+from saebench.leaderboard.charts.fidelity import HEIGHT, by_name, dot, dots, entries_of, entry_colour, entry_pick
+from saebench.leaderboard.charts.theme import PALETTE, SHAPES
+from saebench.leaderboard.tables.datasets import KINDS, SHOWN
 
 FEW = 10
 """A bin of fewer latents is drawn faint."""

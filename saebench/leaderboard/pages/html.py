@@ -14,15 +14,12 @@ from markupsafe import Markup
 
 from saebench import console
 from saebench.base.text import shown
-from saebench.leaderboard.across import KINDS, SHOWN
-from saebench.leaderboard.charts import agreement_charts, site_charts
-from saebench.leaderboard.columns import COLUMNS
-from saebench.leaderboard.formats import count, fixed, half_width, scientific
-from saebench.leaderboard.look import theme
-from saebench.leaderboard.spend import CURRENCIES, VIEWS
-from saebench.leaderboard.spend_plots import spend_charts
-from saebench.leaderboard.stability import SCORES
-from saebench.leaderboard.words import (
+from saebench.leaderboard.charts.site import agreement_charts, site_charts
+from saebench.leaderboard.charts.spend import spend_charts
+from saebench.leaderboard.charts.theme import theme
+from saebench.leaderboard.pages.columns import COLUMNS
+from saebench.leaderboard.pages.numbers import count, fixed, half_width, scientific
+from saebench.leaderboard.pages.text import (
     LEAD,
     candidate_note,
     certificate_text,
@@ -37,6 +34,9 @@ from saebench.leaderboard.words import (
     spend_text,
     total_text,
 )
+from saebench.leaderboard.tables.datasets import KINDS, SHOWN
+from saebench.leaderboard.tables.equal_spend import CURRENCIES, VIEWS
+from saebench.leaderboard.tables.seeds import SCORES
 
 _SHADES = 9
 _RANK_LABELS = {
@@ -57,7 +57,7 @@ def script_json(value: Any) -> Markup:
 
 
 def _asset(name: str) -> Markup:
-    return Markup((files("saebench.leaderboard") / "templates" / name).read_text("utf-8"))
+    return Markup((files("saebench.leaderboard.pages") / "templates" / name).read_text("utf-8"))
 
 
 @cache
@@ -103,7 +103,7 @@ def _fit(value: Any) -> Any:
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("saebench.leaderboard", "templates"),
+        loader=PackageLoader("saebench.leaderboard.pages", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,0 +1,1 @@
+"""Records of one or several folders: merged, compared, and as pandas frames."""
