@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @hookspec
 def saebench_architectures() -> Sequence[ArchitectureSpec]:  # type: ignore[empty-body]
-    """SAE architectures this plugin offers."""
+    """SAE architectures this plugin registers."""
 
 
 @hookspec
 def saebench_datasets() -> Sequence[DatasetSpec]:  # type: ignore[empty-body]
-    """Datasets this plugin offers."""
+    """Datasets this plugin registers."""
 
 
 @hookspec
 def saebench_metrics() -> Sequence[MetricSpec]:  # type: ignore[empty-body]
-    """Cell and group metrics this plugin offers."""
+    """Cell and group metrics this plugin registers."""
 
 
 @hookspec(firstresult=True)

@@ -1,4 +1,4 @@
-"""What a plugin offers: typed descriptions of architectures, datasets and metrics.
+"""What a plugin registers: typed descriptions of architectures, datasets and metrics.
 
 A spec is plain data. Whatever needs torch stands behind a string `"module:attribute"`, so that listing plugins, planning and
 drawing the leaderboard load no torch.

@@ -14,13 +14,13 @@ from saebench.cli.common import common, emit
 
 
 def _rows(catalog: Any) -> dict[str, list[dict[str, Any]]]:
-    def row(name: str, offer: Any, **more: Any) -> dict[str, Any]:
+    def row(name: str, registered: Any, **more: Any) -> dict[str, Any]:
         return {
             "name": name,
-            "version": offer.spec.version,
-            "distribution": offer.distribution,
-            "distribution_version": offer.version,
-            "module": offer.module,
+            "version": registered.spec.version,
+            "distribution": registered.distribution,
+            "distribution_version": registered.version,
+            "module": registered.module,
             **more,
         }
 

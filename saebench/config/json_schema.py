@@ -38,14 +38,14 @@ def json_schema(catalog: _Catalog | None = None) -> dict[str, Any]:
     definitions["TrainConfig"] = {"anyOf": [{"const": "auto"}, train], "description": train.get("description", "")}
     if catalog is not None:
         rules = []
-        for name, offer in sorted(catalog.architectures.items()):
+        for name, registered in sorted(catalog.architectures.items()):
             # sweep and a parent may supply required keys, so only names and types are told here
-            config = {**options_schema(offer.spec.config), "required": []}
+            config = {**options_schema(registered.spec.config), "required": []}
             rules.append(_when("architecture", name, {"config": config, "tune": _tune(config, definitions)}))
         definitions["EntryConfig"]["allOf"] = rules
         rules = []
-        for name, offer in sorted(catalog.datasets.items()):
-            options = options_schema(offer.spec.options)
+        for name, registered in sorted(catalog.datasets.items()):
+            options = options_schema(registered.spec.options)
             options["properties"] = {"plugin": {"const": name}, **options["properties"]}
             rules.append({"if": {"properties": {"plugin": {"const": name}}, "required": ["plugin"]}, "then": options})
         definitions["DatasetConfig"]["allOf"] = rules

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saebench.host.catalog import Catalog, Offer, load_catalog
+from saebench.host.catalog import Catalog, Registered, load_catalog
 from saebench.host.discovery import Origin, PluginProblem
 
-__all__ = ["Catalog", "Offer", "Origin", "PluginProblem", "load_catalog"]
+__all__ = ["Catalog", "Origin", "PluginProblem", "Registered", "load_catalog"]

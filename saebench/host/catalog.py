@@ -21,7 +21,7 @@ SpecT = TypeVar("SpecT", ArchitectureSpec, DatasetSpec, CellMetricSpec, GroupMet
 
 
 @dataclass(frozen=True)
-class Offer(Generic[SpecT]):
+class Registered(Generic[SpecT]):
     """One spec and where it came from."""
 
     spec: SpecT
@@ -36,16 +36,16 @@ class Offer(Generic[SpecT]):
 
 @dataclass
 class Catalog:
-    """What the installed plugins offer. Made by `load_catalog`; holds no global state."""
+    """What the installed plugins register. Made by `load_catalog`; holds no global state."""
 
-    architectures: dict[str, Offer[ArchitectureSpec]] = field(default_factory=dict)
-    datasets: dict[str, Offer[DatasetSpec]] = field(default_factory=dict)
-    metrics: dict[str, Offer[CellMetricSpec] | Offer[GroupMetricSpec]] = field(default_factory=dict)
+    architectures: dict[str, Registered[ArchitectureSpec]] = field(default_factory=dict)
+    datasets: dict[str, Registered[DatasetSpec]] = field(default_factory=dict)
+    metrics: dict[str, Registered[CellMetricSpec] | Registered[GroupMetricSpec]] = field(default_factory=dict)
     problems: list[PluginProblem] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
     manager: pluggy.PluginManager | None = None
 
-    def architecture(self, name: str) -> Offer[ArchitectureSpec]:
+    def architecture(self, name: str) -> Registered[ArchitectureSpec]:
         """The architecture of this name.
 
         Raises:
@@ -54,25 +54,31 @@ class Catalog:
         """
         return self._find(self.architectures, name, "architecture")
 
-    def dataset(self, name: str) -> Offer[DatasetSpec]:
+    def dataset(self, name: str) -> Registered[DatasetSpec]:
         """The dataset plugin of this name; raises like `architecture`."""
         return self._find(self.datasets, name, "dataset plugin")
 
-    def cell_metrics(self) -> list[Offer[CellMetricSpec]]:
+    def cell_metrics(self) -> list[Registered[CellMetricSpec]]:
         """All cell metric specs, by name."""
-        return [offer for _, offer in sorted(self.metrics.items()) if isinstance(offer.spec, CellMetricSpec)]
+        return [
+            registered for _, registered in sorted(self.metrics.items()) if isinstance(registered.spec, CellMetricSpec)
+        ]
 
-    def group_metrics(self) -> list[Offer[GroupMetricSpec]]:
+    def group_metrics(self) -> list[Registered[GroupMetricSpec]]:
         """All group metric specs, by name."""
-        return [offer for _, offer in sorted(self.metrics.items()) if isinstance(offer.spec, GroupMetricSpec)]
+        return [
+            registered for _, registered in sorted(self.metrics.items()) if isinstance(registered.spec, GroupMetricSpec)
+        ]
 
-    def cell_metric(self, name: str) -> Offer[CellMetricSpec]:
+    def cell_metric(self, name: str) -> Registered[CellMetricSpec]:
         """The cell metric spec of this name; raises like `architecture`."""
-        return self._find({offer.spec.name: offer for offer in self.cell_metrics()}, name, "cell metric")
+        return self._find({registered.spec.name: registered for registered in self.cell_metrics()}, name, "cell metric")
 
-    def group_metric(self, name: str) -> Offer[GroupMetricSpec]:
+    def group_metric(self, name: str) -> Registered[GroupMetricSpec]:
         """The group metric spec of this name; raises like `architecture`."""
-        return self._find({offer.spec.name: offer for offer in self.group_metrics()}, name, "group metric")
+        return self._find(
+            {registered.spec.name: registered for registered in self.group_metrics()}, name, "group metric"
+        )
 
     def unusable_files(self) -> list[str]:
         """A line for each given file (`--plugin`) that cannot be used: nothing may name it, and whoever gave it expects it to count."""
@@ -111,19 +117,19 @@ class Catalog:
                 errors.append(without_folders(f"{implementation.plugin_name}: {hook} raised {describe(error)}"))
         return errors
 
-    def _find(self, offers: Mapping[str, Offer[SpecT]], name: str, what: str) -> Offer[SpecT]:
-        if name in offers:
-            return offers[name]
-        near = difflib.get_close_matches(name, offers, n=1)
+    def _find(self, known: Mapping[str, Registered[SpecT]], name: str, what: str) -> Registered[SpecT]:
+        if name in known:
+            return known[name]
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean '{near[0]}'? " if near else ""
-        line = f"no {what} named '{name}'. {hint}Known: {', '.join(sorted(offers)) or 'none'}."
+        line = f"no {what} named '{name}'. {hint}Known: {', '.join(sorted(known)) or 'none'}."
         if self.problems and not near:
             broken = "; ".join(
                 f"{problem.origin.name} of {problem.origin.distribution}: {problem.message}"
                 for problem in self.problems
             )
             raise PluginError(
-                f"{line} Broken plugins that may have offered it: {broken}. `saebench plugins` shows more."
+                f"{line} Broken plugins that may have registered it: {broken}. `saebench plugins` shows more."
             )
         raise SuiteError(f"{line} `saebench plugins` lists them.")
 
@@ -135,14 +141,14 @@ _KINDS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
 )
 
 
-def _add(table: dict[str, Any], offer: Offer[Any], kind: str) -> None:
-    other = table.get(offer.spec.name)
+def _add(table: dict[str, Any], registered: Registered[Any], kind: str) -> None:
+    other = table.get(registered.spec.name)
     if other is not None:
         raise PluginError(
-            f"two plugins offer the {kind.rstrip('s')} '{offer.spec.name}': {other.distribution} {other.version} ({other.module}) and "
-            f"{offer.distribution} {offer.version} ({offer.module}). Uninstall one, or rename one of them."
+            f"two plugins register the {kind.rstrip('s')} '{registered.spec.name}': {other.distribution} {other.version} ({other.module}) and "
+            f"{registered.distribution} {registered.version} ({registered.module}). Uninstall one, or rename one of them."
         )
-    table[offer.spec.name] = offer
+    table[registered.spec.name] = registered
 
 
 def _specs_of(function: Callable[[], Sequence[Any]], allowed: tuple[type, ...]) -> list[Any]:
@@ -158,42 +164,42 @@ def _specs_of(function: Callable[[], Sequence[Any]], allowed: tuple[type, ...]) 
 
 
 def _check_metric_ids(catalog: Catalog) -> None:
-    owners: dict[str, Offer[Any]] = {}
-    for offer in catalog.metrics.values():
-        for info in offer.spec.provides:
-            other = owners.setdefault(info.id, offer)
-            if other is not offer:
+    owners: dict[str, Registered[Any]] = {}
+    for registered in catalog.metrics.values():
+        for info in registered.spec.provides:
+            other = owners.setdefault(info.id, registered)
+            if other is not registered:
                 raise PluginError(
-                    f"two plugins compute the metric '{info.id}': {other.distribution} ({other.module}) and {offer.distribution} ({offer.module}). Uninstall one."
+                    f"two plugins compute the metric '{info.id}': {other.distribution} ({other.module}) and {registered.distribution} ({registered.module}). Uninstall one."
                 )
 
 
 def load_catalog(files: Sequence[Path] = ()) -> Catalog:
-    """Asks every installed plugin, and every given file, for what it offers.
+    """Asks every installed plugin, and every given file, for what it registers.
 
     Raises:
-        PluginError: Two plugins offer one name; the message names both distributions.
+        PluginError: Two plugins register one name; the message names both distributions.
     """
     manager = new_manager()
     origins, problems = register_all(manager, files)
     catalog = Catalog(problems=problems, manager=manager)
     for plugin, origin in sorted(origins.items(), key=lambda item: (item[1].distribution, item[1].name)):
         # a plugin's specs come in all together or not at all: half a plugin would be harder to understand than none
-        found: list[tuple[str, Offer[Any]]] = []
+        found: list[tuple[str, Registered[Any]]] = []
         try:
             for hook, table, allowed in _KINDS:
                 function = getattr(plugin, hook, None)
                 if function is not None:
                     with contained():
                         specs = _specs_of(function, allowed)
-                    offers = (Offer(spec, origin.distribution, origin.version, origin.module) for spec in specs)
-                    found += [(table, offer) for offer in offers]
+                    known = (Registered(spec, origin.distribution, origin.version, origin.module) for spec in specs)
+                    found += [(table, registered) for registered in known]
         except Exception as error:
             catalog.problems.append(PluginProblem(origin, describe(error), traceback.format_exc()))
             manager.unregister(plugin)
             continue
         catalog.origins.append(origin)
-        for table, offer in found:
-            _add(getattr(catalog, table), offer, table)
+        for table, registered in found:
+            _add(getattr(catalog, table), registered, table)
     _check_metric_ids(catalog)
     return catalog

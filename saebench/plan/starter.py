@@ -72,15 +72,15 @@ def check_text(text: str, catalog: Catalog, *, say: Callable[[str], None]) -> No
     Raises:
         SuiteError: It cannot be read, or one of its parts is empty.
     """
-    offer = catalog.dataset("local")
-    options = offer.spec.options(path=text)
-    found = list(ask(offer, "check", offer.spec.check, options))
+    registered = catalog.dataset("local")
+    options = registered.spec.options(path=text)
+    found = list(ask(registered, "check", registered.spec.check, options))
     for problem in found:
         if problem.key != "text_column":
             raise SuiteError(f"--text {problem.message}")
         say(f"warning: {problem.message}")
     if not found:
-        for reason in ask(offer, "inspect", offer.spec.inspect, options).empty.values():
+        for reason in ask(registered, "inspect", registered.spec.inspect, options).empty.values():
             raise SuiteError(f"--text {reason}")
 
 

@@ -1,4 +1,4 @@
-"""Expander: what it offers. Loads no torch."""
+"""Expander: what it registers. Loads no torch."""
 
 from __future__ import annotations
 

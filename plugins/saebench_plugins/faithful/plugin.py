@@ -1,4 +1,4 @@
-"""FaithfulSAE: what it offers. Loads no torch."""
+"""FaithfulSAE: what it registers. Loads no torch."""
 
 from __future__ import annotations
 

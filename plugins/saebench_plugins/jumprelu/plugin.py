@@ -1,4 +1,4 @@
-"""JumpReLU: what it offers. Loads no torch."""
+"""JumpReLU: what it registers. Loads no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SSAE: what it offers. Loads no torch."""
+"""SSAE: what it registers. Loads no torch."""
 
 from __future__ import annotations
 

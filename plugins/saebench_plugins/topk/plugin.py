@@ -1,4 +1,4 @@
-"""TopK: what it offers. Loads no torch."""
+"""TopK: what it registers. Loads no torch."""
 
 from __future__ import annotations
 

@@ -78,7 +78,9 @@ def shape_of(
         SuiteError: The architecture is unknown or cannot be measured alone, or refuses the sizes.
     """
     if architecture not in catalog.architectures:
-        known = sorted(name for name, offer in catalog.architectures.items() if "control" not in offer.spec.tags)
+        known = sorted(
+            name for name, registered in catalog.architectures.items() if "control" not in registered.spec.tags
+        )
         raise SuiteError(f"--architecture {architecture}: no such architecture. Known: {', '.join(known)}.")
     spec = catalog.architecture(architecture).spec
     if spec.wraps or spec.parent == "required" or "control" in spec.tags:

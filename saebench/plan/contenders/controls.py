@@ -72,11 +72,11 @@ def _control(
     name: str, reference: Arm, d_sae: int, k: int, suite: Suite, catalog: Catalog, problems: Problems
 ) -> Arm | None:
     try:
-        offer = catalog.architecture(name)
+        registered = catalog.architecture(name)
     except SuiteError as error:
         problems.take(error, ("controls",))
         return None
-    fields = field_names(offer.spec.config)
+    fields = field_names(registered.spec.config)
     values: Mapping[str, int] = {key: value for key, value in (("d_sae", d_sae), ("k", k)) if key in fields}
     point = f"d_sae{d_sae}" if name == IDENTITY else f"d_sae{d_sae}-k{k}"
 
@@ -93,8 +93,8 @@ def _control(
         label="controls",
         site=reference.site,
         dataset=reference.dataset,
-        offer=offer,
-        parent=reference if offer.spec.parent == "required" else None,
+        registered=registered,
+        parent=reference if registered.spec.parent == "required" else None,
         train=reference.train,
         control=True,
     )

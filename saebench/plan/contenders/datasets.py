@@ -16,7 +16,7 @@ from saebench.base.text import published
 from saebench.cells.plan import DatasetUse, ModelUse
 from saebench.config import Problems, Suite, as_json, parse_options
 from saebench.config.problems import Path
-from saebench.host import Catalog, Offer
+from saebench.host import Catalog, Registered
 from saebench.plan.contenders.guard import ask
 from saebench.plan.facts import ModelFacts
 
@@ -29,14 +29,14 @@ class DatasetPlan:
     """
 
     name: str
-    offer: Offer[DatasetSpec]
+    registered: Registered[DatasetSpec]
     options: Any
     faults: tuple[tuple[Path, str], ...] = ()
 
     @property
     def kind(self) -> str:
         """text, generated, activations or synthetic."""
-        return self.offer.spec.kind
+        return self.registered.spec.kind
 
     @property
     def on_model(self) -> bool:
@@ -50,11 +50,11 @@ class DatasetPlan:
 
     def site(self) -> Site:
         """Where an entry on it reads and writes; for activations and synthetic data."""
-        if self.offer.spec.site is None:
+        if self.registered.spec.site is None:
             raise PluginError(
-                f"dataset plugin '{self.offer.spec.name}' of {self.offer.distribution}: kind {self.kind} needs `site`."
+                f"dataset plugin '{self.registered.spec.name}' of {self.registered.distribution}: kind {self.kind} needs `site`."
             )
-        return ask(self.offer, "site", self.offer.spec.site, self.options)
+        return ask(self.registered, "site", self.registered.spec.site, self.options)
 
 
 class DatasetBook:
@@ -83,7 +83,7 @@ class DatasetBook:
     def lacks_model(self, name: str) -> str | None:
         """Why a dataset of vectors that needs a language model has none; None for all others."""
         plan = self._plans[name]
-        if plan.on_model or not plan.offer.spec.uses_model or self._maker is not None:
+        if plan.on_model or not plan.registered.spec.uses_model or self._maker is not None:
             return None
         n = len(self._suite.config.models)
         found = (
@@ -91,12 +91,12 @@ class DatasetBook:
             if n == 0
             else f"the suite has {n}, and nothing says which. Keep one"
         )
-        return f"{name!r} (plugin {plan.offer.spec.name}) needs a language model to make its vectors, but {found}."
+        return f"{name!r} (plugin {plan.registered.spec.name}) needs a language model to make its vectors, but {found}."
 
     def bases(self, name: str) -> tuple[str, ...]:
         """Names of the datasets that it reads."""
         plan = self._plans[name]
-        return tuple(ask(plan.offer, "bases", plan.offer.spec.bases, plan.options))
+        return tuple(ask(plan.registered, "bases", plan.registered.spec.bases, plan.options))
 
     def faults(self, name: str) -> list[tuple[Path, str]]:
         """What is wrong with its material, and with that of the datasets that it reads."""
@@ -114,7 +114,7 @@ class DatasetBook:
         """What a look at its material shows."""
         if name not in self._findings:
             plan = self._plans[name]
-            self._findings[name] = ask(plan.offer, "inspect", plan.offer.spec.inspect, plan.options)
+            self._findings[name] = ask(plan.registered, "inspect", plan.registered.spec.inspect, plan.options)
         return self._findings[name]
 
     def empty(self, name: str, split: Split) -> str | None:
@@ -135,14 +135,14 @@ class DatasetBook:
         The data seed is the cell's.
         """
         plan = self._plans[name]
-        spec = plan.offer.spec
+        spec = plan.registered.spec
         on_model = model is not None and (spec.uses_model or spec.kind == "generated")
         maker = self._maker if spec.uses_model and not plan.on_model else None
         key = (name, model.digest if model is not None else None, context)
         if key in self._uses:
             return self._uses[key]
         if name not in self._facts:
-            self._facts[name] = ask(plan.offer, "recipe", spec.recipe, plan.options)
+            self._facts[name] = ask(plan.registered, "recipe", spec.recipe, plan.options)
         options = as_json(plan.options)
         recipe = {
             "plugin": spec.name,
@@ -162,7 +162,7 @@ class DatasetBook:
             code = digest(recipe)
         except (TypeError, ValueError) as error:
             raise PluginError(
-                f"dataset plugin '{spec.name}' of {plan.offer.distribution}: options and recipe must be plain JSON ({error})."
+                f"dataset plugin '{spec.name}' of {plan.registered.distribution}: options and recipe must be plain JSON ({error})."
             ) from error
         holds = self._holds(name, model)
         use = DatasetUse(name, spec.name, spec.version, spec.kind, options, code, maker, holds, self._keeps(name))
@@ -188,7 +188,7 @@ class DatasetBook:
     def _read(self, name: str, plugin: str, values: Mapping[str, Any], catalog: Catalog) -> None:
         path = ("datasets", name)
         try:
-            offer = catalog.dataset(plugin)
+            registered = catalog.dataset(plugin)
         except SuiteError as error:
             self._problems.take(error, (*path, "plugin"))
             return
@@ -196,13 +196,13 @@ class DatasetBook:
             raise PluginError(f"{self._suite.where(*path, 'plugin')} datasets.{name}.plugin: {error}") from error
         try:
             options: Any = parse_options(
-                offer.spec.options, values, lambda key: self._suite.where(*path, key), f"datasets.{name}"
+                registered.spec.options, values, lambda key: self._suite.where(*path, key), f"datasets.{name}"
             )
         except SuiteError as error:
             self._problems.take(error)
             return
         try:
-            found = list(ask(offer, "check", offer.spec.check, options))
+            found = list(ask(registered, "check", registered.spec.check, options))
         except SuiteError as error:
             self._problems.take(error, path)
             return
@@ -214,10 +214,10 @@ class DatasetBook:
             else:
                 self._problems.add(at, problem.message)
         if len(faults) == len(found):
-            self._plans[name] = DatasetPlan(name, offer, options, tuple(faults))
+            self._plans[name] = DatasetPlan(name, registered, options, tuple(faults))
 
     def _check_bases(self, name: str, plan: DatasetPlan, chain: tuple[str, ...]) -> None:
-        for base in ask(plan.offer, "bases", plan.offer.spec.bases, plan.options):
+        for base in ask(plan.registered, "bases", plan.registered.spec.bases, plan.options):
             path = ("datasets", name, "base")
             if base not in self._suite.config.datasets:
                 self._problems.add(

@@ -12,7 +12,7 @@ from saebench.base.near import hint
 from saebench.cells.labels import candidate_label, fitted, point_label
 from saebench.config import EntryConfig, Problems, Suite, parse_options
 from saebench.config.problems import Path, show
-from saebench.host import Catalog, Offer
+from saebench.host import Catalog, Registered
 from saebench.plan.contenders.datasets import DatasetBook, DatasetPlan
 from saebench.plan.contenders.points import Arm, Draft, field_names, make_arm
 from saebench.plan.contenders.refusals import Refusals
@@ -65,17 +65,17 @@ def _entry_arms(
 ) -> Iterator[Arm]:
     path: Path = ("entries", index)
     try:
-        offer = catalog.architecture(entry.architecture)
+        registered = catalog.architecture(entry.architecture)
     except SuiteError as error:
         problems.take(error, (*path, "architecture"))
         return
     except PluginError as error:
         raise PluginError(f"{suite.where(*path, 'architecture')} entries[{index}].architecture: {error}") from error
     dataset = book.get(entry.dataset)
-    if dataset is None or not _parent_allowed(path, entry, offer.spec, known, problems, refusals):
+    if dataset is None or not _parent_allowed(path, entry, registered.spec, known, problems, refusals):
         return
 
-    trials = read_tune(path, entry, offer.spec, catalog, problems)
+    trials = read_tune(path, entry, registered.spec, catalog, problems)
     if entry.tune is not None and trials is None:
         return
 
@@ -90,7 +90,7 @@ def _entry_arms(
             try:
                 point = {**entry.config, **own, **config_values(tuned)}
                 parse_options(
-                    offer.spec.config, point, lambda key: suite.where(*key_path(key)), f"entries[{index}].config"
+                    registered.spec.config, point, lambda key: suite.where(*key_path(key)), f"entries[{index}].config"
                 )
             except SuiteError as error:
                 problems.take(error)
@@ -102,7 +102,7 @@ def _entry_arms(
                     f"{parent.entry!r} is a wrapper ({parent.part.architecture}); start from a plain entry, such as its own parent.",
                 )
                 return
-            inherited = _inherited(offer, parent)
+            inherited = _inherited(registered, parent)
             searches: dict[str, Search] = {}
             for own, tuned in _points(entry, trials):
                 point_name = _label(entry, own, tuned, parent)
@@ -117,7 +117,7 @@ def _entry_arms(
                     label=f"entries[{index}].config",
                     site=site,
                     dataset=dataset,
-                    offer=offer,
+                    registered=registered,
                     parent=parent,
                     search=search,
                     tuned=tuned,
@@ -253,11 +253,11 @@ def _same_place(parent: SiteUse, child: SiteUse) -> bool:
     return parent.key == child.key
 
 
-def _inherited(offer: Offer[ArchitectureSpec], parent: Arm | None) -> dict[str, Any]:
+def _inherited(registered: Registered[ArchitectureSpec], parent: Arm | None) -> dict[str, Any]:
     """The parent's config keys that a plain child takes over; a wrapper's base has them already."""
-    if parent is None or offer.spec.wraps:
+    if parent is None or registered.spec.wraps:
         return {}
-    fields = field_names(offer.spec.config)
+    fields = field_names(registered.spec.config)
     return {key: value for key, value in parent.part.config.items() if key in fields}
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from saebench.api.errors import PluginError, SaebenchError, SuiteError, contained, describe
 from saebench.api.specs import Findings, Problem, Site
-from saebench.host import Offer
+from saebench.host import Registered
 from saebench.host.fitting import misfit
 
 T = TypeVar("T")
@@ -15,7 +15,7 @@ _LISTS = {"check": Sequence[Problem], "bases": Sequence[str]}
 _ANSWERS = {**_LISTS, "inspect": Findings, "recipe": Mapping[str, Any], "site": Site}
 
 
-def ask(offer: Offer[Any], what: str, call: Callable[..., T], *arguments: Any) -> T:
+def ask(registered: Registered[Any], what: str, call: Callable[..., T], *arguments: Any) -> T:
     """`call(*arguments)`, which is of the type that the API declares for `what`; of one that gives a list a tuple.
 
     Raises:
@@ -31,13 +31,15 @@ def ask(offer: Offer[Any], what: str, call: Callable[..., T], *arguments: Any) -
     except SaebenchError:
         raise
     except OSError as error:
-        raise SuiteError(f"{error.filename or offer.spec.name}: cannot be read ({error.strerror or error}).") from error
+        raise SuiteError(
+            f"{error.filename or registered.spec.name}: cannot be read ({error.strerror or error})."
+        ) from error
     except Exception as error:
         raise PluginError(
-            f"{offer.spec.name} of {offer.distribution} {offer.version}: {what} raised {describe(error)}. This is a bug of the plugin."
+            f"{registered.spec.name} of {registered.distribution} {registered.version}: {what} raised {describe(error)}. This is a bug of the plugin."
         ) from error
     if wrong := misfit(answer, _ANSWERS[what], what):
         raise PluginError(
-            f"{offer.spec.name} of {offer.distribution} {offer.version}: {wrong}. This is a bug of the plugin."
+            f"{registered.spec.name} of {registered.distribution} {registered.version}: {wrong}. This is a bug of the plugin."
         )
     return answer  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ from saebench.api.specs import CellMetricSpec, GroupMetricSpec
 from saebench.base.near import hint
 from saebench.cells.plan import SEEDS_ALONE
 from saebench.config import Problems, Suite
-from saebench.host import Catalog, Offer
+from saebench.host import Catalog, Registered
 
 ASPECTS = ("data_seed", "dataset", "entry", "hookpoint", "init_seed")
 """What the members of a group may differ in."""
@@ -18,24 +18,30 @@ ASPECTS = ("data_seed", "dataset", "entry", "hookpoint", "init_seed")
 
 @dataclass(frozen=True)
 class MetricChoice:
-    """Chosen offers, by name order."""
+    """The chosen specs, by name order."""
 
-    cell: tuple[Offer[CellMetricSpec], ...]
-    group: tuple[Offer[GroupMetricSpec], ...]
+    cell: tuple[Registered[CellMetricSpec], ...]
+    group: tuple[Registered[GroupMetricSpec], ...]
 
     @property
     def cell_versions(self) -> dict[str, str]:
         """Version by spec name."""
-        return {offer.spec.name: offer.spec.version for offer in self.cell}
+        return {registered.spec.name: registered.spec.version for registered in self.cell}
 
     @property
     def varied(self) -> list[tuple[str, ...]]:
         """Each set of aspects that some group metric varies, sorted; the init seed alone, which always forms groups, first."""
-        return list(dict.fromkeys([SEEDS_ALONE, *sorted(tuple(sorted(offer.spec.vary)) for offer in self.group)]))
+        return list(
+            dict.fromkeys([SEEDS_ALONE, *sorted(tuple(sorted(registered.spec.vary)) for registered in self.group)])
+        )
 
     def group_versions(self, vary: tuple[str, ...]) -> dict[str, str]:
         """Version by name of the specs that vary these aspects."""
-        return {offer.spec.name: offer.spec.version for offer in self.group if tuple(sorted(offer.spec.vary)) == vary}
+        return {
+            registered.spec.name: registered.spec.version
+            for registered in self.group
+            if tuple(sorted(registered.spec.vary)) == vary
+        }
 
 
 def choose_metrics(suite: Suite, catalog: Catalog, problems: Problems) -> MetricChoice:
@@ -43,8 +49,8 @@ def choose_metrics(suite: Suite, catalog: Catalog, problems: Problems) -> Metric
 
     Cell metrics without an id of their own make per-latent arrays for group metrics, and come along with any of these.
     """
-    cell = sorted(catalog.cell_metrics(), key=lambda offer: offer.spec.name)
-    group = sorted(catalog.group_metrics(), key=lambda offer: offer.spec.name)
+    cell = sorted(catalog.cell_metrics(), key=lambda registered: registered.spec.name)
+    group = sorted(catalog.group_metrics(), key=lambda registered: registered.spec.name)
     wanted = suite.config.metrics
     known = [*_ids(cell), *_ids(group)]
     if not isinstance(wanted, str):
@@ -52,21 +58,25 @@ def choose_metrics(suite: Suite, catalog: Catalog, problems: Problems) -> Metric
             if name not in known:
                 problems.add(("metrics", i), f"no metric named {name!r}. {hint(name, known)}")
 
-    def taken(offer: Offer[Any]) -> bool:
+    def taken(registered: Registered[Any]) -> bool:
         if isinstance(wanted, str):
-            return wanted == "extended" or bool(offer.spec.core)
-        return any(info.id in wanted for info in offer.spec.provides)
+            return wanted == "extended" or bool(registered.spec.core)
+        return any(info.id in wanted for info in registered.spec.provides)
 
     groups = tuple(filter(taken, group))
-    for offer in groups:
-        if not offer.spec.vary or not offer.spec.vary <= set(ASPECTS):
-            found = ", ".join(sorted(offer.spec.vary)) or "nothing"
+    for registered in groups:
+        if not registered.spec.vary or not registered.spec.vary <= set(ASPECTS):
+            found = ", ".join(sorted(registered.spec.vary)) or "nothing"
             problems.line(
-                f"group metric '{offer.spec.name}' varies {found}; allowed are {', '.join(ASPECTS)}. Mend it."
+                f"group metric '{registered.spec.name}' varies {found}; allowed are {', '.join(ASPECTS)}. Mend it."
             )
-    cells = (offer for offer in cell if taken(offer) or (groups and offer.spec.core and not offer.spec.provides))
+    cells = (
+        registered
+        for registered in cell
+        if taken(registered) or (groups and registered.spec.core and not registered.spec.provides)
+    )
     return MetricChoice(tuple(cells), groups)
 
 
-def _ids(offers: Sequence[Offer[Any]]) -> list[str]:
-    return [info.id for offer in offers for info in offer.spec.provides]
+def _ids(chosen: Sequence[Registered[Any]]) -> list[str]:
+    return [info.id for registered in chosen for info in registered.spec.provides]

@@ -14,7 +14,7 @@ from saebench.cells.plan import Part, TrainSettings
 from saebench.config import Problems, Suite, TrainConfig, as_json, parse_options
 from saebench.config.checks import LEARNING_RATE
 from saebench.config.problems import Path
-from saebench.host import Catalog, Offer
+from saebench.host import Catalog, Registered
 from saebench.host.build import part_cost
 from saebench.plan.contenders.datasets import DatasetPlan
 from saebench.plan.contenders.guard import ask
@@ -33,7 +33,7 @@ class Arm:
         entry, point, sweep: For people.
         where: File and line of the entry.
         site, dataset: What it trains on.
-        offer, part: The architecture; `base_offer`, `base`: the wrapped one.
+        registered, part: The architecture; `base_registered`, `base`: the wrapped one.
         d_sae: Latents.
         train: Settings with nothing left `auto`.
         cost: Stand-alone, a wrapper's base included.
@@ -49,9 +49,9 @@ class Arm:
     where: str
     site: SiteUse
     dataset: DatasetPlan
-    offer: Offer[ArchitectureSpec]
+    registered: Registered[ArchitectureSpec]
     part: Part
-    base_offer: Offer[ArchitectureSpec] | None
+    base_registered: Registered[ArchitectureSpec] | None
     base: Part | None
     d_sae: int
     train: TrainSettings
@@ -69,8 +69,8 @@ class Arm:
     @property
     def tags(self) -> tuple[str, ...]:
         """The spec's and its base's."""
-        base = self.base_offer.spec.tags if self.base_offer is not None else frozenset()
-        return tuple(sorted(self.offer.spec.tags | base))
+        base = self.base_registered.spec.tags if self.base_registered is not None else frozenset()
+        return tuple(sorted(self.registered.spec.tags | base))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Draft:
     label: str
     site: SiteUse
     dataset: DatasetPlan
-    offer: Offer[ArchitectureSpec]
+    registered: Registered[ArchitectureSpec]
     parent: Arm | None = None
     train: TrainSettings | None = None
     control: bool = False
@@ -111,7 +111,7 @@ def make_arm(draft: Draft, suite: Suite, catalog: Catalog, problems: Problems) -
     def where(key: str) -> str:
         return suite.where(*draft.key_path(key))
 
-    spec, site = draft.offer.spec, draft.site.site
+    spec, site = draft.registered.spec, draft.site.site
     try:
         config: Any = parse_options(spec.config, draft.values, where, draft.label)
     except SuiteError as error:
@@ -121,9 +121,9 @@ def make_arm(draft: Draft, suite: Suite, catalog: Catalog, problems: Problems) -
     d_sae = wrapped.d_sae if wrapped is not None else getattr(config, "d_sae", site.d_in if draft.control else None)
     if not isinstance(d_sae, int):
         raise PluginError(
-            f"architecture '{spec.name}' of {draft.offer.distribution}: its config needs a field `d_sae: int`."
+            f"architecture '{spec.name}' of {draft.registered.distribution}: its config needs a field `d_sae: int`."
         )
-    found = list(ask(draft.offer, "check", spec.check, config, site))
+    found = list(ask(draft.registered, "check", spec.check, config, site))
     for problem in found:
         label = f"{draft.label}.{problem.key}" if problem.key else draft.label
         problems.line(f"{where(problem.key)} {label}: {problem.message}")
@@ -146,9 +146,9 @@ def make_arm(draft: Draft, suite: Suite, catalog: Catalog, problems: Problems) -
         where=suite.where(*draft.key_path("")[:2]),
         site=draft.site,
         dataset=draft.dataset,
-        offer=draft.offer,
+        registered=draft.registered,
         part=part,
-        base_offer=wrapped.offer if wrapped is not None else None,
+        base_registered=wrapped.registered if wrapped is not None else None,
         base=base,
         d_sae=d_sae,
         train=settings,

@@ -64,10 +64,10 @@ def read_tune(
     for key in unknown:
         problems.add((*path, "tune", key), f"unknown key. {hint(key, ['metric', LEARNING_RATE, *known])}")
     usable = {
-        info.id: (offer.spec, info)
-        for offer in sorted(catalog.cell_metrics(), key=lambda offer: offer.spec.name)
-        for info in offer.spec.provides
-        if decides(offer.spec, info)
+        info.id: (registered.spec, info)
+        for registered in sorted(catalog.cell_metrics(), key=lambda registered: registered.spec.name)
+        for info in registered.spec.provides
+        if decides(registered.spec, info)
     }
     if tune.metric not in usable:
         problems.add(

@@ -22,7 +22,7 @@ from saebench.cells.plan import (
     Tune,
 )
 from saebench.config import Problems, Suite
-from saebench.host import Offer
+from saebench.host import Registered
 from saebench.plan.contenders.datasets import DatasetBook
 from saebench.plan.contenders.metrics import MetricChoice
 from saebench.plan.contenders.points import Arm
@@ -225,20 +225,20 @@ class CellMaker:
         return replace(cell, score_id=self._score_id(cell))
 
     def _plugins(self, arm: Arm, uses: Sequence[DatasetUse]) -> dict[str, dict[str, str]]:
-        offers: dict[str, Offer[Any]] = {f"architecture/{arm.offer.spec.name}": arm.offer}
-        if arm.base_offer is not None:
-            offers[f"architecture/{arm.base_offer.spec.name}"] = arm.base_offer
+        plugins: dict[str, Registered[Any]] = {f"architecture/{arm.registered.spec.name}": arm.registered}
+        if arm.base_registered is not None:
+            plugins[f"architecture/{arm.base_registered.spec.name}"] = arm.base_registered
         for name in (arm.dataset.name, *(use.name for use in uses)):
-            self._dataset_offers(name, offers)
-        offers |= {f"metric/{offer.spec.name}": offer for offer in self.metrics.cell}
+            self._dataset_plugins(name, plugins)
+        plugins |= {f"metric/{registered.spec.name}": registered for registered in self.metrics.cell}
         return {
-            name: {"distribution": offer.distribution, "version": offer.version}
-            for name, offer in sorted(offers.items())
+            name: {"distribution": registered.distribution, "version": registered.version}
+            for name, registered in sorted(plugins.items())
         }
 
-    def _dataset_offers(self, name: str, offers: dict[str, Offer[Any]]) -> None:
+    def _dataset_plugins(self, name: str, plugins: dict[str, Registered[Any]]) -> None:
         plan = self.book.get(name)
         if plan is not None:
-            offers[f"dataset/{plan.offer.spec.name}"] = plan.offer
+            plugins[f"dataset/{plan.registered.spec.name}"] = plan.registered
             for base in self.book.bases(name):
-                self._dataset_offers(base, offers)
+                self._dataset_plugins(base, plugins)

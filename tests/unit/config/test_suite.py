@@ -301,8 +301,10 @@ def test_json_schema_with_a_catalog_describes_plugins():
         d_sae: int
         k: int = 4
 
-    offer = SimpleNamespace(spec=SimpleNamespace(config=Config, options=Config))
-    definitions = json_schema(SimpleNamespace(architectures={"topk": offer}, datasets={"docs": offer}))["$defs"]
+    registered = SimpleNamespace(spec=SimpleNamespace(config=Config, options=Config))
+    definitions = json_schema(SimpleNamespace(architectures={"topk": registered}, datasets={"docs": registered}))[
+        "$defs"
+    ]
     rule = definitions["EntryConfig"]["allOf"][0]
     assert rule["if"]["properties"]["architecture"] == {"const": "topk"}
     assert rule["then"]["properties"]["config"]["properties"]["k"] == {"type": "integer", "default": 4}

@@ -81,8 +81,8 @@ def test_the_json_schema_lists_values_of_every_config_key_and_learning_rates():
 
     whole = json_schema()["$defs"]["TuneConfig"]
     assert whole["additionalProperties"] == {"type": "array", "items": {}, "minItems": 1}
-    offer = SimpleNamespace(spec=SimpleNamespace(config=Config, options=Config))
-    definitions = json_schema(SimpleNamespace(architectures={"topk": offer}, datasets={}))["$defs"]
+    registered = SimpleNamespace(spec=SimpleNamespace(config=Config, options=Config))
+    definitions = json_schema(SimpleNamespace(architectures={"topk": registered}, datasets={}))["$defs"]
     rule = definitions["EntryConfig"]["allOf"][0]["then"]["properties"]["tune"]
     assert set(rule["properties"]) == {"metric", "d_sae", "k", "lr"}
     assert rule["additionalProperties"] is False

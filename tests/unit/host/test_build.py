@@ -12,7 +12,7 @@ from torch import nn
 from saebench.api import ArchitectureSpec, Cost, PluginError, Site, SparseCodes, SuiteError
 from saebench.artifacts import save_checkpoint
 from saebench.cells.plan import Part
-from saebench.host import Catalog, Offer
+from saebench.host import Catalog, Registered
 from saebench.host.build import build_module, load_module, load_sae, normalise_codes, parse_config, part_cost
 
 SITE = Site(4, 4, "layers.0", "layers.0")
@@ -60,7 +60,7 @@ def catalog_with(**builds):
     catalog = Catalog()
 
     def add(name, config, build, **more):
-        catalog.architectures[name] = Offer(
+        catalog.architectures[name] = Registered(
             ArchitectureSpec(name, "1", config, build, cost, **more), "tests", "0", __name__
         )
 

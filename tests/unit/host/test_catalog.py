@@ -33,7 +33,7 @@ def test_built_ins_come_in_through_entry_points() -> None:
     assert {"topk", "jumprelu", "expander", "ssae", "batch-topk", "relu-l1"} <= set(catalog.architectures)
     assert {"control-random", "control-permuted", "control-pca", "control-identity"} <= set(catalog.architectures)
     assert {"docs", "local", "hub", "faithful", "subdomain", "activations", "synthetic"} <= set(catalog.datasets)
-    assert {offer.distribution for offer in catalog.architectures.values()} == {"saebench-harness"}
+    assert {registered.distribution for registered in catalog.architectures.values()} == {"saebench-harness"}
 
 
 def test_loading_the_catalog_imports_no_torch() -> None:
@@ -43,9 +43,9 @@ def test_loading_the_catalog_imports_no_torch() -> None:
 
 def test_a_local_file_is_a_plugin(tmp_path: Path) -> None:
     catalog = load_catalog([write(tmp_path / "mine.py", ARCHITECTURE.format(name="mine"))])
-    offer = catalog.architecture("mine")
-    assert offer.distribution == f"file {tmp_path / 'mine.py'}"
-    assert offer.version == "local"
+    registered = catalog.architecture("mine")
+    assert registered.distribution == f"file {tmp_path / 'mine.py'}"
+    assert registered.version == "local"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_broken_plugin_is_listed_and_hurts_nobody(tmp_path: Path, text: str, w
     assert "Traceback" in problem.details
     assert "good" in catalog.architectures
     assert "topk" in catalog.architectures
-    with pytest.raises(PluginError, match="Broken plugins that may have offered it: bad"):
+    with pytest.raises(PluginError, match="Broken plugins that may have registered it: bad"):
         catalog.architecture("something-else")
 
 
@@ -88,7 +88,7 @@ def test_a_missing_file_is_a_problem_not_a_crash(tmp_path: Path) -> None:
 def test_two_plugins_with_one_name_name_both(tmp_path: Path) -> None:
     files = [write(tmp_path / name, ARCHITECTURE.format(name="same")) for name in ("a.py", "b.py")]
     with pytest.raises(
-        PluginError, match=r"two plugins offer the architecture 'same': file .*a\.py.* and file .*b\.py"
+        PluginError, match=r"two plugins register the architecture 'same': file .*a\.py.* and file .*b\.py"
     ):
         load_catalog(files)
 

@@ -19,7 +19,7 @@ from saebench.api import (
     Problem,
     Site,
 )
-from saebench.host import Offer, load_catalog
+from saebench.host import Registered, load_catalog
 from saebench.host.fitting import misfit, misshapen_spec
 from saebench.plan.contenders.guard import ask
 
@@ -47,9 +47,9 @@ GROUP = GroupMetricSpec("mine", "1", (INFO,), made)
 
 def test_sound_specs_fit_also_with_lists_and_sets() -> None:
     catalog = load_catalog()
-    offers = (*catalog.architectures.values(), *catalog.datasets.values(), *catalog.metrics.values())
+    everything = (*catalog.architectures.values(), *catalog.datasets.values(), *catalog.metrics.values())
     loose: list[Any] = [replace(CELL, provides=[INFO]), replace(ARCHITECTURE, tags={"control"})]  # type: ignore[arg-type]
-    specs = [*(offer.spec for offer in offers), ARCHITECTURE, DATASET, CELL, GROUP, *loose]
+    specs = [*(registered.spec for registered in everything), ARCHITECTURE, DATASET, CELL, GROUP, *loose]
     assert [misshapen_spec(spec) for spec in specs] == [None] * len(specs)
 
 
@@ -137,11 +137,11 @@ def failing() -> Any:
 )
 def test_an_answer_of_wrong_types_is_the_plugins_fault(what: str, answer: Any, words: str) -> None:
     with pytest.raises(PluginError) as caught:
-        ask(Offer(DATASET, "theirs", "1", "theirs"), what, answer)
+        ask(Registered(DATASET, "theirs", "1", "theirs"), what, answer)
     assert words in str(caught.value)
     assert str(caught.value).startswith("mine of theirs 1: ")
 
 
 def test_an_answer_may_be_a_generator() -> None:
     problem = Problem("path", "not there")
-    assert ask(Offer(DATASET, "theirs", "1", "theirs"), "check", listing, problem) == (problem,)
+    assert ask(Registered(DATASET, "theirs", "1", "theirs"), "check", listing, problem) == (problem,)

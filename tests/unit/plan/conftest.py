@@ -23,7 +23,7 @@ from saebench.api import (
 )
 from saebench.cells.plan import Plan
 from saebench.config import load_suite
-from saebench.host import Catalog, Offer
+from saebench.host import Catalog, Registered
 from saebench.plan import make_plan
 
 
@@ -237,7 +237,7 @@ class FakeFacts:
 
 def fake_catalog() -> Catalog:
     def table(specs: list[Any]) -> dict[str, Any]:
-        return {spec.name: Offer(spec, "fake-dist", "1.2", "fake") for spec in specs}
+        return {spec.name: Registered(spec, "fake-dist", "1.2", "fake") for spec in specs}
 
     return Catalog(architectures=table(ARCHITECTURES), datasets=table(DATASETS), metrics=table(METRICS))
 

@@ -92,8 +92,10 @@ def test_without_a_model_less_memory_is_taken(planner):
 def finding(fakes, plugin, **found):
     """The catalog in which a look at a dataset finds this."""
     catalog = fakes.catalog()
-    offer = catalog.datasets[plugin]
-    catalog.datasets[plugin] = replace(offer, spec=replace(offer.spec, inspect=lambda options: Findings(**found)))
+    registered = catalog.datasets[plugin]
+    catalog.datasets[plugin] = replace(
+        registered, spec=replace(registered.spec, inspect=lambda options: Findings(**found))
+    )
     return catalog
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from saebench.api import CellMetricSpec, GroupMetricSpec, MetricInfo
-from saebench.host import Offer
+from saebench.host import Registered
 from saebench.plan.forecast.rates import ASSUMED_FLOPS_PER_S, ASSUMED_SCORE_TOKEN_S
 from saebench.plan.grouping.groups import GROUP_TOKENS, member_label
 from saebench.plan.print import print_plan
@@ -28,7 +28,7 @@ def grouped(planner, fakes):
         catalog = fakes.catalog()
         del catalog.metrics["across-data"]
         for extra in (spec("mine", *vary), *more):
-            catalog.metrics[extra.name] = Offer(extra, "fake-dist", "1.2", "fake")
+            catalog.metrics[extra.name] = Registered(extra, "fake-dist", "1.2", "fake")
         made = planner(entries, tail, catalog=catalog, **options)
         return made, [group for group in made.groups if set(group.vary) == set(vary)]
 
@@ -166,7 +166,7 @@ def test_an_entry_alone_leaves_no_group_that_needs_the_others(grouped):
 def test_a_metric_that_varies_what_cannot_be_varied_is_refused(refused, fakes):
     catalog = fakes.catalog()
     for name, vary in (("odd", ("weather",)), ("none", ())):
-        catalog.metrics["mine"] = Offer(spec(name, *vary), "fake-dist", "1.2", "fake")
+        catalog.metrics["mine"] = Registered(spec(name, *vary), "fake-dist", "1.2", "fake")
         (line,) = refused(DOCS, catalog=catalog)
         assert line.startswith(f"group metric '{name}' varies {'weather' if vary else 'nothing'}; allowed are data_seed, dataset,")  # fmt: skip
 
@@ -174,11 +174,11 @@ def test_a_metric_that_varies_what_cannot_be_varied_is_refused(refused, fakes):
 def test_specs_without_ids_come_along_with_group_metrics_alone(planner, fakes):
     catalog = fakes.catalog()
     arrays = CellMetricSpec("arrays", "1", (), "none:none", ("eval",), core=True)
-    catalog.metrics["arrays"] = Offer(arrays, "fake-dist", "1.2", "fake")
+    catalog.metrics["arrays"] = Registered(arrays, "fake-dist", "1.2", "fake")
     assert set(planner(DOCS, "metrics: [fvu, sfr]\n", catalog=catalog).cells[0].metrics) == {"reconstruction", "arrays"}
     assert set(planner(DOCS, "metrics: [fvu]\n", catalog=catalog).cells[0].metrics) == {"reconstruction"}
     assert "arrays" in planner(DOCS, catalog=catalog).cells[0].metrics
-    catalog.metrics["arrays"] = Offer(replace(arrays, core=False), "fake-dist", "1.2", "fake")
+    catalog.metrics["arrays"] = Registered(replace(arrays, core=False), "fake-dist", "1.2", "fake")
     assert "arrays" not in planner(DOCS, "metrics: [fvu, sfr]\n", catalog=catalog).cells[0].metrics
 
 

@@ -97,14 +97,14 @@ def test_spec_versions_count_and_package_versions_do_not(cell, fakes):
     same = cell()
     for table, name in (("architectures", "topk"), ("datasets", "faithful")):
         catalog = fakes.catalog()
-        offer = getattr(catalog, table)[name]
-        getattr(catalog, table)[name] = replace(offer, version="9.9")
+        registered = getattr(catalog, table)[name]
+        getattr(catalog, table)[name] = replace(registered, version="9.9")
         assert cell(catalog=catalog).cell_id == same.cell_id
-        getattr(catalog, table)[name] = replace(offer, spec=replace(offer.spec, version="7"))
+        getattr(catalog, table)[name] = replace(registered, spec=replace(registered.spec, version="7"))
         assert cell(catalog=catalog).cell_id != same.cell_id
     catalog = fakes.catalog()
-    offer = catalog.metrics["sparsity"]
-    catalog.metrics["sparsity"] = replace(offer, spec=replace(offer.spec, version="7"))
+    registered = catalog.metrics["sparsity"]
+    catalog.metrics["sparsity"] = replace(registered, spec=replace(registered.spec, version="7"))
     assert cell(catalog=catalog).cell_id == same.cell_id
     assert cell(catalog=catalog).score_id != same.score_id
 
@@ -112,8 +112,10 @@ def test_spec_versions_count_and_package_versions_do_not(cell, fakes):
 def test_what_a_dataset_says_of_its_files_is_in_its_recipe(planner, fakes):
     entry = ENTRY.replace("dataset: own", "dataset: near")
     catalog = fakes.catalog()
-    offer = catalog.datasets["docs"]
-    catalog.datasets["docs"] = replace(offer, spec=replace(offer.spec, recipe=lambda options: {"packages": ["a 1.1"]}))
+    registered = catalog.datasets["docs"]
+    catalog.datasets["docs"] = replace(
+        registered, spec=replace(registered.spec, recipe=lambda options: {"packages": ["a 1.1"]})
+    )
     before, after = planner(entry), planner(entry, catalog=catalog)
     assert before.datasets["docs"].recipe != after.datasets["docs"].recipe
     assert before.datasets["near"].recipe != after.datasets["near"].recipe  # it reads docs

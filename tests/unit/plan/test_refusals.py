@@ -199,8 +199,8 @@ def test_samples_of_an_encoder(refused, planner, fakes):
 
 def test_a_bug_of_a_plugin_names_it(planner, fakes):
     catalog = fakes.catalog()
-    offer = catalog.architectures["topk"]
-    catalog.architectures["topk"] = replace(offer, spec=replace(offer.spec, check=lambda config, site: 1 / 0))
+    registered = catalog.architectures["topk"]
+    catalog.architectures["topk"] = replace(registered, spec=replace(registered.spec, check=lambda config, site: 1 / 0))
     with pytest.raises(PluginError, match=r"topk of fake-dist 1\.2: check raised ZeroDivisionError"):
         planner(GOOD, catalog=catalog)
 
@@ -215,9 +215,9 @@ MADE = "{name: made, architecture: topk, dataset: made, config: {d_sae: 16, k: 2
 def with_vectors(fakes):
     """The catalog with a dataset of vectors that a language model makes."""
     catalog = fakes.catalog()
-    offer = catalog.datasets["synthetic"]
+    registered = catalog.datasets["synthetic"]
     catalog.datasets["vectors"] = replace(
-        offer, spec=replace(offer.spec, name="vectors", kind="activations", uses_model=True)
+        registered, spec=replace(registered.spec, name="vectors", kind="activations", uses_model=True)
     )
     return catalog
 
@@ -301,9 +301,9 @@ def test_samples_of_an_encoder_are_refused_there_alone(planner, fakes):
 
 def test_an_empty_part_refuses_the_entries_that_need_it(planner, fakes):
     catalog = fakes.catalog()
-    offer = catalog.datasets["synthetic"]
-    hollow = replace(offer.spec, name="hollow", inspect=lambda options: Findings(empty={"held-out": "too few."}))
-    catalog.datasets["hollow"] = replace(offer, spec=hollow)
+    registered = catalog.datasets["synthetic"]
+    hollow = replace(registered.spec, name="hollow", inspect=lambda options: Findings(empty={"held-out": "too few."}))
+    catalog.datasets["hollow"] = replace(registered, spec=hollow)
     header = fakes.header + "  thin: {plugin: hollow}\n"
     thin = "{name: thin, architecture: topk, dataset: thin, config: {d_sae: 16, k: 2}}"
     child = "{name: child, architecture: ssae, dataset: thin, init_from: thin}"
@@ -324,8 +324,10 @@ def test_a_file_that_is_not_there_refuses_the_entries_that_need_it(planner, fake
     gone = Problem("path", "gone.npy: no such file.", data=True)
     catalog = fakes.catalog()
     for name, kind in (("vectors-file", "synthetic"), ("text-file", "docs")):
-        offer = catalog.datasets[kind]
-        catalog.datasets[name] = replace(offer, spec=replace(offer.spec, name=name, check=lambda options: [gone]))
+        registered = catalog.datasets[kind]
+        catalog.datasets[name] = replace(
+            registered, spec=replace(registered.spec, name=name, check=lambda options: [gone])
+        )
     header = (
         fakes.header
         + "  mine: {plugin: vectors-file}\n  lost: {plugin: text-file}\n  part: {plugin: subdomain, base: lost}\n"

@@ -10,7 +10,7 @@ import pytest
 
 from saebench.api import CellMetricSpec, MetricInfo
 from saebench.cells.plan import Plan
-from saebench.host import Offer
+from saebench.host import Registered
 from saebench.plan.grouping.cells import score_identity
 from saebench.plan.print import print_plan
 
@@ -27,7 +27,7 @@ def catalog(fakes: Any, *, version: str = "1") -> Any:
 
     infos = (info("fvu", "lower"), info("explained", "higher"), info("size", "neutral"), info("speed", "higher", True))
     found = fakes.catalog()
-    found.metrics["reconstruction"] = Offer(
+    found.metrics["reconstruction"] = Registered(
         CellMetricSpec("reconstruction", version, infos, "none:none", ("eval",), ("reconstruction",), core=True),
         "fake-dist", "1.2", "fake",
     )  # fmt: skip

@@ -23,7 +23,7 @@ from saebench.api import (
     TrainingFacts,
 )
 from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Group, Part
-from saebench.host import Catalog, Offer
+from saebench.host import Catalog, Registered
 
 D = 6
 
@@ -136,7 +136,7 @@ NEAR = DatasetUse("near", "near", "1", "text", {}, "recipe-near")
 @pytest.fixture
 def kit():
     catalog = Catalog()
-    catalog.architectures["any"] = Offer(
+    catalog.architectures["any"] = Registered(
         ArchitectureSpec("any", "1", Config, lambda *a, **k: None, lambda config, site: Cost(1, 1, 1, 1, 1, 11, 1)),
         "tests",
         "0",
@@ -145,7 +145,7 @@ def kit():
 
     def cell(*specs, **changes):
         for spec in specs:
-            catalog.metrics[spec.name] = Offer(spec, "tests", "0", __name__)
+            catalog.metrics[spec.name] = Registered(spec, "tests", "0", __name__)
         made = Cell(
             cell_id="c", score_id="s", suite="t", entry="any", point="default", sweep={}, where="", part=Part("any", "1", {"d_sae": D}), base=None,
             d_in=D, d_out=D, d_sae=D, tags=(), model=None, dataset=DATASET, evaluation=EvaluationSettings(("docs",), 100, 32, 150, (0,)),
@@ -156,7 +156,7 @@ def kit():
 
     def group(*specs, cells=("a", "b")):
         for spec in specs:
-            catalog.metrics[spec.name] = Offer(spec, "tests", "0", __name__)
+            catalog.metrics[spec.name] = Registered(spec, "tests", "0", __name__)
         return Group("g", "t", "any", "default", "default", cells, {spec.name: spec.version for spec in specs})
 
     return SimpleNamespace(

@@ -12,7 +12,7 @@ from torch import nn
 
 from saebench.api import ActivationBatch, ArchitectureSpec, Cost, LossTerms, SparseCodes, UnitRows
 from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Part, TrainSettings
-from saebench.host import Catalog, Offer
+from saebench.host import Catalog, Registered
 from saebench.train import train_pass
 
 D_IN, D_SAE = 8, 16
@@ -146,7 +146,7 @@ def kit():
     catalog = Catalog()
 
     def add(name, module, **more):
-        catalog.architectures[name] = Offer(spec_of(name, module, **more), "tests", "0", __name__)
+        catalog.architectures[name] = Registered(spec_of(name, module, **more), "tests", "0", __name__)
 
     def train(cell=None, source=None, *, parent_folder=None, **more):
         """One cell alone."""

@@ -297,8 +297,8 @@ def test_a_child_inherits_weights_and_scale_and_adds_up_the_cost(kit, tmp_path):
         return module
 
     kit.add("child", Child)
-    offer = kit.catalog.architectures["child"]
-    kit.catalog.architectures["child"] = kit.replace(offer, spec=kit.replace(offer.spec, build=build))
+    registered = kit.catalog.architectures["child"]
+    kit.catalog.architectures["child"] = kit.replace(registered, spec=kit.replace(registered.spec, build=build))
     parent_cell = kit.cell()
     child_cell = kit.cell("child", parent=parent_cell.cell_id, dataset=kit.replace(parent_cell.dataset, name="near"))
     missing = kit.train(child_cell, parent_folder=tmp_path / "p")

@@ -1,4 +1,4 @@
-"""What the plugin offers, and what it refuses before anything is built."""
+"""What the plugin registers, and what it refuses before anything is built."""
 
 from __future__ import annotations
 
