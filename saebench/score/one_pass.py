@@ -284,13 +284,17 @@ def _feed(
 def _feed_losses(runner: Runner, losses: LossBatch, metrics: Sequence[Accumulator]) -> None:
     readers = _readers(metrics, "loss")
     fields = _fields(readers)
-    size = batch_size(runner.d_sae)
-    pieces = [runner.encode(x) for x in torch.split(losses.x, size)]
-    x_hat = torch.cat([runner.decode(codes) for codes in pieces])
-    spliced = losses.splice(x_hat) if "losses" in fields else None
-    codes = _select(pieces, losses.rows) if "codes" in fields else None
+    pieces = [runner.encode(x) for x in torch.split(losses.x, batch_size(runner.d_sae))] if fields else []
+    codes = _select(pieces, losses.rows) if fields & {"codes", "truth"} else None
+    x_hat = torch.cat([runner.decode(piece) for piece in pieces]) if fields & {"losses", "reconstruction"} else None
+    scored = ScoredBatch(
+        losses.batch,
+        codes,
+        x_hat[losses.rows] if x_hat is not None and "reconstruction" in fields else None,
+        losses.splice(x_hat) if x_hat is not None and "losses" in fields else None,
+    )
     for metric in readers:
-        metric.update("loss", ScoredBatch(losses.batch, codes, x_hat[losses.rows], spliced))
+        metric.update("loss", scored)
 
 
 def _select(pieces: Sequence[SparseCodes], rows: Tensor) -> SparseCodes:

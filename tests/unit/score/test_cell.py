@@ -179,10 +179,35 @@ def test_losses_are_spliced_with_reconstructions_of_all_positions(kit):
     def compute(self, infos):
         return MetricResult({"kl": MetricValue.of(infos[0], self.total, self.n)})
 
-    spec = kit.metric("losses", "kl", streams=("loss",), fields=("losses", "codes"), update=update, compute=compute)
+    spec = kit.metric(
+        "losses", "kl", streams=("loss",), fields=("losses", "codes", "reconstruction"), update=update, compute=compute
+    )
     entry = score(kit, spec).metrics["kl"]
     assert entry["value"] == 0.0
     assert entry["n"] == 20
+
+
+@pytest.mark.parametrize(
+    ("fields", "given"),
+    [
+        (("losses",), {"losses"}),
+        (("codes",), {"codes"}),
+        (("truth",), {"codes"}),
+        (("reconstruction",), {"x_hat"}),
+        ((), set()),
+    ],
+)
+def test_stream_loss_hands_out_what_was_asked_for(kit, fields, given):
+    seen = []
+    spec = kit.metric(
+        "m", "a", streams=("loss",), fields=fields, update=lambda self, stream, scored: seen.append(scored)
+    )
+    sae = kit.Identity()
+    score(kit, spec, sae=sae)
+    named = {name for scored in seen for name in ("codes", "x_hat", "losses") if getattr(scored, name) is not None}
+    assert named == given
+    if fields in ((), ("codes",)):
+        assert sae.decoded == 0
 
 
 def test_rows_of_codes_are_selected_across_batches():
