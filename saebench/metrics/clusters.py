@@ -62,19 +62,17 @@ class ClusterSums:
     """Float64 sums of named per-token quantities, by cluster.
 
     Args:
-        names: The quantities.
-        width: Width of one more, vector-valued quantity `vectors`; 0 for none.
+        names: The quantities. One more, `vectors`, may have any width.
     """
 
-    def __init__(self, *names: str, width: int = 0) -> None:
+    def __init__(self, *names: str) -> None:
         self.names = names
-        self.width = width
         self._rows = ClusterRows()
         self._table: Tensor | None = None
         self._vectors: Tensor | None = None
 
     def add(self, sequence_ids: Tensor | None, *, vectors: Tensor | None = None, **quantities: Tensor) -> Tensor:
-        """Add B tokens, each quantity `[B]`; returns their rows `[B]` int64."""
+        """Add B tokens, each quantity `[B]`, `vectors [B, width]`; returns their rows `[B]` int64."""
         columns = torch.stack(
             [
                 torch.ones_like(quantities[self.names[0]], dtype=torch.float64),
@@ -85,7 +83,7 @@ class ClusterSums:
         rows = self._rows(sequence_ids, columns.shape[0], columns.device)
         if self._table is None:
             self._table = columns.new_zeros(N_CLUSTERS, columns.shape[1])
-            self._vectors = columns.new_zeros(N_CLUSTERS, self.width) if self.width else None
+            self._vectors = None if vectors is None else columns.new_zeros(N_CLUSTERS, vectors.shape[1])
         add_rows(self._table, rows, columns)
         if self._vectors is not None and vectors is not None:
             add_rows(self._vectors, rows, vectors.double())
@@ -94,7 +92,7 @@ class ClusterSums:
     def collect(self) -> Collected:
         """Sums of the clusters that hold tokens, on the CPU."""
         if self._table is None:
-            return Collected(np.zeros(0), dict.fromkeys(self.names, np.zeros(0)), np.zeros((0, self.width)))
+            return Collected(np.zeros(0), dict.fromkeys(self.names, np.zeros(0)), np.zeros((0, 0)))
         table = self._table.cpu().numpy()
         present = table[:, 0] > 0
         vectors = (

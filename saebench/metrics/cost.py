@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from saebench.api.values import MetricResult
 from saebench.metrics.catalogue import COST, metric_value
 
 if TYPE_CHECKING:
-    from saebench.api.metrics import ScoringFacts, TrainingFacts
+    from saebench.api.batches import ScoredBatch
+    from saebench.api.metrics import MetricContext, ScoringFacts, Stream, TrainingFacts
     from saebench.api.values import MetricValue
 
 
@@ -23,6 +25,20 @@ def learned_values(sae: Any) -> int:
     if callable(getattr(sae, "learned_values", None)):
         return int(sae.learned_values())
     return sum(parameter.numel() for parameter in sae.parameters())
+
+
+class CostAccumulator:
+    """A `CellMetric` that reads no stream: its facts are in the context once scoring is done."""
+
+    def __init__(self, context: MetricContext) -> None:
+        self._context = context
+
+    def update(self, stream: Stream, scored: ScoredBatch) -> None:
+        """Nothing to take."""
+
+    def compute(self) -> MetricResult:
+        """Every id."""
+        return MetricResult(cost_values(self._context.sae, self._context.training, self._context.scoring))
 
 
 def cost_values(sae: Any, training: TrainingFacts, scoring: ScoringFacts) -> dict[str, MetricValue]:

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from saebench.api.values import MetricResult
+from saebench.metrics.accumulator import StreamAccumulator
 from saebench.metrics.catalogue import DENSITY, NO_TOKENS, metric_value, nulls
 from saebench.metrics.clusters import BlockCounts, ClusterRows, jackknife
+from saebench.metrics.contexts import ContextCollector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from saebench.api.batches import ScoredBatch
     from saebench.api.codes import SparseCodes
+    from saebench.api.metrics import Stream
     from saebench.api.values import MetricValue
 
     Floats = NDArray[np.float64]
@@ -30,16 +35,45 @@ LOWEST_EXPONENT = -8
 BINS_A_DECADE = 10
 
 
-class DensityAccumulator:
-    """Firing counts of every latent, and what follows from them. Memory: 20 counts a latent."""
+class DensityAccumulator(StreamAccumulator):
+    """Firing counts of every latent on stream `density`, and what follows from them. Memory: 20 counts a latent.
 
-    def __init__(self, d_sae: int) -> None:
+    Its result also has details `density-histogram` and, where stream `eval` has token ids, `strongest-contexts`; and array
+    `density [d_sae]` float32.
+    """
+
+    stream = "density"
+    infos = DENSITY
+
+    def __init__(self, d_sae: int, absent: str | None = None) -> None:
+        super().__init__(absent)
         self.d_sae = d_sae
+        self._contexts = ContextCollector(d_sae)
         self._rows = ClusterRows()
         self._fired = BlockCounts(d_sae)
         self._tokens = BlockCounts(1)
 
-    def update(self, codes: SparseCodes, sequence_ids: Tensor | None = None) -> None:
+    def update(self, stream: Stream, scored: ScoredBatch) -> None:
+        """Take one batch of `density`, or of `eval` for the contexts."""
+        if scored.codes is None:
+            return
+        if stream == self.stream:
+            self.add(scored.codes, scored.batch.sequence_ids)
+        elif stream == "eval":
+            self._contexts.update(scored.batch, scored.codes)
+
+    def compute(self) -> MetricResult:
+        """Every id, details and the array."""
+        counted = self.absent is None and self.n_tokens > 0
+        contexts = self._contexts.compute(self.density() if counted else None)
+        details: dict[str, Any] = {"strongest-contexts": contexts} if contexts else {}
+        values = super().compute().values
+        if not counted:
+            return MetricResult(values, details)
+        details["density-histogram"] = self.histogram()
+        return MetricResult(values, details, {"density": torch.from_numpy(self.density()).float()})
+
+    def add(self, codes: SparseCodes, sequence_ids: Tensor | None = None) -> None:
         """Take the codes of B tokens, `sequence_ids [B]` or None.
 
         Raises:
@@ -66,7 +100,7 @@ class DensityAccumulator:
         error = jackknife(lambda fired, n: function(fired / n), self._tokens.blocks()[:, 0], self._fired.blocks())
         return function(self.density()), error
 
-    def compute(self) -> dict[str, MetricValue]:
+    def values(self) -> dict[str, MetricValue]:
         """Every metric of this family by id.
 
         `dead-fraction` = #{density = 0} / d_sae; `ultralow-fraction` = #{0 < density < 1e-5} / d_sae (null under 1e6 tokens, where

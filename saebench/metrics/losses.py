@@ -10,34 +10,43 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from saebench.metrics.accumulator import StreamAccumulator
 from saebench.metrics.catalogue import LOSSES, NO_TOKENS, metric_value, nulls
 from saebench.metrics.clusters import ClusterSums, Collected, ratio
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from saebench.api.batches import SplicedLosses
+    from saebench.api.batches import ScoredBatch, SplicedLosses
     from saebench.api.values import MetricValue
 
 SMALLEST_GAP = 0.01
 """Nats. Where ablating costs less than this, a recovered fraction would divide noise by noise: it is null."""
 
 
-class LossAccumulator:
+class LossAccumulator(StreamAccumulator):
     """All loss metrics from one pass over stream `loss`."""
 
+    stream = "loss"
+    infos = LOSSES
     _names = ("ce_clean", "ce_spliced", "ce_zero", "ce_mean", "kl_spliced", "kl_zero")
 
-    def __init__(self) -> None:
+    def __init__(self, absent: str | None = None) -> None:
+        super().__init__(absent)
         self._sums = ClusterSums(*self._names, "unfit")
 
-    def update(self, losses: SplicedLosses, sequence_ids: Tensor | None = None) -> None:
+    def take(self, scored: ScoredBatch) -> None:
+        """Add one batch of the stream."""
+        if scored.losses is not None:
+            self.add(scored.losses, scored.batch.sequence_ids)
+
+    def add(self, losses: SplicedLosses, sequence_ids: Tensor | None = None) -> None:
         """Take the losses of B tokens, `sequence_ids [B]` or None."""
         columns = {name: getattr(losses, name).detach().double() for name in self._names}
         unfit = ~torch.stack(list(columns.values())).isfinite().all(0)
         self._sums.add(sequence_ids, unfit=unfit, **columns)
 
-    def compute(self) -> dict[str, MetricValue]:
+    def values(self) -> dict[str, MetricValue]:
         """Every metric of this family by id.
 
         Means over tokens: `ce-clean`, `ce-spliced`, `ce-zero`, `ce-mean`, `kl`.

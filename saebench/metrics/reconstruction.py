@@ -7,18 +7,23 @@ whatever the size of mu, and a perfect reconstruction gives 1.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from saebench.metrics.accumulator import StreamAccumulator
 from saebench.metrics.catalogue import NO_TOKENS, RECONSTRUCTION, metric_value
 from saebench.metrics.clusters import ClusterSums, Collected, quantile, ratio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from saebench.api.batches import ScoredBatch
     from saebench.api.values import MetricValue
 
 DIVERGED_FVU = 10.0
@@ -32,25 +37,28 @@ class ReconstructionSums:
     """What every reconstruction metric is made of, gathered in one pass.
 
     Squared distances from mu are summed about an origin near it (a median of some first tokens) and moved to mu at the end, so that a
-    mean much larger than the spread costs no digits. Memory: per-cluster sums `[4093, d_in + 7]` and 6 bytes a token.
+    mean much larger than the spread costs no digits. Memory: per-cluster sums `[4093, d_in + 10]` and 6 bytes a token.
+
+    Args:
+        d_in: Width of x. None: the first batch's.
     """
 
-    def __init__(self, d_in: int) -> None:
+    def __init__(self, d_in: int | None = None) -> None:
         self.d_in = d_in
         self._origin: Tensor | None = None
-        self._sums = ClusterSums(
-            "error", "energy", "x", "x_hat", "dot", "cosine", "norm_ratio", "nonzero", "unfit", width=d_in
-        )
+        self._sums = ClusterSums("error", "energy", "x", "x_hat", "dot", "cosine", "norm_ratio", "nonzero", "unfit")
         self._errors: list[Tensor] = []
         self._rows: list[Tensor] = []
         self._collected: Collected | None = None
 
-    def update(self, x: Tensor, x_hat: Tensor, sequence_ids: Tensor | None = None) -> None:
+    def add(self, x: Tensor, x_hat: Tensor, sequence_ids: Tensor | None = None) -> None:
         """Take B tokens: `x`, `x_hat` `[B, d_in]` in the same units; `sequence_ids [B]` int, not negative, or None.
 
         Raises:
             ValueError: A shape is wrong.
         """
+        if self.d_in is None:
+            self.d_in = x.shape[-1]
         if x.shape != x_hat.shape or x.ndim != 2 or x.shape[1] != self.d_in:
             raise ValueError(f"x and x_hat must both be [B, {self.d_in}], got {list(x.shape)} and {list(x_hat.shape)}")
         if x.shape[0] == 0:
@@ -176,60 +184,55 @@ def _dots(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(1)
 
 
-class ReconstructionAccumulator(ReconstructionSums):
-    """All reconstruction metrics together."""
+class ReconstructionAccumulator(ReconstructionSums, StreamAccumulator):
+    """All reconstruction metrics: x_hat against the site's target, on stream `eval`."""
 
-    def compute(self) -> dict[str, MetricValue]:
-        """Every metric of this family by id."""
-        values = (
-            self.fvu(),
-            self.variance_explained(),
-            self.mse(),
-            self.fvu_median_token(),
-            self.cosine(),
-            self.l2_ratio(),
-            self.relative_bias(),
-        )
-        return {info.id: value for info, value in zip(RECONSTRUCTION, values, strict=True)}
+    infos = RECONSTRUCTION
 
+    def __init__(self, d_in: int | None = None, absent: str | None = None) -> None:
+        ReconstructionSums.__init__(self, d_in)
+        StreamAccumulator.__init__(self, absent)
 
-class FvuAccumulator(ReconstructionSums):
-    """`fvu` alone: `.update(x, x_hat)` per batch, then `.compute()`."""
+    def take(self, scored: ScoredBatch) -> None:
+        """Add one batch of the stream."""
+        if scored.x_hat is not None:
+            self.add(scored.batch.target, scored.x_hat, scored.batch.sequence_ids)
 
-    compute = ReconstructionSums.fvu
+    def values(self) -> dict[str, MetricValue]:
+        """Every id, from what was added so far."""
+        return {info.id: metric(self) for info, metric in zip(RECONSTRUCTION, METRICS, strict=True)}
 
 
-class VarianceExplainedAccumulator(ReconstructionSums):
-    """`variance-explained` alone."""
+class OneReconstructionMetric(ReconstructionSums):
+    """One of `METRICS` alone: `.update(x, x_hat)` for each batch, then `.compute()`."""
 
-    compute = ReconstructionSums.variance_explained
+    def __init__(self, metric: Callable[[ReconstructionSums], MetricValue], d_in: int | None = None) -> None:
+        super().__init__(d_in)
+        self._metric = metric
 
+    update = ReconstructionSums.add
 
-class MseAccumulator(ReconstructionSums):
-    """`mse` alone."""
-
-    compute = ReconstructionSums.mse
-
-
-class MedianTokenFvuAccumulator(ReconstructionSums):
-    """`fvu-median-token` alone."""
-
-    compute = ReconstructionSums.fvu_median_token
+    def compute(self) -> MetricValue:
+        """Its value, from what was added so far."""
+        return self._metric(self)
 
 
-class CosineAccumulator(ReconstructionSums):
-    """`cosine` alone."""
-
-    compute = ReconstructionSums.cosine
-
-
-class L2RatioAccumulator(ReconstructionSums):
-    """`l2-ratio` alone."""
-
-    compute = ReconstructionSums.l2_ratio
-
-
-class RelativeBiasAccumulator(ReconstructionSums):
-    """`relative-bias` alone."""
-
-    compute = ReconstructionSums.relative_bias
+METRICS = (
+    ReconstructionSums.fvu,
+    ReconstructionSums.variance_explained,
+    ReconstructionSums.mse,
+    ReconstructionSums.fvu_median_token,
+    ReconstructionSums.cosine,
+    ReconstructionSums.l2_ratio,
+    ReconstructionSums.relative_bias,
+)
+"""In the order of `RECONSTRUCTION`."""
+(
+    FvuAccumulator,
+    VarianceExplainedAccumulator,
+    MseAccumulator,
+    MedianTokenFvuAccumulator,
+    CosineAccumulator,
+    L2RatioAccumulator,
+    RelativeBiasAccumulator,
+) = (partial(OneReconstructionMetric, metric) for metric in METRICS)

@@ -7,31 +7,41 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from saebench.metrics.accumulator import StreamAccumulator
 from saebench.metrics.catalogue import NO_TOKENS, SPARSITY, metric_value, nulls
 from saebench.metrics.clusters import ClusterSums, add_rows, quantile
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from saebench.api.batches import ScoredBatch
     from saebench.api.codes import SparseCodes
     from saebench.api.values import MetricValue
 
 
-class SparsityAccumulator:
-    """`l0`, its 5th and 95th percentiles over tokens, and `l1`, from one pass. Memory: 6 bytes a token.
+class SparsityAccumulator(StreamAccumulator):
+    """`l0`, its 5th and 95th percentiles over tokens, and `l1`, from one pass over stream `eval`. Memory: 6 bytes a token.
 
     Args:
         decoder_norms: `[d_sae]` norms ||d_j|| that `l1` folds into the values, so that scaling a latent down and its decoder row up
             changes nothing. None: no `l1`.
     """
 
-    def __init__(self, decoder_norms: Tensor | None = None) -> None:
+    infos = SPARSITY
+
+    def __init__(self, decoder_norms: Tensor | None = None, absent: str | None = None) -> None:
+        super().__init__(absent)
         self._norms = None if decoder_norms is None else decoder_norms.detach().double()
         self._sums = ClusterSums("l0", "l1")
         self._l0: list[Tensor] = []
         self._rows: list[Tensor] = []
 
-    def update(self, codes: SparseCodes, sequence_ids: Tensor | None = None) -> None:
+    def take(self, scored: ScoredBatch) -> None:
+        """Add one batch of the stream."""
+        if scored.codes is not None:
+            self.add(scored.codes, scored.batch.sequence_ids)
+
+    def add(self, codes: SparseCodes, sequence_ids: Tensor | None = None) -> None:
         """Take the codes of B tokens, `sequence_ids [B]` or None."""
         values, token = codes.values.detach().double().abs(), codes.rows()
         l0 = torch.bincount(token[values != 0], minlength=codes.n_rows)
@@ -43,7 +53,7 @@ class SparsityAccumulator:
         self._l0.append(l0.to("cpu", torch.int32))
         self._rows.append(rows.to("cpu", torch.int16))
 
-    def compute(self) -> dict[str, MetricValue]:
+    def values(self) -> dict[str, MetricValue]:
         """Every metric of this family by id.
 
         `l0` = mean_T #{j: f_j != 0}. `l0-p5`, `l0-p95`: quantiles over tokens, linear interpolation.

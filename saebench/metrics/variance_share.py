@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from saebench.api.values import MetricResult
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from saebench.api.batches import ScoredBatch
     from saebench.api.codes import SparseCodes
+    from saebench.api.metrics import Stream
 
 LINEAR_TOLERANCE = 1e-3
 """Relative error up to which a decoder counts as linear in the codes: far over float32's rounding, far under any real effect."""
@@ -32,12 +36,17 @@ class VarianceShareAccumulator:
     Sums are float64; the tokens' part of the first one is taken inside the product, <sum_t f_tj e_t, d_j>, so that a batch costs about a
     decoding. Memory: `[d_sae]` and `[d_out]` sums, and of a batch one row a latent that fires in it.
 
+    A `CellMetric` on stream `eval` without ids: array `variance-share [d_sae]` float32, where there are shares.
+
     Args:
         sae: With `decode`.
-        directions: `[d_sae, d_out]` that each latent writes, in the units of the activations.
+        directions: `[d_sae, d_out]` that each latent writes, in the units of the activations. None: not known, so no shares.
     """
 
-    def __init__(self, sae: Any, directions: NDArray[np.float64]) -> None:
+    def __init__(self, sae: Any, directions: NDArray[np.float64] | None) -> None:
+        self._linear: bool | None = None if directions is not None else False
+        if directions is None:
+            directions = np.zeros((0, 0))
         self._sae, self._directions = sae, torch.from_numpy(np.ascontiguousarray(directions))
         self._norms = (directions * directions).sum(1)
         self._growth = np.zeros(len(directions))
@@ -45,10 +54,19 @@ class VarianceShareAccumulator:
         self._sum: NDArray[np.float64] | None = None
         self._energy = self._distance = self._error = 0.0
         self._n = 0
-        self._linear: bool | None = None
+
+    def update(self, stream: Stream, scored: ScoredBatch) -> None:
+        """Take one batch of `eval`."""
+        if stream == "eval" and scored.codes is not None and scored.x_hat is not None:
+            self.add(scored.batch.target, scored.x_hat, scored.codes)
+
+    def compute(self) -> MetricResult:
+        """The array alone."""
+        shares = self.shares()
+        return MetricResult({}, arrays={} if shares is None else {"variance-share": torch.from_numpy(shares).float()})
 
     @torch.no_grad()
-    def update(self, x: Tensor, x_hat: Tensor, codes: SparseCodes) -> None:
+    def add(self, x: Tensor, x_hat: Tensor, codes: SparseCodes) -> None:
         """Take B tokens: `x`, `x_hat` `[B, d_out]` in the same units, and the codes behind `x_hat`."""
         if x.shape[0] == 0 or self._linear is False:
             return

@@ -22,8 +22,8 @@ def test_reconstruction() -> None:
     x = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0], [2.0, 4.0]])
     x_hat = torch.tensor([[0.0, 0.0], [2.0, 1.0], [0.0, 2.0], [2.0, 4.0]])
     sums = ReconstructionAccumulator(2)
-    sums.update(x, x_hat, torch.tensor([0, 0, 1, 1]))
-    values = sums.compute()
+    sums.add(x, x_hat, torch.tensor([0, 0, 1, 1]))
+    values = sums.values()
     expected = {
         "fvu": 5 / 20,
         "variance-explained": 15 / 20,
@@ -50,8 +50,8 @@ def test_losses() -> None:
         kl_zero=torch.tensor([4.0, 4.0]),
     )
     sums = LossAccumulator()
-    sums.update(losses)
-    values = {id: value.value for id, value in sums.compute().items()}
+    sums.add(losses)
+    values = {id: value.value for id, value in sums.values().items()}
     expected = {
         "ce-clean": 1.0, "ce-spliced": 2.0, "ce-zero": 5.0, "ce-mean": 3.0,
         "ce-recovered-zero": 3 / 4, "ce-recovered-mean": 1 / 2, "kl": 1.0, "kl-recovered": 3 / 4,
@@ -70,8 +70,8 @@ def codes(rows: list[dict[int, float]], d_sae: int) -> SparseCodes:
 def test_sparsity_counts_negative_values_and_not_stored_zeros() -> None:
     batch = SparseCodes(torch.tensor([1.0, -2.0, 0.0, 3.0]), torch.tensor([0, 1, 2, 1]), torch.tensor([0, 3, 4, 4]), 3)
     sums = SparsityAccumulator(torch.tensor([1.0, 2.0, 5.0]))
-    sums.update(batch)
-    values = {id: value.value for id, value in sums.compute().items()}
+    sums.add(batch)
+    values = {id: value.value for id, value in sums.values().items()}
     # active latents 2, 1, 0; norm-folded sums 1 + 4, 6, 0; the quantiles of 0, 1, 2 by linear interpolation
     assert values == pytest.approx({"l0": 1.0, "l0-p5": 0.1, "l0-p95": 1.9, "l1": 11 / 3}, rel=1e-15)
 
@@ -80,8 +80,8 @@ def test_density() -> None:
     # 100 tokens; latent 0 fires on all, 1 on 10 (exactly 10 %), 2 on 2, 3 never
     rows = [{0: 1.0} | ({1: -1.0} if t < 10 else {}) | ({2: 1.0} if t < 2 else {}) for t in range(100)]
     sums = DensityAccumulator(4)
-    sums.update(codes(rows, 4))
-    values = sums.compute()
+    sums.add(codes(rows, 4))
+    values = sums.values()
     assert values["dead-fraction"].value == 1 / 4
     assert values["dense-fraction-1pct"].value == 3 / 4
     assert values["dense-fraction-10pct"].value == 1 / 4  # strictly over

@@ -31,8 +31,8 @@ def clustered() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_standard_errors_match_a_cluster_bootstrap(clustered: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     x, x_hat, ids = clustered
     sums = ReconstructionAccumulator(3)
-    sums.update(torch.from_numpy(x.reshape(-1, 3)), torch.from_numpy(x_hat.reshape(-1, 3)), torch.from_numpy(ids))
-    values = sums.compute()
+    sums.add(torch.from_numpy(x.reshape(-1, 3)), torch.from_numpy(x_hat.reshape(-1, 3)), torch.from_numpy(ids))
+    values = sums.values()
     draws: dict[str, list[float]] = {"fvu": [], "mse": [], "relative-bias": [], "fvu-median-token": []}
     rng = np.random.default_rng(4)
     total = ((x - x.mean((0, 1))) ** 2).sum(-1).mean()
@@ -48,7 +48,7 @@ def test_standard_errors_match_a_cluster_bootstrap(clustered: tuple[np.ndarray, 
         tolerance = 0.25 if id == "fvu-median-token" else 0.1
         assert values[id].stderr == pytest.approx(np.std(drawn), rel=tolerance), id
     naive = ReconstructionAccumulator(3)
-    naive.update(torch.from_numpy(x.reshape(-1, 3)), torch.from_numpy(x_hat.reshape(-1, 3)))
+    naive.add(torch.from_numpy(x.reshape(-1, 3)), torch.from_numpy(x_hat.reshape(-1, 3)))
     assert (naive.mse().stderr or 0) < 0.6 * (values["mse"].stderr or 0)  # ignoring the sequences is far too sure
     assert values["variance-explained"].stderr == values["fvu"].stderr
 
@@ -58,12 +58,12 @@ def test_one_sequence_in_several_batches_is_one_cluster() -> None:
     x, e = torch.randn(600, 4, generator=rng), torch.randn(600, 4, generator=rng)
     ids = torch.arange(600) % 30  # every sequence comes back in every batch
     whole, parts = ReconstructionAccumulator(4), ReconstructionAccumulator(4)
-    whole.update(x, x + e, ids)
+    whole.add(x, x + e, ids)
     for piece in torch.arange(600).split(70):
-        parts.update(x[piece], (x + e)[piece], ids[piece])
-    for id, value in whole.compute().items():
-        assert parts.compute()[id].value == pytest.approx(value.value, rel=1e-12), id
-        assert parts.compute()[id].stderr == pytest.approx(value.stderr, rel=1e-9), id
+        parts.add(x[piece], (x + e)[piece], ids[piece])
+    for id, value in whole.values().items():
+        assert parts.values()[id].value == pytest.approx(value.value, rel=1e-12), id
+        assert parts.values()[id].stderr == pytest.approx(value.stderr, rel=1e-9), id
 
 
 def test_ratio_of_one_cluster_has_no_standard_error() -> None:

@@ -19,17 +19,17 @@ def test_batching_and_order_do_not_matter() -> None:
     z = firing(500, torch.linspace(0, 0.5, 40)).to_dense()
     ids = torch.arange(500) // 10
     one, many = DensityAccumulator(40), DensityAccumulator(40)
-    one.update(SparseCodes.from_dense(z), ids)
+    one.add(SparseCodes.from_dense(z), ids)
     for piece in torch.randperm(500, generator=torch.Generator().manual_seed(2)).split(23):
-        many.update(SparseCodes.from_dense(z[piece]), ids[piece])
-    assert one.compute() == many.compute()
+        many.add(SparseCodes.from_dense(z[piece]), ids[piece])
+    assert one.values() == many.values()
     assert one.histogram() == many.histogram()
     assert np.array_equal(one.density(), (z != 0).double().mean(0).numpy())
 
 
 def test_histogram_is_complete() -> None:
     sums = DensityAccumulator(300)
-    sums.update(firing(2000, torch.logspace(-6, 0, 300)))
+    sums.add(firing(2000, torch.logspace(-6, 0, 300)))
     histogram = sums.histogram()
     assert sum(histogram["counts"]) + histogram["zero"] == 300
     edges = np.array(histogram["edges_log10"])
@@ -43,7 +43,7 @@ def test_histogram_is_complete() -> None:
 def test_stored_zeros_do_not_fire_and_negative_values_do() -> None:
     codes = SparseCodes(torch.tensor([0.0, -1.0]), torch.tensor([0, 1]), torch.tensor([0, 1, 2]), 2)
     sums = DensityAccumulator(2)
-    sums.update(codes)
+    sums.add(codes)
     assert sums.density().tolist() == [0.0, 0.5]
 
 
@@ -51,8 +51,8 @@ def test_ultralow_needs_and_uses_a_million_tokens() -> None:
     sums = DensityAccumulator(3)
     latents = torch.zeros(1_000_000, dtype=torch.int64)
     latents[:9] = 1  # density 9e-6
-    sums.update(SparseCodes.from_topk(torch.ones(1_000_000, 1), latents[:, None], 3))
-    assert sums.compute()["ultralow-fraction"].value == pytest.approx(1 / 3)
+    sums.add(SparseCodes.from_topk(torch.ones(1_000_000, 1), latents[:, None], 3))
+    assert sums.values()["ultralow-fraction"].value == pytest.approx(1 / 3)
 
 
 def test_jackknife_error_is_about_the_spread_over_samples() -> None:
@@ -60,7 +60,7 @@ def test_jackknife_error_is_about_the_spread_over_samples() -> None:
     statistics, errors = [], []
     for seed in range(20):
         sums = DensityAccumulator(400)
-        sums.update(firing(1000, rates, seed), torch.arange(1000) // 5)
+        sums.add(firing(1000, rates, seed), torch.arange(1000) // 5)
         value, error = sums.statistic(over(0.1))
         statistics.append(value)
         errors.append(error)
@@ -68,11 +68,11 @@ def test_jackknife_error_is_about_the_spread_over_samples() -> None:
 
 
 def test_degenerate() -> None:
-    assert all(value.reason == "no tokens were seen" for value in DensityAccumulator(3).compute().values())
+    assert all(value.reason == "no tokens were seen" for value in DensityAccumulator(3).values().values())
     silent = DensityAccumulator(3)
-    silent.update(SparseCodes.from_dense(torch.zeros(6, 3)))
-    values = silent.compute()
+    silent.add(SparseCodes.from_dense(torch.zeros(6, 3)))
+    values = silent.values()
     assert values["dead-fraction"].value == 1
     assert values["dense-mass-10pct"].reason == "no latent ever fires"
     with pytest.raises(ValueError, match="codes have 4 latents, expected 3"):
-        silent.update(SparseCodes.from_dense(torch.zeros(6, 4)))
+        silent.add(SparseCodes.from_dense(torch.zeros(6, 4)))

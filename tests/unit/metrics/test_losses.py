@@ -25,25 +25,25 @@ def cut(whole: SplicedLosses, piece: torch.Tensor) -> SplicedLosses:
 def test_batching_and_order_do_not_matter() -> None:
     whole, ids = losses(), torch.arange(512) // 32
     one, many = LossAccumulator(), LossAccumulator()
-    one.update(whole, ids)
+    one.add(whole, ids)
     for piece in torch.randperm(512, generator=torch.Generator().manual_seed(1)).split(37):
-        many.update(cut(whole, piece), ids[piece])
-    for id, value in one.compute().items():
-        assert many.compute()[id].value == pytest.approx(value.value, rel=1e-12), id
-        assert many.compute()[id].stderr == pytest.approx(value.stderr, rel=1e-9), id
+        many.add(cut(whole, piece), ids[piece])
+    for id, value in one.values().items():
+        assert many.values()[id].value == pytest.approx(value.value, rel=1e-12), id
+        assert many.values()[id].stderr == pytest.approx(value.stderr, rel=1e-9), id
 
 
 def test_lossless_is_one_and_ablation_is_zero() -> None:
     base = losses()
     lossless, ablated = LossAccumulator(), LossAccumulator()
-    lossless.update(dataclasses.replace(base, ce_spliced=base.ce_clean, kl_spliced=torch.zeros(512)))
-    ablated.update(dataclasses.replace(base, ce_spliced=base.ce_zero, kl_spliced=base.kl_zero))
-    assert [lossless.compute()[id].value for id in ("ce-recovered-zero", "ce-recovered-mean", "kl-recovered")] == [
+    lossless.add(dataclasses.replace(base, ce_spliced=base.ce_clean, kl_spliced=torch.zeros(512)))
+    ablated.add(dataclasses.replace(base, ce_spliced=base.ce_zero, kl_spliced=base.kl_zero))
+    assert [lossless.values()[id].value for id in ("ce-recovered-zero", "ce-recovered-mean", "kl-recovered")] == [
         1,
         1,
         1,
     ]
-    assert [ablated.compute()[id].value for id in ("ce-recovered-zero", "kl-recovered")] == [0, 0]
+    assert [ablated.values()[id].value for id in ("ce-recovered-zero", "kl-recovered")] == [0, 0]
 
 
 def test_standard_error_of_a_recovered_fraction_against_the_bootstrap() -> None:
@@ -53,19 +53,19 @@ def test_standard_error_of_a_recovered_fraction_against_the_bootstrap() -> None:
     spliced, zero = clean + by_sequence, clean + 4 + 2 * torch.rand(100, 8, generator=rng)
     sums = LossAccumulator()
     flat = [t.reshape(-1) for t in (clean, spliced, zero, zero, by_sequence, zero)]
-    sums.update(SplicedLosses(*flat), torch.arange(100).repeat_interleave(8))
+    sums.add(SplicedLosses(*flat), torch.arange(100).repeat_interleave(8))
     drawn = []
     for _ in range(1500):
         pick = torch.randint(0, 100, (100,), generator=rng)
         drawn.append(float((zero[pick] - spliced[pick]).sum() / (zero[pick] - clean[pick]).sum()))
-    assert sums.compute()["ce-recovered-zero"].stderr == pytest.approx(torch.tensor(drawn).std().item(), rel=0.1)
+    assert sums.values()["ce-recovered-zero"].stderr == pytest.approx(torch.tensor(drawn).std().item(), rel=0.1)
 
 
 def test_small_gaps_are_null() -> None:
     base = losses()
     sums = LossAccumulator()
-    sums.update(dataclasses.replace(base, ce_zero=base.ce_clean + 0.001, kl_zero=torch.full((512,), 1e-4)))
-    values = sums.compute()
+    sums.add(dataclasses.replace(base, ce_zero=base.ce_clean + 0.001, kl_zero=torch.full((512,), 1e-4)))
+    values = sums.values()
     for id in ("ce-recovered-zero", "kl-recovered"):
         assert values[id].value is None
         assert "nothing to recover" in (values[id].reason or "")
@@ -73,11 +73,11 @@ def test_small_gaps_are_null() -> None:
 
 
 def test_empty_and_not_finite() -> None:
-    empty = LossAccumulator().compute()
+    empty = LossAccumulator().values()
     assert list(empty) == [info.id for info in LOSSES]
     assert all(value.reason == "no tokens were seen" for value in empty.values())
     base = losses(4)
     base.kl_spliced[1] = torch.nan
     sums = LossAccumulator()
-    sums.update(base)
-    assert all(value.reason == "the loss is not finite for 1 of 4 tokens" for value in sums.compute().values())
+    sums.add(base)
+    assert all(value.reason == "the loss is not finite for 1 of 4 tokens" for value in sums.values().values())

@@ -31,8 +31,8 @@ def data() -> tuple[Tensor, Tensor, Tensor]:
 def measure(x: Tensor, x_hat: Tensor, ids: Tensor | None = None, batch: int | None = None) -> dict[str, MetricValue]:
     sums = ReconstructionAccumulator(x.shape[1])
     for piece in torch.arange(len(x)).split(batch or len(x)):
-        sums.update(x[piece], x_hat[piece], None if ids is None else ids[piece])
-    return sums.compute()
+        sums.add(x[piece], x_hat[piece], None if ids is None else ids[piece])
+    return sums.values()
 
 
 def reference(x: Tensor, x_hat: Tensor) -> dict[str, float]:
@@ -144,7 +144,7 @@ def test_one_extreme_token_moves_the_mean_but_not_the_median() -> None:
 
 
 def test_degenerate_input() -> None:
-    empty = ReconstructionAccumulator(3).compute()
+    empty = ReconstructionAccumulator(3).values()
     assert set(empty) == {info.id for info in RECONSTRUCTION}
     assert all(
         value.value is None and value.reason == "no tokens were seen" and value.n == 0 for value in empty.values()

@@ -22,8 +22,8 @@ def test_equals_the_dense_reference_in_any_batching() -> None:
     for batch in (1, 33, 400):
         sums = SparsityAccumulator(norms)
         for piece in torch.randperm(400, generator=torch.Generator().manual_seed(batch)).split(batch):
-            sums.update(SparseCodes.from_dense(z[piece]), ids[piece])
-        values = {id: value.value for id, value in sums.compute().items()}
+            sums.add(SparseCodes.from_dense(z[piece]), ids[piece])
+        values = {id: value.value for id, value in sums.values().items()}
         l0 = (z != 0).sum(1).double()
         expected = {
             "l0": l0.mean().item(),
@@ -32,32 +32,32 @@ def test_equals_the_dense_reference_in_any_batching() -> None:
             "l1": (z.double().abs() * norms.double()).sum(1).mean().item(),
         }
         assert values == pytest.approx(expected, rel=1e-12)
-        assert (sums.compute()["l0"].stderr or 0) > 0
+        assert (sums.values()["l0"].stderr or 0) > 0
 
 
 def test_l1_does_not_feel_how_scale_is_split_between_value_and_decoder() -> None:
     codes, norms = SparseCodes.from_dense(dense()), torch.linspace(0.5, 2, 30).double()
     moved = replace(codes, values=codes.values.double() * norms[codes.latents])
     one, other = SparsityAccumulator(norms), SparsityAccumulator(torch.ones(30))
-    one.update(codes)
-    other.update(moved)
-    assert one.compute()["l1"].value == pytest.approx(other.compute()["l1"].value, rel=1e-12)
+    one.add(codes)
+    other.add(moved)
+    assert one.values()["l1"].value == pytest.approx(other.values()["l1"].value, rel=1e-12)
 
 
 def test_topk_is_exact() -> None:
     codes = SparseCodes.from_topk(torch.ones(64, 5), torch.arange(5).expand(64, 5), 9)
     sums = SparsityAccumulator(torch.ones(9))
-    sums.update(codes)
-    assert {id: (v.value, v.stderr) for id, v in sums.compute().items()} == dict.fromkeys(
+    sums.add(codes)
+    assert {id: (v.value, v.stderr) for id, v in sums.values().items()} == dict.fromkeys(
         ("l0", "l0-p5", "l0-p95", "l1"), (5.0, 0.0)
     )
 
 
 def test_degenerate() -> None:
-    assert all(v.reason == "no tokens were seen" for v in SparsityAccumulator(torch.ones(3)).compute().values())
+    assert all(v.reason == "no tokens were seen" for v in SparsityAccumulator(torch.ones(3)).values().values())
     silent = SparsityAccumulator()
-    silent.update(SparseCodes.from_dense(torch.zeros(6, 3)))
-    values = silent.compute()
+    silent.add(SparseCodes.from_dense(torch.zeros(6, 3)))
+    values = silent.values()
     assert (values["l0"].value, values["l0-p95"].value) == (0, 0)
     assert values["l1"].value is None
     assert "decoder directions" in (values["l1"].reason or "")

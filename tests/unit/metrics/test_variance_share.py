@@ -42,7 +42,7 @@ def shares(sae, x, codes, size=64, directions=None):
     dense = codes.to_dense()
     for start in range(0, len(x), size):
         piece = SparseCodes.from_dense(dense[start : start + size])
-        found.update(x[start : start + size], sae.decode(piece), piece)
+        found.add(x[start : start + size], sae.decode(piece), piece)
     return found.shares()
 
 
@@ -118,7 +118,7 @@ def test_invariances():
     np.testing.assert_allclose(shares(turned, x, SparseCodes.from_dense(codes.to_dense() / factor)), plain, atol=1e-12)
     kept = VarianceShareAccumulator(sae, sae.rows.numpy())
     full = SparseCodes.from_topk(codes.to_dense(), torch.arange(N).expand(len(x), N), N)
-    kept.update(x, sae.decode(full), full)
+    kept.add(x, sae.decode(full), full)
     np.testing.assert_allclose(kept.shares(), plain, atol=1e-12)
 
 
@@ -161,6 +161,6 @@ def test_linearity_is_asked_at_the_first_batch_that_fires():
     x, codes = tokens(sae)
     empty = SparseCodes.from_dense(torch.zeros(5, N, dtype=torch.float64))
     found = VarianceShareAccumulator(sae, sae.rows.numpy())
-    found.update(x[:5], sae.decode(empty), empty)
-    found.update(x, sae.decode(codes), codes)
+    found.add(x[:5], sae.decode(empty), empty)
+    found.add(x, sae.decode(codes), codes)
     assert found.shares() is None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from saebench.api import Diverged, MetricResult, MetricValue, PluginError, SparseCodes
-from saebench.metrics.reconstruction import FvuAccumulator, ReconstructionAccumulator
+from saebench.metrics.reconstruction import FvuAccumulator, ReconstructionSums
 from saebench.score import score_cell
 from saebench.score.one_pass import _select, batch_size
 
@@ -24,11 +24,11 @@ def score(kit, *specs, sae=None, sources=None, **changes):
 def fvu_spec(kit):
     class Fvu:
         def __init__(self, context):
-            self.sums = ReconstructionAccumulator(context.d_in)
+            self.sums = ReconstructionSums(context.d_in)
 
         def update(self, stream, scored):
             assert scored.codes is None  # not asked for
-            self.sums.update(scored.batch.target, scored.x_hat, scored.batch.sequence_ids)
+            self.sums.add(scored.batch.target, scored.x_hat, scored.batch.sequence_ids)
 
         def compute(self):
             return MetricResult({"fvu": self.sums.fvu(), "variance-explained": self.sums.variance_explained()})

@@ -9,7 +9,7 @@ import torch
 
 from saebench.api import MetricResult
 from saebench.cells.plan import Tune
-from saebench.metrics.reconstruction import ReconstructionAccumulator
+from saebench.metrics.reconstruction import ReconstructionSums
 from saebench.score import score_cell
 from saebench.score.validation import validate
 
@@ -17,10 +17,10 @@ from saebench.score.validation import validate
 def fvu(kit):
     class Fvu:
         def __init__(self, context):
-            self.sums = ReconstructionAccumulator(context.d_in)
+            self.sums = ReconstructionSums(context.d_in)
 
         def update(self, stream, scored):
-            self.sums.update(scored.batch.target, scored.x_hat, scored.batch.sequence_ids)
+            self.sums.add(scored.batch.target, scored.x_hat, scored.batch.sequence_ids)
 
         def compute(self):
             return MetricResult({"fvu": self.sums.fvu(), "variance-explained": self.sums.variance_explained()})
