@@ -43,7 +43,7 @@ from saebench.api.specs import (
     resolve,
 )
 from saebench.api.splits import Split, document_digest, is_held_out, split_of
-from saebench.api.values import Direction, MetricInfo, MetricResult, MetricValue, Unit
+from saebench.api.values import Column, Direction, MetricInfo, MetricResult, MetricValue, Unit
 from saebench.base.folding import folded, is_blank
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "CellError",
     "CellMetric",
     "CellMetricSpec",
+    "Column",
     "Constraint",
     "Cost",
     "CostMeter",

@@ -30,6 +30,41 @@ Unit = Literal[
 
 
 @dataclass(frozen=True)
+class Column:
+    """How tables and charts print a metric. A metric without a column is in the details of a row only.
+
+    Attributes:
+        name: Heading in the main table, such as `L0`.
+        family: Heading above it; empty: the metric's family.
+        alone: Heading where no family is printed above it; empty: `name`.
+        hint: One line that is shown on hover; empty: the metric's description.
+        decimals: Digits after the point.
+        percent: A fraction that is printed as a percentage.
+        main: Whether it is in the main table.
+        place: Position among the columns of its family, lowest first.
+        terminal: Heading in the table of 80 columns that a run prints; empty: it is not in there.
+        chart: `l0`: a chart of its own, against L0. `dots`: a mark in the chart of its family, a row a contender.
+        replaces: Metric ids whose columns are left out of tables in which every row has this metric.
+    """
+
+    name: str
+    family: str = ""
+    alone: str = ""
+    hint: str = ""
+    decimals: int = 3
+    percent: bool = False
+    main: bool = True
+    place: int = 100
+    terminal: str = ""
+    chart: Literal["none", "l0", "dots"] = "none"
+    replaces: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name or not 0 <= self.decimals <= 12:
+            raise ValueError(f"a Column has a name and 0 to 12 decimals, got {self.name!r} and {self.decimals}")
+
+
+@dataclass(frozen=True)
 class MetricInfo:
     """One metric id: what a reader needs to know before reading its number.
 
@@ -40,6 +75,11 @@ class MetricInfo:
         family: Heading it stands under (reconstruction, sparsity, density, faithfulness, stability, truth, cost).
         description: One line with the formula in words.
         measured: True for times and memory, which differ between equal runs and stand in `measured.metrics`.
+        column: How tables print it; None: it is in the details of a row only.
+        ranks: Whether contenders are ranked by it at matched sparsity.
+
+    Raises:
+        ValueError: It ranks, and has no column or no direction.
     """
 
     id: str
@@ -48,6 +88,12 @@ class MetricInfo:
     family: str
     description: str
     measured: bool = False
+    column: Column | None = None
+    ranks: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ranks and (self.column is None or self.direction == "neutral"):
+            raise ValueError(f"metric {self.id}: a metric that ranks has a column, and is better lower or higher")
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,23 @@ class Info(Shape):
     direction: Text | None = None
 
 
+class TableColumn(Shape):
+    """How tables print a metric: what is not the default of `saebench.api.Column`, and whether the metric ranks."""
+
+    name: Name
+    family: Text = ""
+    alone: Text = ""
+    hint: Text = ""
+    decimals: Annotated[int, Field(strict=True, ge=0, le=12)] = 3
+    percent: Flag = False
+    main: Flag = True
+    place: Count = 100
+    terminal: Text = ""
+    chart: Literal["none", "l0", "dots"] = "none"
+    replaces: list[Name] = []
+    ranks: Flag = False
+
+
 class Spent(Shape):
     """One kind of work."""
 
@@ -241,6 +258,7 @@ class Cell(Shape):
     cell_id: Name
     score_id: Name
     supersedes: Name | None = None
+    columns: dict[Name, TableColumn] | None = None
     facts: CellFacts
     measured: Measured
 
@@ -281,6 +299,7 @@ class Group(Shape):
     """A group's record."""
 
     group_id: Name
+    columns: dict[Name, TableColumn] | None = None
     facts: GroupFacts
     measured: Measured
 

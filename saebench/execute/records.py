@@ -157,6 +157,12 @@ def _dataset_facts(use: DatasetUse) -> dict[str, Any]:
     return facts if model is None else {**facts, "model": model["digest"]}
 
 
+def _without_columns(metric_info: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What metrics are, and how tables print them: that is no fact of a score, so that a new heading changes none."""
+    infos = {id: {key: info[key] for key in info if key != "column"} for id, info in metric_info.items()}
+    return infos, {id: column for id, info in metric_info.items() if (column := info.get("column")) is not None}
+
+
 _PARTS = ("train", "data", "parent", "forward", "scoring")
 
 
@@ -168,6 +174,7 @@ def cell_record(
     Args:
         environment: `host`, `versions`, `threads`, `started`, `finished`: measured, part of no id.
     """
+    infos, columns = _without_columns(outcome.metric_info)
     dataset = {
         **_dataset_facts(cell.dataset),
         "content": None,
@@ -190,7 +197,7 @@ def cell_record(
         "training": outcome.training,
         "evaluation": outcome.evaluation,
         "metrics": outcome.metrics,
-        "metric_info": outcome.metric_info,
+        "metric_info": infos,
         "details": outcome.details,
         "sae_facts": outcome.sae_facts,
         "deterministic": outcome.deterministic,
@@ -213,6 +220,7 @@ def cell_record(
         "score_id": cell.score_id,
         "supersedes": supersedes,
         "arrays_sha256": outcome.arrays_sha256,
+        "columns": columns,
         "facts": facts,
         "measured": measured,
     }
@@ -252,6 +260,7 @@ def group_record(
     Its arrays are named by its `group_id`: who saves them adds `arrays_sha256`.
     """
     first = cells[0]
+    infos, columns = _without_columns(outcome.metric_info)
     members = [
         {
             "label": member_label(cell, group.vary),
@@ -282,11 +291,18 @@ def group_record(
         "d_sae": first.d_sae,
         "members": members,
         "metrics": outcome.metrics,
-        "metric_info": outcome.metric_info,
+        "metric_info": infos,
         "metric_versions": outcome.metric_versions,
         "details": outcome.details,
         "arrays": sorted(outcome.arrays),
     }
     group_id = group_id_of([cell.score_id for cell in cells], outcome.metric_versions)
     measured = {**environment, "times": outcome.times, "plugins": dict(plugins)}
-    return {"kind": "group", "group_id": group_id, "arrays_sha256": None, "facts": facts, "measured": measured}
+    return {
+        "kind": "group",
+        "group_id": group_id,
+        "arrays_sha256": None,
+        "columns": columns,
+        "facts": facts,
+        "measured": measured,
+    }

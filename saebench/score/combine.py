@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from saebench.api import MetricInfo, MetricValue
@@ -61,7 +61,7 @@ def combine(info: MetricInfo, parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def info_json(infos: Iterable[MetricInfo]) -> dict[str, dict[str, Any]]:
-    """`metric_info` of a record."""
+    """`metric_info` of a record, each with its column, which the record keeps apart from the facts."""
     return {
         info.id: {
             "family": info.family,
@@ -69,6 +69,16 @@ def info_json(infos: Iterable[MetricInfo]) -> dict[str, dict[str, Any]]:
             "unit": info.unit,
             "direction": info.direction,
             "measured": info.measured,
+            "column": _column(info),
         }
         for info in infos
     }
+
+
+def _column(info: MetricInfo) -> dict[str, Any] | None:
+    """What its author said of the column: the settings that are not the defaults."""
+    if info.column is None:
+        return None
+    given = ((field, getattr(info.column, field.name)) for field in fields(info.column))
+    said = {field.name: value for field, value in given if value != field.default}
+    return {**said, "ranks": True} if info.ranks else said

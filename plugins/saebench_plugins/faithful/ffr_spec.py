@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from saebench.api import CellMetricSpec, MetricInfo
+from saebench.api import CellMetricSpec, Column, MetricInfo
 
 _STREAMS = {"random": "uniform random token ids", "text": "held-out text", "self": "the model's own samples"}
 
+_HINTS = {
+    "random": "fake features: latents over the threshold on random tokens",
+    "text": "latents over the threshold on held-out text",
+    "self": "latents over the threshold on the model's own samples",
+}
+
+
+def _column(kind: str, place: int) -> Column:
+    return Column(
+        kind, "fake feature ratio", f"FFR {kind}", _HINTS[kind], decimals=1, percent=True, place=place, chart="dots"
+    )
+
+
 FFR = tuple(
-    MetricInfo(id, "fraction", "lower", "faithfulness", text)
-    for kind, stream in _STREAMS.items()
-    for id, text in (
+    MetricInfo(id, "fraction", "lower", "faithfulness", text, column=column)
+    for place, (kind, stream) in enumerate(_STREAMS.items())
+    for id, column, text in (
         (
             f"ffr-{kind}",
+            _column(kind, place),
             f"Fake feature ratio (our reconstruction): fraction of latents that fire on more than 10 % of tokens of {stream}.",
         ),
-        (f"ffr-{kind}-alive", f"ffr-{kind} among latents that fire at all on held-out text."),
+        (f"ffr-{kind}-alive", None, f"ffr-{kind} among latents that fire at all on held-out text."),
     )
 )
 

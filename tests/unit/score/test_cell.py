@@ -60,6 +60,7 @@ def test_the_shape_of_a_metric_s_entry(kit):
         "unit": "ratio",
         "direction": "lower",
         "measured": False,
+        "column": None,
     }
     assert outcome.metric_versions == {"m": "7"}
     assert outcome.sae_facts == {"kind": "identity"}
