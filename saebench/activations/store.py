@@ -278,7 +278,5 @@ def to_device(batch: ActivationBatch, device: torch.device) -> ActivationBatch:
         return batch
     x = batch.x.to(device)
     moved = {name: None if (value := getattr(batch, name)) is None else value.to(device) for name in INDEX}
-    truth = batch.truth
-    if truth is not None:
-        truth = type(truth)(truth.values.to(device), truth.latents.to(device), truth.offsets.to(device), truth.d_sae)
+    truth = None if batch.truth is None else batch.truth.to(device)
     return ActivationBatch(x, x if batch.target is batch.x else batch.target.to(device), **moved, truth=truth)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -56,6 +57,27 @@ class SparseCodes:
         rows, latents = torch.nonzero(z, as_tuple=True)
         return cls(z[rows, latents], latents, cls.offsets_from_rows(rows, z.shape[0]), z.shape[1])
 
+    @classmethod
+    def concatenate(cls, pieces: Sequence[SparseCodes]) -> SparseCodes:
+        """Codes of tokens that follow one another, as one; at least one piece, all of the same `d_sae` and `side` names."""
+        import torch
+
+        first = pieces[0]
+        return replace(
+            first,
+            values=torch.cat([piece.values for piece in pieces]),
+            latents=torch.cat([piece.latents for piece in pieces]),
+            offsets=cls._offsets(torch.cat([piece.offsets.diff() for piece in pieces])),
+            side={name: torch.cat([piece.side[name] for piece in pieces]) for name in first.side},
+        )
+
+    @staticmethod
+    def _offsets(counts: Tensor) -> Tensor:
+        """`[B + 1]` offsets of rows of so many entries `[B]`."""
+        import torch
+
+        return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
     @staticmethod
     def offsets_from_rows(rows: Tensor, n_rows: int) -> Tensor:
         """`[n_rows + 1]` offsets from sorted row ids `[nnz]`."""
@@ -75,6 +97,32 @@ class SparseCodes:
         """`[B, d_sae]`. For tests and small pictures only: dense codes appear nowhere else."""
         z = self.values.new_zeros(self.n_rows, self.d_sae)
         return z.index_put((self.rows(), self.latents), self.values)
+
+    def select(self, rows: Tensor) -> SparseCodes:
+        """The given rows `[m]` int64, in that order; a row may occur more than once."""
+        import torch
+
+        counts = self.offsets.diff()[rows]
+        offsets = self._offsets(counts)
+        starts = torch.repeat_interleave(self.offsets[rows] - offsets[:-1], counts)
+        places = starts + torch.arange(int(offsets[-1]), device=starts.device)
+        side = {name: values[rows] for name, values in self.side.items()}
+        return replace(self, values=self.values[places], latents=self.latents[places], offsets=offsets, side=side)
+
+    def slice(self, start: int, stop: int) -> SparseCodes:
+        """Rows `start` to `stop`, as views of the same memory."""
+        offsets = self.offsets[start : stop + 1]
+        entries = slice(int(offsets[0]), int(offsets[-1]))
+        side = {name: values[start:stop] for name, values in self.side.items()}
+        return replace(
+            self, values=self.values[entries], latents=self.latents[entries], offsets=offsets - offsets[0], side=side
+        )
+
+    def to(self, device: torch.device | str) -> SparseCodes:
+        """The same codes on a device, `side` included."""
+        side = {name: values.to(device) for name, values in self.side.items()}
+        values, latents, offsets = self.values.to(device), self.latents.to(device), self.offsets.to(device)
+        return replace(self, values=values, latents=latents, offsets=offsets, side=side)
 
     def nonzero(self) -> SparseCodes:
         """The same codes without entries whose value is zero."""

@@ -20,7 +20,7 @@ from saebench.api import SparseCodes
 from saebench.artifacts import RunFolder
 from saebench.cells.plan import DatasetUse
 from saebench.host import Catalog
-from saebench.measure.stand_ins import ROWS, joined, random_windows, timed, wait
+from saebench.measure.stand_ins import ROWS, random_windows, timed, wait
 from saebench.plan.forecast.rates import DatasetRate, ModelRate
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def probe_vectors(
     count = sum(batch.n_tokens for batch in batches[1:])
     token_s = seconds / count if count else opened_s / first.n_tokens
     truths = [batch.truth for batch in batches if batch.truth is not None]
-    truth = joined(truths) if len(truths) == len(batches) else None
+    truth = SparseCodes.concatenate(truths) if len(truths) == len(batches) else None
     x = torch.cat([batch.x for batch in batches])
     return DatasetRate(opened_s, opened_s, token_s), (x, truth, opened.dictionary)
 

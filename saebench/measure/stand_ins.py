@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -136,11 +136,7 @@ class ProbeStreams:
     def _codes(self, first: int, count: int) -> SparseCodes | None:
         """True codes of rows that follow one another; None where a batch goes around the end."""
         truth = self._truth
-        if truth is None or first + count > truth.n_rows:
-            return None
-        offsets = truth.offsets[first : first + count + 1]
-        part = slice(int(offsets[0]), int(offsets[-1]))
-        return type(truth)(truth.values[part], truth.latents[part], offsets - offsets[0], truth.d_sae)
+        return None if truth is None or first + count > truth.n_rows else truth.slice(first, first + count)
 
     def loss_batches(self) -> Iterator[LossBatch]:
         """Windows with losses."""
@@ -174,13 +170,3 @@ def random_windows(lm: LanguageModel, n: int, length: int) -> Tensor:
     ids = allowed[torch.randint(len(allowed), (n, length), generator=generator)]
     ids[:, 0] = lm.bos_id
     return ids
-
-
-def joined(truths: Sequence[Any]) -> Any | None:
-    """Codes of batches that follow one another, as one; None where there are none."""
-    if not truths:
-        return None
-    counts = torch.cat([truth.offsets.diff() for truth in truths])
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    values, latents = (torch.cat([getattr(truth, name) for truth in truths]) for name in ("values", "latents"))
-    return type(truths[0])(values, latents, offsets, truths[0].d_sae)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Protocol
 
@@ -285,7 +285,7 @@ def _feed_losses(runner: Runner, losses: LossBatch, metrics: Sequence[Accumulato
     readers = _readers(metrics, "loss")
     fields = _fields(readers)
     pieces = [runner.encode(x) for x in torch.split(losses.x, batch_size(runner.d_sae))] if fields else []
-    codes = _select(pieces, losses.rows) if fields & {"codes", "truth"} else None
+    codes = SparseCodes.concatenate(pieces).select(losses.rows) if fields & {"codes", "truth"} else None
     x_hat = torch.cat([runner.decode(piece) for piece in pieces]) if fields & {"losses", "reconstruction"} else None
     scored = ScoredBatch(
         losses.batch,
@@ -295,22 +295,6 @@ def _feed_losses(runner: Runner, losses: LossBatch, metrics: Sequence[Accumulato
     )
     for metric in readers:
         metric.update("loss", scored)
-
-
-def _select(pieces: Sequence[SparseCodes], rows: Tensor) -> SparseCodes:
-    """Codes of the given rows of batches that follow one another."""
-    device = rows.device
-    values, latents = torch.cat([codes.values for codes in pieces]), torch.cat([codes.latents for codes in pieces])
-    lengths = torch.cat([codes.offsets.diff() for codes in pieces])
-    starts = torch.cumsum(lengths, 0) - lengths
-    wanted = lengths[rows]
-    offsets = torch.zeros(rows.numel() + 1, dtype=torch.long, device=device)
-    offsets[1:] = torch.cumsum(wanted, 0)
-    places = torch.arange(int(offsets[-1]), device=device) + torch.repeat_interleave(
-        starts[rows] - offsets[:-1], wanted
-    )
-    side = {name: torch.cat([codes.side[name] for codes in pieces])[rows] for name in pieces[0].side}
-    return replace(pieces[0], values=values[places], latents=latents[places], offsets=offsets, side=side)
 
 
 def metric_context(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -114,22 +115,13 @@ class ScoredVectors(Scored):
         """True codes, where the dataset knows them."""
         if not self.store.facts["n_features"]:
             return None
-        offsets = self.store.extra("offsets")[start : stop + 1]
-        part = slice(int(offsets[0]), int(offsets[-1]))
-        return SparseCodes(
-            self.store.extra("values")[part],
-            self.store.extra("latents")[part].long(),
-            offsets - offsets[0],
-            self.store.facts["n_features"],
-        )
+        values, latents, offsets = map(self.store.extra, ("values", "latents", "offsets"))
+        codes = SparseCodes(values, latents, offsets, self.store.facts["n_features"]).slice(start, stop)
+        return replace(codes, latents=codes.latents.long())
 
 
 def _joined(truths: Sequence[SparseCodes]) -> dict[str, Tensor]:
     if not truths:
         return {}
-    counts = torch.cat([truth.offsets.diff() for truth in truths])
-    return {
-        "values": torch.cat([truth.values for truth in truths]),
-        "latents": torch.cat([truth.latents for truth in truths]).to(torch.int32),
-        "offsets": torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
-    }
+    codes = SparseCodes.concatenate(truths)
+    return {"values": codes.values, "latents": codes.latents.to(torch.int32), "offsets": codes.offsets}

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from saebench.api.batches import ActivationBatch
-from saebench.api.codes import SparseCodes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,15 +60,6 @@ def _rows(batch: ActivationBatch, rows: Tensor) -> ActivationBatch:
         return None if values is None else values[rows]
 
     x = batch.x[rows]
-    truth = None if batch.truth is None else _codes(batch.truth, rows)
+    truth = None if batch.truth is None else batch.truth.select(rows)
     index = (taken(batch.token_ids), taken(batch.positions), taken(batch.sequence_ids))
     return ActivationBatch(x, x if batch.target is batch.x else batch.target[rows], *index, truth)
-
-
-def _codes(codes: SparseCodes, rows: Tensor) -> SparseCodes:
-    counts = codes.offsets.diff()[rows]
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    starts = torch.repeat_interleave(codes.offsets[rows] - offsets[:-1], counts)
-    places = starts + torch.arange(int(offsets[-1]), device=starts.device)
-    side = {name: values[rows] for name, values in codes.side.items()}
-    return SparseCodes(codes.values[places], codes.latents[places], offsets, codes.d_sae, side)

@@ -8,7 +8,7 @@ import torch
 from saebench.api import Diverged, MetricResult, MetricValue, PluginError, SparseCodes
 from saebench.metrics.reconstruction import FvuAccumulator, ReconstructionSums
 from saebench.score import score_cell
-from saebench.score.one_pass import _select, batch_size
+from saebench.score.one_pass import batch_size
 
 
 def score(kit, *specs, sae=None, sources=None, **changes):
@@ -220,7 +220,7 @@ def test_rows_of_codes_are_selected_across_batches():
         for c, s in zip((first, second), side["mean"].split(2), strict=True)
     ]
     rows = torch.tensor([3, 1, 0, 3])
-    picked = _select(pieces, rows)
+    picked = SparseCodes.concatenate(pieces).select(rows)
     assert torch.equal(picked.to_dense(), z[rows])
     assert picked.side["mean"].tolist() == [3, 1, 0, 3]
 
