@@ -16,7 +16,7 @@ from saebench.execute.resume import Standing
 if TYPE_CHECKING:
     from saebench.cells.plan import Cell, Estimate, Plan
     from saebench.host import Catalog
-    from saebench.plan.facts import ModelFactsSource
+    from saebench.lm.book import ModelBook
     from saebench.plan.forecast.rates import Measure, Rates
 
 LONG_S = 300.0
@@ -51,7 +51,7 @@ class Foresight:
     """
 
     def __init__(
-        self, plan: Plan, run: RunFolder, catalog: Catalog, facts: ModelFactsSource, device: str, measure: Measure
+        self, plan: Plan, run: RunFolder, catalog: Catalog, facts: ModelBook, device: str, measure: Measure
     ) -> None:
         from saebench.plan.forecast.rates import Rates
         from saebench.plan.grouping.memory_batches import memory_limit

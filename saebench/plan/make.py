@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import SuiteError
 from saebench.base.near import hint
@@ -18,7 +18,6 @@ from saebench.plan.contenders.metrics import MetricChoice, choose_metrics
 from saebench.plan.contenders.points import Arm
 from saebench.plan.contenders.refusals import Refusals
 from saebench.plan.contenders.sites import lone_model, model_sites
-from saebench.plan.facts import ModelFactsSource
 from saebench.plan.forecast.estimate import Estimator
 from saebench.plan.forecast.rates import Measure, Rates
 from saebench.plan.grouping.cells import CellMaker
@@ -27,12 +26,15 @@ from saebench.plan.grouping.groups import form_groups
 from saebench.plan.sharing.budget import share_out
 from saebench.plan.sharing.device_seconds import Calibration, calibrated, resumed
 
+if TYPE_CHECKING:
+    from saebench.lm.book import ModelBook
+
 
 def make_plan(
     suite: Suite,
     catalog: Catalog,
     *,
-    facts: ModelFactsSource,
+    facts: ModelBook,
     only: str | None = None,
     rates: Measure | None = None,
     calibrate: Measure | None = None,

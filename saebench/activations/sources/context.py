@@ -12,9 +12,9 @@ from saebench.api.specs import resolve
 from saebench.config import parse_options
 
 if TYPE_CHECKING:
-    from saebench.activations.sources.wants import DatasetWanted
     from saebench.api.datasets import TextDataset
     from saebench.artifacts import RunFolder
+    from saebench.cells.plan import DatasetUse
     from saebench.host import Catalog
     from saebench.lm.model import LanguageModel
 
@@ -47,12 +47,12 @@ class Opener:
     """
 
     def __init__(
-        self, datasets: Mapping[str, DatasetWanted], run: RunFolder, catalog: Catalog, say: Callable[[str], None]
+        self, datasets: Mapping[str, DatasetUse], run: RunFolder, catalog: Catalog, say: Callable[[str], None]
     ) -> None:
         self.datasets, self.run, self.catalog, self.say = datasets, run, catalog, say
 
     def open(
-        self, use: DatasetWanted, *, model: Callable[[], LanguageModel] | None, seed: int, length: int, meter: Meter
+        self, use: DatasetUse, *, model: Callable[[], LanguageModel] | None, seed: int, length: int, meter: Meter
     ) -> Any:
         """What the plugin's `open` returns.
 
@@ -71,7 +71,7 @@ class _Context:
     def __init__(
         self,
         opener: Opener,
-        use: DatasetWanted,
+        use: DatasetUse,
         model: Callable[[], LanguageModel] | None,
         seed: int,
         length: int,

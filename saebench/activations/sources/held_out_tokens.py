@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from saebench.activations.sources.near_duplicates import NearDuplicates
     from saebench.activations.sources.sources import Sources
     from saebench.activations.sources.training import TrainingSource
-    from saebench.activations.sources.wants import DatasetWanted, ModelWanted
     from saebench.api.metrics import Stream
+    from saebench.cells.plan import DatasetUse, ModelUse
 
 SELF_SAMPLES = 256
 """Sequences sampled at a time for stream `self-sampled`."""
@@ -51,7 +51,7 @@ class Scored(ABC):
     documents: frozenset[str] = frozenset()
     store: ActivationStore
 
-    def __init__(self, dataset: DatasetWanted, sizes: Mapping[str, int], seed: int, part: Part | None) -> None:
+    def __init__(self, dataset: DatasetUse, sizes: Mapping[str, int], seed: int, part: Part | None) -> None:
         self.dataset, self.sizes, self.seed, self.part = dataset, sizes, seed, part
         self.n_rows = max(sizes["tokens"], sizes["density_tokens"])
 
@@ -103,8 +103,8 @@ class ScoredTokens(Scored):
     def __init__(
         self,
         sources: Sources,
-        dataset: DatasetWanted,
-        model: ModelWanted,
+        dataset: DatasetUse,
+        model: ModelUse,
         sizes: Mapping[str, int],
         seed: int,
         key: Mapping[str, Any],

@@ -20,14 +20,14 @@ from saebench.artifacts import digest
 
 if TYPE_CHECKING:
     from saebench.activations.sources.sources import Sources
-    from saebench.activations.sources.wants import DatasetWanted
     from saebench.api.splits import Split
+    from saebench.cells.plan import DatasetUse
 
 VECTOR_ROWS = 4096
 """Rows asked of an activation dataset at a time."""
 
 
-def demand_finite(batch: ActivationBatch, dataset: DatasetWanted, split: Split, first: int) -> None:
+def demand_finite(batch: ActivationBatch, dataset: DatasetUse, split: Split, first: int) -> None:
     """Refuses values that are no numbers.
 
     Raises:
@@ -46,7 +46,7 @@ class ScoredVectors(Scored):
     def __init__(
         self,
         sources: Sources,
-        dataset: DatasetWanted,
+        dataset: DatasetUse,
         sizes: Mapping[str, int],
         seed: int,
         key: Mapping[str, Any],

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from saebench.activations.sources.held_out_tokens import ScoredTokens
     from saebench.activations.sources.sources import Sources
     from saebench.activations.sources.training import TrainingSource
-    from saebench.activations.sources.wants import DatasetWanted
     from saebench.api.datasets import Document
     from saebench.api.splits import Split
+    from saebench.cells.plan import DatasetUse
 
 
 class NearDuplicates:
@@ -45,7 +45,7 @@ class NearDuplicates:
         return self._found[pair]
 
     def _documents(
-        self, use: DatasetWanted, split: Split, digests: frozenset[str], scored: ScoredTokens, bar: Any
+        self, use: DatasetUse, split: Split, digests: frozenset[str], scored: ScoredTokens, bar: Any
     ) -> Iterator[Document]:
         left = set(digests)
         for document in self._sources.texts(use, scored.model, scored.seed, Meter()).documents(split):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from saebench.activations.shuffle import RowProvider
     from saebench.activations.sources.sources import Sources
-    from saebench.activations.sources.wants import CohortWanted, ModelWanted
+    from saebench.cells.plan import Cohort, ModelUse
     from saebench.lm.model import LanguageModel
 
 
@@ -37,7 +37,7 @@ class Passes:
         self._sources = sources
         self._stores: dict[str, ActivationStore] = {}
         self._live: list[LivePass] = []
-        self._coming: list[CohortWanted] = []
+        self._coming: list[Cohort] = []
 
     def release(self) -> None:
         """Lets all sources go."""
@@ -50,7 +50,7 @@ class Passes:
             live.abandon()
         self._live.clear()
 
-    def check_disk(self, cohorts: Sequence[CohortWanted]) -> None:
+    def check_disk(self, cohorts: Sequence[Cohort]) -> None:
         """See `Sources.check_disk`."""
         steps: dict[tuple[Any, ...], list[Need]] = {}
         for cohort in cohorts:
@@ -59,7 +59,7 @@ class Passes:
             check_plan(self._shelf, list(steps.values()), cohorts[0].activations.quota_gb)
         self._coming = list(cohorts)
 
-    def open(self, cohorts: Sequence[CohortWanted], reads: Sequence[bool]) -> list[TrainingSource]:
+    def open(self, cohorts: Sequence[Cohort], reads: Sequence[bool]) -> list[TrainingSource]:
         """See `Sources.training_pass`."""
         if len({_pass_key(cohort) for cohort in cohorts}) > 1:
             raise ValueError("cohorts of one pass share model, context, dataset, data seed, dtype and shuffle")
@@ -76,7 +76,7 @@ class Passes:
                 sources |= self._made([cohort for cohort in missing if cohort.tokens == tokens], read)
         return [sources[self._code(cohort)] for cohort in cohorts]
 
-    def _stored(self, cohorts: Sequence[CohortWanted], read: Set[str]) -> dict[str, TrainingSource]:
+    def _stored(self, cohorts: Sequence[Cohort], read: Set[str]) -> dict[str, TrainingSource]:
         """Sources whose stores are there, by code of the store; the rows of those in `read` are proven."""
         sources: dict[str, TrainingSource] = {}
         for cohort in cohorts:
@@ -89,14 +89,14 @@ class Passes:
                 sources.setdefault(code, self._from_store(cohort, store))
         return sources
 
-    def _find(self, folder: Path, cohort: CohortWanted, rows: bool, checked: bool) -> ActivationStore | None:
+    def _find(self, folder: Path, cohort: Cohort, rows: bool, checked: bool) -> ActivationStore | None:
         if (known := self._stores.pop(self._code(cohort), None)) is None:
             return ActivationStore.open(folder, self._training_key(cohort), checked=checked, rows=rows)
         if rows:
             known.prove_rows()
         return known
 
-    def _made(self, cohorts: Sequence[CohortWanted], read: Set[str]) -> dict[str, TrainingSource]:
+    def _made(self, cohorts: Sequence[Cohort], read: Set[str]) -> dict[str, TrainingSource]:
         """Sources whose rows have yet to be made, from one stream of tokens (or vectors)."""
         first = cohorts[0]
         use = first.activations
@@ -105,7 +105,7 @@ class Passes:
             return {code: self._from_store(first, self._build_vectors(first))}
         lm, tokens = self._sources.model(first.model), self._tokens(first, first.model)
         facts: dict[str, dict[str, Any]] = {}
-        by_hook: dict[str, CohortWanted] = {}
+        by_hook: dict[str, Cohort] = {}
         for cohort in cohorts:
             assert cohort.model is not None
             hookpoint = cohort.model.hookpoint
@@ -151,7 +151,7 @@ class Passes:
         return {name: rounding(x, dtype) for name, x in forward_rows(lm, hookpoints, windows, 0).x.items()}
 
     def _source(
-        self, cohort: CohortWanted, rows: RowProvider, facts: SourceFacts, documents: frozenset[str]
+        self, cohort: Cohort, rows: RowProvider, facts: SourceFacts, documents: frozenset[str]
     ) -> TrainingSource:
         if remark := rounding_remark(facts.rounding, _what(cohort)):
             self._sources.say(f"warning: {remark}")
@@ -159,17 +159,17 @@ class Passes:
             rows, facts, documents, shuffle=cohort.shuffle, prefetch=self._prefetch(cohort), device=self._sources.device
         )
 
-    def _from_store(self, cohort: CohortWanted, store: ActivationStore) -> TrainingSource:
+    def _from_store(self, cohort: Cohort, store: ActivationStore) -> TrainingSource:
         self._stores[self._code(cohort)] = store
         load = self._prefetch(cohort) > 0 or self._sources.device.type != "cpu"
         rows = StoreRows(store, self._sources.device, load=load)
         return self._source(cohort, rows, SourceFacts.read(store.facts), store.documents)
 
-    def _prefetch(self, cohort: CohortWanted) -> int:
+    def _prefetch(self, cohort: Cohort) -> int:
         asked = cohort.activations.prefetch
         return asked if asked is not None else int(self._sources.device.type != "cpu")
 
-    def _tokens(self, cohort: CohortWanted, model: ModelWanted) -> TokenStore:
+    def _tokens(self, cohort: Cohort, model: ModelUse) -> TokenStore:
         """The token windows of a cohort, on disk: tokenised (or sampled) once, whatever reads them."""
         use = cohort.dataset
         key = self._training_key(cohort, tokens_alone=True)
@@ -187,7 +187,7 @@ class Passes:
             assert store is not None
         return store
 
-    def _build_vectors(self, cohort: CohortWanted) -> ActivationStore:
+    def _build_vectors(self, cohort: Cohort) -> ActivationStore:
         use, key, meter = cohort.dataset, self._training_key(cohort), Meter()
         folder = self._sources.run.activations(digest(key))
         vectors = self._sources.open(use, seed=cohort.data_seed, meter=meter)
@@ -227,7 +227,7 @@ class Passes:
         """The folder of all stores."""
         return self._sources.run.activations("any").parent
 
-    def _needs(self, cohort: CohortWanted) -> list[Need]:
+    def _needs(self, cohort: Cohort) -> list[Need]:
         key = {"recipe": cohort.dataset.recipe, "split": "train", "seed": cohort.data_seed, "tokens": cohort.tokens}
         if cohort.model is None:
             key |= {"dtype": cohort.dtype}
@@ -241,7 +241,7 @@ class Passes:
         key |= {"hookpoint": cohort.model.hookpoint, "dtype": cohort.dtype}
         return [windows, Need(key, _distinct(cohort) * row_bytes(cohort.d_in, cohort.dtype), _what(cohort))]
 
-    def _make_room(self, cohorts: Sequence[CohortWanted], missing: Sequence[CohortWanted]) -> None:
+    def _make_room(self, cohorts: Sequence[Cohort], missing: Sequence[Cohort]) -> None:
         """Evicts under the quota; nothing that this pass, a coming one or a cached evaluation reads."""
         needed = [need for cohort in [*cohorts, *self._coming] for need in self._needs(cohort)]
         held = self._sources.evaluation_folders
@@ -262,7 +262,7 @@ class Passes:
 
     # --- keys --------------------------------------------------------------------------------------------------
 
-    def _training_key(self, cohort: CohortWanted, *, tokens_alone: bool = False) -> dict[str, Any]:
+    def _training_key(self, cohort: Cohort, *, tokens_alone: bool = False) -> dict[str, Any]:
         """Key of a cohort's activation store, or of the token windows behind it."""
         more: dict[str, Any] = {"split": "train", "seed": cohort.data_seed, "tokens": cohort.tokens}
         if not tokens_alone:
@@ -271,23 +271,23 @@ class Passes:
         del key["hookpoint"]
         return key
 
-    def _code(self, cohort: CohortWanted) -> str:
+    def _code(self, cohort: Cohort) -> str:
         return digest(self._training_key(cohort))
 
 
-def _distinct(cohort: CohortWanted) -> int:
+def _distinct(cohort: Cohort) -> int:
     """Rows of a cohort's store: what it asks for, at most what the data holds (tokens of text are estimated from a sample)."""
     there = cohort.dataset.holds.get("train")
     return cohort.tokens if there is None else min(cohort.tokens, there + there // 10 * (cohort.model is not None))
 
 
-def _what(cohort: CohortWanted) -> str:
+def _what(cohort: Cohort) -> str:
     """How messages call a cohort's store."""
     at = f" at {cohort.model.hookpoint}" if cohort.model is not None else ""
     return f"activations of {cohort.tokens:,} training tokens of '{cohort.dataset.name}'{at}"
 
 
-def _pass_key(cohort: CohortWanted) -> tuple[Any, ...]:
+def _pass_key(cohort: Cohort) -> tuple[Any, ...]:
     """What cohorts of one pass have in common."""
     model = (cohort.model.digest, cohort.model.context) if cohort.model is not None else None
     return model, cohort.dataset.recipe, cohort.dataset.name, cohort.data_seed, cohort.dtype, cohort.shuffle

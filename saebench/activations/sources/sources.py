@@ -20,12 +20,12 @@ from saebench.activations.sources.held_out_vectors import ScoredVectors
 from saebench.activations.sources.near_duplicates import NearDuplicates
 from saebench.activations.sources.passes import Passes
 from saebench.activations.sources.validation_split import ASK, Part, part_of
-from saebench.activations.sources.wants import CohortWanted, DatasetWanted, EvaluationWanted, ModelWanted
 from saebench.activations.store import ActivationStore
 from saebench.activations.token_store import TokenStore, Windows
 from saebench.activations.tokens import pack, sequence_digest, shuffled, token_policy, tokenised
 from saebench.api.errors import Damaged, SuiteError
 from saebench.artifacts import digest, machine_errors, remove
+from saebench.cells.plan import Cohort, DatasetUse, EvaluationSettings, ModelUse
 from saebench.lm.model import LanguageModel
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Sources:
 
     def __init__(
         self,
-        datasets: Mapping[str, DatasetWanted],
+        datasets: Mapping[str, DatasetUse],
         *,
         run: RunFolder,
         catalog: Catalog,
@@ -71,7 +71,7 @@ class Sources:
         self._near = NearDuplicates(self)
         self._proven: set[Path] = set()
 
-    def model(self, use: ModelWanted) -> LanguageModel:
+    def model(self, use: ModelUse) -> LanguageModel:
         """The language model, loaded once.
 
         Raises:
@@ -89,7 +89,7 @@ class Sources:
             self._models[use.digest] = loaded
         return self._models[use.digest]
 
-    def open(self, use: DatasetWanted, *, seed: int, meter: Meter | None = None) -> Any:
+    def open(self, use: DatasetUse, *, seed: int, meter: Meter | None = None) -> Any:
         """A dataset of vectors, as its plugin opens it."""
         maker = use.model
         model = (lambda: self.model(maker)) if maker is not None else None
@@ -120,7 +120,7 @@ class Sources:
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def check_disk(self, cohorts: Sequence[CohortWanted]) -> None:
+    def check_disk(self, cohorts: Sequence[Cohort]) -> None:
         """Refuses up front stores that the disk or the quota cannot hold; call it with all coming cohorts, in order.
 
         Under a quota, stores that none of these cohorts needs make room for them from then on.
@@ -130,13 +130,11 @@ class Sources:
         """
         self._passes.check_disk(cohorts)
 
-    def training(self, cohort: CohortWanted) -> TrainingSource:
+    def training(self, cohort: Cohort) -> TrainingSource:
         """Training activations of one cohort: a pass of one."""
         return self.training_pass([cohort])[0]
 
-    def training_pass(
-        self, cohorts: Sequence[CohortWanted], reads: Sequence[bool] | None = None
-    ) -> list[TrainingSource]:
+    def training_pass(self, cohorts: Sequence[Cohort], reads: Sequence[bool] | None = None) -> list[TrainingSource]:
         """Training activations of cohorts that differ in their hookpoints only, in their order.
 
         What must come from the model comes from one forward for all of them: stores that are missing are built together, and
@@ -159,8 +157,8 @@ class Sources:
 
     def windows(
         self,
-        use: DatasetWanted,
-        model: ModelWanted,
+        use: DatasetUse,
+        model: ModelUse,
         split: Split,
         n_tokens: int,
         seed: int,
@@ -186,7 +184,7 @@ class Sources:
         )
         return Windows(opened, windows, lm, n_tokens, documents, empty)
 
-    def texts(self, use: DatasetWanted, model: ModelWanted, seed: int, meter: Meter) -> Any:
+    def texts(self, use: DatasetUse, model: ModelUse, seed: int, meter: Meter) -> Any:
         """A text or generated dataset, as its plugin opens it."""
         return self._opener.open(use, model=lambda: self.model(model), seed=seed, length=model.context, meter=meter)
 
@@ -213,9 +211,9 @@ class Sources:
 
     def evaluation(
         self,
-        dataset: DatasetWanted,
-        model: ModelWanted | None,
-        evaluation: EvaluationWanted,
+        dataset: DatasetUse,
+        model: ModelUse | None,
+        evaluation: EvaluationSettings,
         seed: int,
         *,
         training: TrainingSource | None,
@@ -260,14 +258,14 @@ class Sources:
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 
-    def policy(self, use: DatasetWanted, model: ModelWanted) -> dict[str, Any]:
+    def policy(self, use: DatasetUse, model: ModelUse) -> dict[str, Any]:
         """How tokens of this dataset are made for this model."""
         lm = self.model(model)
         return token_policy(
             use.kind, context=model.context, bos_id=lm.bos_id, eos_id=lm.eos_id, special_ids=lm.special_ids
         )
 
-    def key(self, use: DatasetWanted, model: ModelWanted | None, **more: Any) -> dict[str, Any]:
+    def key(self, use: DatasetUse, model: ModelUse | None, **more: Any) -> dict[str, Any]:
         """What decides a store's content."""
         key: dict[str, Any] = {"data_version": DATA_VERSION, "recipe": use.recipe, "dataset": use.name, **more}
         if model is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import PluginError, SuiteError
 from saebench.api.packing import POLICIES
@@ -18,7 +18,9 @@ from saebench.config import Problems, Suite, as_json, parse_options
 from saebench.config.problems import Path
 from saebench.host import Catalog, Registered
 from saebench.plan.contenders.guard import ask
-from saebench.plan.facts import ModelFacts
+
+if TYPE_CHECKING:
+    from saebench.lm.facts import ModelFacts
 
 
 @dataclass(frozen=True, eq=False)

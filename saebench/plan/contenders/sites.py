@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from saebench.api.errors import SuiteError
 from saebench.api.specs import Site
 from saebench.cells.plan import ModelUse
 from saebench.config import Problems, Suite
 from saebench.plan.contenders.datasets import DatasetPlan
-from saebench.plan.facts import ModelFacts, ModelFactsSource
+
+if TYPE_CHECKING:
+    from saebench.lm.book import ModelBook
+    from saebench.lm.facts import ModelFacts
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +38,7 @@ class SiteUse:
         return self.model.context if self.model is not None else None
 
 
-def model_sites(suite: Suite, source: ModelFactsSource, problems: Problems) -> list[SiteUse]:
+def model_sites(suite: Suite, source: ModelBook, problems: Problems) -> list[SiteUse]:
     """Every hookpoint of every model; problems (no such model, hookpoint or context) are added with file and line."""
     sites = []
     for i, model in enumerate(suite.config.models):
@@ -84,7 +88,7 @@ def model_sites(suite: Suite, source: ModelFactsSource, problems: Problems) -> l
     return sites
 
 
-def lone_model(suite: Suite, source: ModelFactsSource) -> ModelUse | None:
+def lone_model(suite: Suite, source: ModelBook) -> ModelUse | None:
     """The suite's one language model, whatever is read from it; None where there are none or several, or it cannot be used."""
     if len(suite.config.models) != 1:
         return None

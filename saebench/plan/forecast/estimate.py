@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from saebench.api.specs import Cost, Site
 from saebench.api.splits import Split
 from saebench.cells.plan import PHASES, Cell, Cohort, DatasetUse, Estimate, Group, ModelUse
 from saebench.host import Catalog
 from saebench.host.build import part_cost
-from saebench.plan.facts import ModelFacts, ModelFactsSource
 from saebench.plan.forecast.rates import Rates
 from saebench.plan.grouping.groups import GROUP_TOKENS
 from saebench.plan.grouping.passes import form_passes
+
+if TYPE_CHECKING:
+    from saebench.lm.book import ModelBook
+    from saebench.lm.facts import ModelFacts
 
 BASE_MEMORY_BYTES = 1_500_000_000
 """Interpreter, torch, transformers, log-probabilities of held-out text, mapped stores: what the quickstart was seen to take."""
@@ -79,7 +83,7 @@ class Estimator:
         rates: Of this machine.
     """
 
-    def __init__(self, catalog: Catalog, facts: ModelFactsSource, rates: Rates) -> None:
+    def __init__(self, catalog: Catalog, facts: ModelBook, rates: Rates) -> None:
         self._catalog, self._facts, self.rates = catalog, facts, rates
 
     def estimate(

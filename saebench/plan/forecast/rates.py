@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from math import nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saebench.api.specs import Cost
 from saebench.base.canonical import digest
 from saebench.cells.plan import Cell, DatasetUse, ModelUse
-from saebench.plan.facts import ModelFacts
+
+if TYPE_CHECKING:
+    from saebench.lm.facts import ModelFacts
 
 ASSUMED_FLOPS_PER_S = 1e11
 """Sustained rate of two cores of a server CPU with AVX-512 on these shapes."""
