@@ -86,12 +86,21 @@ class AfterStep:
     reset_moments: Callable[[Tensor, Tensor], None]
 
 
+REQUIRED_METHODS = ("encode", "decode", "training_loss")
+OPTIONAL_METHODS = (
+    "init_from_data", "param_groups", "constraints", "loss_and_grad", "token_weights", "after_step", "finalize", "fit",
+    "decoder_directions", "encoder_directions", "stored_bytes", "learned_values", "support_digest", "facts",
+)  # fmt: skip
+"""What the harness calls. `SparseAutoencoder` says how."""
+
+
 @runtime_checkable
 class SparseAutoencoder(Protocol):
     """A `torch.nn.Module` with these methods. Required: `encode`, `decode`, `training_loss`.
 
     Optional, used where they exist (the harness asks with `getattr`):
-        `init_from_data(x [n, d_in], generator)`: set biases and thresholds from a sample, before the first step.
+        `init_from_data(x [n, d_in], generator)`: set biases and thresholds from a sample, before the first step. Never called where
+            the weights come from a parent.
         `param_groups(lr) -> list[dict]`: torch optimiser groups; each group's `lr` is the peak of its own schedule.
         `constraints() -> {parameter name: Constraint}`: applied by the harness.
         `loss_and_grad(batch, step, token_weights=None) -> LossTerms`: fills (sets, not adds) every parameter's `.grad` with the gradient of

@@ -152,11 +152,13 @@ class ArchitectureSpec:
         name: Lower-kebab id.
         version: Goes up whenever trained weights can change.
         config: Frozen dataclass; its fields are the entry's `config` keys.
-        build: `build(config, *, site, generator, init_from=None, base=None)` -> module; or `"module:attribute"`.
-        cost: `cost(config, site)` -> Cost. For a wrapper: `cost(config, site, base_cost)`.
+        build: `build(config, *, site, generator)` -> an untrained module; or `"module:attribute"`. For a wrapper also `base`.
+        cost: `cost(config, site)` -> Cost. For a wrapper: `cost(config, site, base_cost)`. None: parameters are counted on a module
+            without memory, and a step costs six dense products (a wrapper: what its base costs).
         check: `check(config, site)` -> problems, at plan time.
-        parent: Whether an entry may or must start from another entry's checkpoint.
+        parent: Whether an entry may or must start from another entry's checkpoint. The harness copies the weights.
         wraps: True means it takes another architecture as base (`base` is the built module, its weights already loaded).
+            Its entries start from another entry.
         tags: `signed_latents`, `batch_coupled`, `grouped_latents`, `raw_units` (reads x as it is, never normalised),
             `control` (never ranked, no budget).
         train: What `auto` means.
@@ -167,9 +169,9 @@ class ArchitectureSpec:
     version: str
     config: type
     build: Reference
-    cost: Callable[..., Cost]
+    cost: Callable[..., Cost] | None = None
     check: Callable[[Any, Site], Sequence[Problem]] = lambda config, site: ()
-    parent: Literal["none", "optional", "required"] = "optional"
+    parent: Literal["none", "optional", "required"] = "none"
     wraps: bool = False
     tags: frozenset[str] = frozenset()
     train: TrainDefaults = TrainDefaults()

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from saebench.api.codes import SparseCodes
-from saebench.api.errors import Damaged, NotFinite, PluginError, SaebenchError, contained, describe, first_line
+from saebench.api.errors import Damaged, PluginError, SaebenchError, SuiteError, contained, describe, first_line
 from saebench.api.specs import ArchitectureSpec, Cost, Site, resolve
+from saebench.cells.plan import Part
 from saebench.host.fitting import misfit
+from saebench.host.sae_contract import broken_contract
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,33 +23,7 @@ if TYPE_CHECKING:
 
     from saebench.host.catalog import Catalog
 
-REQUIRED = ("encode", "decode", "training_loss")
-
-
-class PartLike(Protocol):
-    """An architecture with its full config, as a plan (or a checkpoint) names it."""
-
-    @property
-    def architecture(self) -> str:
-        """Lower-kebab id."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """Version of the architecture's spec."""
-        ...
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """Every field of the spec's config class."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Part:
-    architecture: str
-    version: str
-    config: Mapping[str, Any]
+_PART = ("architecture", "version", "config")
 
 
 def _tupled(value: Any) -> Any:
@@ -79,41 +53,61 @@ def parse_config(spec: ArchitectureSpec, config: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def part_cost(part: PartLike, base: PartLike | None, site: Site, catalog: Catalog) -> Cost:
-    """What a part costs, a wrapper's base included. Builds nothing.
+def part_cost(part: Part, base: Part | None, site: Site, catalog: Catalog) -> Cost:
+    """What a part costs, a wrapper's base included. Builds nothing that takes memory.
 
     Raises:
-        PluginError: `cost` raised, or did not return a `Cost`.
+        PluginError: `cost` raised, or did not return a `Cost`; or there is none, and a module cannot be built without memory.
     """
     spec = catalog.architecture(part.architecture).spec
     config = parse_config(spec, part.config)
-    arguments: tuple[Any, ...] = (config, site)
-    if spec.wraps and base is not None:
-        arguments = (*arguments, part_cost(base, None, site, catalog))
+    base_cost = part_cost(base, None, site, catalog) if spec.wraps and base is not None else None
+    if spec.cost is None:
+        return _default_cost(part, base, site, catalog, base_cost)
+    who = f"architecture '{spec.name}' {spec.version}"
     try:
         with contained():
-            cost = spec.cost(*arguments)
+            cost = spec.cost(config, site) if base_cost is None else spec.cost(config, site, base_cost)
     except SaebenchError:
         raise
     except Exception as error:
-        raise PluginError(f"architecture '{spec.name}' {spec.version}: cost raised {describe(error)}") from error
+        raise PluginError(f"{who}: cost raised {describe(error)}") from error
     if wrong := misfit(cost, Cost, "cost"):
-        raise PluginError(f"architecture '{spec.name}' {spec.version}: {wrong}")
+        raise PluginError(f"{who}: {wrong}")
     return cost
 
 
+def _default_cost(part: Part, base: Part | None, site: Site, catalog: Catalog, base_cost: Cost | None) -> Cost:
+    """Parameters and bytes of a module on the meta device, which has no memory; FLOPs of dense products, or of a wrapper's base."""
+    import torch
+
+    from saebench.nn.cost import dense_cost
+
+    try:
+        with torch.device("meta"):
+            module: Any = build_module(part, base, site=site, generator=torch.Generator(), catalog=catalog)
+    except PluginError as error:
+        raise PluginError(
+            f"{error}. Its parameters were to be counted on torch's meta device. Give the ArchitectureSpec a `cost`, or build without "
+            "reading values of tensors."
+        ) from error
+    n_parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    stored_bytes = sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+    if base_cost is not None:
+        return dataclasses.replace(base_cost, n_parameters=n_parameters, stored_bytes=stored_bytes)
+    return dense_cost(site.d_in, module.d_sae, n_parameters=n_parameters, stored_bytes=stored_bytes)
+
+
 def build_module(
-    part: PartLike,
-    base: PartLike | None,
+    part: Part,
+    base: Part | None,
     *,
     site: Site,
     generator: torch.Generator,
     catalog: Catalog,
     parent: torch.nn.Module | None = None,
 ) -> torch.nn.Module:
-    """An untrained SAE on the CPU.
-
-    A wrapper's base is built first and takes the parent's weights; any other architecture gets the parent as `init_from`.
+    """An untrained SAE on the CPU, or one with its parent's weights. A wrapper's base is built first; it takes the parent's weights.
 
     Args:
         part: The architecture.
@@ -125,73 +119,74 @@ def build_module(
 
     Raises:
         PluginError: `build` raised, or what it returned breaks the contract.
+        SuiteError: The parent's weights do not fit.
     """
     spec = catalog.architecture(part.architecture).spec
     config = parse_config(spec, part.config)
-    if not spec.wraps:
-        return _call_build(spec, config, site, generator, init_from=parent, base=None)
-    if base is None:
-        raise PluginError(
-            f"architecture '{spec.name}' wraps another architecture, and none was given. Give the entry an `init_from`."
-        )
-    inner = build_module(base, None, site=site, generator=generator, catalog=catalog)
+    if spec.wraps:
+        if base is None:
+            raise PluginError(
+                f"architecture '{spec.name}' wraps another architecture, and none was given. Give the entry an `init_from`."
+            )
+        inner = build_module(base, None, site=site, generator=generator, catalog=catalog, parent=parent)
+        return _call_build(spec, config, site, generator, inner)
+    module = _call_build(spec, config, site, generator)
     if parent is not None:
-        _load_state(
-            inner, parent.state_dict(), f"base '{base.architecture}' of '{spec.name}', from its parent's weights"
-        )
-    return _call_build(spec, config, site, generator, init_from=None, base=inner)
+        _copy_parent(module, parent, spec.name)
+    return module
 
 
 def _call_build(
-    spec: ArchitectureSpec,
-    config: Any,
-    site: Site,
-    generator: torch.Generator,
-    *,
-    init_from: torch.nn.Module | None,
-    base: torch.nn.Module | None,
+    spec: ArchitectureSpec, config: Any, site: Site, generator: torch.Generator, base: torch.nn.Module | None = None
 ) -> torch.nn.Module:
     import torch
 
     who = f"architecture '{spec.name}' {spec.version}"
+    more = {"base": base} if spec.wraps else {}
     try:
         with contained():
-            module = resolve(spec.build)(config, site=site, generator=generator, init_from=init_from, base=base)
+            module: torch.nn.Module = resolve(spec.build)(config, site=site, generator=generator, **more)
     except SaebenchError:
         raise
     except Exception as error:
         raise PluginError(f"{who}: build raised {describe(error)}") from error
-    if not isinstance(module, torch.nn.Module):
-        raise PluginError(f"{who}: build must return a torch.nn.Module, got {type(module).__name__}")
-    missing = [name for name in REQUIRED if not callable(getattr(module, name, None))]
-    if missing:
-        raise PluginError(
-            f"{who}: build returned {type(module).__name__} without {', '.join(missing)}. See saebench.api.SparseAutoencoder."
-        )
-    if getattr(module, "d_in", None) != site.d_in:
-        raise PluginError(
-            f"{who}: the module's d_in is {getattr(module, 'd_in', 'missing')}, but the site has d_in {site.d_in}"
-        )
-    if not isinstance(getattr(module, "d_sae", None), int):
-        raise PluginError(
-            f"{who}: the module's d_sae must be an int, got {type(getattr(module, 'd_sae', None)).__name__}"
-        )
+    if wrong := broken_contract(module, site.d_in):
+        raise PluginError(f"{who}: {wrong}")
     for name, parameter in module.named_parameters():
-        if not bool(torch.isfinite(parameter.detach()).all()):
+        if not parameter.is_meta and not bool(torch.isfinite(parameter.detach()).all()):
             raise PluginError(
                 f"{who}: build returned parameter '{name}' {list(parameter.shape)} with values that are not finite"
             )
     return module
 
 
-def _load_state(module: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+def _copy_parent(module: Any, parent: torch.nn.Module, architecture: str) -> None:
+    """Gives a module its parent's weights.
+
+    Raises:
+        SuiteError: They do not fit, or another support was frozen there (an expander's mask).
+    """
+    support = getattr(module, "support_digest", lambda: None)
+    own = support()
+    if wrong := _load_state(module, parent.state_dict()):
+        raise SuiteError(
+            f"init_from: the parent's weights do not fit architecture '{architecture}': {wrong} "
+            "Start from an entry of the same architecture, config and hookpoint."
+        )
+    if support() != own:
+        raise SuiteError(
+            f"init_from: the parent's frozen support is not that of this config of architecture '{architecture}'. Use the parent's "
+            "config (an expander's mask_seed)."
+        )
+
+
+def _load_state(module: torch.nn.Module, state: Mapping[str, Tensor]) -> str | None:
+    """Loads tensors, strictly; why they do not fit, or None."""
     try:
         module.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        lines = " ".join(line.strip() for line in str(error).splitlines()[1:])
-        raise PluginError(
-            f"{what}: the stored tensors do not fit the module: {lines} Install the plugin version that wrote them."
-        ) from error
+        return " ".join(line.strip() for line in str(error).splitlines()[1:])
+    return None
 
 
 def load_module(folder: Path, catalog: Catalog) -> tuple[torch.nn.Module, dict[str, Any]]:
@@ -207,19 +202,19 @@ def load_module(folder: Path, catalog: Catalog) -> tuple[torch.nn.Module, dict[s
 
     tensors, meta = read_checkpoint(folder)
     try:
-        part = _Part(meta["architecture"], meta["version"], meta["config"])
-        base = (
-            _Part(**{key: meta["base"][key] for key in ("architecture", "version", "config")})
-            if meta.get("base")
-            else None
-        )
+        part = Part(meta["architecture"], meta["version"], meta["config"])
+        base = Part(**{key: meta["base"][key] for key in _PART}) if meta.get("base") else None
         site = Site(**meta["site"])
         float(meta["input_scale"])
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{folder / META}: damaged ({describe(error)})") from error
     # the seed is of no consequence: every tensor is overwritten, strictly
     module = build_module(part, base, site=site, generator=torch.Generator().manual_seed(0), catalog=catalog)
-    _load_state(module, tensors, f"{folder}: architecture '{part.architecture}' {part.version}")
+    if wrong := _load_state(module, tensors):
+        raise PluginError(
+            f"{folder}: architecture '{part.architecture}' {part.version}: the stored tensors do not fit the module: {wrong} "
+            "Install the plugin version that wrote them."
+        )
     return module.requires_grad_(False).eval(), meta
 
 
@@ -235,58 +230,3 @@ def load_sae(folder: Path, catalog: Catalog) -> torch.nn.Module:
     module, meta = load_module(folder, catalog)
     scale = float(meta["input_scale"])
     return module if scale == 1.0 else Rescaled(module, scale).eval()
-
-
-def normalise_codes(answer: object, d_sae: int, *, n_rows: int | None = None, plugin: str = "the SAE") -> SparseCodes:
-    """What `encode` answered, as checked sparse codes; a dense `[B, d_sae]` tensor is converted.
-
-    Args:
-        answer: What `encode` returned.
-        d_sae: Number of latents.
-        n_rows: B, where it is known.
-        plugin: Named in errors.
-
-    Raises:
-        PluginError: Neither codes nor a dense tensor, or a wrong shape or type.
-        NotFinite: Values that are not finite.
-    """
-    import torch
-
-    def breach(found: str) -> PluginError:
-        return PluginError(
-            f"{plugin}: encode must return SparseCodes or a float tensor [{n_rows or 'B'}, {d_sae}], got {found}"
-        )
-
-    if isinstance(answer, torch.Tensor):
-        if answer.ndim != 2 or answer.shape[1] != d_sae or not answer.is_floating_point():
-            raise breach(f"a {answer.dtype} tensor {list(answer.shape)}")
-        codes = SparseCodes.from_dense(answer)
-    elif isinstance(answer, SparseCodes):
-        codes = answer
-    else:
-        raise breach(type(answer).__name__)
-    n_values = codes.values.numel()
-    if (
-        codes.d_sae != d_sae
-        or codes.values.ndim != 1
-        or codes.latents.shape != codes.values.shape
-        or codes.offsets.ndim != 1
-    ):
-        raise breach(
-            f"codes with d_sae {codes.d_sae}, values {list(codes.values.shape)}, latents {list(codes.latents.shape)}, offsets {list(codes.offsets.shape)}"
-        )
-    if n_rows is not None and codes.n_rows != n_rows:
-        raise breach(f"{codes.n_rows} rows")
-    if not codes.values.is_floating_point() or codes.latents.dtype != torch.int64 or codes.offsets.dtype != torch.int64:
-        raise breach(
-            f"codes of types {codes.values.dtype}, {codes.latents.dtype}, {codes.offsets.dtype} (float, int64, int64 wanted)"
-        )
-    if int(codes.offsets[0]) != 0 or int(codes.offsets[-1]) != n_values or bool((codes.offsets.diff() < 0).any()):
-        raise breach(f"offsets that do not run from 0 to {n_values} without falling")
-    if n_values:
-        low, high = int(codes.latents.min()), int(codes.latents.max())
-        if low < 0 or high >= d_sae:
-            raise breach(f"latents from {low} to {high}")
-        if not bool(torch.isfinite(codes.values).all()):
-            raise NotFinite(str(breach("values that are not finite")))
-    return codes

@@ -1,6 +1,6 @@
 """Building blocks for architecture authors. There is no registry here: a plugin imports what it needs.
 
-`linear`            `LinearSAE` (what most SAEs share), `Rescaled`, `copy_parent`
+`linear`            `LinearSAE` (what most SAEs share), `Rescaled`
 `topk_sae`          what TopK-like SAEs share: AuxK, gradients by hand
 `straight_through`  JumpReLU and the step function with straight-through threshold gradients
 `expander`          frozen left-regular masks and products with `[d_sae, degree]` values
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from saebench.nn.linear import (
         LinearSAE,
         Rescaled,
-        copy_parent,
         decoder_directions,
         encoder_directions,
         stored_bytes,
@@ -67,7 +66,7 @@ _HOME = {
     ),
     "grads": ("autograd_loss_and_grad", "detached", "loss_and_grad", "reduced_loss"),
     "init": ("geometric_median", "tied_init", "total_variance", "unit_rows_", "upper_quantile"),
-    "linear": ("LinearSAE", "Rescaled", "copy_parent", "decoder_directions", "encoder_directions", "stored_bytes"),
+    "linear": ("LinearSAE", "Rescaled", "decoder_directions", "encoder_directions", "stored_bytes"),
     "kernels.products": ("bag_sum", "by_latent", "entry_dots", "transposed_product"),
     "kernels.by_hand": ("fill_gradients", "finish_bias_gradient", "reconstruct"),
     "kernels.select": ("batch_topk", "encode_topk", "linear_select", "topk"),
@@ -79,7 +78,7 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "AuxKSAE", "Chosen", "DeadLatents", "LinearSAE", "Rescaled", "add_aux_k_gradients", "autograd_loss_and_grad",
-    "aux_k_flops", "aux_k_loss", "bag_sum", "batch_topk", "by_latent", "copy_parent", "decode", "decoder_directions",
+    "aux_k_flops", "aux_k_loss", "bag_sum", "batch_topk", "by_latent", "decode", "decoder_directions",
     "default_k_aux", "detached", "draw_by_loss", "effective_sample_size", "encode_topk", "encoder_directions",
     "entry_dots", "expander_decode", "expander_dense", "expander_gradients", "expander_pre_acts", "expander_topk",
     "expander_values", "fill_gradients", "finish_bias_gradient", "geometric_median", "jumprelu", "linear_above",

@@ -73,6 +73,24 @@ def linear_cost(
     )
 
 
+def dense_cost(
+    d_in: int, d_sae: int, *, n_parameters: int, stored_bytes: int, expected_l0: float | None = None
+) -> Cost:
+    """Cost of an SAE whose training step is dense: encoder, decoder and both of their backward products, six products in all."""
+    product = 2 * d_in * d_sae
+    return Cost(
+        n_parameters=n_parameters,
+        stored_bytes=stored_bytes,
+        train_flops_per_token=6 * product,
+        train_flops_per_active=0,
+        step_flops=(ADAM_FLOPS + CLIP_FLOPS) * n_parameters,
+        encode_flops_per_token=product,
+        # input, centred input, reconstruction, residual; pre-activations and codes, each with its gradient
+        workspace_bytes_per_token=24 * d_in + 16 * d_sae,
+        expected_l0=expected_l0,
+    )
+
+
 def one_place(site: Site) -> Iterator[Problem]:
     """An SAE reads and writes one place."""
     if site.d_in != site.d_out:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from saebench.api.batches import ActivationBatch
 from saebench.api.codes import SparseCodes
-from saebench.api.errors import SuiteError
 from saebench.api.sae import Constraint, LossTerms, SparseAutoencoder, StepInfo, UnitRows
 from saebench.nn.init import geometric_median, tied_init, total_variance
 from saebench.nn.kernels.autograd import decode
@@ -28,14 +26,13 @@ class LinearSAE(nn.Module):
     Attributes:
         W_enc, W_dec: `[d_sae, d_in]`. b_enc: `[d_sae]`. b_dec: `[d_in]`.
         variance: Scalar buffer, mean of `||x - mean||^2` on the init sample.
-        warm: True when the weights came from a parent: `init_from_data` then leaves everything alone.
     """
 
     variance: Tensor
 
     def __init__(self, d_in: int, d_sae: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.d_in, self.d_sae, self.warm = d_in, d_sae, False
+        self.d_in, self.d_sae = d_in, d_sae
         W_enc, W_dec = tied_init(d_sae, d_in, generator)
         self.W_enc, self.W_dec = nn.Parameter(W_enc), nn.Parameter(W_dec)
         self.b_enc, self.b_dec = nn.Parameter(torch.zeros(d_sae)), nn.Parameter(torch.zeros(d_in))
@@ -44,8 +41,6 @@ class LinearSAE(nn.Module):
     @torch.no_grad()
     def init_from_data(self, x: Tensor, generator: torch.Generator) -> None:
         """Bias and loss scale from a sample `[N, d_in]`."""
-        if self.warm:
-            return
         self.b_dec.copy_(geometric_median(x))
         self.variance.fill_(total_variance(x) or 1.0)
 
@@ -121,36 +116,6 @@ class Rescaled(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("inner"), name)
-
-
-def unwrap(sae: nn.Module) -> nn.Module:
-    """The module inside `Rescaled`, or the module itself."""
-    return sae.inner if isinstance(sae, Rescaled) else sae
-
-
-@torch.no_grad()
-def copy_parent(child: nn.Module, parent: nn.Module) -> None:
-    """Give `child` all of the parent's weights and mark it `warm`, so that `init_from_data` changes nothing.
-
-    Raises:
-        SuiteError: Names or shapes differ: the parent is of another architecture or size.
-    """
-    parent = unwrap(parent)
-    theirs: Mapping[str, Tensor] = parent.state_dict()
-    ours: Mapping[str, Tensor] = child.state_dict()
-    wrong = [f"{name} is missing there" for name in ours if name not in theirs]
-    wrong += [f"{name} is unknown here" for name in theirs if name not in ours]
-    wrong += [
-        f"{name}: got {list(theirs[name].shape)}, needs {list(ours[name].shape)}"
-        for name in ours
-        if name in theirs and ours[name].shape != theirs[name].shape
-    ]
-    if wrong:
-        raise SuiteError(
-            f"init_from: the parent ({type(parent).__name__}) does not fit {type(child).__name__}: {'; '.join(wrong)}. Start from an entry of the same architecture, config and hookpoint."
-        )
-    child.load_state_dict(theirs)
-    child.warm = True  # type: ignore[assignment]
 
 
 def decoder_directions(sae: Any) -> Tensor:

@@ -57,8 +57,6 @@ class AuxKSAE(LinearSAE):
     @torch.no_grad()
     def init_from_data(self, x: Tensor, generator: torch.Generator) -> None:
         """Bias, loss scale, and an encoder of the right size."""
-        if self.warm:
-            return
         super().init_from_data(x, generator)
         self.fit_encoder_scale(x[:SCALE_TOKENS], self.training_codes(x[:SCALE_TOKENS]))
 

@@ -24,7 +24,7 @@ from saebench.api import (
 )
 from saebench.api.errors import DIVERGED_ADVICE, Diverged, NotFinite, contained, describe
 from saebench.cells.plan import Cell
-from saebench.host.build import normalise_codes
+from saebench.host.sae_contract import normalise_codes
 from saebench.score.isolate import Accumulator
 
 STREAMS: tuple[Stream, ...] = ("eval", "density", "random-tokens", "self-sampled", "loss")

@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from saebench.api import ActivationBatch, ArchitectureSpec, LossTerms, Site, SparseCodes, StepInfo, UnitRows, resolve
 from saebench.api.errors import contained, describe, said
+from saebench.cells.plan import Part
+from saebench.host import Catalog, Registered
+from saebench.host.build import part_cost
+from saebench.host.sae_contract import broken_contract
 from saebench.testing.gradients import check_gradients
 
 if TYPE_CHECKING:
@@ -68,9 +72,8 @@ class _Case:
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        sae: Any = resolve(self.spec.build)(
-            self.config, site=self.site, generator=generator, init_from=None, base=self.base() if self.base else None
-        )
+        more = {"base": self.base()} if self.base else {}
+        sae: Any = resolve(self.spec.build)(self.config, site=self.site, generator=generator, **more)
         if prepared and hasattr(sae, "init_from_data"):
             sae.init_from_data(self.x, generator)
         if hasattr(sae, "fit"):
@@ -90,11 +93,18 @@ def _config_is_frozen(case: _Case) -> None:
     assert case.spec.config.__dataclass_params__.frozen, "config must be a frozen dataclass"  # type: ignore[attr-defined]
 
 
+def _is_an_sae(case: _Case) -> None:
+    wrong = broken_contract(case.build(prepared=False), case.d_in)
+    assert wrong is None, wrong
+
+
 def _cost_counts(case: _Case) -> None:
-    arguments = (case.config, case.site)
-    if case.spec.wraps:
+    spec = case.spec
+    if spec.wraps:
         raise _Skip("a wrapper's cost needs its base's")
-    cost = case.spec.cost(*arguments)
+    config = {field.name: getattr(case.config, field.name) for field in dataclasses.fields(case.config)}
+    catalog = Catalog(architectures={spec.name: Registered(spec, "", "", "")})
+    cost = part_cost(Part(spec.name, spec.version, config), None, case.site, catalog)
     found = sum(p.numel() for p in case.build().parameters() if p.requires_grad)
     assert cost.n_parameters == found, f"cost says {cost.n_parameters} parameters, the module has {found}"
     assert cost.train_flops_per_token >= 0 and cost.stored_bytes > 0, (
@@ -226,6 +236,7 @@ def _directions(case: _Case) -> None:
 
 CHECKS: tuple[tuple[str, Callable[[_Case], None]], ...] = (
     ("config is a frozen dataclass", _config_is_frozen),
+    ("the module is an SAE, and no method is misspelt", _is_an_sae),
     ("cost counts the parameters", _cost_counts),
     ("one seed gives one set of bits, from the given generator", _same_seed_same_bits),
     ("encode and decode have the right shapes", _shapes),

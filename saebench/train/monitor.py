@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saebench.api import ActivationBatch, Diverged, LossTerms
 from saebench.api.errors import DIVERGED_ADVICE
-from saebench.host.build import normalise_codes
+from saebench.host.sae_contract import normalise_codes
 from saebench.train.meter import Meter
 from saebench.train.schedule import log_spaced_steps
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saebench.api import ActivationBatch, LossTerms, PluginError, StepInfo
 from saebench.api.errors import contained
-from saebench.host.build import normalise_codes
+from saebench.host.sae_contract import normalise_codes
 from saebench.nn import effective_sample_size, loss_and_grad
 
 

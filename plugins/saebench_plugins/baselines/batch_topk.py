@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saebench.api import Site, SparseCodes
-from saebench.nn import AuxKSAE, Chosen, copy_parent, linear_batch_topk, linear_threshold
+from saebench.nn import AuxKSAE, Chosen, linear_batch_topk, linear_threshold
 from saebench_plugins.baselines.plugin import BatchTopKConfig
 
 
@@ -53,16 +53,6 @@ class BatchTopK(AuxKSAE):
             self.threshold.copy_(torch.nextafter(cut, torch.zeros_like(cut)))
 
 
-def build(
-    config: BatchTopKConfig,
-    *,
-    site: Site,
-    generator: torch.Generator,
-    init_from: nn.Module | None = None,
-    base: nn.Module | None = None,
-) -> BatchTopK:
-    """A BatchTopK SAE, fresh or with a parent's weights."""
-    sae = BatchTopK(config, site.d_in, generator)
-    if init_from is not None:
-        copy_parent(sae, init_from)
-    return sae
+def build(config: BatchTopKConfig, *, site: Site, generator: torch.Generator) -> BatchTopK:
+    """An untrained BatchTopK SAE."""
+    return BatchTopK(config, site.d_in, generator)

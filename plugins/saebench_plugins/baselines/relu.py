@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, SparseCodes, StepInfo
 from saebench.nn import (
     LinearSAE,
-    copy_parent,
     draw_by_loss,
     fill_gradients,
     finish_bias_gradient,
@@ -43,8 +42,6 @@ class ReLUL1(LinearSAE):
     @torch.no_grad()
     def init_from_data(self, x: Tensor, generator: torch.Generator) -> None:
         """Bias, loss scale, and an encoder of the right size."""
-        if self.warm:
-            return
         super().init_from_data(x, generator)
         self.fit_encoder_scale(x[:SCALE_TOKENS], self.encode(x[:SCALE_TOKENS]))
 
@@ -98,16 +95,6 @@ class ReLUL1(LinearSAE):
         self.fired.zero_()
 
 
-def build(
-    config: ReLUL1Config,
-    *,
-    site: Site,
-    generator: torch.Generator,
-    init_from: nn.Module | None = None,
-    base: nn.Module | None = None,
-) -> ReLUL1:
-    """A ReLU SAE, fresh or with a parent's weights."""
-    sae = ReLUL1(config, site.d_in, generator)
-    if init_from is not None:
-        copy_parent(sae, init_from)
-    return sae
+def build(config: ReLUL1Config, *, site: Site, generator: torch.Generator) -> ReLUL1:
+    """An untrained ReLU SAE."""
+    return ReLUL1(config, site.d_in, generator)

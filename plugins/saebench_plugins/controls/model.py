@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saebench.api import ActivationBatch, LossTerms, Site, SparseAutoencoder, SparseCodes, StepInfo, SuiteError
-from saebench.nn import copy_parent, decode, decoder_directions, encode_topk, encoder_directions, tied_init
+from saebench.nn import decode, decoder_directions, encode_topk, encoder_directions, tied_init
 from saebench_plugins.controls.plugin import ControlConfig
 
 FIT_TOKENS = 32_768
@@ -227,53 +227,23 @@ class PermutedDecoder(Control):
         }
 
 
-def build_random(
-    config: ControlConfig,
-    *,
-    site: Site,
-    generator: torch.Generator,
-    init_from: nn.Module | None = None,
-    base: nn.Module | None = None,
-) -> RandomDirections:
+def build_random(config: ControlConfig, *, site: Site, generator: torch.Generator) -> RandomDirections:
     """control-random."""
     return RandomDirections(config, site.d_in, generator)
 
 
-def build_pca(
-    config: ControlConfig,
-    *,
-    site: Site,
-    generator: torch.Generator,
-    init_from: nn.Module | None = None,
-    base: nn.Module | None = None,
-) -> PCA:
+def build_pca(config: ControlConfig, *, site: Site, generator: torch.Generator) -> PCA:
     """control-pca."""
     return PCA(config, site.d_in, generator)
 
 
-def build_identity(
-    config: ControlConfig,
-    *,
-    site: Site,
-    generator: torch.Generator,
-    init_from: nn.Module | None = None,
-    base: nn.Module | None = None,
-) -> Identity:
+def build_identity(config: ControlConfig, *, site: Site, generator: torch.Generator) -> Identity:
     """control-identity."""
     return Identity(site.d_in)
 
 
 def build_permuted(
-    config: ControlConfig,
-    *,
-    site: Site,
-    generator: torch.Generator,
-    init_from: nn.Module | None = None,
-    base: nn.Module | None = None,
+    config: ControlConfig, *, site: Site, generator: torch.Generator, base: nn.Module
 ) -> PermutedDecoder:
-    """control-permuted, around the parent's module (`base`); with `init_from` as well, its weights are copied over."""
-    if base is None:
-        raise SuiteError("control-permuted: got no base. It needs the first entry's cell as parent.")
-    if init_from is not None and init_from is not base:
-        copy_parent(base, init_from)
+    """control-permuted, around the parent's module."""
     return PermutedDecoder(base, generator)

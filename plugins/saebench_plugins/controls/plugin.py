@@ -96,7 +96,7 @@ def _spec(name: str, cost: Callable[..., Cost], description: str, **more: Any) -
 def saebench_architectures() -> Sequence[ArchitectureSpec]:
     """Two floors, a linear reference and a ceiling."""
     return (
-        _spec("control-random", cost_random, "Floor: TopK over random directions with one fitted gain", parent="none"),
+        _spec("control-random", cost_random, "Floor: TopK over random directions with one fitted gain"),
         _spec(
             "control-permuted",
             cost_permuted,
@@ -108,10 +108,7 @@ def saebench_architectures() -> Sequence[ArchitectureSpec]:
             "control-pca",
             cost_pca,
             "Linear reference: the k leading principal components",
-            parent="none",
             tags=("signed_latents",),
         ),
-        _spec(
-            "control-identity", cost_identity, "Ceiling: x_hat = x", parent="none", tags=("signed_latents", "raw_units")
-        ),
+        _spec("control-identity", cost_identity, "Ceiling: x_hat = x", tags=("signed_latents", "raw_units")),
     )

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, SparseCodes, StepInfo, SuiteError
+from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, SparseCodes, StepInfo
 from saebench.nn import (
-    copy_parent,
     draw_by_loss,
     expander_decode,
     expander_dense,
@@ -45,7 +44,7 @@ class Expander(nn.Module):
 
     def __init__(self, config: ExpanderConfig, d_in: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.config, self.d_in, self.d_sae, self.warm = config, d_in, config.d_sae, False
+        self.config, self.d_in, self.d_sae = config, d_in, config.d_sae
         self.register_buffer("coords", sample_mask(config.d_sae, d_in, config.degree, config.mask_seed))
         self.V = nn.Parameter(torch.randn(config.d_sae, config.degree, generator=generator) / config.degree**0.5)
         self.b_enc, self.b_dec = nn.Parameter(torch.zeros(config.d_sae)), nn.Parameter(torch.zeros(d_in))
@@ -56,8 +55,6 @@ class Expander(nn.Module):
     @torch.no_grad()
     def init_from_data(self, x: Tensor, generator: torch.Generator) -> None:
         """Bias and loss scale."""
-        if self.warm:
-            return
         if self.config.b_dec_init == "geometric-median":
             self.b_dec.copy_(geometric_median(x))
         self.variance.fill_(total_variance(x) or 1.0)
@@ -166,21 +163,6 @@ class Expander(nn.Module):
         }
 
 
-def build(
-    config: ExpanderConfig,
-    *,
-    site: Site,
-    generator: torch.Generator,
-    init_from: nn.Module | None = None,
-    base: nn.Module | None = None,
-) -> Expander:
-    """An Expander SAE, fresh or with a parent's weights (whose mask must be the same)."""
-    sae = Expander(config, site.d_in, generator)
-    if init_from is not None:
-        own = sae.support_digest()
-        copy_parent(sae, init_from)
-        if sae.support_digest() != own:
-            raise SuiteError(
-                f"init_from: the parent's mask is not that of mask_seed {config.mask_seed}. Use the parent's mask_seed."
-            )
-    return sae
+def build(config: ExpanderConfig, *, site: Site, generator: torch.Generator) -> Expander:
+    """An untrained Expander SAE."""
+    return Expander(config, site.d_in, generator)

@@ -81,6 +81,7 @@ def saebench_architectures() -> Sequence[ArchitectureSpec]:
             build="saebench_plugins.expander.model:build",
             cost=cost,
             check=check,
+            parent="optional",
             tags=frozenset({"signed_latents"}),
             train=TrainDefaults(lr=6e-3, clip=1.0),
             description="Tied TopK whose latents touch `degree` coordinates of a frozen random mask (Mendoza-Smith 2026)",

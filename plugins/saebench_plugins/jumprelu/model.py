@@ -14,7 +14,6 @@ from saebench.api import ActivationBatch, LossTerms, NonNegative, Site, SparseCo
 from saebench.api.sae import Constraint
 from saebench.nn import (
     LinearSAE,
-    copy_parent,
     fill_gradients,
     finish_bias_gradient,
     jumprelu,
@@ -57,8 +56,6 @@ class JumpReLU(LinearSAE):
     @torch.no_grad()
     def init_from_data(self, x: Tensor, generator: torch.Generator) -> None:
         """Thresholds at each latent's (1 - L0 / d_sae) quantile, so that training starts at the wanted L0."""
-        if self.warm:
-            return
         super().init_from_data(x, generator)
         start = self.config.target_l0 or self.config.start_l0 or self.d_sae / 16
         theta = upper_quantile(x - self.b_dec, self.W_enc, self.b_enc, start / self.d_sae)
@@ -127,16 +124,6 @@ class JumpReLU(LinearSAE):
         return {**super().constraints(), "theta": NonNegative(THRESHOLD_FLOOR)}
 
 
-def build(
-    config: JumpReLUConfig,
-    *,
-    site: Site,
-    generator: torch.Generator,
-    init_from: nn.Module | None = None,
-    base: nn.Module | None = None,
-) -> JumpReLU:
-    """A JumpReLU SAE, fresh or with a parent's weights."""
-    sae = JumpReLU(config, site.d_in, generator)
-    if init_from is not None:
-        copy_parent(sae, init_from)
-    return sae
+def build(config: JumpReLUConfig, *, site: Site, generator: torch.Generator) -> JumpReLU:
+    """An untrained JumpReLU SAE."""
+    return JumpReLU(config, site.d_in, generator)

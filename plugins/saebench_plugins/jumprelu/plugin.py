@@ -72,6 +72,7 @@ def saebench_architectures() -> Sequence[ArchitectureSpec]:
             build="saebench_plugins.jumprelu.model:build",
             cost=cost,
             check=check,
+            parent="optional",
             train=TrainDefaults(lr=1.5e-3, clip=None),
             description="JumpReLU with straight-through thresholds, target-L0 or lambda form (Rajamanoharan et al. 2024)",
         ),

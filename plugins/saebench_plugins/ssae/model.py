@@ -17,11 +17,9 @@ from saebench.api import (
     SparseAutoencoder,
     SparseCodes,
     StepInfo,
-    SuiteError,
 )
 from saebench.api.sae import Constraint
 from saebench.nn import (
-    copy_parent,
     decoder_directions,
     effective_sample_size,
     encoder_directions,
@@ -139,18 +137,6 @@ class SSAE(nn.Module):
         }
 
 
-def build(
-    config: SSAEConfig,
-    *,
-    site: Site,
-    generator: torch.Generator,
-    init_from: nn.Module | None = None,
-    base: nn.Module | None = None,
-) -> SSAE:
-    """Wrap the parent's module (`base`, its weights loaded); with `init_from` as well, its weights are copied over."""
-    if base is None:
-        raise SuiteError("ssae: got no base. Give the entry `init_from:` another entry.")
-    sae = SSAE(config, base)
-    if init_from is not None and init_from is not base:
-        copy_parent(base, init_from)
-    return sae
+def build(config: SSAEConfig, *, site: Site, generator: torch.Generator, base: nn.Module) -> SSAE:
+    """Wraps the parent's module."""
+    return SSAE(config, base)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saebench.api import Site, SparseCodes
-from saebench.nn import AuxKSAE, Chosen, copy_parent, linear_select
+from saebench.nn import AuxKSAE, Chosen, linear_select
 from saebench_plugins.topk.plugin import TopKConfig
 
 
@@ -35,16 +35,6 @@ class TopK(AuxKSAE):
         return self.training_codes(x)
 
 
-def build(
-    config: TopKConfig,
-    *,
-    site: Site,
-    generator: torch.Generator,
-    init_from: nn.Module | None = None,
-    base: nn.Module | None = None,
-) -> TopK:
-    """A TopK SAE, fresh or with a parent's weights."""
-    sae = TopK(config, site.d_in, generator)
-    if init_from is not None:
-        copy_parent(sae, init_from)
-    return sae
+def build(config: TopKConfig, *, site: Site, generator: torch.Generator) -> TopK:
+    """An untrained TopK SAE."""
+    return TopK(config, site.d_in, generator)

@@ -57,6 +57,7 @@ def saebench_architectures() -> Sequence[ArchitectureSpec]:
             build="saebench_plugins.topk.model:build",
             cost=cost,
             check=check,
+            parent="optional",
             train=TrainDefaults(lr=2e-3, clip=1.0),
             description="TopK with AuxK, tied init and unit decoder rows (Gao et al. 2024)",
         ),

@@ -150,7 +150,7 @@ def _parent_allowed(
             )
             return False
         return True
-    if spec.parent == "none":
+    if spec.parent == "none" and not spec.wraps:
         problems.add((*path, "init_from"), f"architecture {spec.name!r} always starts fresh. Leave `init_from` out.")
         return False
     if entry.init_from.keep is not None:

@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 
-from saebench.api import ArchitectureSpec, Cost, PluginError, Site, SparseCodes, SuiteError
+from saebench.api import ArchitectureSpec, Cost, PluginError, Site, SparseAutoencoder, SparseCodes, SuiteError
+from saebench.api.sae import OPTIONAL_METHODS
 from saebench.artifacts import save_checkpoint
 from saebench.cells.plan import Part
 from saebench.host import Catalog, Registered
-from saebench.host.build import build_module, load_module, load_sae, normalise_codes, parse_config, part_cost
+from saebench.host.build import build_module, load_module, load_sae, parse_config, part_cost
+from saebench.host.sae_contract import misspelt_methods, normalise_codes
 
 SITE = Site(4, 4, "layers.0", "layers.0")
 
@@ -64,22 +67,11 @@ def catalog_with(**builds):
             ArchitectureSpec(name, "1", config, build, cost, **more), "tests", "0", __name__
         )
 
-    add(
-        "linear",
-        Config,
-        lambda config, *, site, generator, init_from=None, base=None: _linear(config, site, generator, init_from),
-    )
-    add("wrap", WrapConfig, lambda config, *, site, generator, init_from=None, base=None: Wrapper(base), wraps=True)
+    add("linear", Config, lambda config, *, site, generator: Linear(config, site, generator))
+    add("wrap", WrapConfig, lambda config, *, site, generator, base: Wrapper(base), wraps=True)
     for name, build in builds.items():
         add(name, Config, build)
     return catalog
-
-
-def _linear(config, site, generator, init_from):
-    module = Linear(config, site, generator)
-    if init_from is not None:
-        module.load_state_dict(init_from.state_dict())
-    return module
 
 
 def build(catalog, name, base=None, seed=0, parent=None, **config):
@@ -111,7 +103,7 @@ def test_lists_of_json_become_tuples():
         parse_config(spec, {"depth": 1})
 
 
-def test_equal_generators_build_equal_modules_and_parents_are_handed_on():
+def test_equal_generators_build_equal_modules_and_a_parent_s_weights_are_copied():
     catalog = catalog_with()
     a, b, other = build(catalog, "linear"), build(catalog, "linear"), build(catalog, "linear", seed=1)
     assert torch.equal(a.W_enc, b.W_enc)
@@ -127,7 +119,9 @@ def test_a_wrapper_gets_its_base_with_the_parent_s_weights():
     assert wrapper.base is not parent
     with pytest.raises(PluginError, match="wraps another architecture, and none was given"):
         build(catalog, "wrap")
-    with pytest.raises(PluginError, match=r"base 'linear' of 'wrap'.*do not fit"):
+    with pytest.raises(
+        SuiteError, match=r"the parent's weights do not fit architecture 'linear': size mismatch for W_enc"
+    ):
         build(catalog, "wrap", LINEAR, parent=build(catalog, "linear", d_sae=5))
 
 
@@ -135,6 +129,83 @@ def test_the_cost_of_a_wrapper_sees_its_base_s():
     catalog = catalog_with(badcost=lambda *args, **kwargs: None)
     assert part_cost(LINEAR, None, SITE, catalog).n_parameters == 1
     assert part_cost(Part("wrap", "1", {"tilt": 1.0}), LINEAR, SITE, catalog).n_parameters == 101
+
+
+def test_a_build_that_still_takes_a_parent_gets_none():
+    catalog = catalog_with(
+        older=lambda config, *, site, generator, init_from=None, base=None: Linear(config, site, generator)
+    )
+    parent = build(catalog, "linear", seed=1)
+    assert torch.equal(build(catalog, "older", parent=parent, d_sae=6).W_enc, parent.W_enc)
+
+
+def test_without_a_cost_parameters_are_counted_and_work_is_dense():
+    catalog = catalog_with()
+    for name, registered in catalog.architectures.items():
+        catalog.architectures[name] = replace(registered, spec=replace(registered.spec, cost=None))
+    cost = part_cost(LINEAR, None, SITE, catalog)
+    assert (cost.n_parameters, cost.stored_bytes) == (24, 96)
+    assert (cost.train_flops_per_token, cost.encode_flops_per_token, cost.step_flops) == (12 * 24, 2 * 24, 15 * 24)
+    assert cost.expected_l0 is None
+    assert part_cost(Part("wrap", "1", {"tilt": 1.0}), LINEAR, SITE, catalog) == cost
+    huge = part_cost(Part("linear", "1", {"d_sae": 1 << 40}), None, SITE, catalog)
+    assert huge.n_parameters == 1 << 42  # no memory was asked for
+
+
+def test_a_build_that_reads_values_is_told_to_give_a_cost():
+    def reads(config, *, site, generator):
+        module = Linear(config, site, generator)
+        module.scale = float(module.W_enc.sum())
+        return module
+
+    catalog = catalog_with(reads=reads)
+    registered = catalog.architectures["reads"]
+    catalog.architectures["reads"] = replace(registered, spec=replace(registered.spec, cost=None))
+    with pytest.raises(PluginError, match=r"build raised .* Give the ArchitectureSpec a `cost`"):
+        part_cost(Part("reads", "1", {"d_sae": 6}), None, SITE, catalog)
+
+
+def test_a_method_that_is_nearly_one_of_ours_is_refused_and_helpers_are_not():
+    class Misspelt(Linear):
+        def finalise(self, batches):
+            pass
+
+        def after_steps(self, after):
+            pass
+
+    class Helpers(Linear):
+        def finalize(self, batches):
+            pass
+
+        def finalized(self):  # near to `finalize`, which is there
+            pass
+
+        def encoded(self, x):
+            pass
+
+        def _constraint(self):
+            pass
+
+        def reconstruction(self, x_hat, target):
+            pass
+
+    generator = torch.Generator()
+    assert misspelt_methods(Misspelt(Config(), SITE, generator)) == {
+        "finalise": "finalize",
+        "after_steps": "after_step",
+    }
+    assert misspelt_methods(Helpers(Config(), SITE, generator)) == {}
+    catalog = catalog_with(bad=lambda config, *, site, generator: Misspelt(config, site, generator))
+    with pytest.raises(
+        PluginError, match=r"Misspelt.finalise is no method that saebench calls. Did you mean 'finalize'"
+    ):
+        build(catalog, "bad", d_sae=6)
+
+
+def test_optional_methods_are_those_of_the_protocol_s_docstring():
+    text = SparseAutoencoder.__doc__
+    listed = set(re.findall(r"`(\w+)\(", text[text.index("Optional") :]))
+    assert listed == set(OPTIONAL_METHODS)
 
 
 @pytest.mark.parametrize(

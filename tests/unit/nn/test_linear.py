@@ -1,4 +1,4 @@
-"""Rescaled, copy_parent, and what LinearSAE starts with."""
+"""Rescaled, and what LinearSAE starts with."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 import saebench.nn
-from saebench.api import ActivationBatch, LossTerms, SparseCodes, StepInfo, SuiteError
+from saebench.api import ActivationBatch, LossTerms, SparseCodes, StepInfo
 from saebench.nn import (
     LinearSAE,
     Rescaled,
-    copy_parent,
     decoder_directions,
     encoder_directions,
     linear_threshold,
@@ -68,22 +67,6 @@ def test_rescaled_by_one_is_the_same_and_by_zero_is_refused() -> None:
     torch.testing.assert_close(Rescaled(sae, 1.0).decode(sae.encode(x)), sae.decode(sae.encode(x)))
     with pytest.raises(ValueError, match="scale must be positive"):
         Rescaled(sae, 0.0)
-
-
-def test_copy_parent_takes_all_weights_and_keeps_them_from_the_init_sample() -> None:
-    parent, child, x = Plain(6, 10, gen(1)), Plain(6, 10, gen(2)), sample()
-    parent.init_from_data(x, gen())
-    copy_parent(child, Rescaled(parent, 2.0))
-    child.init_from_data(x + 100, gen())
-    for name, tensor in parent.state_dict().items():
-        assert torch.equal(child.state_dict()[name], tensor), name
-
-
-def test_copy_parent_says_what_does_not_fit() -> None:
-    with pytest.raises(SuiteError, match=r"W_enc: got \[10, 6\], needs \[12, 6\].*Start from an entry"):
-        copy_parent(Plain(6, 12, gen()), Plain(6, 10, gen()))
-    with pytest.raises(SuiteError, match="W_dec is missing there"):
-        copy_parent(Plain(6, 12, gen()), torch.nn.Linear(2, 2))
 
 
 def test_start_of_a_linear_sae() -> None:

@@ -118,10 +118,11 @@ def _topk(name: str, **more: Any) -> ArchitectureSpec:
 
 
 ARCHITECTURES = [
-    _topk("topk", train=TrainDefaults(lr=1e-3, reference_width=256)),
-    _topk("fresh", parent="none"),
+    _topk("topk", parent="optional", train=TrainDefaults(lr=1e-3, reference_width=256)),
+    _topk("fresh"),
     _topk(
         "loose",
+        parent="optional",
         config=Loose,
         check=lambda config, site: (),
         cost=lambda config, site: _cost(site.d_in, config.d_sae, None),

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from saebench.activations.sources.kept import Kept
 from saebench.api import ActivationBatch, AfterStep, ArchitectureSpec, Site, StepInfo, UnitRows, resolve
+from saebench.cells.plan import Part
+from saebench.host import Catalog, Registered
+from saebench.host.build import build_module
 from saebench.nn import autograd_loss_and_grad, total_variance
 from saebench.nn.kernels import backends
 
@@ -43,7 +46,11 @@ class Bench:
     def build(self, spec: ArchitectureSpec, config: Mapping[str, Any], seed: int = 0, **more: Any) -> Any:
         chosen = spec.config(**config)
         assert not spec.check(chosen, self.site)
-        return resolve(spec.build)(chosen, site=self.site, generator=self.generator(seed), **more)
+        if spec.wraps:
+            return resolve(spec.build)(chosen, site=self.site, generator=self.generator(seed), **more)
+        catalog = Catalog(architectures={spec.name: Registered(spec, "tests", "0", __name__)})
+        part = Part(spec.name, spec.version, config)
+        return build_module(part, None, site=self.site, generator=self.generator(seed), catalog=catalog, **more)
 
     def start(self, sae: Any, x: Tensor) -> Any:
         if hasattr(sae, "init_from_data"):
@@ -122,8 +129,7 @@ class Bench:
             assert torch.equal(codes.latents, other.latents)
             assert torch.equal(sae.decode(codes), fresh.decode(other))
 
-        started = self.build(spec, config, seed=9, init_from=sae)
-        self.start(started, x + 3)
+        started = self.build(spec, config, seed=9, parent=sae)
         for name, tensor in sae.state_dict().items():
             assert torch.equal(tensor, started.state_dict()[name]), name
         assert sum(p.numel() for p in sae.parameters()) == spec.cost(spec.config(**config), self.site).n_parameters

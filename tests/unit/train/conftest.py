@@ -73,7 +73,7 @@ def spec_of(name, module, *, config=TinyConfig, **more):
         name,
         "1",
         config,
-        lambda config, *, site, generator, init_from=None, base=None: module(config, site, generator),
+        lambda config, *, site, generator: module(config, site, generator),
         tiny_cost,
         **more,
     )

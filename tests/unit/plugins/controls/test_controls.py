@@ -126,11 +126,6 @@ def parent_rows(parent: Any) -> torch.Tensor:
     return found
 
 
-def test_permuted_needs_a_base(bench: Any) -> None:
-    with pytest.raises(SuiteError, match="got no base"):
-        bench.build(SPECS["control-permuted"], CONFIG)
-
-
 def test_sizes_are_checked(bench: Any) -> None:
     spec = SPECS["control-random"]
     assert [p.key for p in spec.check(spec.config(d_sae=32, k=0), bench.site)] == ["k"]

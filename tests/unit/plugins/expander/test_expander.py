@@ -128,8 +128,8 @@ def test_mask_is_that_of_the_mask_seed_whatever_the_init_seed(bench: Any) -> Non
     other = bench.build(SPEC, {**CONFIG, "mask_seed": 1}, seed=1)
     assert one.support_digest() == two.support_digest() != other.support_digest()
     assert not torch.equal(one.V, two.V)
-    with pytest.raises(SuiteError, match="Use the parent's mask_seed"):
-        bench.build(SPEC, {**CONFIG, "mask_seed": 1}, init_from=one)
+    with pytest.raises(SuiteError, match="parent's frozen support is not that of this config"):
+        bench.build(SPEC, {**CONFIG, "mask_seed": 1}, parent=one)
 
 
 def test_paper_start_of_b_dec(bench: Any) -> None:

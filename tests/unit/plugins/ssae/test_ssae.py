@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from saebench.api import ActivationBatch, Cost, Site, StepInfo, SuiteError
+from saebench.api import ActivationBatch, Cost, Site, StepInfo
 from saebench.nn.kernels import backends
 from saebench_plugins.baselines.plugin import saebench_architectures as baselines
 from saebench_plugins.expander.plugin import saebench_architectures as expander
@@ -87,16 +87,7 @@ def test_effective_sample_size_is_recorded(bench: Any) -> None:
     assert bench.build(SPEC, {"tilt": 1.0}, base=base).facts()["tilt"] == 1.0
 
 
-def test_weights_of_init_from_are_copied(bench: Any) -> None:
-    trained = parent(bench, "topk")
-    fresh = bench.build(*BASES["topk"], seed=5)
-    sae = bench.build(SPEC, {}, base=fresh, init_from=trained)
-    assert torch.equal(sae.base.W_dec, trained.W_dec)
-
-
-def test_needs_a_base_and_a_finite_tilt(bench: Any) -> None:
-    with pytest.raises(SuiteError, match="got no base"):
-        bench.build(SPEC, {})
+def test_needs_a_finite_tilt() -> None:
     for tilt in (-1.0, math.inf, math.nan):
         (problem,) = check(SSAEConfig(tilt), Site(16, 16))
         assert problem.key == "tilt"
