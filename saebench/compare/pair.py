@@ -12,9 +12,9 @@ import numpy as np
 from saebench.api.errors import SuiteError
 from saebench.compare.sides import Side, read_side
 from saebench.matching.agreement.chance import Null, null_scores
-from saebench.matching.agreement.pair import CURVE, THRESHOLD, Latents
-from saebench.matching.agreement.seeds import PairScores, pair_scores
-from saebench.matching.assignment import unit_rows
+from saebench.matching.agreement.cosines import CURVE, THRESHOLD, Latents
+from saebench.matching.agreement.pair import PairScores, pair_scores
+from saebench.matching.directions import unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

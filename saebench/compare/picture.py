@@ -19,7 +19,7 @@ import numpy as np
 from saebench.api.errors import SuiteError
 from saebench.artifacts.output import check_output, write_output
 from saebench.leaderboard.charts.theme import PALETTE, theme, with_generator
-from saebench.matching.agreement.pair import BINS
+from saebench.matching.agreement.cosines import BINS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

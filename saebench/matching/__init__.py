@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from saebench.matching.agreement.chance import null_scores
 from saebench.matching.agreement.subspace import subspace_agreement
-from saebench.matching.assignment import Matching, cosine_matrix, match, match_cosines, match_saes
-from saebench.matching.directions import decoder_directions, encoder_directions
+from saebench.matching.assignment import match, match_cosines, match_saes
+from saebench.matching.directions import cosine_matrix, decoder_directions, encoder_directions
+from saebench.matching.result import Matching
 from saebench.matching.solve.nearest import best_cosines
 
 __all__ = [

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from saebench.api.errors import SuiteError
-from saebench.matching.directions import as_matrix, directions
-from saebench.matching.solve.dense import solve_dense
+from saebench.matching.directions import directions, same_width
+from saebench.matching.result import Matching, finished
+from saebench.matching.solve.dense import DENSE_ALLOWED, solve_dense
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,44 +22,10 @@ Which = Literal["decoder", "encoder", "both"]
 Method = Literal["auto", "dense", "sparse"]
 SolverName = Literal["auto", "scipy", "ortools"]
 
-PROVEN_GAP = 1e-6
 DENSE_UP_TO = 1024
 """Of the smaller side: from here on the sparse method is quicker than SciPy's dense one (docs/performance.md)."""
-DENSE_ALLOWED = 4096
-"""No matrix of all cosines is made where a side is larger."""
 CROWDED_WIDTH = 16
 """In fewer dimensions all rows are near one another, and no few candidates can be told from the rest: dense, where that is allowed."""
-SMALLEST_COSINE = 1e-6
-"""Where the mean cosine of a matching is smaller than this, the relative gap is a share of this instead."""
-
-
-@dataclass(frozen=True, eq=False)
-class Matching:
-    """A one-to-one matching of min(n, m) pairs, and what proves how good it is.
-
-    The certificate: `row_prices[i] + column_prices[j] >= cos_ij` for all pairs, and where sizes differ no price of the larger side is
-    negative. So no matching has a larger sum than all prices together (linear programming duality); `relative_gap` says how far `total`
-    is from that, rounding included.
-
-    Attributes:
-        rows, columns: `[min(n, m)]` int64: row `rows[i]` of A goes with row `columns[i]` of B; `rows` increases.
-        cosines: `[min(n, m)]` float64 cosine of each pair (with `signed=False` its absolute value).
-        total: Their sum, float64: what the matching maximises.
-        relative_gap: (best total - total) / |best total| is proven to be no larger (the size of the total taken as 1e-6 a pair at least).
-        proven: `relative_gap <= 1e-6`. Only then call it exact.
-        row_prices, column_prices: `[n]`, `[m]` float64.
-        facts: How it was found: method, solver, rounds, candidates, passes over all pairs, and `stopped`: the limit that ended it, or None.
-    """
-
-    rows: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    cosines: Floats
-    total: float
-    relative_gap: float
-    proven: bool
-    row_prices: Floats
-    column_prices: Floats
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def match(
@@ -161,8 +127,7 @@ def match_factors(
     for A, B in factors:
         place = device if device is not None else getattr(A, "device", "cpu")
         tensors.append((as_rows(A, "A", place), as_rows(B, "B", place)))
-        if tensors[-1][0].shape[1] != tensors[-1][1].shape[1]:
-            raise SuiteError(_widths(tensors[-1][0].shape[1], tensors[-1][1].shape[1]))
+        same_width(*tensors[-1])
     for side, label in enumerate("AB"):
         sizes = {len(pair[side]) for pair in tensors}
         if len(sizes) > 1:
@@ -207,66 +172,3 @@ def match_cosines(cosines: Floats, *, signed: bool = True, _rounding: float = 0.
     return finished(
         matched, column_of, own, u, v, turned, _rounding, {"method": "dense", "solver": "scipy", "stopped": None}
     )
-
-
-def finished(
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    cosines: Floats,
-    row_prices: Floats,
-    column_prices: Floats,
-    turned: bool,
-    rounding: float,
-    facts: Mapping[str, Any],
-) -> Matching:
-    """A `Matching` with its proven gap; `turned` where A and B were exchanged to solve it."""
-    if turned:
-        order = np.argsort(columns)
-        rows, columns, cosines = columns[order], rows[order], cosines[order]
-        row_prices, column_prices = column_prices, row_prices
-    total = float(cosines.sum())
-    bound = float(row_prices.sum() + column_prices.sum())
-    # every cosine and every price carries the rounding of a cosine, every sum that of its terms
-    terms = len(row_prices) + len(column_prices)
-    size = float(np.abs(row_prices).sum() + np.abs(column_prices).sum() + np.abs(cosines).sum())
-    gap = max(0.0, bound - total) + 2 * len(rows) * rounding + 64 * 2.0**-53 * max(1.0, math.log2(terms + 1)) * size
-    # the best total lies between total and bound, so its size may be as small as the smaller of them, or 0 between them
-    best = bound if total > 0 else min(abs(total), abs(bound)) if bound < 0 else 0.0
-    relative = float(gap / max(best, SMALLEST_COSINE * len(rows))) if gap else 0.0
-    return Matching(
-        rows=rows.astype(np.int64),
-        columns=columns.astype(np.int64),
-        cosines=cosines,
-        total=total,
-        relative_gap=relative,
-        proven=bool(relative <= PROVEN_GAP),
-        row_prices=row_prices,
-        column_prices=column_prices,
-        facts=facts,
-    )
-
-
-def cosine_matrix(A: Any, B: Any) -> Floats:
-    """`[n, m]` float64 cosines of the rows of `A [n, d]` and `B [m, d]`, in [-1, 1]; 0 where a row is zero.
-
-    Raises:
-        SuiteError: Widths differ, or a value is not finite.
-    """
-    a, b = as_matrix(A, "A"), as_matrix(B, "B")
-    if a.shape[1] != b.shape[1]:
-        raise SuiteError(_widths(a.shape[1], b.shape[1]))
-    return np.asarray(np.clip(unit_rows(a) @ unit_rows(b).T, -1, 1))
-
-
-def unit_rows(matrix: Floats) -> Floats:
-    """Rows divided by their norms; zero rows stay zero."""
-    # the largest entry first, so that very small and very large rows neither vanish nor overflow
-    scale = np.abs(matrix).max(1, keepdims=True, initial=0)
-    scaled = np.divide(matrix, scale, out=np.zeros_like(matrix), where=scale > 0)
-    norm = np.linalg.norm(scaled, axis=1, keepdims=True)
-    unit: Floats = np.divide(scaled, norm, out=np.zeros_like(matrix), where=norm > 0)
-    return unit
-
-
-def _widths(a: int, b: int) -> str:
-    return f"directions to match: A has width {a}, B has {b}; both must come from one site"

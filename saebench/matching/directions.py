@@ -51,6 +51,39 @@ def as_matrix(rows: Any, label: str) -> Floats:
     return matrix
 
 
+def cosine_matrix(A: Any, B: Any) -> Floats:
+    """`[n, m]` float64 cosines of the rows of `A [n, d]` and `B [m, d]`, in [-1, 1]; 0 where a row is zero.
+
+    Raises:
+        SuiteError: Widths differ, or a value is not finite.
+    """
+    a, b = as_matrix(A, "A"), as_matrix(B, "B")
+    same_width(a, b)
+    return np.asarray(np.clip(unit_rows(a) @ unit_rows(b).T, -1, 1))
+
+
+def unit_rows(matrix: Floats) -> Floats:
+    """Rows divided by their norms; zero rows stay zero."""
+    # the largest entry first, so that very small and very large rows neither vanish nor overflow
+    scale = np.abs(matrix).max(1, keepdims=True, initial=0)
+    scaled = np.divide(matrix, scale, out=np.zeros_like(matrix), where=scale > 0)
+    norm = np.linalg.norm(scaled, axis=1, keepdims=True)
+    unit: Floats = np.divide(scaled, norm, out=np.zeros_like(matrix), where=norm > 0)
+    return unit
+
+
+def same_width(A: Any, B: Any) -> None:
+    """Nothing, where the rows of two matrices are equally long.
+
+    Raises:
+        SuiteError: They are not.
+    """
+    if A.shape[1] != B.shape[1]:
+        raise SuiteError(
+            f"directions to match: A has width {A.shape[1]}, B has {B.shape[1]}; both must come from one site"
+        )
+
+
 def _matrix(sae: Any, side: str) -> Floats | None:
     rows = directions(sae, side)
     return None if rows is None else as_matrix(rows, f"{side} of {type(sae).__name__}")

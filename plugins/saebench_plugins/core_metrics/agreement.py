@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saebench.api import GroupMember, GroupMetric, MetricResult
-from saebench.matching.agreement.seeds import CORRECTED, jackknife
+from saebench.matching.agreement.pair import CORRECTED, jackknife
 from saebench.metrics.catalogue import ACROSS, AGREEMENT, STABILITY, metric_value, nulls
 from saebench_plugins.core_metrics.pairs import Pairs, comparable, pair_details, reason_of, value_of
 

@@ -15,7 +15,7 @@ from saebench.matching.agreement.by_activation import (
     codes_matrix,
 )
 from saebench.matching.agreement.chance import corrected, level
-from saebench.matching.agreement.seeds import mean_over_pairs
+from saebench.matching.agreement.pair import mean_over_pairs
 from saebench.metrics.catalogue import STABILITY, metric_value, nulls
 from saebench_plugins.core_metrics.pairs import is_signed
 

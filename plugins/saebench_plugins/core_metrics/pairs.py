@@ -9,7 +9,8 @@ from typing import Any
 
 from saebench.api import GroupMember, MetricInfo, MetricValue
 from saebench.matching.agreement.chance import NullLevel
-from saebench.matching.agreement.seeds import CORRECTED, Latents, PairScores, mean_over_pairs, over_pairs
+from saebench.matching.agreement.cosines import Latents
+from saebench.matching.agreement.pair import CORRECTED, PairScores, mean_over_pairs, over_pairs
 from saebench.matching.directions import as_matrix, directions
 from saebench.metrics.catalogue import metric_value
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from saebench.api import GroupMember, GroupMetric, MetricResult, MetricValue, SaebenchError
 from saebench.matching import decoder_directions
 from saebench.matching.agreement.blocks import block_agreement, block_null
+from saebench.matching.agreement.cosines import CURVE
+from saebench.matching.agreement.pair import mean_curve, mean_over_pairs
 from saebench.matching.agreement.reappearance import (
     DENSITY_EDGES,
     SHARE_EDGES,
@@ -21,7 +23,6 @@ from saebench.matching.agreement.reappearance import (
     reappearances,
 )
 from saebench.matching.agreement.recapture import recapture
-from saebench.matching.agreement.seeds import CURVE, mean_curve, mean_over_pairs
 from saebench.metrics.catalogue import STABILITY, metric_value, nulls
 from saebench_plugins.core_metrics import coactivation
 from saebench_plugins.core_metrics.pairs import Comparable, Pairs, comparable, mean_value, null_details, pair_details

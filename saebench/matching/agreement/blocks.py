@@ -14,8 +14,10 @@ import numpy as np
 
 from saebench.api.errors import SuiteError
 from saebench.matching.agreement.chance import NullLevel, level, n_draws
-from saebench.matching.assignment import DENSE_ALLOWED, Matching, match_cosines
+from saebench.matching.assignment import match_cosines
 from saebench.matching.directions import as_matrix
+from saebench.matching.result import Matching
+from saebench.matching.solve.dense import DENSE_ALLOWED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

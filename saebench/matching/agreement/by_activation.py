@@ -15,8 +15,9 @@ from scipy.sparse import csr_array, hstack, vstack
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from saebench.api.errors import SuiteError
-from saebench.matching.agreement.pair import THRESHOLD
-from saebench.matching.assignment import DENSE_ALLOWED, match_cosines
+from saebench.matching.agreement.cosines import THRESHOLD
+from saebench.matching.assignment import match_cosines
+from saebench.matching.solve.dense import DENSE_ALLOWED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

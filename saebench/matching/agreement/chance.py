@@ -17,7 +17,7 @@ from saebench import console
 from saebench.api.errors import Damaged, SaebenchError
 from saebench.artifacts import cache_folder, digest, read_sealed, sealed, write_json
 from saebench.base.student import t_quantile
-from saebench.matching.agreement.pair import BINS, THRESHOLD, compare, curve, n_shared, n_strict
+from saebench.matching.agreement.cosines import BINS, THRESHOLD, compare, curve, n_shared, n_strict
 from saebench.matching.assignment import match
 
 if TYPE_CHECKING:

@@ -1,149 +1,195 @@
-"""What one pair of dictionaries scores, before chance is taken out: read by the real pairs and by the null alike.
-
-Cosines are signed. Latents tagged `signed_latents` may be negative, so the sign of their direction is not identified (flipping code
-and direction changes nothing): with `signed=False` every cosine here is its absolute value.
-"""
+"""How far two SAEs of one site agree on their latents, beside what chance gives, and the mean over seeds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saebench.matching.assignment import DENSE_UP_TO, Matching, cosine_matrix, match, match_cosines, unit_rows
-from saebench.matching.directions import as_matrix
-from saebench.matching.solve.nearest import best_cosines
+from saebench.matching.agreement.chance import NullLevel, corrected, null_scores, null_size
+from saebench.matching.agreement.cosines import THRESHOLD, Latents, compare, curve, n_shared, n_strict
+from saebench.matching.agreement.subspace import subspace_agreement
+from saebench.matching.assignment import match
+from saebench.matching.result import Matching
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-    Bools = NDArray[np.bool_]
 
-THRESHOLD = 0.7
-"""A pair is shared from here on (Paulo and Belrose 2025; FaithfulSAE)."""
-CURVE = tuple(i / 20 for i in range(20))
-"""Thresholds of the curve that stands in place of the one point."""
-BINS = tuple(i / 50 - 1 for i in range(101))
-"""Edges of histograms of cosines."""
-_BLOCK = 4096
+CORRECTED = ("sfr", "sfr-alive", "strict-shared", "matched-cosine", "mmcs")
+"""Scores that have a sampled null level and a form corrected by it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Latents:
-    """One SAE as stability sees it.
+class PairScores:
+    """Scores of one pair, and what the curves and pictures are drawn from.
 
     Attributes:
-        decoder: `[d_sae, d]` directions, an array or a tensor.
-        encoder: Alike, or None.
-        dead: `[d_sae]` bool, or None if not known.
-        support: `[d_sae, d]` bool of a frozen support (a mask that no seed changes), or None: chance is then drawn on it.
+        values: Score by metric id; None with a reason in `reasons`.
+        null: The level that random dictionaries of these sizes reach, by the same ids (where it was asked for and there is one).
+        corrected: (score - null) / (1 - null) for the ids in `CORRECTED`; None where the score is, or chance alone gives 1.
+        curve, curve_alive, curve_null: Share of matched pairs over each threshold of `CURVE`.
+        sizes, alive, coverage: Of both sides: latents, alive ones, share of the latents that are in a shared pair.
+        width: d of the directions.
+        matching: Of all decoder rows. `matching_alive`: of those alive on both sides, under the same indices.
+        gap, proven: The largest relative gap of all matchings that the scores came from, and whether all were proven.
     """
 
-    decoder: Any
-    encoder: Any | None = None
-    dead: Bools | None = None
-    support: Bools | None = None
-
-    @property
-    def alive(self) -> Bools:
-        """`[d_sae]` bool; all of them where deadness is not known."""
-        return np.ones(len(self.decoder), dtype=bool) if self.dead is None else ~self.dead
-
-    @property
-    def tied(self) -> bool:
-        """True where every latent reads the direction that it writes (up to scale)."""
-        return self.encoder is not None and same_directions(self.decoder, self.encoder)
-
-
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """Everything that needs the cosines of two sets of directions.
-
-    Attributes:
-        matching: All rows of A with all rows of B.
-        alive: Those kept of A with those kept of B, under their indices in A and B; the same object where all are kept.
-        mmcs: (mean_i max_j cos(a_i, b_j) + mean_j max_i cos(a_i, b_j)) / 2.
-    """
-
+    values: Mapping[str, float | None]
+    reasons: Mapping[str, str]
+    null: Mapping[str, NullLevel]
+    corrected: Mapping[str, float | None]
+    curve: Floats
+    curve_alive: Floats | None
+    curve_null: Floats | None
+    sizes: tuple[int, int]
+    width: int
+    alive: tuple[int, int]
+    coverage: tuple[float, float]
     matching: Matching
-    alive: Matching
-    mmcs: float
+    matching_alive: Matching
+    gap: float
+    proven: bool
 
 
-def compare(A: Any, B: Any, keep_a: Bools, keep_b: Bools, *, signed: bool = True, **solver: Any) -> Compared:
-    """The matchings and best cosines of `A [n, d]` and `B [m, d]`; the matrix of cosines is made once where it is small.
+def pair_scores(
+    a: Latents, b: Latents, *, signed: bool = True, threshold: float = THRESHOLD, null: bool = True, **solver: Any
+) -> PairScores:
+    """All scores of two SAEs of one site.
+
+    With M the decoder matching that maximises the sum of cosines, s = min(d_sae of a, d_sae of b), t the threshold (0.7):
+    `sfr` = #{pairs of M with cos > t} / s (FaithfulSAE).
+    `sfr-alive`: the same after each side's own dead latents are dropped and the rest matched anew, over the smaller alive count.
+    `strict-shared` = #{latents that the decoder matching and the encoder matching pair alike, both cosines >= t} / s (Paulo and
+        Belrose 2025). Where encoder and decoder are tied it is sfr (but for ties at t).
+    `matched-cosine` = mean cos over M (PW-MCC of Song et al. 2025).
+    `mmcs` = (mean_i max_j cos(a_i, b_j) + mean_j max_i cos(a_i, b_j)) / 2.
+    `subspace-agreement`: `matching.subspace` over alive latents not in a pair of cosine > t.
 
     Args:
-        A, B: Directions.
-        keep_a, keep_b: `[n]` and `[m]` bool: the latents that are alive.
-        signed: See `matching.match`.
-        solver: Further arguments of `matching.match`.
+        a, b: Their directions.
+        signed: False for latents whose sign is not identified: every cosine is its absolute value.
+        threshold: Where a pair counts as shared.
+        null: Sample the null levels (`matching.null_scores`).
+        solver: Further arguments of `matching.match`, for each matching.
     """
-    rows, columns = np.flatnonzero(keep_a), np.flatnonzero(keep_b)
-    if max(len(A), len(B)) <= DENSE_UP_TO and not _wants_solver(solver):
-        cosines = cosine_matrix(A, B)
-        if not signed:
-            cosines = np.abs(cosines)
-        matching, best = match_cosines(cosines), (cosines.max(1), cosines.max(0))
+    n, m = len(a.decoder), len(b.decoder)
+    smaller, width = min(n, m), int(a.decoder.shape[1])
+    alive = a.alive, b.alive
+    counts = int(alive[0].sum()), int(alive[1].sum())
+    found = compare(a.decoder, b.decoder, *alive, signed=signed, **solver)
+    used = [found.matching, found.alive]
+    values: dict[str, float | None] = {
+        "sfr": n_shared(found.matching, threshold) / smaller,
+        "matched-cosine": found.matching.total / smaller,
+        "mmcs": found.mmcs,
+    }
+    reasons: dict[str, str] = {}
 
-        def among_kept() -> Matching:
-            return match_cosines(cosines[np.ix_(rows, columns)])
+    if a.dead is None or b.dead is None:
+        reasons["sfr-alive"] = "it is not known which latents are dead"
+    elif min(counts) == 0:
+        reasons["sfr-alive"] = "one SAE has no latent that is alive"
     else:
-        matching, best = (
-            match(A, B, signed=signed, **solver),
-            best_cosines(A, B, signed=signed, device=solver.get("device")),
-        )
+        values["sfr-alive"] = n_shared(found.alive, threshold) / min(counts)
 
-        def among_kept() -> Matching:
-            return match(A[keep_a], B[keep_b], signed=signed, **solver)
+    tied = a.tied and b.tied
+    if a.encoder is None or b.encoder is None:
+        reasons["strict-shared"] = "the encoder directions are not known"
+    else:
+        encoder = found.matching if tied else match(a.encoder, b.encoder, signed=signed, **solver)
+        used.append(encoder)
+        values["strict-shared"] = n_strict(found.matching, encoder, n, threshold) / smaller
 
-    mmcs = float(best[0].mean() + best[1].mean()) / 2
-    if len(rows) == len(A) and len(columns) == len(B):
-        return Compared(matching, matching, mmcs)
-    alive = among_kept() if min(len(rows), len(columns)) else _nobody(len(rows), len(columns))
-    return Compared(matching, replace(alive, rows=rows[alive.rows], columns=columns[alive.columns]), mmcs)
+    shared = found.matching.cosines > threshold
+    orphan_a, orphan_b = alive[0].copy(), alive[1].copy()
+    orphan_a[found.matching.rows[shared]] = False
+    orphan_b[found.matching.columns[shared]] = False
+    subspace = subspace_agreement(a.decoder[orphan_a], b.decoder[orphan_b])
+    values["subspace-agreement"] = subspace.value
+    if subspace.reason:
+        reasons["subspace-agreement"] = subspace.reason
+    for id in reasons:
+        values[id] = None
+
+    levels: dict[str, NullLevel] = {}
+    curve_null = None
+    if null:
+        untied = a.encoder is not None and b.encoder is not None and not tied
+        options = {"signed": signed, "threshold": threshold, **solver}
+        supports = None if a.support is None or b.support is None else (a.support, b.support)
+        chance = null_scores(n, m, width, tied=not untied, supports=supports, **options)
+        levels = {id: level for id, level in chance.levels.items() if values[id] is not None}
+        curve_null = np.array(chance.curve)
+        if values.get("sfr-alive") is not None:
+            if counts != (n, m) and supports is not None:
+                of_alive = supports[0][alive[0]], supports[1][alive[1]]
+                chance = null_scores(*counts, width, supports=of_alive, **options)
+            elif counts != (n, m):
+                chance = null_scores(null_size(counts[0]), null_size(counts[1]), width, **options)
+            levels["sfr-alive"] = chance.levels["sfr"]
+        if subspace.null is not None:
+            levels["subspace-agreement"] = subspace.null
+    return PairScores(
+        values=values,
+        reasons=reasons,
+        null=levels,
+        corrected=_corrected(values, levels),
+        curve=curve(found.matching, smaller),
+        curve_alive=None if values["sfr-alive"] is None else curve(found.alive, min(counts)),
+        curve_null=curve_null,
+        sizes=(n, m),
+        width=width,
+        alive=counts,
+        coverage=(int(shared.sum()) / n, int(shared.sum()) / m),
+        matching=found.matching,
+        matching_alive=found.alive,
+        gap=float(max(matching.relative_gap for matching in used)),
+        proven=all(bool(matching.proven) for matching in used),
+    )
 
 
-def n_shared(matching: Matching, threshold: float) -> int:
-    """Pairs with a cosine over the threshold (strictly)."""
-    return int((matching.cosines > threshold).sum())
+def over_pairs(items: Sequence[Latents], *, signed: bool = True, **options: Any) -> dict[tuple[int, int], PairScores]:
+    """Scores of every pair of members, by their indices."""
+    pairs = combinations(range(len(items)), 2)
+    return {(i, j): pair_scores(items[i], items[j], signed=signed, **options) for i, j in pairs}
 
 
-def n_strict(decoder: Matching, encoder: Matching, n: int, threshold: float) -> int:
-    """Pairs that both matchings make and whose cosines both reach the threshold; A has `n` latents."""
-    partner = np.full(n, -1)
-    partner[encoder.rows] = encoder.columns
-    cosine = np.zeros(n)
-    cosine[encoder.rows] = encoder.cosines
-    agree = partner[decoder.rows] == decoder.columns
-    return int((agree & (decoder.cosines >= threshold) & (cosine[decoder.rows] >= threshold)).sum())
+def mean_over_pairs(scores: Mapping[tuple[int, int], float], n_members: int) -> tuple[float, float | None]:
+    """Mean over pairs, and its standard error by leaving out one member at a time.
+
+    Pairs that share a member are not independent, so their spread is no standard error. With theta_(-s) the mean over the pairs
+    without member s: se^2 = (S - 1) / S * sum (theta_(-s) - mean)^2 (Arvesen 1969, for U-statistics). None under three members.
+    """
+    value = math.fsum(scores.values()) / len(scores)
+    without = []
+    for member in range(n_members):
+        rest = [score for pair, score in scores.items() if member not in pair]
+        if not rest:
+            return value, None
+        without.append(math.fsum(rest) / len(rest))
+    return value, jackknife(without)
 
 
-def curve(matching: Matching, size: int) -> Floats:
-    """Share of `size` whose matched cosine is over each threshold of `CURVE`."""
-    return np.array([n_shared(matching, threshold) / size for threshold in CURVE])
+def jackknife(without: Sequence[float]) -> float:
+    """Standard error from the values found without each of S members: sqrt((S - 1) / S * sum (x_s - mean)^2)."""
+    mean = math.fsum(without) / len(without)
+    return math.sqrt((len(without) - 1) / len(without) * math.fsum((x - mean) ** 2 for x in without))
 
 
-def same_directions(A: Any, B: Any) -> bool:
-    """True where each row of `A [n, d]` points where that row of `B` points; two zero rows do."""
-    if tuple(A.shape) != tuple(B.shape):
-        return False
-    for start in range(0, len(A), _BLOCK):
-        a, b = (unit_rows(as_matrix(rows[start : start + _BLOCK], "directions")) for rows in (A, B))
-        if np.abs(a - b).max(initial=0) > 1e-6:
-            return False
-    return True
+def mean_curve(curves: Sequence[Floats]) -> list[float]:
+    """Mean threshold curve of several pairs."""
+    return [float(share) for share in np.mean(np.stack(list(curves)), axis=0)]
 
 
-def _wants_solver(options: dict[str, Any]) -> bool:
-    """True where only `match` can do what is asked: a limit to keep, another method."""
-    limited = any(options.get(name) is not None for name in ("time_limit_s", "memory_limit_bytes"))
-    return limited or options.get("method", "auto") != "auto"
-
-
-def _nobody(n: int, m: int) -> Matching:
-    """The matching where one side is empty: no pair, and no better one."""
-    none = np.zeros(0, dtype=np.int64)
-    return Matching(none, none, np.zeros(0), 0.0, 0.0, True, np.zeros(n), np.zeros(m), {"stopped": None})
+def _corrected(values: Mapping[str, float | None], levels: Mapping[str, NullLevel]) -> dict[str, float | None]:
+    scores: dict[str, float | None] = {}
+    for id in CORRECTED:
+        value, level = values[id], levels.get(id)
+        scores[id] = None if value is None or level is None else corrected(value, level.value)
+    return scores

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saebench.matching.agreement.pair import THRESHOLD, Latents
-from saebench.matching.agreement.seeds import PairScores, jackknife
+from saebench.matching.agreement.cosines import THRESHOLD, Latents
+from saebench.matching.agreement.pair import PairScores, jackknife
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

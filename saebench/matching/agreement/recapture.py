@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from saebench.matching.agreement.pair import THRESHOLD
+from saebench.matching.agreement.cosines import THRESHOLD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from saebench.matching.assignment import Matching
+    from saebench.matching.result import Matching
 
     Bools = NDArray[np.bool_]
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench.matching.agreement.chance import NullLevel
-from saebench.matching.assignment import unit_rows
-from saebench.matching.directions import as_matrix
+from saebench.matching.directions import as_matrix, unit_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

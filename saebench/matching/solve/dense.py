@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Places = NDArray[np.int64]
 
+DENSE_ALLOWED = 4096
+"""No matrix of all cosines is made where a side is larger."""
 _TOLERANCE = 1e-14
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench.api.errors import SuiteError
-from saebench.matching.assignment import DENSE_ALLOWED, _widths
+from saebench.matching.directions import same_width
+from saebench.matching.solve.dense import DENSE_ALLOWED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,8 +31,7 @@ def best_cosines(A: Any, B: Any, *, signed: bool = True, device: Any = None) -> 
 
     place = device if device is not None else getattr(A, "device", "cpu")
     a, b = as_rows(A, "A", place), as_rows(B, "B", place)
-    if a.shape[1] != b.shape[1]:
-        raise SuiteError(_widths(a.shape[1], b.shape[1]))
+    same_width(a, b)
     if not len(a) or not len(b):
         raise SuiteError(f"best cosines: got {len(a)} and {len(b)} rows; each side needs one at least")
     similarity = Similarity([(a, b)], signed=signed)

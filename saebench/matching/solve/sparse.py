@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench import console
-from saebench.matching.assignment import Matching, finished
+from saebench.matching.result import Matching, finished
 from saebench.matching.solve.solver import Limits, Solution, Solver, Watch
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from verifier import best_total, similarities, verify
 
 from saebench.api import SuiteError
 from saebench.matching import cosine_matrix, match, match_cosines, match_saes
-from saebench.matching.assignment import DENSE_ALLOWED, match_factors
+from saebench.matching.assignment import match_factors
+from saebench.matching.solve.dense import DENSE_ALLOWED
 
 METHODS = ["dense", "sparse"]
 

@@ -145,7 +145,7 @@ def test_a_worse_matching_with_an_honest_gap_passes_and_no_smaller_one() -> None
 
 def test_the_gap_of_negative_sums_is_that_of_the_smallest_optimum() -> None:
     # total -2, bound -1: the best may be as small as -1, and then the matching is 100 % off
-    from saebench.matching.assignment import finished
+    from saebench.matching.result import finished
 
     two = np.arange(2)
     found = finished(two, two, np.array([-1.0, -1.0]), np.array([-0.5, -0.5]), np.zeros(2), False, 0.0, {})

@@ -10,7 +10,7 @@ import pytest
 from saebench.matching import match
 from saebench.matching.agreement import chance
 from saebench.matching.agreement.chance import corrected, level, null_scores, null_size
-from saebench.matching.agreement.pair import BINS, CURVE, THRESHOLD
+from saebench.matching.agreement.cosines import BINS, CURVE, THRESHOLD
 
 
 @pytest.fixture(autouse=True)

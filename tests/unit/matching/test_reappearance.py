@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from saebench.matching.agreement.cosines import Latents
+from saebench.matching.agreement.pair import over_pairs
 from saebench.matching.agreement.reappearance import Reappearance, binned, counts_by_share, reappearances
-from saebench.matching.agreement.seeds import Latents, over_pairs
 
 
 def planted() -> list[Latents]:

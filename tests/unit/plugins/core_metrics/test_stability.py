@@ -14,7 +14,7 @@ import torch
 from saebench.api import GroupMember, MetricResult, SparseCodes, resolve
 from saebench.matching import match
 from saebench.matching.agreement.chance import null_scores
-from saebench.matching.agreement.seeds import CORRECTED
+from saebench.matching.agreement.pair import CORRECTED
 from saebench.metrics.catalogue import STABILITY
 from saebench_plugins.core_metrics.plugin import METRICS
 

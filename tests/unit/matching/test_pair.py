@@ -9,16 +9,8 @@ import pytest
 import torch
 
 from saebench.matching import match, null_scores
-from saebench.matching.agreement.pair import compare
-from saebench.matching.agreement.seeds import (
-    CORRECTED,
-    CURVE,
-    THRESHOLD,
-    Latents,
-    mean_over_pairs,
-    over_pairs,
-    pair_scores,
-)
+from saebench.matching.agreement.cosines import CURVE, THRESHOLD, Latents, compare
+from saebench.matching.agreement.pair import CORRECTED, mean_over_pairs, over_pairs, pair_scores
 
 
 def directions(n: int = 40, d: int = 24, seed: int = 0) -> np.ndarray:
