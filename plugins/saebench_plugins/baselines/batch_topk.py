@@ -37,7 +37,7 @@ class BatchTopK(AuxKSAE):
         """The `k * B` largest positive activations of the batch."""
         found = linear_batch_topk(x, self.W_enc, self.b_enc, self.config.k, columns)
         codes = SparseCodes(found.values, found.latents, found.offsets, self.d_sae)
-        return Chosen(codes, found.columns, 0)
+        return Chosen(codes, found.columns, found.fallback_rows)
 
     def encode(self, x: Tensor) -> SparseCodes:
         """Inference form: a token's codes depend on that token alone."""

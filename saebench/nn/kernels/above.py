@@ -40,6 +40,8 @@ class Entries(NamedTuple):
     """`[B + 1]` int64."""
     columns: Tensor | None = None
     """`[B, m]` pre-activations of the latents asked for."""
+    fallback_rows: int = 0
+    """Of `linear_batch_topk`: tokens decided from the whole product, as the screen could not decide them."""
 
 
 def _joined(values: list[Tensor], flat: list[Tensor], n_rows: int, n: int) -> Entries:
@@ -130,7 +132,7 @@ def linear_batch_topk(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: T
     bound = float(np.partition(lower.numpy(), lower.numel() - wanted)[lower.numel() - wanted])
     values_found: list[Tensor] = []
     places: list[Tensor] = []
-    undecided = False
+    undecided = 0
     for start in range(0, n_rows, block):
         rows = slice(start, start + block)
         cut = (bound - errors[rows]) / ((1 + rho) * SAFE)
@@ -145,14 +147,14 @@ def linear_batch_topk(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: T
         values_found.append(exact)
         places.append(found.flat + start * n)
         if screened and found.overflow.numel():
-            undecided = True
+            undecided += found.overflow.numel()
             again = start + found.overflow
             whole, flat = _block_above(x[again], W, b, 0.0, "plain")
             values_found.append(whole)
             places.append(again[torch.div(flat, n, rounding_mode="floor")] * n + flat % n)
     order = torch.cat(places).argsort() if undecided else slice(None)
     chosen = _largest(torch.cat(values_found)[order], torch.cat(places)[order], wanted, n_rows, n)
-    return chosen if columns is None else chosen._replace(columns=z.index_select(1, columns))
+    return chosen._replace(fallback_rows=undecided, columns=None if columns is None else z.index_select(1, columns))
 
 
 def _largest(values: Tensor, places: Tensor, wanted: int, n_rows: int, n: int) -> Entries:

@@ -172,6 +172,13 @@ def test_columns_of_batch_topk(backend: str) -> None:
     assert linear_batch_topk(x, W, b, 4).columns is None
 
 
+def test_batch_topk_counts_tokens_that_the_screen_cannot_decide(backend: str) -> None:
+    x, W = rand(256, 16), rand(512, 16, seed=1)
+    x[3], x[9] = 1e4 * x[3], 1e3 * x[9]  # their rounding error is larger than the cut of the batch
+    found = linear_batch_topk(x, W, torch.zeros(512), 4)
+    assert found.fallback_rows == (2 if backend == "bf16-screen" else 0)
+
+
 def test_nothing(backend: str) -> None:
     x, W = rand(3, 4), rand(16, 4, seed=1)
     for found in (linear_above(x, W, None, 1e6), linear_batch_topk(x, torch.zeros_like(W), None, 2)):

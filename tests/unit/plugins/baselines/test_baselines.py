@@ -84,6 +84,14 @@ def test_batch_topk_promises(bench: Any) -> None:
     assert float(sae.threshold) > 0
 
 
+def test_batch_topk_tells_how_many_tokens_were_decided_from_the_whole_product(bench: Any) -> None:
+    sae, x = bench.start(bench.build(BATCH, {"d_sae": 32, "k": 4}), bench.data()), bench.data(256)
+    x[3] *= 1e4
+    with backends.force("bf16-screen"):
+        terms = sae.loss_and_grad(ActivationBatch(x, x), STEP)
+    assert terms.facts["fallback_rows"] == 1 / 256
+
+
 def test_batch_topk_gradients_equal_those_of_the_dense_formula(bench: Any) -> None:
     x = bench.data(40).double()
     sae = bench.start(bench.build(BATCH, {"d_sae": 32, "k": 4}), bench.data()).double()
