@@ -1,10 +1,12 @@
-"""One cell of a pass: from its first weight, step by step, to its inference form. It never raises for its own troubles."""
+"""One cell of a pass: from its first weight, step by step, to its inference form. Its own errors end the cell, not the pass."""
 
 from __future__ import annotations
 
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench.api import AfterStep, CellError, Diverged, MachineError, OverBudget, PluginError, Site, StepInfo
+from saebench.api import (
+    ActivationBatch,
+    CellError,
+    Diverged,
+    LossTerms,
+    MachineError,
+    OverBudget,
+    PluginError,
+    Site,
+    StepInfo,
+)
 from saebench.api.errors import DIVERGED_ADVICE, contained, recorded, said
 from saebench.artifacts.atomic import refuse
 from saebench.base.random import generator as seeded
@@ -24,9 +36,8 @@ from saebench.train.feed import FINALIZE_TOKENS, Feed, SharedBatch, scaled
 from saebench.train.meter import Meter, refuse_if_too_big
 from saebench.train.monitor import Monitor
 from saebench.train.numerics import numerics
-from saebench.train.optimiser import Optimiser
 from saebench.train.outcome import TrainOutcome
-from saebench.train.step import step_terms
+from saebench.train.step import Trainer
 from saebench.train.watch import Watch
 
 CONTROL_BATCH = 1024
@@ -37,8 +48,26 @@ def batch_of(cell: Cell) -> int:
     return cell.train.batch if cell.train is not None else CONTROL_BATCH
 
 
+@dataclass
+class Prepared:
+    """What a cell has once its module is built.
+
+    Attributes:
+        module: On its device.
+        scale: Inputs are divided by it.
+        meter: Counts its tokens and FLOPs.
+        trainer, monitor: Take and note its steps; None for a cell that is fitted, or (controls) only built.
+    """
+
+    module: Any
+    scale: float
+    meter: Meter
+    trainer: Trainer | None = None
+    monitor: Monitor | None = None
+
+
 class CellRun:
-    """One cell. What it learned so far stands in `outcome`, also after an error.
+    """One cell. What is known of it so far is in `outcome`, also after an error.
 
     Its bits depend on the cell and the source alone: generator, meter, optimiser and monitor are its own, and what it shares (batch,
     sample, first tokens) is only read. Random numbers come from generators seeded by `derive_seed(init_seed, role)`: role `init` for
@@ -46,6 +75,7 @@ class CellRun:
 
     Attributes:
         outcome: See `TrainOutcome`.
+        prepared: None before `prepare`, after an error in it, and after `close`.
         out_of_memory: True when it ended because memory could not be had.
         seconds: Of its own work so far: no waiting for data, none of its neighbours' work.
     """
@@ -54,31 +84,26 @@ class CellRun:
         self.cell, self.feed, self.catalog, self.device, self.watch = cell, feed, catalog, device, watch
         self.label = f"{cell.label} ({cell.part.architecture})"
         self.outcome = TrainOutcome(cell.cell_id)
+        self.prepared: Prepared | None = None
         self.out_of_memory = False
         self.seconds = 0.0
-        self.scale = 1.0
-        self.module: Any = None
-        self.meter: Meter | None = None
-        self.monitor: Monitor | None = None
-        self.optimiser: Optimiser | None = None
-        self.generator = seeded(cell.init_seed, "train")
 
-    # ---- what may go wrong is this cell's own matter -----------------------------------------------------------------
+    # ---- an error ends this cell, not the pass -----------------------------------------------------------------------
 
-    def attempt(self, action: Callable[[], None], *, wait: bool = False) -> bool:
-        """Does a part of the work on this cell's clock; False when it failed, which then stands in the outcome.
+    @contextmanager
+    def attempt(self, *, wait: bool = False) -> Iterator[None]:
+        """Does the block on this cell's clock; what the block raises ends the cell and is noted in the outcome.
 
         Args:
-            action: The part.
             wait: Wait for the device, so that work it still has to do is not counted as the next cell's.
 
         Raises:
-            MachineError: The disk is full, or the like: everybody's trouble.
+            MachineError: The disk is full, or the like, which ends the run.
         """
         started = time.perf_counter()
         try:
             with contained():
-                action()
+                yield
             if wait and self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
         except MachineError:
@@ -93,7 +118,6 @@ class CellRun:
         self.seconds += time.perf_counter() - started
         if len(self.outcome.trajectory_s) < len(self.outcome.trajectory):
             self.outcome.trajectory_s.append(self.seconds)
-        return self.outcome.ok
 
     def _fail(self, status: str, error: BaseException) -> None:
         outcome = self.outcome
@@ -113,86 +137,84 @@ class CellRun:
         return self.outcome.steps
 
     @property
-    def trains(self) -> bool:
-        """True for a cell that takes steps; others are fitted, or (controls) only built."""
-        return self.optimiser is not None
-
-    @property
-    def exhausted(self) -> bool:
-        """True once its share is used up."""
-        return self.meter is not None and self.meter.exhausted
+    def has_steps_left(self) -> bool:
+        """True for a cell that is trained by steps, is well, and has not used up its share."""
+        prepared = self.prepared
+        if prepared is None or prepared.trainer is None:
+            return False
+        return self.outcome.ok and not prepared.meter.exhausted
 
     def prepare(self, parent_folder: Path | None, memory_share_bytes: int | None) -> None:
         """Builds the module and all that trains it."""
-        cell, place = self.cell, self.cell.model.hookpoint if self.cell.model else self.cell.dataset.name
+        cell, outcome = self.cell, self.outcome
+        place = cell.model.hookpoint if cell.model else cell.dataset.name
         site = Site(cell.d_in, cell.d_out, place, place)
         cost = part_cost(cell.part, cell.base, site, self.catalog)
-        self.meter = Meter(max(1, cell.tokens), cost, cell.d_sae)
+        outcome.device_s = 0.0
         generator = seeded(cell.init_seed, "init")
         parent, parent_scale = None, None
         if parent_folder is not None:
             parent, meta = load_module(parent_folder, self.catalog)
             parent_scale = float(meta["input_scale"])
-            self.outcome.inherit(meta)
+            outcome.inherit(meta)
         if not cell.control:
             refuse_if_too_big(cost, self.feed.batch, memory_share_bytes, self.label)
         # divided by a scale and multiplied again, x is no longer x
         raw = "raw_units" in cell.tags or (cell.train is not None and cell.train.normalise != "rms")
         # a child's weights mean what they meant in its parent's units
-        self.scale = parent_scale if parent_scale is not None else 1.0 if raw else self.feed.scale
-        self.outcome.input_scale = self.scale
+        scale = parent_scale if parent_scale is not None else 1.0 if raw else self.feed.scale
+        outcome.input_scale = scale
         module: Any = build_module(
             cell.part, cell.base, site=site, generator=generator, catalog=self.catalog, parent=parent
         )
-        self.module = module = module.to(self.device).train()
+        module = module.to(self.device).train()
         if module.d_sae != cell.d_sae and not cell.control:  # a control may have fewer: PCA has at most d_in
             raise PluginError(f"{self.label}: the module's d_sae is {module.d_sae}, the plan says {cell.d_sae}")
         if parent is None and hasattr(module, "init_from_data"):
             with torch.no_grad():
-                module.init_from_data((self.feed.sample / self.scale).to(self.device), generator)
-        if cell.control or hasattr(module, "fit"):
-            return
-        settings = cell.train
-        self.optimiser = Optimiser(
-            module, lr=settings.lr, betas=settings.betas, eps=settings.eps, clip=settings.clip, warmup=settings.warmup, decay=settings.decay, label=self.label
-        )  # fmt: skip
-        progress = partial(self.watch.progress, cell) if self.watch.wants_progress else None
-        self.monitor = Monitor(
-            self.label, module, self.meter, self.feed.batch, progress, partial(self.watch.quality, cell)
-        )
-        self.outcome.trajectory = self.monitor.trajectory
-        self.outcome.numerics = numerics(self.device, settings.dtype)
+                module.init_from_data((self.feed.sample / scale).to(self.device), generator)
+        prepared = Prepared(module, scale, Meter(max(1, cell.tokens), cost, cell.d_sae))
+        if not cell.control and not hasattr(module, "fit"):
+            prepared.trainer = Trainer(module, cell.train, seeded(cell.init_seed, "train"), self.label)
+            progress = partial(self.watch.progress, cell) if self.watch.wants_progress else None
+            quality = partial(self.watch.quality, cell)
+            prepared.monitor = Monitor(self.label, module, prepared.meter, self.feed.batch, progress, quality)
+            outcome.trajectory = prepared.monitor.trajectory
+            outcome.numerics = numerics(self.device, cell.train.dtype)
+        self.prepared = prepared
 
     def step(self, shared: SharedBatch) -> None:
         """One step on one batch."""
-        module, meter, monitor, optimiser = self.module, self.meter, self.monitor, self.optimiser
-        assert meter is not None and monitor is not None and optimiser is not None
-        batch = shared.scaled(self.scale)
-        step = StepInfo(self.outcome.steps, meter.progress, meter.tokens, meter.allotted)
-        terms, loss = step_terms(module, batch, step, monitor.note_fact, self.label)
-        meter.charge_step(batch.n_tokens, terms.codes, terms.flops)
-        monitor.check_loss(loss, terms)
-        monitor.observe(batch, terms)
-        optimiser.step(step.progress, meter.progress)
-        self.outcome.steps += 1
-        if hasattr(module, "after_step"):
-            with torch.no_grad():
-                module.after_step(AfterStep(batch, terms, step, self.generator, optimiser.reset_moments))
-            optimiser.constraints.enforce_again()
-        shared.check(self.scale, self.label)
+        prepared = self.prepared
+        assert prepared is not None and prepared.trainer is not None
+        trainer, meter = prepared.trainer, prepared.meter
+        info = StepInfo(trainer.steps, meter.progress, meter.tokens, meter.allotted)
+        try:
+            trainer.step(shared.scaled(prepared.scale), info, self._observe)
+        finally:
+            self.outcome.steps = trainer.steps
+        shared.check(prepared.scale, self.label)
+
+    def _observe(self, batch: ActivationBatch, terms: LossTerms, loss: float) -> None:
+        """Charges a step and notes it, before it is taken."""
+        assert self.prepared is not None and self.prepared.monitor is not None
+        self.prepared.meter.charge_step(batch.n_tokens, terms.codes, terms.flops)
+        self.prepared.monitor.check_loss(loss, terms)
+        self.prepared.monitor.observe(batch, terms)
 
     def finish(self) -> None:
         """Fits what has no gradient, and makes the inference form."""
-        module, meter, cell = self.module, self.meter, self.cell
-        assert meter is not None
-        if self.trains:
-            self.optimiser = None  # the moments' memory is free for others
+        prepared, cell = self.prepared, self.cell
+        assert prepared is not None
+        module, meter = prepared.module, prepared.meter
+        if prepared.trainer is not None:
+            prepared.trainer = None  # frees the moments
             for parameter in module.parameters():
                 parameter.grad = None
         elif hasattr(module, "fit"):
             # one pass: what has no gradient gains nothing from seeing a vector twice
             most = FINALIZE_TOKENS if cell.control else cell.tokens
-            inputs = self._inputs(min(most, self.feed.source.n_tokens), meter.charge_fit)
+            inputs = self._inputs(prepared, min(most, self.feed.source.n_tokens), meter.charge_fit)
             with torch.no_grad():
                 module.fit(inputs, seeded(cell.init_seed, "fit"))
             self.outcome.fitted = True
@@ -200,55 +222,58 @@ class CellRun:
         if hasattr(module, "finalize"):
             n_tokens = min(FINALIZE_TOKENS, max(meter.tokens, self.feed.batch))
             with torch.no_grad():
-                module.finalize(self._inputs(n_tokens, meter.charge_encode))
+                module.finalize(self._inputs(prepared, n_tokens, meter.charge_encode))
         for name, tensor in module.state_dict().items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise Diverged(
-                    f"{self.label}: '{name}' {list(tensor.shape)} holds values that are not finite after training. {DIVERGED_ADVICE}"
+                    f"{self.label}: '{name}' {list(tensor.shape)} holds values that are not finite after training. "
+                    f"{DIVERGED_ADVICE}"
                 )
-
         trajectory = self.outcome.trajectory
         if trajectory and (trajectory[-1]["fvu"] or 0.0) > DIVERGED_FVU:
             raise Diverged(
-                f"{self.label}: the FVU of the last training batch is {trajectory[-1]['fvu']:.4g}, over {DIVERGED_FVU:g}. {DIVERGED_ADVICE}"
+                f"{self.label}: the FVU of the last training batch is {trajectory[-1]['fvu']:.4g}, "
+                f"over {DIVERGED_FVU:g}. {DIVERGED_ADVICE}"
             )
 
-    def _inputs(self, n_tokens: int, charge: Callable[[int], None]) -> Iterator[Tensor]:
+    def _inputs(self, prepared: Prepared, n_tokens: int, charge: Callable[[int], None]) -> Iterator[Tensor]:
         """Training inputs in the module's units, about `n_tokens` of them, each batch charged when it is taken."""
         for batch in self.feed.first(n_tokens):
             charge(batch.n_tokens)
-            yield scaled(batch, self.scale, self.device).x
+            yield scaled(batch, prepared.scale, self.device).x
 
     def close(self) -> TrainOutcome:
-        """The outcome, complete; lets go of everything that only training needs."""
-        outcome, meter, monitor = self.outcome, self.meter, self.monitor
-        if outcome.ok:
-            outcome.module = self.module.requires_grad_(False)
-        if monitor is not None:
-            outcome.facts, outcome.dead_fraction = monitor.facts(), monitor.dead_fraction()
-        if meter is not None:
+        """The outcome, complete; frees everything that only training needs."""
+        outcome, prepared = self.outcome, self.prepared
+        if outcome.device_s is not None:
+            outcome.device_s = self.seconds
+        if prepared is not None:
+            if outcome.ok:
+                outcome.module = prepared.module.requires_grad_(False)
+            if prepared.monitor is not None:
+                outcome.facts, outcome.dead_fraction = prepared.monitor.facts(), prepared.monitor.dead_fraction()
+            meter = prepared.meter
             outcome.tokens, outcome.flops = meter.tokens, meter.flops
             outcome.over_spent = 0 if self.cell.control else meter.over_spent
             outcome.forward_flops = meter.tokens * self.feed.source.forward_flops_per_token
             outcome.epochs = meter.tokens / max(1, self.feed.source.n_tokens)
-            outcome.device_s = self.seconds
-        self.module = self.monitor = self.optimiser = None
+        self.prepared = None
         return outcome
 
     # ---- snapshots ---------------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that the rest of its training depends on: tensors and plain numbers."""
-        meter, monitor, optimiser = self.meter, self.monitor, self.optimiser
-        assert meter is not None and monitor is not None and optimiser is not None
-        noted, numbers = monitor.state()
-        tensors = {f"module/{name}": tensor for name, tensor in _state_of(self.module).items()}
-        tensors |= {f"optimiser/{name}": tensor for name, tensor in optimiser.state().items()}
+        prepared = self.prepared
+        assert prepared is not None and prepared.trainer is not None and prepared.monitor is not None
+        noted, numbers = prepared.monitor.state()
+        tensors = {f"module/{name}": tensor for name, tensor in _state_of(prepared.module).items()}
+        tensors |= {f"optimiser/{name}": tensor for name, tensor in prepared.trainer.optimiser.state().items()}
         tensors |= {f"monitor/{name}": tensor for name, tensor in noted.items()}
-        tensors["generator"] = self.generator.get_state()
+        tensors["generator"] = prepared.trainer.generator.get_state()
         return tensors, {
             "steps": self.outcome.steps,
-            "meter": meter.state(),
+            "meter": prepared.meter.state(),
             "monitor": numbers,
             "seconds": self.seconds,
             "trajectory_s": self.outcome.trajectory_s,
@@ -261,25 +286,27 @@ class CellRun:
         Raises:
             ValueError, KeyError: It is not this cell's state. The run is then of no use: prepare a new one.
         """
-        meter, monitor, optimiser = self.meter, self.monitor, self.optimiser
-        assert meter is not None and monitor is not None and optimiser is not None
+        prepared = self.prepared
+        assert prepared is not None and prepared.trainer is not None and prepared.monitor is not None
 
         def part(name: str) -> dict[str, Tensor]:
             return {
                 key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")
             }
 
-        own, stored = _state_of(self.module), part("module")
+        own, stored = _state_of(prepared.module), part("module")
         if {name: tensor.shape for name, tensor in own.items()} != {n: t.shape for n, t in stored.items()}:
             raise ValueError("its tensors are not those of this module")
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(stored[name])
-        optimiser.load_state(part("optimiser"))
-        monitor.load_state(part("monitor"), numbers["monitor"], self.device)
-        meter.load_state(numbers["meter"])
-        self.generator.set_state(tensors["generator"])
-        self.outcome.steps, self.seconds = int(numbers["steps"]), float(numbers["seconds"])
+        trainer = prepared.trainer
+        trainer.optimiser.load_state(part("optimiser"))
+        trainer.generator.set_state(tensors["generator"])
+        prepared.monitor.load_state(part("monitor"), numbers["monitor"], self.device)
+        prepared.meter.load_state(numbers["meter"])
+        trainer.steps = self.outcome.steps = int(numbers["steps"])
+        self.seconds = float(numbers["seconds"])
         self.outcome.trajectory_s, self.outcome.waited_s = list(numbers["trajectory_s"]), float(numbers["waited_s"])
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
-from functools import partial
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from saebench.artifacts import has_checkpoint
 from saebench.cells.plan import Cell
 from saebench.host import Catalog
 from saebench.train.cell import CellRun, batch_of
-from saebench.train.feed import BatchSource, Feed, SharedBatch
+from saebench.train.feed import BatchSource, Feed
 from saebench.train.meter import PeakMemory
 from saebench.train.outcome import TrainOutcome
 from saebench.train.snapshot import Snapshots
@@ -54,8 +53,8 @@ def train_pass(
         snapshot_every_s: Seconds between two.
 
     Yields:
-        Each cell's outcome as soon as it stands; save it before asking for the next. Whatever goes wrong with a cell is its status
-        and error. Errors of the machine (disk full) and of the data are everybody's, and are raised.
+        Each cell's outcome as soon as it is known; save it before asking for the next. What goes wrong with a cell is its status and
+        error. Errors of the machine (disk full) and damaged files of ours are raised.
     """
     device = torch.device(device)
     watch = progress or Watch()
@@ -119,14 +118,14 @@ class _Pass:
         live: list[CellRun] = []
         while self.runs:
             run = self._begin(self.runs.pop(0))
-            if run.outcome.ok and run.trains and not run.exhausted:
+            if run.has_steps_left:
                 live.append(run)
             else:
                 yield self._end(run)
             del run  # its module is the reader's alone now
         for feed in self.feeds.values():
             feed.drop_sample()
-        # cells restored from snapshots may stand at different batches: those ahead wait until the others have caught up
+        # cells restored from snapshots may be at different batches: those ahead wait until the others have caught up
         index = min((run.position for run in live), default=0)
         for feed in self.feeds.values():
             feed.begin(index)
@@ -135,8 +134,8 @@ class _Pass:
                 if readers := [run for run in live if run.feed is feed]:
                     self._batch(feed, readers, index)
             index += 1
-            ended = [run for run in live if not run.outcome.ok or run.exhausted]
-            live = [run for run in live if run.outcome.ok and not run.exhausted]
+            ended = [run for run in live if not run.has_steps_left]
+            live = [run for run in live if run.has_steps_left]
             for feed in self.feeds.values():
                 if all(run.feed is not feed for run in live):
                     feed.end()
@@ -154,38 +153,47 @@ class _Pass:
                 f"{cell.label}: its parent cell {cell.parent[:8]} has no checkpoint, so there is nothing to start from"
             )
             return run
-        if not _everybody_s(lambda: run.feed.sample, [run]):
+        with _read_for([run]):
+            _ = run.feed.sample  # read here, so that no cell pays for it on its clock
+        if not run.outcome.ok:
             return run
-        if run.attempt(lambda: run.prepare(folder, self.share), wait=True) and run.trains:
+        with run.attempt(wait=True):
+            run.prepare(folder, self.share)
+        if run.has_steps_left:
             try:
                 if self.keeper.load(run):
-                    self.watch.resumed(cell, min(run.outcome.steps * run.feed.batch, cell.tokens))
+                    self.watch.resumed(cell, min(run.position * run.feed.batch, cell.tokens))
             except ValueError:
                 run = CellRun(cell, run.feed, self.catalog, self.device, self.watch)
-                run.attempt(lambda: run.prepare(folder, self.share), wait=True)
+                with run.attempt(wait=True):
+                    run.prepare(folder, self.share)
         return run
 
     def _batch(self, feed: Feed, runs: Sequence[CellRun], index: int) -> None:
         """One batch of one feed: a step of every cell that is due."""
-        read: list[SharedBatch | None] = []
-        if not _everybody_s(lambda: read.append(feed.next()), runs):
-            return
-        shared = read[0]
+        shared = None
+        with _read_for(runs):
+            shared = feed.next()
         for run in runs:
-            if run.position != index:
-                continue
-            if shared is None:
-                run.attempt(partial(_ended, run, index * feed.batch))
+            if run.position != index or not run.outcome.ok:
                 continue
             run.outcome.waited_s += feed.waited
             before = min(index * feed.batch, run.cell.tokens)
-            if run.attempt(partial(run.step, shared), wait=len(runs) > 1):
+            with run.attempt(wait=len(runs) > 1):
+                if shared is None:
+                    raise CellError(
+                        f"{run.label}: the data ended after {index * feed.batch:,} of {run.cell.tokens:,} tokens. "
+                        "Training batches must not end."
+                    )
+                run.step(shared)
+            if run.outcome.ok:
                 self.watch.advanced(min((index + 1) * feed.batch, run.cell.tokens) - before)
 
     def _end(self, run: CellRun) -> CellRun:
         """Makes the inference form of a cell whose training went well, and closes it."""
         if run.outcome.ok:
-            run.attempt(run.finish, wait=True)
+            with run.attempt(wait=True):
+                run.finish()
         outcome = run.close()
         if outcome.device_s is not None:
             outcome.peak_memory_bytes, outcome.peak_memory_scope = self.memory.read(), self.memory.scope
@@ -200,14 +208,9 @@ def _warm_up() -> None:
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 
-def _ended(run: CellRun, tokens: int) -> None:
-    raise CellError(
-        f"{run.label}: the data ended after {tokens:,} of {run.cell.tokens:,} tokens. Training batches must not end."
-    )
-
-
-def _everybody_s(read: Callable[[], object], runs: Sequence[CellRun]) -> bool:
-    """Reads from a feed. Data that cannot be had fails the cells that read it; False then.
+@contextmanager
+def _read_for(runs: Sequence[CellRun]) -> Iterator[None]:
+    """Reads from a feed in the block. Data that cannot be had ends the cells that read it.
 
     Raises:
         MachineError: The machine refuses.
@@ -215,15 +218,10 @@ def _everybody_s(read: Callable[[], object], runs: Sequence[CellRun]) -> bool:
     """
     try:
         with contained():
-            read()
-        return True
+            yield
     except (MachineError, Damaged):
         raise
     except Exception as error:
         for run in runs:
-            run.attempt(partial(_raise, error))
-        return False
-
-
-def _raise(error: Exception) -> None:
-    raise error
+            with run.attempt():
+                raise error

@@ -1,18 +1,21 @@
-"""Loss terms and token weights, held to their contracts."""
+"""One training step, for whoever trains: the loop, the bench, the contract checks; and what a module returns, held to its contract."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saebench.api import ActivationBatch, LossTerms, PluginError, StepInfo
+from saebench.api import ActivationBatch, AfterStep, LossTerms, PluginError, StepInfo
 from saebench.api.errors import contained
+from saebench.cells.plan import TrainSettings
 from saebench.host.sae_contract import normalise_codes
 from saebench.nn import effective_sample_size, loss_and_grad
+from saebench.train.optimiser import Optimiser
 
 
 def check_terms(terms: object, batch: ActivationBatch, label: str, *, d_sae: int | None) -> None:
@@ -59,29 +62,82 @@ class TokenWeights:
         return weights
 
 
-def step_terms(
-    module: Any, batch: ActivationBatch, step: StepInfo, note: Callable[[str, float], None], label: str
-) -> tuple[LossTerms, float]:
-    """Fills the gradients of one step; gives its detached terms, checked, and the reduced loss.
+Observe = Callable[[ActivationBatch, LossTerms, float], object]
+"""`observe(batch, terms, loss)`: called when the gradients are there and before the weights change; may raise to end the training."""
 
-    Raises:
-        PluginError: The module breaks its contract.
+
+class Trainer:
+    """Takes the training steps of one module: loss and gradients, the optimiser's step, `after_step`. Every step goes through here.
+
+    Args:
+        module: The SAE, on its device, in training mode.
+        settings: Learning rate, schedule, clipping.
+        generator: What `after_step` draws from.
+        label: Named in errors.
+
+    Attributes:
+        steps: Steps taken.
     """
-    weights = TokenWeights(module, step, label) if hasattr(module, "token_weights") else None
-    try:
-        terms = loss_and_grad(module, batch, step, weights)
-    except (RuntimeError, TypeError, ValueError, AttributeError):
-        _explain(module, batch, step, label)
-        raise
-    check_terms(terms, batch, label, d_sae=module.d_sae if step.index == 0 else None)
-    loss = terms.reconstruction.mean()
-    if weights is not None:
-        if weights.given is None:
-            raise PluginError(f"{label}: loss_and_grad did not call the token_weights it was given")
-        if "effective_sample_size" not in terms.facts:
-            note("effective_sample_size", effective_sample_size(weights.given))
-        loss = (weights.given * terms.reconstruction).sum()
-    return terms, float(sum(terms.penalties.values(), start=loss))
+
+    def __init__(self, module: Any, settings: TrainSettings, generator: torch.Generator, label: str) -> None:
+        self.module, self.generator, self.label, self.steps = module, generator, label, 0
+        self.optimiser = Optimiser(
+            module,
+            lr=settings.lr,
+            betas=settings.betas,
+            eps=settings.eps,
+            clip=settings.clip,
+            warmup=settings.warmup,
+            decay=settings.decay,
+            label=label,
+        )
+
+    def step(
+        self, batch: ActivationBatch, info: StepInfo, observe: Observe = lambda batch, terms, loss: None
+    ) -> LossTerms:
+        """One step.
+
+        Args:
+            batch: In the module's units.
+            info: Where training stands; the learning rate is that of the tokens before and after this batch.
+            observe: Sees the detached terms and the reduced loss.
+
+        Returns:
+            The terms, detached.
+
+        Raises:
+            PluginError: The module breaks its contract.
+            Diverged: The gradient is not finite.
+        """
+        terms, loss = self._gradients(batch, info)
+        observe(batch, terms, loss)
+        self.optimiser.step(info.progress, (info.tokens_seen + batch.n_tokens) / info.tokens_allotted)
+        self.steps += 1
+        if hasattr(self.module, "after_step"):
+            with torch.no_grad():
+                self.module.after_step(AfterStep(batch, terms, info, self.generator, self.optimiser.reset_moments))
+            self.optimiser.constraints.enforce_again()
+        return terms
+
+    def _gradients(self, batch: ActivationBatch, info: StepInfo) -> tuple[LossTerms, float]:
+        """Fills the gradients; gives the detached terms, checked, and the reduced loss."""
+        module, label = self.module, self.label
+        weights = TokenWeights(module, info, label) if hasattr(module, "token_weights") else None
+        try:
+            terms = loss_and_grad(module, batch, info, weights)
+        except (RuntimeError, TypeError, ValueError, AttributeError):
+            _explain(module, batch, info, label)
+            raise
+        check_terms(terms, batch, label, d_sae=module.d_sae if info.index == 0 else None)
+        loss = terms.reconstruction.mean()
+        if weights is not None:
+            if weights.given is None:
+                raise PluginError(f"{label}: loss_and_grad did not call the token_weights it was given")
+            if "effective_sample_size" not in terms.facts:
+                size = effective_sample_size(weights.given)
+                terms = replace(terms, facts={**terms.facts, "effective_sample_size": size})
+            loss = (weights.given * terms.reconstruction).sum()
+        return terms, float(sum(terms.penalties.values(), start=loss))
 
 
 def _explain(module: Any, batch: ActivationBatch, step: StepInfo, label: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, StepInfo, SuiteError
+from saebench.api import ActivationBatch, LossTerms, Site, StepInfo, SuiteError
 from saebench.base.random import generator as seeded
 from saebench.cells.plan import Part, TrainSettings
 from saebench.host import load_catalog
@@ -30,8 +30,7 @@ from saebench.measure.machine import run_numerics
 from saebench.measure.stand_ins import wait
 from saebench.nn.kernels import backends
 from saebench.train.meter import PeakMemory
-from saebench.train.optimiser import Optimiser
-from saebench.train.step import step_terms
+from saebench.train.step import Trainer
 
 STEPS, FIRST = 10_000, 2_000
 """Steps are taken from the middle of a run of STEPS, where learning rate and penalties stand at their full size."""
@@ -61,11 +60,11 @@ def activations(n: int, d: int) -> Tensor:
 
 
 class Steps:
-    """A module, its optimiser and some batches; everything a training step of the harness does but metering and monitoring."""
+    """Training steps of the harness on some batches, without metering and monitoring."""
 
     def __init__(self, shape: Mapping[str, Any], device: torch.device, plugins: tuple[Path, ...]) -> None:
         part = Part(**shape["part"])
-        self._label, self._device = part.architecture, device
+        self._device = device
         self._batch: int = shape["train"]["batch"]
         rows = activations(BATCHES * self._batch, shape["d_in"]).to(device)
         self._batches = cycle([ActivationBatch(x, x) for x in torch.split(rows, self._batch)])
@@ -74,7 +73,6 @@ class Steps:
         self._peak_bytes = 0
         self._fallback: list[float] = []
         self._index = FIRST
-        self._generator = seeded(0, "train")
         self._memory = PeakMemory(device, 1)
         self._before = self._memory.read()
         site = Site(shape["d_in"], shape["d_in"], "bench", "bench")
@@ -82,27 +80,19 @@ class Steps:
         module: Any = build_module(part, None, site=site, generator=generator, catalog=load_catalog(plugins))
         if hasattr(module, "fit"):
             raise SuiteError(f"architecture '{part.architecture}' is fitted: it takes no training step to measure.")
-        self._module = module.to(device).train()
+        module = module.to(device).train()
         if hasattr(module, "init_from_data"):
             with torch.no_grad():
                 module.init_from_data(rows, generator)
-        train = TrainSettings(**shape["train"])
-        self._optimiser = Optimiser(
-            module, lr=train.lr, betas=train.betas, eps=train.eps, clip=train.clip, warmup=train.warmup, decay=train.decay, label=self._label
-        )  # fmt: skip
+        self._trainer = Trainer(module, TrainSettings(**shape["train"]), seeded(0, "train"), part.architecture)
 
     def step(self) -> LossTerms:
-        """Loss and gradient, the optimiser's step, `after_step`."""
-        batch, index, module, optimiser = next(self._batches), self._index, self._module, self._optimiser
-        info = StepInfo(index, index / STEPS, index * ALLOTTED // STEPS, ALLOTTED)
-        terms, _ = step_terms(module, batch, info, lambda name, value: None, self._label)
-        optimiser.step(index / STEPS, (index + 1) / STEPS)
-        if hasattr(module, "after_step"):
-            with torch.no_grad():
-                module.after_step(AfterStep(batch, terms, info, self._generator, optimiser.reset_moments))
-            optimiser.constraints.enforce_again()
+        """One step in the middle of a run."""
+        index = self._index
         self._index = min(index + 1, STEPS // 2)
-        return terms
+        return self._trainer.step(
+            next(self._batches), StepInfo(index, index / STEPS, index * ALLOTTED // STEPS, ALLOTTED)
+        )
 
     def steps(self, n: int) -> list[float]:
         """Seconds of n steps."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from saebench.api import ActivationBatch, ArchitectureSpec, Cost, LossTerms, SparseCodes, UnitRows
+from saebench.api import ActivationBatch, ArchitectureSpec, Cost, LossTerms, Site, SparseCodes, UnitRows
 from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Part, TrainSettings
 from saebench.host import Catalog, Registered
 from saebench.train import train_pass
@@ -157,6 +157,6 @@ def kit():
 
     add("tiny", Tiny)
     return SimpleNamespace(
-        catalog=catalog, add=add, train=train, equal=equal, cell=make_cell, source=FakeSource, Tiny=Tiny, settings=SETTINGS, d_in=D_IN, d_sae=D_SAE, replace=replace,
+        catalog=catalog, add=add, train=train, TinyConfig=TinyConfig, site=Site(D_IN, D_IN), equal=equal, cell=make_cell, source=FakeSource, Tiny=Tiny, settings=SETTINGS, d_in=D_IN, d_sae=D_SAE, replace=replace,
         config=lambda **changes: {"d_sae": D_SAE, "k": 2, "break_at": -1, "raise_at": -1, **changes}, spec_of=spec_of, Part=Part,
     )  # fmt: skip
