@@ -1,7 +1,7 @@
 """Matching latents by when they fire: for SAEs whose directions cannot agree by construction.
 
 Two SAEs encode the same tokens, and latents are matched by the correlation of their codes over all tokens. Co-firing sums come from a
-sparse product, a block of latents at a time: no array of n x m correlations is made above 4,096 a side.
+sparse product, a block of latents at a time. An array of all correlations is made only where it has `DENSE_PAIRS` entries or fewer.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array, hstack, vstack
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+from scipy.sparse import csr_array, vstack
 
 from saebench.api.errors import SuiteError
 from saebench.matching.agreement.cosines import THRESHOLD
 from saebench.matching.assignment import match_cosines
+from saebench.matching.solve.assign import cheapest
 from saebench.matching.solve.dense import DENSE_ALLOWED
+from saebench.matching.solve.edges import Edges, best_gain, prices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
+DENSE_PAIRS = DENSE_ALLOWED**2
+"""Of latents that vary. Up to so many pairs, however the two sides share them, every pair is weighed."""
 FLOOR = 0.05
-"""Above `DENSE_ALLOWED` latents a side, correlations under this are left out of the matching; what that can cost is bounded."""
+"""Above `DENSE_PAIRS`, correlations under this are left out of the matching; what that can cost is bounded."""
 _CELLS = 1 << 24  # most entries of one block of the product
-_SWEEPS = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +151,8 @@ def activation_match(
     r_ij = (mean_t a_ti b_tj - mu_i mu_j) / (sd_i sd_j) over all tokens t, zeros included. Latents whose code never varies have no
     correlation; they stay unmatched and count in the denominators, min(n, m).
 
-    Up to 4,096 x 4,096 latents every pair is weighed and the matching is exact. Above, pairs that never fire together are left out:
-    their r is -mu_i mu_j / (sd_i sd_j), which for codes of one sign is at most 0 and so no loss; for signed latents |r| may be positive
+    Up to `DENSE_PAIRS` pairs of latents that vary (4,096 x 4,096, or 1,024 x 16,384) every pair is weighed and the matching is exact.
+    Above, pairs that never fire together are left out: their r is -mu_i mu_j / (sd_i sd_j), which for codes of one sign is at most 0 and so no loss; for signed latents |r| may be positive
     and goes into the bound. So do pairs under `floor`. The sparse assignment is solved exactly, each row with a private column of
     weight 0. Its dual prices u, v >= 0 bound every matching by sum u + sum v; raising u_i to the largest weight left out of row i (or v_j
     to that of column j) makes the prices valid for the left-out pairs too: `bound`.
@@ -169,7 +171,7 @@ def activation_match(
             f"codes to match: {a.tokens} and {b.tokens} tokens; both SAEs must encode the same tokens in the same order"
         )
     smaller = min(a.n, b.n)
-    if len(a.alive) * len(b.alive) <= DENSE_ALLOWED**2:
+    if len(a.alive) * len(b.alive) <= DENSE_PAIRS:
         floor = 0.0
         rows, columns, weights, loss = _dense(a, b, signed)
     else:
@@ -223,12 +225,18 @@ def _sparse(a: Firing, b: Firing, signed: bool, floor: float) -> tuple[Integers,
         np.maximum.at(left_b, columns[~kept], r[~kept])
         parts.append((rows[kept], columns[kept].astype(np.int64), r[kept]))
     rows, columns, r = (np.concatenate(part) for part in zip(*parts, strict=True))
-    weights = csr_array((r, (rows, columns)), shape=(n, m))
-    partner = _assign(weights)
-    u, v = _prices(weights, partner)
-    matched = np.flatnonzero(partner >= 0)
-    values = _own(weights, partner)[matched]
-    best = min(np.maximum(u, left_a).sum() + v.sum(), u.sum() + np.maximum(v, left_b).sum())
+    # each row has a private column m + i of weight 0, so an assignment of all rows exists: those that take it stay unmatched
+    own = np.arange(n)
+    keys = np.concatenate([rows * (m + n) + columns, own * (m + n) + m + own])
+    order = np.argsort(keys)
+    edges = Edges(n, m + n, keys[order], np.concatenate([r, np.zeros(n)])[order])
+    partner = cheapest(edges, 1 - edges.values)
+    v = prices(edges, partner, np.zeros(m + n)).v
+    v[m:] = 0
+    u = best_gain(edges, v)  # valid whatever v is
+    matched = np.flatnonzero(partner < m)
+    values = edges.value(matched, partner[matched])
+    best = min(np.maximum(u, left_a).sum() + v.sum(), u.sum() + np.maximum(v[:m], left_b).sum())
     return matched, partner[matched], values, max(0.0, float(best - values.sum()))
 
 
@@ -239,48 +247,9 @@ def _apart(own: Floats, other: Floats, signed: bool) -> Floats:
     return np.asarray(np.maximum(0, np.maximum(-own * other.max(initial=0), -own * other.min(initial=0))))
 
 
-def _assign(weights: csr_array) -> Integers:
-    """`[n]`: the column of each row in the matching of the largest sum; -1 where it stays alone."""
-    n, m = weights.shape
-    # a full matching always exists through the private columns, so adding 1 to every weight changes nothing but keeps zeros as edges
-    shifted_up = csr_array((weights.data + 1, weights.indices, weights.indptr), shape=weights.shape)
-    alone = csr_array((np.ones(n), np.arange(n), np.arange(n + 1)), shape=(n, n))
-    _, columns = min_weight_full_bipartite_matching(hstack([shifted_up, alone], format="csr"), maximize=True)
-    return np.where(columns < m, columns, -1).astype(np.int64)
-
-
-def _prices(weights: csr_array, partner: Integers) -> tuple[Floats, Floats]:
-    """u, v >= 0 with u_i + v_j >= w_ij for every entry: the smallest column prices under which each row prefers its partner.
-
-    Longest paths by sweeps of Bellman and Ford. Whatever v they stop at, u_i = max(0, max_j w_ij - v_j) makes the prices valid.
-    """
-    n, m = weights.shape
-    rows = _rows(weights)
-    paired, own = partner >= 0, _own(weights, partner)
-    v = np.zeros(m)
-    for _ in range(_SWEEPS):
-        lead = np.where(paired, v[partner], 0.0) - own  # a row's own column is worth this much less than nothing
-        wanted = v.copy()
-        np.maximum.at(wanted, weights.indices, lead[rows] + weights.data)
-        if np.all(wanted <= v + 1e-15):
-            break
-        v = wanted
-    u = np.zeros(n)
-    np.maximum.at(u, rows, weights.data - v[weights.indices])
-    return u, v
-
-
 def _rows(matrix: csr_array) -> Integers:
     """`[nnz]`: the row of each entry."""
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-
-
-def _own(weights: csr_array, partner: Integers) -> Floats:
-    """`[n]`: what each row's pair weighs; 0 where it stays alone."""
-    rows, own = _rows(weights), np.zeros(weights.shape[0])
-    chosen = partner[rows] == weights.indices
-    own[rows[chosen]] = weights.data[chosen]
-    return own
 
 
 def _nothing() -> tuple[Integers, Integers, Floats, float]:

@@ -136,7 +136,7 @@ def _stage(edges: Edges, u: Floats, v: Floats, slack: float, grid: float) -> tup
         costs = np.maximum(0.0, u[edges.rows] + v[edges.columns] - edges.values)
         if grid:
             costs = np.rint(costs / grid) * grid
-        column_of = _cheapest(edges, costs, slack + grid)
+        column_of = cheapest(edges, costs, slack + grid)
         free = np.ones(edges.m, dtype=bool)
         free[column_of] = False
         unpaid = free & (v > 0)
@@ -148,7 +148,8 @@ def _stage(edges: Edges, u: Floats, v: Floats, slack: float, grid: float) -> tup
     return column_of, costs, v
 
 
-def _cheapest(edges: Edges, costs: Floats, slack: float) -> Places:
+def cheapest(edges: Edges, costs: Floats, slack: float = math.inf) -> Places:
+    """`[n]`: the column of each row in the assignment of the least sum of `costs [E]` (0 or more), by pairs that cost `slack` or less."""
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 

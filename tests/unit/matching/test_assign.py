@@ -137,13 +137,13 @@ MOST_CALLS = {True: 6, False: 30}
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with each call of SciPy's solver."""
     calls: list[int] = []
-    solve = module._cheapest
+    solve = module.cheapest
 
     def counting(edges: Edges, costs: np.ndarray, slack: float) -> np.ndarray:
         calls.append(len(edges))
         return solve(edges, costs, slack)
 
-    monkeypatch.setattr(module, "_cheapest", counting)
+    monkeypatch.setattr(module, "cheapest", counting)
     return calls
 
 

@@ -45,7 +45,7 @@ def slow(A: np.ndarray, B: np.ndarray, signed: bool) -> tuple[float, float]:
 @pytest.mark.parametrize("dense", [True, False])
 def test_slow_reference(signed: bool, dense: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not dense:
-        monkeypatch.setattr(by_activation, "DENSE_ALLOWED", 0)
+        monkeypatch.setattr(by_activation, "DENSE_PAIRS", 0)
         monkeypatch.setattr(by_activation, "_CELLS", 64)  # blocks of two latents
     A, B = codes(300, 40, 4, 1, signed), codes(300, 32, 4, 1, signed)[:, ::-1].copy()
     B[:, 3:] += codes(300, 32, 4, 2, signed)[:, 3:]
@@ -68,7 +68,7 @@ def test_slow_reference(signed: bool, dense: bool, monkeypatch: pytest.MonkeyPat
 def test_the_bound_holds_above_the_floor(signed: bool, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     A, B = csr_array(codes(200, 60, 5, seed, signed)), csr_array(codes(200, 50, 5, seed + 10, signed))
     exact = activation_match(A, B, signed=signed)
-    monkeypatch.setattr(by_activation, "DENSE_ALLOWED", 0)
+    monkeypatch.setattr(by_activation, "DENSE_PAIRS", 0)
     for floor in (0.05, 0.3, 0.6):
         found = activation_match(A, B, signed=signed, floor=floor)
         assert found.correlation <= exact.correlation + 1e-12
@@ -76,6 +76,21 @@ def test_the_bound_holds_above_the_floor(signed: bool, seed: int, monkeypatch: p
         assert found.floor == floor
     # even under a high floor the bound is far under what leaving out alone would allow
     assert activation_match(A, B, signed=True, floor=0.05).bound < 0.05
+
+
+def test_the_limit_of_the_dense_way_is_a_number_of_pairs_of_latents_that_vary(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert by_activation.DENSE_PAIRS == 4096**2
+    A, B = codes(200, 30, 4, 1), codes(200, 40, 4, 2)
+    varying = int((A.std(0) > 0).sum() * (B.std(0) > 0).sum())
+    for limit, floor in ((varying, 0.0), (varying - 1, by_activation.FLOOR)):
+        monkeypatch.setattr(by_activation, "DENSE_PAIRS", limit)
+        assert activation_match(csr_array(A), csr_array(B)).floor == floor
+
+
+def test_a_side_of_more_than_4096_latents_is_still_dense_where_the_other_is_small() -> None:
+    wide = np.random.default_rng(0).random((50, 4200))
+    assert activation_match(csr_array(wide[:, :2]), csr_array(wide)).correlations == pytest.approx([1, 1])
+    assert activation_match(csr_array(wide[:, :2]), csr_array(wide)).floor == 0
 
 
 def test_by_hand() -> None:
