@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 from scipy.optimize import linear_sum_assignment
 
 from saebench.matching import best_cosines, cosine_matrix, match
@@ -18,7 +19,7 @@ def _pair(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("n", [512, 1024, 2048, 4096])
 @pytest.mark.parametrize("method", ["scipy", "ours"])
-def test_match(benchmark, n: int, method: str) -> None:
+def test_match(benchmark: BenchmarkFixture, n: int, method: str) -> None:
     benchmark.group = f"match {n} x {n}"
     A, B = _pair(n)
     if method == "ours":
@@ -27,7 +28,7 @@ def test_match(benchmark, n: int, method: str) -> None:
         benchmark(lambda: linear_sum_assignment(cosine_matrix(A, B), maximize=True))
 
 
-def test_best_cosines(benchmark) -> None:
+def test_best_cosines(benchmark: BenchmarkFixture) -> None:
     benchmark.group = "best cosines 8192 x 8192"
     A, B = _pair(8192)
     benchmark(lambda: best_cosines(A, B))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from statistics import mean, median
 
 from clock import Bare, Clock, same, timed, weights
 from material import Setting, Shape, cohort, sources, topk_cell, vectors
 from report import Figure, Result, Row, ratios
 
+from saebench.api import ActivationBatch
 from saebench.nn.kernels import backends
 from saebench.train import rms_scale, train_pass
 from saebench.train.feed import INIT_SAMPLE
@@ -32,7 +34,9 @@ def measure(setting: Setting) -> Result:
         ahead = source.batches(shape.batch, cell.data_seed)
         spans: list[float] = []
 
-        def between(_index: int, kernel=kernel, ahead=ahead, spans=spans) -> None:
+        def between(
+            _index: int, kernel: Bare = kernel, ahead: Iterator[ActivationBatch] = ahead, spans: list[float] = spans
+        ) -> None:
             batch = kernel.scaled(next(ahead))
             spans.append(timed(lambda: kernel.step(batch), device))
 
