@@ -9,8 +9,10 @@ TORCH ?= $(shell grep '^torch==' $(LOCK))
 PIP := -m pip install --quiet --disable-pip-version-check
 # setuptools comes from the environment, so that nothing outside the lock is fetched for the build
 ITSELF := --no-deps --no-build-isolation --editable .
+# one worker a core, so one thread a worker; the files of a worker share what their fixtures trained
+PYTEST := -m pytest --numprocesses auto --dist loadscope --durations 10
 
-.PHONY: help setup quickstart test test-latest test-lowest lint format perf lock clean
+.PHONY: help setup quickstart test test-latest test-lowest lint hook format perf lock clean
 
 help:
 	@echo "make quickstart    set up .venv, run the built-in suite, print where the leaderboard is"
@@ -18,6 +20,7 @@ help:
 	@echo "make test-latest   run the tests with the newest of everything, in .venv-latest"
 	@echo "make test-lowest   run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest"
 	@echo "make lint          ruff, mypy, import contracts"
+	@echo "make hook          git runs 'make lint' before each commit from now on"
 	@echo "make perf          pytest-benchmark cases"
 	@echo "make lock          make requirements.lock anew; TORCH=torch==X moves torch"
 
@@ -34,13 +37,13 @@ quickstart: $(STAMP)
 	$(BIN)/saebench run quickstart
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 test-latest:
 	$(PYTHON) -m venv --clear .venv-latest
 	.venv-latest/bin/python $(PIP) torch
 	.venv-latest/bin/python $(PIP) --editable ".[dev]"
-	.venv-latest/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv-latest/bin/python $(PYTEST)
 
 test-lowest:
 	$(PYTHON) -m venv --clear .venv-lowest
@@ -48,7 +51,7 @@ test-lowest:
 	.venv-lowest/bin/python $(PIP) "$$(grep '^torch==' .venv-lowest/requirements.txt)"
 	.venv-lowest/bin/python $(PIP) --requirement .venv-lowest/requirements.txt
 	.venv-lowest/bin/python $(PIP) $(ITSELF)
-	.venv-lowest/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python $(PYTEST)
 
 # Build names (+cpu) and CUDA packages depend on the machine; torch brings what it needs of them.
 lock:
@@ -66,6 +69,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+hook: $(STAMP)
+	printf '#!/bin/sh\nexec make lint\n' > "$$(git rev-parse --git-path hooks/pre-commit)"
+	chmod +x "$$(git rev-parse --git-path hooks/pre-commit)"
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
