@@ -57,6 +57,7 @@ class Screen:
             dtype = torch.bfloat16 if self.device.type == "cpu" and "bf16" in cpu_features() else torch.float32
         self.dtype = dtype
         self.on_tile = on_tile
+        self.last_rounding = 2.0**-8 if dtype == torch.bfloat16 else 0.0
         self._integers = torch.int16 if dtype == torch.bfloat16 else torch.int32
         signs = [similarity.sign(variant) for variant in range(similarity.n_signs)]
         self.P, self._residual_p = self._rounded(0, similarity.n, signs)
@@ -139,13 +140,10 @@ class Screen:
         A pair may come twice where there are several signs.
         """
         n = self.similarity.n
-        cut = -(margin + self.error(u, v)) / (1 - (2.0**-8 / (1 - 2.0**-8) if self.dtype == torch.bfloat16 else 0.0))
+        rho = self.last_rounding / (1 - self.last_rounding)
+        cut = -(margin + self.error(u, v)) / (1 - rho) * (1 + 1e-6)
         u_parts, v_parts = self._split(-u), self._split(-v)
         ones = torch.ones(1, _SPLITS[self.dtype], dtype=self.dtype, device=self.device)
-        # as unsigned integers, floats from 0 to inf come first, then those from -0 down
-        low = torch.tensor(-cut * (1 + 1e-6), dtype=torch.float32)
-        bits = int(low.view(torch.int32)) + 1
-        limit = 0x8000 + (bits >> 16) + 1 if self.dtype == torch.bfloat16 else 0x80000000 + bits
 
         def left(index: Tensor) -> Tensor:
             own = u_parts[index % n]
@@ -154,12 +152,12 @@ class Screen:
         def right(index: Tensor) -> Tensor:
             return torch.cat([self.Q[index], ones.expand(len(index), -1), v_parts[index]], 1)
 
-        unsigned = np.uint16 if self.dtype == torch.bfloat16 else np.uint32
+        limit = unsigned_limit(cut, self.dtype)
         for i, j, z in self.products(left=left, right=right, rows=rows, columns=columns):
             if z.device.type == "cpu":
-                mask = torch.from_numpy(np.less_equal(z.numpy().view(unsigned), unsigned(limit)))
+                mask = torch.from_numpy(np.less_equal(z.numpy().view(limit.dtype), limit))
             else:
-                mask = z.view(self.dtype) >= cut * (1 + 1e-6)
+                mask = z.view(self.dtype) >= cut
             hit_rows, hit_columns = hits(mask, i, j)
             if len(hit_rows):
                 yield hit_rows % n, hit_columns
@@ -215,13 +213,35 @@ def hits(mask: Tensor, i: Tensor, j: Tensor) -> tuple[Places, Places]:
     return i[row].cpu().numpy(), j[flat - row * len(j)].cpu().numpy()
 
 
+# ---- comparisons of bits ----------------------------------------------------------------------------------------------
+#
+# The bits of floats, read as integers, are in order for one sign, so one comparison of integers tells what reaches a cut (here bfloat16):
+#
+#     float                     -inf     -1.5     -0.0  |  +0.0     +1.5     +inf
+#     bits                      FF80     BFC0     8000  |  0000     3FC0     7F80
+#     signed, for cuts >= 0     -128   -16448   -32768  |     0    16320    32640      reach: integer >= that of the cut
+#     unsigned, for cuts < 0   65408    49088    32768  |     0    16320    32640      reach: integer <= that of the cut
+
+
+def bits_below(cuts: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bits of floats of `dtype` just under `cuts`, which are not negative; 0 for 0."""
+    low = cuts.to(dtype)  # to the nearest, so perhaps up: one step back
+    return (low.view(torch.int16 if dtype == torch.bfloat16 else torch.int32) - 1).clamp_min(0)
+
+
 def reach(z: Tensor, cut: Tensor) -> Tensor:
-    """Where bits reach the bits of a cut that is not negative. As signed integers: all floats under 0 are below it, the others in order."""
+    """Where bits reach the bits of a cut that is not negative."""
     if z.device.type != "cpu":
         return z >= cut
     mask = torch.empty(z.shape, dtype=torch.bool)
     np.greater_equal(z.numpy(), cut.numpy(), out=mask.numpy())  # 16-bit integers: several times faster than torch
     return mask
+
+
+def unsigned_limit(cut: float, dtype: torch.dtype) -> np.uint16 | np.uint32:
+    """The largest unsigned bits of what may reach a negative cut: those of a float of `dtype` at it or just under."""
+    bits = int(torch.tensor(-cut, dtype=torch.float32).view(torch.int32)) + 1  # + 1: rounding may have gone up
+    return np.uint16(0x8000 + (bits >> 16) + 1) if dtype == torch.bfloat16 else np.uint32(0x80000000 + bits)
 
 
 class exact_products:

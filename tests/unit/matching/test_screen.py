@@ -106,6 +106,25 @@ def test_the_error_of_a_product_is_within_its_bound(dtype: torch.dtype, d: int) 
 
 
 @pytest.mark.parametrize("dtype", TYPES)
+def test_comparisons_of_bits_are_those_of_floats(dtype: torch.dtype) -> None:
+    """The plain twins: `z >= cut`, on every bfloat16 that there is, and on float32 around each cut."""
+    every = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).view(torch.bfloat16)
+    z = every[every.isfinite()].to(dtype)
+    bits = z.view(torch.int16 if dtype == torch.bfloat16 else torch.int32)
+    step = 2.0**-8 if dtype == torch.bfloat16 else 2.0**-23
+    for cut in (0.0, 1e-30, 0.003, 0.25, 0.7001, 1.0, 3.0):
+        below = module.bits_below(torch.tensor([cut]), dtype)
+        found = module.reach(bits, below)
+        assert not (~found & (z.double() >= max(cut, 2e-38))).any()
+        assert not (found & (z.double() < cut * (1 - 3 * step))).any()
+    for cut in (-1e-30, -0.003, -0.25, -0.7001, -1.0, -3.0):
+        limit = module.unsigned_limit(cut, dtype)
+        found = torch.from_numpy(bits.numpy().view(limit.dtype) <= limit)
+        assert not (~found & (z.double() >= cut)).any()
+        assert not (found & (z.double() < cut * (1 + 3 * step))).any()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 def test_few_pairs_are_possible_at_the_best_prices(dtype: torch.dtype) -> None:
     """Or it would prove nothing worth the while."""
     rng = np.random.default_rng(0)
