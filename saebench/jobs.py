@@ -19,7 +19,8 @@ from saebench.measure.machine import run_numerics
 if TYPE_CHECKING:
     import torch
 
-    from saebench.cells.plan import Cell, DatasetUse, Plan
+    from saebench.cells.cell import Cell, DatasetUse
+    from saebench.cells.plan import Plan
     from saebench.compare.pair import Comparison
     from saebench.config import Suite
     from saebench.host import Catalog

@@ -14,7 +14,7 @@ from torch import Tensor
 from saebench.activations.sources.training import TrainingSource
 from saebench.api import ActivationBatch, AfterStep, Site, StepInfo
 from saebench.base.random import generator
-from saebench.cells.plan import Cell
+from saebench.cells.cell import Cell
 from saebench.host import Catalog
 from saebench.host.build import build_module
 from saebench.nn import loss_and_grad

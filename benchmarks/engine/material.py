@@ -16,16 +16,8 @@ from saebench.activations.sources.sources import Sources
 from saebench.api import DatasetSpec, Document, document_digest, split_of
 from saebench.artifacts import RunFolder, digest
 from saebench.base.random import generator
-from saebench.cells.plan import (
-    ActivationUse,
-    Cell,
-    Cohort,
-    DatasetUse,
-    EvaluationSettings,
-    ModelUse,
-    Part,
-    TrainSettings,
-)
+from saebench.cells.cell import ArchitectureUse, Cell, DatasetUse, EvaluationSettings, ModelUse, TrainSettings
+from saebench.cells.plan import ActivationUse, Cohort
 from saebench.host import Catalog
 from saebench.lm.facts import describe_model
 
@@ -74,7 +66,7 @@ def topk_cell(shape: Shape, catalog: Catalog, *, steps: int, seed: int = 0, deca
     config = {"d_sae": shape.d_sae, "k": shape.k, "dead_window": 1.0}
     return Cell(
         cell_id=f"cell-{seed}", score_id="s", suite="engine", entry="topk", point="default", sweep={}, where="engine",
-        part=Part("topk", spec.version, config), base=None, d_in=shape.d_in, d_out=shape.d_in, d_sae=shape.d_sae, tags=(), model=None,
+        part=ArchitectureUse("topk", spec.version, config), base=None, d_in=shape.d_in, d_out=shape.d_in, d_sae=shape.d_sae, tags=(), model=None,
         dataset=vectors(shape.d_in), evaluation=EvaluationSettings((), 1, 1, 1, (0,)), evaluation_datasets=(), init_seed=seed, data_seed=0,
         parent=None, train=train, tokens=steps * shape.batch, control=False, expected_l0=None, cohort="c", group="g",
     )  # fmt: skip

@@ -7,94 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-ENGINE_VERSION = "2"
-"""Goes up whenever the harness itself can change trained weights (loop, optimiser, order of tokens, normalisation)."""
+from saebench.cells.cell import Cell, DatasetUse, ModelUse
 
 PLAN_SCHEMA_VERSION = 1
 
 SEEDS_ALONE = ("init_seed",)
 """What most groups vary."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """An architecture with its full config (defaults filled in)."""
-
-    architecture: str
-    version: str
-    config: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class ModelUse:
-    """A language model at one hookpoint.
-
-    Attributes:
-        id: As the suite writes it.
-        revision: Hub revision, or None.
-        digest: Digest of weights, config and tokenizer.
-        hookpoint: Dotted module path.
-        hookpoint_name: As the suite writes it (`layers.2`).
-        context: Tokens a sequence, BOS included.
-        allow_unused: Patterns of tensors in its files that may stay unused.
-        notes: What a person should know of how its files were read, one sentence each.
-    """
-
-    id: str
-    revision: str | None
-    digest: str
-    hookpoint: str
-    hookpoint_name: str
-    context: int
-    allow_unused: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class DatasetUse:
-    """A dataset with its options resolved.
-
-    Attributes:
-        name: As the suite calls it.
-        plugin, version, kind: Of the spec.
-        options: With defaults filled in, JSON-ready.
-        recipe: Recipe digest, known before anything is built.
-        model: The language model that makes its vectors, of a dataset of vectors that needs one. None for all others: text is read
-            through the model of the cell.
-        holds: About how many tokens (vectors) each part holds, where a look at plan time tells.
-        keeps: Bytes that it and the datasets it reads keep, about.
-    """
-
-    name: str
-    plugin: str
-    version: str
-    kind: str
-    options: Mapping[str, Any]
-    recipe: str
-    model: ModelUse | None = None
-    holds: Mapping[str, int] = field(default_factory=dict)
-    keeps: int = 0
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a cell is trained, with nothing left `auto`."""
-
-    batch: int
-    lr: float
-    betas: tuple[float, float]
-    eps: float
-    clip: float | None
-    warmup: float
-    decay: float
-    normalise: str
-    """`rms`: inputs divided by one scalar so that their mean squared norm is d_in; `none`."""
-    dtype: str = "float32"
-    """Precision of the activations, stored or live."""
-    shuffle: int = 65_536
-    """Rows of one shuffled block of them."""
 
 
 @dataclass(frozen=True)
@@ -112,107 +32,6 @@ class ActivationUse:
     build: str = "ahead"
     prefetch: int | None = None
     quota_gb: float | None = None
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What a cell is scored on; the first dataset gives the headline values."""
-
-    datasets: tuple[str, ...]
-    tokens: int
-    loss_tokens: int
-    density_tokens: int
-    seeds: tuple[int, ...]
-    part: Literal["test"] | None = None
-    """`test` in a suite that tunes: a part of the held-out data that no search has seen. None: all of it."""
-
-
-@dataclass(frozen=True)
-class Tune:
-    """A cell's place in a search. Candidates of one search are equal but for `values` and the init seed.
-
-    Attributes:
-        group, point: Key of the search; label of the operating point it is made for.
-        metric, direction, spec, version: What decides, on the validation part of the held-out data, and the spec that gives it.
-        values, n_candidates: Those tried here; how many divide the share.
-    """
-
-    group: str
-    point: str
-    metric: str
-    direction: str
-    spec: str
-    version: str
-    values: Mapping[str, Any]
-    n_candidates: int
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training run and its scoring.
-
-    Attributes:
-        cell_id: Digest of all that decides the weights.
-        score_id: `cell_id` plus all that decides the score.
-        suite, entry, point: Names for people; `point` is a label such as `k16` (empty sweep: `default`).
-        sweep: The sweep values of this point.
-        where: File and line of the entry, for error messages.
-        part: The architecture; `base` the wrapped one, for wrappers.
-        d_in, d_out, d_sae: Sizes.
-        tags: The spec's tags (a wrapper's and its base's together).
-        model: None for cells on activations or synthetic data.
-        dataset: Training data.
-        evaluation: Settings; `evaluation_datasets` resolved in the same order.
-        init_seed, data_seed: Seeds.
-        parent: `cell_id` of the cell whose weights it starts from.
-        train: None for controls, which have no budget.
-        tokens: Allotment.
-        control: Floor or ceiling row, never ranked.
-        expected_l0: What the config aims at, or None.
-        cohort, group: Keys.
-        plugins: Distribution and version behind each spec used, for the record.
-    """
-
-    cell_id: str
-    score_id: str
-    suite: str
-    entry: str
-    point: str
-    sweep: Mapping[str, Any]
-    where: str
-    part: Part
-    base: Part | None
-    d_in: int
-    d_out: int
-    d_sae: int
-    tags: tuple[str, ...]
-    model: ModelUse | None
-    dataset: DatasetUse
-    evaluation: EvaluationSettings
-    evaluation_datasets: tuple[DatasetUse, ...]
-    init_seed: int
-    data_seed: int
-    parent: str | None
-    train: TrainSettings
-    tokens: int
-    control: bool
-    expected_l0: float | None
-    cohort: str
-    group: str
-    metrics: Mapping[str, str] = field(default_factory=dict)
-    """Version by name of each cell metric spec that scores it."""
-    plugins: Mapping[str, Any] = field(default_factory=dict)
-    tune: Tune | None = None
-
-    @property
-    def label(self) -> str:
-        """For people: `topk k16 s0`."""
-        return f"{self.entry} {self.point} s{self.init_seed}"
-
-    @property
-    def record_name(self) -> str:
-        """File name of its record: `<point>-s<seed>-<8 hex>.json`."""
-        return f"{self.point}-s{self.init_seed}-{self.score_id[:8]}.json"
 
 
 @dataclass(frozen=True)

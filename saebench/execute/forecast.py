@@ -14,7 +14,8 @@ from saebench.execute.frozen import written_plan
 from saebench.execute.resume import Standing
 
 if TYPE_CHECKING:
-    from saebench.cells.plan import Cell, Estimate, Plan
+    from saebench.cells.cell import Cell
+    from saebench.cells.plan import Estimate, Plan
     from saebench.host import Catalog
     from saebench.lm.book import ModelBook
     from saebench.plan.forecast.rates import Measure, Rates

@@ -11,7 +11,8 @@ from saebench.api.errors import Damaged, MachineError, contained, describe
 from saebench.api.metrics import GroupMember
 from saebench.artifacts import RunFolder, prove, read_arrays, read_record, refuse, save_arrays, write_record
 from saebench.base.text import without_folders
-from saebench.cells.plan import Cell, Group
+from saebench.cells.cell import Cell
+from saebench.cells.plan import Group
 from saebench.execute.records import group_id_of, group_record
 from saebench.execute.resume import Standing
 from saebench.plan.grouping.groups import GROUP_TOKENS, member_label

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from saebench import console
-from saebench.cells.plan import Cell
+from saebench.cells.cell import Cell
 from saebench.console.render import shorten
 from saebench.host import Catalog
 from saebench.measure import machine

@@ -25,7 +25,8 @@ from saebench.api.errors import (
     recorded,
 )
 from saebench.artifacts import RunFolder, check_record, refuse, save_arrays, write_record
-from saebench.cells.plan import CELL_PHASES, Cell, Cohort, DatasetUse, Group, Plan
+from saebench.cells.cell import Cell, DatasetUse
+from saebench.cells.plan import CELL_PHASES, Cohort, Group, Plan
 from saebench.execute.groups import GroupRunner
 from saebench.execute.lock import require
 from saebench.execute.pass_progress import PassWatch

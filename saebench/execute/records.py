@@ -10,7 +10,8 @@ from saebench.api.errors import SuiteError
 from saebench.artifacts import read_record
 from saebench.base.canonical import digest
 from saebench.base.text import published, without_folders
-from saebench.cells.plan import Cell, DatasetUse, Group, ModelUse, Plan
+from saebench.cells.cell import Cell, DatasetUse, ModelUse
+from saebench.cells.plan import Group, Plan
 from saebench.plan.forecast.rates import arm_key
 from saebench.plan.grouping.groups import member_label
 

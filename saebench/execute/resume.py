@@ -15,7 +15,8 @@ from typing import Any, Literal
 from saebench.api.errors import Damaged
 from saebench.artifacts import NOT_COMPARED, RunFolder, digest, prove, prove_checkpoint, read_record
 from saebench.artifacts.atomic import check_way
-from saebench.cells.plan import Cell, Group
+from saebench.cells.cell import Cell
+from saebench.cells.plan import Group
 
 State = Literal["whole", "missing", "damaged"]
 SLOW_S = 5.0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import Damaged, PluginError, SaebenchError, SuiteError, contained, describe, first_line
 from saebench.api.specs import ArchitectureSpec, Cost, Site, resolve
-from saebench.cells.plan import Part
+from saebench.cells.cell import ArchitectureUse, Cell
 from saebench.host.fitting import misfit
 from saebench.host.sae_contract import broken_contract
 
@@ -53,15 +53,20 @@ def parse_config(spec: ArchitectureSpec, config: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def part_cost(part: Part, base: Part | None, site: Site, catalog: Catalog) -> Cost:
-    """What a part costs, a wrapper's base included. Builds nothing that takes memory.
+def cell_cost(cell: Cell, catalog: Catalog) -> Cost:
+    """What a cell costs by itself; see `architecture_cost`."""
+    return architecture_cost(cell.part, cell.base, cell.site, catalog)
+
+
+def architecture_cost(part: ArchitectureUse, base: ArchitectureUse | None, site: Site, catalog: Catalog) -> Cost:
+    """What an architecture costs at a site, a wrapper's base included. Builds nothing that takes memory.
 
     Raises:
         PluginError: `cost` raised, or did not return a `Cost`; or there is none, and a module cannot be built without memory.
     """
     spec = catalog.architecture(part.architecture).spec
     config = parse_config(spec, part.config)
-    base_cost = part_cost(base, None, site, catalog) if spec.wraps and base is not None else None
+    base_cost = architecture_cost(base, None, site, catalog) if spec.wraps and base is not None else None
     if spec.cost is None:
         return _default_cost(part, base, site, catalog, base_cost)
     who = f"architecture '{spec.name}' {spec.version}"
@@ -77,7 +82,9 @@ def part_cost(part: Part, base: Part | None, site: Site, catalog: Catalog) -> Co
     return cost
 
 
-def _default_cost(part: Part, base: Part | None, site: Site, catalog: Catalog, base_cost: Cost | None) -> Cost:
+def _default_cost(
+    part: ArchitectureUse, base: ArchitectureUse | None, site: Site, catalog: Catalog, base_cost: Cost | None
+) -> Cost:
     """Parameters and bytes of a module on the meta device, which has no memory; FLOPs of dense products, or of a wrapper's base."""
     import torch
 
@@ -99,8 +106,8 @@ def _default_cost(part: Part, base: Part | None, site: Site, catalog: Catalog, b
 
 
 def build_module(
-    part: Part,
-    base: Part | None,
+    part: ArchitectureUse,
+    base: ArchitectureUse | None,
     *,
     site: Site,
     generator: torch.Generator,
@@ -202,8 +209,8 @@ def load_module(folder: Path, catalog: Catalog) -> tuple[torch.nn.Module, dict[s
 
     tensors, meta = read_checkpoint(folder)
     try:
-        part = Part(meta["architecture"], meta["version"], meta["config"])
-        base = Part(**{key: meta["base"][key] for key in _PART}) if meta.get("base") else None
+        part = ArchitectureUse(meta["architecture"], meta["version"], meta["config"])
+        base = ArchitectureUse(**{key: meta["base"][key] for key in _PART}) if meta.get("base") else None
         site = Site(**meta["site"])
         float(meta["input_scale"])
     except (KeyError, TypeError, ValueError) as error:

@@ -14,7 +14,7 @@ import torch
 
 from saebench import console
 from saebench.artifacts import RunFolder, has_checkpoint
-from saebench.cells.plan import Cell, DatasetUse, ModelUse
+from saebench.cells.cell import Cell, DatasetUse, ModelUse
 from saebench.host import Catalog
 from saebench.lm.model import LanguageModel
 from saebench.measure import data, training

@@ -18,7 +18,7 @@ from saebench.activations.sources.context import Meter, Opener
 from saebench.activations.sources.held_out_losses import LossSet
 from saebench.api import SparseCodes
 from saebench.artifacts import RunFolder
-from saebench.cells.plan import DatasetUse
+from saebench.cells.cell import DatasetUse
 from saebench.host import Catalog
 from saebench.measure.stand_ins import ROWS, random_windows, timed, wait
 from saebench.plan.forecast.rates import DatasetRate, ModelRate

@@ -12,7 +12,7 @@ from typing import Any
 
 from saebench.api.errors import Damaged, SaebenchError
 from saebench.artifacts import cache_folder, digest, read_sealed, sealed, write_json
-from saebench.cells.plan import ENGINE_VERSION
+from saebench.cells.cell import ENGINE_VERSION
 from saebench.measure import machine as provenance
 
 PROFILE_VERSION = 2

@@ -14,7 +14,7 @@ from saebench.activations.sources.held_out_losses import LossSet
 from saebench.api import TrainingFacts
 from saebench.api.errors import contained
 from saebench.artifacts import RunFolder
-from saebench.cells.plan import Cell
+from saebench.cells.cell import Cell
 from saebench.host import Catalog
 from saebench.measure.data import Vectors, loss_set
 from saebench.measure.stand_ins import ROWS, ProbeRows, ProbeStreams, disturb, random_rows, timed, wait

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import SuiteError
 from saebench.base.near import hint
-from saebench.cells.plan import ActivationUse, Cell, DatasetUse, Plan
+from saebench.cells.cell import Cell, DatasetUse
+from saebench.cells.plan import ActivationUse, Plan
 from saebench.config import Problems, Suite
 from saebench.host import Catalog
 from saebench.plan.contenders.controls import control_arms

@@ -9,7 +9,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from saebench.cells.plan import Cell, Cohort, Estimate, Plan
+from saebench.cells.cell import Cell
+from saebench.cells.plan import Cohort, Estimate, Plan
 from saebench.plan.forecast.rates import ASSUMED_FLOPS_PER_S
 
 WIDTH = 80

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench.api import CellMetricSpec, Cost, MetricResult, ScoringFacts, Site, TrainingFacts
+from saebench.api import CellMetricSpec, MetricResult, ScoringFacts, TrainingFacts
 from saebench.api.errors import DIVERGED_ADVICE, Diverged, contained, describe
 from saebench.base.text import without_folders
-from saebench.cells.plan import Cell, DatasetUse
+from saebench.cells.cell import Cell, DatasetUse
 from saebench.host import Catalog
-from saebench.host.build import part_cost
+from saebench.host.build import cell_cost
 from saebench.metrics.reconstruction import DIVERGED_FVU
 from saebench.score.combine import Part, combine, info_json
 from saebench.score.isolate import Accumulator, decode_tokens, plain_details
@@ -138,7 +138,7 @@ def score_cell(
         sae_facts=_sae_facts(sae),
         spent={
             "tokens": encoded,
-            "flops": encoded * _cost(cell, catalog).encode_flops_per_token + forward_flops,
+            "flops": encoded * cell_cost(cell, catalog).encode_flops_per_token + forward_flops,
         },
         seconds=time.perf_counter() - started,
         validation=judged.value if judged is not None else None,
@@ -192,8 +192,3 @@ def _sae_facts(sae: Any) -> dict[str, Any]:
             return plain_details(dict(facts))
     except Exception as error:
         return {"error": without_folders(describe(error))}
-
-
-def _cost(cell: Cell, catalog: Catalog) -> Cost:
-    place = cell.model.hookpoint if cell.model else cell.dataset.name
-    return part_cost(cell.part, cell.base, Site(cell.d_in, cell.d_out, place, place), catalog)

@@ -23,7 +23,7 @@ from saebench.api import (
     TrainingFacts,
 )
 from saebench.api.errors import DIVERGED_ADVICE, Diverged, NotFinite, contained, describe
-from saebench.cells.plan import Cell
+from saebench.cells.cell import Cell
 from saebench.host.sae_contract import normalise_codes
 from saebench.score.isolate import Accumulator
 

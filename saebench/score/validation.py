@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from saebench.api import ScoringFacts, TrainingFacts
-from saebench.cells.plan import Cell, DatasetUse
+from saebench.cells.cell import Cell, DatasetUse
 from saebench.host import Catalog
 from saebench.score.combine import Part, combine
 from saebench.score.isolate import Accumulator

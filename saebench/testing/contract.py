@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from saebench.api import ActivationBatch, ArchitectureSpec, LossTerms, Site, SparseCodes, StepInfo, UnitRows, resolve
 from saebench.api.errors import contained, describe, said
-from saebench.cells.plan import Part
+from saebench.cells.cell import ArchitectureUse
 from saebench.host import Catalog, Registered
-from saebench.host.build import part_cost
+from saebench.host.build import architecture_cost
 from saebench.host.sae_contract import broken_contract
 from saebench.testing.gradients import check_gradients
 
@@ -104,7 +104,7 @@ def _cost_counts(case: _Case) -> None:
         raise _Skip("a wrapper's cost needs its base's")
     config = {field.name: getattr(case.config, field.name) for field in dataclasses.fields(case.config)}
     catalog = Catalog(architectures={spec.name: Registered(spec, "", "", "")})
-    cost = part_cost(Part(spec.name, spec.version, config), None, case.site, catalog)
+    cost = architecture_cost(ArchitectureUse(spec.name, spec.version, config), None, case.site, catalog)
     found = sum(p.numel() for p in case.build().parameters() if p.requires_grad)
     assert cost.n_parameters == found, f"cost says {cost.n_parameters} parameters, the module has {found}"
     assert cost.train_flops_per_token >= 0 and cost.stored_bytes > 0, (

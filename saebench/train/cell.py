@@ -22,15 +22,14 @@ from saebench.api import (
     MachineError,
     OverBudget,
     PluginError,
-    Site,
     StepInfo,
 )
 from saebench.api.errors import DIVERGED_ADVICE, contained, recorded, said
 from saebench.artifacts.atomic import refuse
 from saebench.base.random import generator as seeded
-from saebench.cells.plan import Cell
+from saebench.cells.cell import Cell
 from saebench.host import Catalog
-from saebench.host.build import build_module, load_module, part_cost
+from saebench.host.build import build_module, cell_cost, load_module
 from saebench.metrics.reconstruction import DIVERGED_FVU
 from saebench.train.feed import FINALIZE_TOKENS, Feed, SharedBatch, scaled
 from saebench.train.meter import Meter, refuse_if_too_big
@@ -39,13 +38,6 @@ from saebench.train.numerics import numerics
 from saebench.train.outcome import TrainOutcome
 from saebench.train.step import Trainer
 from saebench.train.watch import Watch
-
-CONTROL_BATCH = 1024
-
-
-def batch_of(cell: Cell) -> int:
-    """Tokens a step."""
-    return cell.train.batch if cell.train is not None else CONTROL_BATCH
 
 
 @dataclass
@@ -147,9 +139,7 @@ class CellRun:
     def prepare(self, parent_folder: Path | None, memory_share_bytes: int | None) -> None:
         """Builds the module and all that trains it."""
         cell, outcome = self.cell, self.outcome
-        place = cell.model.hookpoint if cell.model else cell.dataset.name
-        site = Site(cell.d_in, cell.d_out, place, place)
-        cost = part_cost(cell.part, cell.base, site, self.catalog)
+        cost = cell_cost(cell, self.catalog)
         outcome.device_s = 0.0
         generator = seeded(cell.init_seed, "init")
         parent, parent_scale = None, None
@@ -160,12 +150,12 @@ class CellRun:
         if not cell.control:
             refuse_if_too_big(cost, self.feed.batch, memory_share_bytes, self.label)
         # divided by a scale and multiplied again, x is no longer x
-        raw = "raw_units" in cell.tags or (cell.train is not None and cell.train.normalise != "rms")
+        raw = "raw_units" in cell.tags or cell.train.normalise != "rms"
         # a child's weights mean what they meant in its parent's units
         scale = parent_scale if parent_scale is not None else 1.0 if raw else self.feed.scale
         outcome.input_scale = scale
         module: Any = build_module(
-            cell.part, cell.base, site=site, generator=generator, catalog=self.catalog, parent=parent
+            cell.part, cell.base, site=cell.site, generator=generator, catalog=self.catalog, parent=parent
         )
         module = module.to(self.device).train()
         if module.d_sae != cell.d_sae and not cell.control:  # a control may have fewer: PCA has at most d_in

@@ -11,9 +11,9 @@ import torch
 from saebench.api import CellError, MachineError
 from saebench.api.errors import Damaged, contained
 from saebench.artifacts import has_checkpoint
-from saebench.cells.plan import Cell
+from saebench.cells.cell import Cell
 from saebench.host import Catalog
-from saebench.train.cell import CellRun, batch_of
+from saebench.train.cell import CellRun
 from saebench.train.feed import BatchSource, Feed
 from saebench.train.meter import PeakMemory
 from saebench.train.outcome import TrainOutcome
@@ -101,7 +101,7 @@ class _Pass:
         self.runs = [self._new(cell, source) for cell, source in jobs]
 
     def _new(self, cell: Cell, source: BatchSource) -> CellRun:
-        key = id(source), batch_of(cell), cell.data_seed
+        key = id(source), cell.train.batch, cell.data_seed
         if key not in self.feeds:
             self.feeds[key] = Feed(source, *key[1:], self.device)
         return CellRun(cell, self.feeds[key], self.catalog, self.device, self.watch)

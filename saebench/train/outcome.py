@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from saebench.api import TrainingFacts
 from saebench.artifacts import read_meta, save_checkpoint
 
 if TYPE_CHECKING:
-    from saebench.cells.plan import Cell, Part
+    from saebench.cells.cell import Cell
 
 _FACTS = (
     "status",
@@ -155,10 +155,6 @@ class TrainOutcome:
         )
 
 
-def _part_json(part: Part) -> dict[str, Any]:
-    return {"architecture": part.architecture, "version": part.version, "config": dict(part.config)}
-
-
 def save_outcome(outcome: TrainOutcome, cell: Cell, folder: Path) -> None:
     """Writes an ok outcome's checkpoint: tensors, and all that `load_sae` and a resumed run need.
 
@@ -168,12 +164,11 @@ def save_outcome(outcome: TrainOutcome, cell: Cell, folder: Path) -> None:
     """
     if outcome.module is None:
         raise ValueError(f"{cell.label}: status {outcome.status} has no weights to save")
-    place = cell.model.hookpoint if cell.model else cell.dataset.name
     meta = {
-        **_part_json(cell.part),
+        **asdict(cell.part),
         "cell_id": cell.cell_id,
-        "base": _part_json(cell.base) if cell.base else None,
-        "site": {"d_in": cell.d_in, "d_out": cell.d_out, "reads": place, "writes": place},
+        "base": asdict(cell.base) if cell.base else None,
+        "site": asdict(cell.site),
         "d_sae": outcome.module.d_sae,
         "input_scale": outcome.input_scale,
         "tags": list(cell.tags),

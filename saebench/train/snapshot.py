@@ -27,7 +27,7 @@ from saebench.artifacts import (
     sealed,
     write_text,
 )
-from saebench.cells.plan import ENGINE_VERSION
+from saebench.cells.cell import ENGINE_VERSION
 from saebench.nn.kernels import backends
 from saebench.train.cell import CellRun
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saebench.api import ActivationBatch, AfterStep, LossTerms, PluginError, StepInfo
 from saebench.api.errors import contained
-from saebench.cells.plan import TrainSettings
+from saebench.cells.cell import TrainSettings
 from saebench.host.sae_contract import normalise_codes
 from saebench.nn import effective_sample_size, loss_and_grad
 from saebench.train.optimiser import Optimiser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saebench.cells.plan import Cell
+from saebench.cells.cell import Cell
 
 
 class Watch:

@@ -13,7 +13,7 @@ from report import Figure, Result, Row, ratios
 from saebench.activations.sources.training import TrainingSource
 from saebench.api import ActivationBatch
 from saebench.base.random import generator
-from saebench.cells.plan import ModelUse
+from saebench.cells.cell import ModelUse
 from saebench.lm.model import LanguageModel
 from saebench.train import rms_scale, train_pass
 from saebench.train.feed import INIT_SAMPLE

@@ -12,7 +12,7 @@ from report import Figure, Result, Row, ratios
 from stores import BATCH, CAN_DROP, epoch, forget, rows_of, write
 
 from saebench.activations.precision import rounded
-from saebench.cells.plan import EvaluationSettings
+from saebench.cells.cell import EvaluationSettings
 from saebench.train import train_pass
 
 TITLE = "activation stores: throughput by dtype, and what the dtype does to the FVU"

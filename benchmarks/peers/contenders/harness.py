@@ -24,7 +24,7 @@ from saebench.activations.rows import StoreRows
 from saebench.activations.sources.training import SourceFacts, TrainingSource
 from saebench.activations.store import ActivationStore
 from saebench.api import ActivationBatch
-from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Part, TrainSettings
+from saebench.cells.cell import ArchitectureUse, Cell, DatasetUse, EvaluationSettings, TrainSettings
 from saebench.host import load_catalog
 from saebench.train import train_pass
 
@@ -83,7 +83,7 @@ def _cell(setting: Setting, spec: Any, seed: int) -> Cell:
     data = DatasetUse("synthetic", "synthetic", "1", "activations", {}, "recipe")
     return Cell(
         cell_id=f"cell-{seed}", score_id="s", suite="peers", entry=spec.name, point="default", sweep={}, where="peers",
-        part=Part(spec.name, spec.version, config_of(setting)), base=None, d_in=setting.d_in, d_out=setting.d_in, d_sae=setting.d_sae,
+        part=ArchitectureUse(spec.name, spec.version, config_of(setting)), base=None, d_in=setting.d_in, d_out=setting.d_in, d_sae=setting.d_sae,
         tags=(), model=None, dataset=data, evaluation=EvaluationSettings((), 1, 1, 1, (0,)), evaluation_datasets=(), init_seed=seed,
         data_seed=0, parent=None, train=train, tokens=STEPS * setting.batch, control=False, expected_l0=None, cohort="c", group="g",
     )  # fmt: skip

@@ -14,7 +14,7 @@ from saebench.config import parse_options
 if TYPE_CHECKING:
     from saebench.api.datasets import TextDataset
     from saebench.artifacts import RunFolder
-    from saebench.cells.plan import DatasetUse
+    from saebench.cells.cell import DatasetUse
     from saebench.host import Catalog
     from saebench.lm.model import LanguageModel
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from saebench.activations.sources.sources import Sources
     from saebench.activations.sources.training import TrainingSource
     from saebench.api.metrics import Stream
-    from saebench.cells.plan import DatasetUse, ModelUse
+    from saebench.cells.cell import DatasetUse, ModelUse
 
 SELF_SAMPLES = 256
 """Sequences sampled at a time for stream `self-sampled`."""

@@ -21,7 +21,7 @@ from saebench.artifacts import digest
 if TYPE_CHECKING:
     from saebench.activations.sources.sources import Sources
     from saebench.api.splits import Split
-    from saebench.cells.plan import DatasetUse
+    from saebench.cells.cell import DatasetUse
 
 VECTOR_ROWS = 4096
 """Rows asked of an activation dataset at a time."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from saebench.activations.sources.training import TrainingSource
     from saebench.api.datasets import Document
     from saebench.api.splits import Split
-    from saebench.cells.plan import DatasetUse
+    from saebench.cells.cell import DatasetUse
 
 
 class NearDuplicates:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from saebench.activations.shuffle import RowProvider
     from saebench.activations.sources.sources import Sources
-    from saebench.cells.plan import Cohort, ModelUse
+    from saebench.cells.cell import ModelUse
+    from saebench.cells.plan import Cohort
     from saebench.lm.model import LanguageModel
 
 

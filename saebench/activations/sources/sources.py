@@ -25,7 +25,8 @@ from saebench.activations.token_store import TokenStore, Windows
 from saebench.activations.tokens import pack, sequence_digest, shuffled, token_policy, tokenised
 from saebench.api.errors import Damaged, SuiteError
 from saebench.artifacts import digest, machine_errors, remove
-from saebench.cells.plan import Cohort, DatasetUse, EvaluationSettings, ModelUse
+from saebench.cells.cell import DatasetUse, EvaluationSettings, ModelUse
+from saebench.cells.plan import Cohort
 from saebench.lm.model import LanguageModel
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from typing import Any
 
 from saebench.api.errors import SuiteError
 from saebench.api.specs import Cost, Site
-from saebench.cells.plan import Part, Plan, TrainSettings
+from saebench.cells.cell import ArchitectureUse, TrainSettings
+from saebench.cells.plan import Plan
 from saebench.config import as_json, parse_options
 from saebench.host import Catalog
-from saebench.host.build import part_cost
+from saebench.host.build import architecture_cost
 from saebench.plan.grouping.memory_batches import FREE_SHARE, memory_limit
 from saebench.plan.print import bytes_words
 
@@ -33,7 +34,7 @@ class Shape:
         cost: Of the architecture at this size.
     """
 
-    part: Part
+    part: ArchitectureUse
     d_in: int
     d_sae: int
     l0: float | None
@@ -106,13 +107,13 @@ def shape_of(
     problems = [f"{option(problem.key)} {problem.message}" for problem in spec.check(config, site)]
     if problems:
         raise SuiteError("\n".join(problems))
-    part = Part(architecture, spec.version, as_json(config))
+    part = ArchitectureUse(architecture, spec.version, as_json(config))
     auto = spec.train
     train = TrainSettings(
         batch=batch, lr=auto.lr * (auto.reference_width / d_sae) ** 0.5, betas=auto.betas, eps=auto.eps, clip=auto.clip,
         warmup=auto.warmup, decay=auto.decay, normalise="rms",
     )  # fmt: skip
-    cost = part_cost(part, None, site, catalog)
+    cost = architecture_cost(part, None, site, catalog)
     return Shape(part, d_in, d_sae, cost.expected_l0, train, cost)
 
 
@@ -123,7 +124,7 @@ def shapes_of_plan(plan: Plan, catalog: Catalog) -> list[Shape]:
         if cell.control:
             continue
         part = cell.base or cell.part
-        cost = part_cost(part, None, Site(cell.d_in, cell.d_in), catalog)
+        cost = architecture_cost(part, None, cell.site, catalog)
         shape = Shape(part, cell.d_in, cell.d_sae, cost.expected_l0, cell.train, cost)
         found.setdefault(shape.key, shape)
     return list(found.values())

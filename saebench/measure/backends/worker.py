@@ -23,7 +23,7 @@ from torch import Tensor
 
 from saebench.api import ActivationBatch, LossTerms, Site, StepInfo, SuiteError
 from saebench.base.random import generator as seeded
-from saebench.cells.plan import Part, TrainSettings
+from saebench.cells.cell import ArchitectureUse, TrainSettings
 from saebench.host import load_catalog
 from saebench.host.build import build_module
 from saebench.measure.machine import run_numerics
@@ -63,7 +63,7 @@ class Steps:
     """Training steps of the harness on some batches, without metering and monitoring."""
 
     def __init__(self, shape: Mapping[str, Any], device: torch.device, plugins: tuple[Path, ...]) -> None:
-        part = Part(**shape["part"])
+        part = ArchitectureUse(**shape["part"])
         self._device = device
         self._batch: int = shape["train"]["batch"]
         rows = activations(BATCHES * self._batch, shape["d_in"]).to(device)

@@ -13,7 +13,7 @@ from saebench.api.splits import Split
 from saebench.base.canonical import digest
 from saebench.base.near import hint
 from saebench.base.text import published
-from saebench.cells.plan import DatasetUse, ModelUse
+from saebench.cells.cell import DatasetUse, ModelUse
 from saebench.config import Problems, Suite, as_json, parse_options
 from saebench.config.problems import Path
 from saebench.host import Catalog, Registered

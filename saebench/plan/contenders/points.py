@@ -10,12 +10,12 @@ from typing import Any
 
 from saebench.api.errors import PluginError, SuiteError
 from saebench.api.specs import ArchitectureSpec, Cost, TrainDefaults
-from saebench.cells.plan import Part, TrainSettings
+from saebench.cells.cell import ArchitectureUse, TrainSettings
 from saebench.config import Problems, Suite, TrainConfig, as_json, parse_options
 from saebench.config.checks import LEARNING_RATE
 from saebench.config.problems import Path
 from saebench.host import Catalog, Registered
-from saebench.host.build import part_cost
+from saebench.host.build import architecture_cost
 from saebench.plan.contenders.datasets import DatasetPlan
 from saebench.plan.contenders.guard import ask
 from saebench.plan.contenders.searches import Search
@@ -50,9 +50,9 @@ class Arm:
     site: SiteUse
     dataset: DatasetPlan
     registered: Registered[ArchitectureSpec]
-    part: Part
+    part: ArchitectureUse
     base_registered: Registered[ArchitectureSpec] | None
-    base: Part | None
+    base: ArchitectureUse | None
     d_sae: int
     train: TrainSettings
     cost: Cost
@@ -134,7 +134,7 @@ def make_arm(draft: Draft, suite: Suite, catalog: Catalog, problems: Problems) -
         return None
     if found:
         return None
-    part = Part(spec.name, spec.version, as_json(config))
+    part = ArchitectureUse(spec.name, spec.version, as_json(config))
     base = wrapped.part if wrapped is not None else None
     lr = draft.tuned.get(LEARNING_RATE)
     settings = draft.train or _train_settings(draft.index or 0, suite, spec.train, d_sae, lr, problems)
@@ -152,7 +152,7 @@ def make_arm(draft: Draft, suite: Suite, catalog: Catalog, problems: Problems) -
         base=base,
         d_sae=d_sae,
         train=settings,
-        cost=part_cost(part, base, site, catalog),
+        cost=architecture_cost(part, base, site, catalog),
         parent=draft.parent,
         control=draft.control,
         search=draft.search,

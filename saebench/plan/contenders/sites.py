@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from saebench.api.errors import SuiteError
 from saebench.api.specs import Site
-from saebench.cells.plan import ModelUse
+from saebench.cells.cell import ModelUse
 from saebench.config import Problems, Suite
 from saebench.plan.contenders.datasets import DatasetPlan
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from saebench.api.specs import Cost, Site
+from saebench.api.specs import Cost
 from saebench.api.splits import Split
-from saebench.cells.plan import PHASES, Cell, Cohort, DatasetUse, Estimate, Group, ModelUse
+from saebench.cells.cell import Cell, DatasetUse, ModelUse
+from saebench.cells.plan import PHASES, Cohort, Estimate, Group
 from saebench.host import Catalog
-from saebench.host.build import part_cost
+from saebench.host.build import cell_cost
 from saebench.plan.forecast.rates import Rates
 from saebench.plan.grouping.groups import GROUP_TOKENS
 from saebench.plan.grouping.passes import form_passes
@@ -102,7 +103,7 @@ class Estimator:
         """
         tally = _Tally()
         by_id = {cell.cell_id: cell for cell in cells}
-        costs = {cell.cell_id: self._cost(cell) for cell in cells}
+        costs = {cell.cell_id: cell_cost(cell, self._catalog) for cell in cells}
         passes = [
             tuple(cohort for cohort in members if any(cell in by_id for cell in cohort.cells))
             for members in form_passes(cohorts)
@@ -348,10 +349,6 @@ class Estimator:
 
     def _model(self, use: ModelUse) -> ModelFacts:
         return self._facts.model(use.id, use.revision)
-
-    def _cost(self, cell: Cell) -> Cost:
-        place = cell.model.hookpoint if cell.model is not None else cell.dataset.name
-        return part_cost(cell.part, cell.base, Site(cell.d_in, cell.d_out, place, place), self._catalog)
 
     @staticmethod
     def _within_quota(cohorts: Sequence[Cohort], store_bytes: int) -> int:

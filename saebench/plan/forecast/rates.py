@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from saebench.api.specs import Cost
 from saebench.base.canonical import digest
-from saebench.cells.plan import Cell, DatasetUse, ModelUse
+from saebench.cells.cell import Cell, DatasetUse, ModelUse
 
 if TYPE_CHECKING:
     from saebench.lm.facts import ModelFacts

@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from saebench.base.canonical import digest
-from saebench.cells.plan import (
+from saebench.cells.cell import (
     ENGINE_VERSION,
+    ArchitectureUse,
     Cell,
     DatasetUse,
     EvaluationSettings,
     ModelUse,
-    Part,
     TrainSettings,
     Tune,
 )
@@ -35,8 +35,8 @@ INFERENCE: Mapping[str, Any] = {}
 
 def cell_identity(
     *,
-    part: Part,
-    base: Part | None,
+    part: ArchitectureUse,
+    base: ArchitectureUse | None,
     tokens: int,
     train: TrainSettings,
     model: ModelUse | None,

@@ -7,7 +7,8 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
 from saebench.base.canonical import digest
-from saebench.cells.plan import ActivationUse, Cell, Cohort
+from saebench.cells.cell import Cell
+from saebench.cells.plan import ActivationUse, Cohort
 
 
 def order_cells(cells: Sequence[Cell], activations: ActivationUse) -> tuple[list[Cell], list[Cohort]]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saebench.base.canonical import digest
-from saebench.cells.plan import SEEDS_ALONE, Cell, Group
+from saebench.cells.cell import Cell
+from saebench.cells.plan import SEEDS_ALONE, Group
 from saebench.plan.contenders.metrics import MetricChoice
 from saebench.plan.grouping.cells import cell_identity
 

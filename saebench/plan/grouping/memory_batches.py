@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from saebench.api.specs import Cost, Site
-from saebench.cells.plan import Cell
+from saebench.api.specs import Cost
+from saebench.cells.cell import Cell
 from saebench.host import Catalog
-from saebench.host.build import part_cost
+from saebench.host.build import cell_cost
 
 FREE_SHARE = 0.5
 """Share of the free memory that the cells of one pass may take; the language model, batches and the store's pages need some too."""
@@ -51,9 +51,8 @@ def split_by_memory(cells: Sequence[Cell], cost: Callable[[Cell], Cost | None], 
 
 def cost_of(cell: Cell, catalog: Catalog) -> Cost | None:
     """The cell's stand-alone cost; None where its plugin cannot tell."""
-    place = cell.model.hookpoint if cell.model else cell.dataset.name
     try:
-        return part_cost(cell.part, cell.base, Site(cell.d_in, cell.d_out, place, place), catalog)
+        return cell_cost(cell, catalog)
     except Exception:
         return None
 

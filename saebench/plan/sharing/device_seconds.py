@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from saebench.cells.plan import Cell, ModelUse
+from saebench.cells.cell import Cell, ModelUse
 from saebench.plan.contenders.points import Arm
 from saebench.plan.forecast.rates import Rates, arm_key, model_key
 

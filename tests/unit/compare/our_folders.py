@@ -10,7 +10,7 @@ from bare_records import bare_cell
 
 from saebench.api import Site
 from saebench.artifacts import RunFolder, save_arrays, save_checkpoint, write_record
-from saebench.cells.plan import Part
+from saebench.cells.cell import ArchitectureUse
 from saebench.host import load_catalog
 from saebench.host.build import build_module
 
@@ -35,7 +35,7 @@ def write_cell(
     d_sae, d_in = decoder.shape
     catalog = load_catalog()
     spec = catalog.architecture("topk").spec
-    part = Part("topk", spec.version, {"d_sae": d_sae, "k": 2})
+    part = ArchitectureUse("topk", spec.version, {"d_sae": d_sae, "k": 2})
     where = {"d_in": d_in, "d_out": d_in, "reads": site, "writes": site}
     module = build_module(part, None, site=Site(**where), generator=torch.Generator().manual_seed(0), catalog=catalog)
     state = module.state_dict() | {"W_dec": decoder, "W_enc": encoder}
@@ -46,7 +46,7 @@ def write_expander(root: Path, seed: int, *, mask_seed: int, d_sae: int = 12, d_
     """An untrained expander, whose support is decided by the mask seed."""
     catalog = load_catalog()
     spec = catalog.architecture("expander").spec
-    part = Part("expander", spec.version, {"d_sae": d_sae, "k": 2, "degree": 3, "mask_seed": mask_seed})
+    part = ArchitectureUse("expander", spec.version, {"d_sae": d_sae, "k": 2, "degree": 3, "mask_seed": mask_seed})
     where = {"d_in": d_in, "d_out": d_in, "reads": "layers.1", "writes": "layers.1"}
     module = build_module(
         part, None, site=Site(**where), generator=torch.Generator().manual_seed(seed), catalog=catalog
@@ -57,7 +57,7 @@ def write_expander(root: Path, seed: int, *, mask_seed: int, d_sae: int = 12, d_
 def write_checkpoint(
     root: Path,
     seed: int,
-    part: Part,
+    part: ArchitectureUse,
     state: dict[str, torch.Tensor],
     site: dict[str, object],
     *,

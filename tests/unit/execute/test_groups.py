@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from saebench.artifacts import RunFolder, read_record, save_arrays, write_record
-from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Group, ModelUse, Part
+from saebench.cells.cell import ArchitectureUse, Cell, DatasetUse, EvaluationSettings, ModelUse
+from saebench.cells.plan import Group
 from saebench.execute.groups import GroupRunner, member_facts
 from saebench.execute.records import group_record
 from saebench.execute.resume import Standing
@@ -16,7 +17,7 @@ from saebench.execute.resume import Standing
 def cell(entry, seed, **changes):
     use = DatasetUse(f"{entry}-text", "docs", "1", "text", {}, f"recipe-{entry}")
     made = Cell(
-        cell_id=f"{entry}{seed}", score_id=f"score-{entry}{seed}", suite="t", entry=entry, point="k4", sweep={}, where="", part=Part("topk", "1", {}),
+        cell_id=f"{entry}{seed}", score_id=f"score-{entry}{seed}", suite="t", entry=entry, point="k4", sweep={}, where="", part=ArchitectureUse("topk", "1", {}),
         base=None, d_in=4, d_out=4, d_sae=8, tags=(), model=None, dataset=use, evaluation=EvaluationSettings(("docs",), 10, 1, 10, (3, 4)),
         evaluation_datasets=(use,), init_seed=seed, data_seed=0, parent=None, train=None, tokens=0, control=False, expected_l0=None, cohort="", group="",
     )  # fmt: skip

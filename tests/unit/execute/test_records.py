@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from saebench.cells.plan import Tune
+from saebench.cells.cell import Tune
 from saebench.execute import records
 
 

@@ -11,14 +11,14 @@ import torch
 
 from saebench.api.errors import Damaged
 from saebench.artifacts import RunFolder, save_arrays, save_checkpoint
-from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Part
+from saebench.cells.cell import ArchitectureUse, Cell, DatasetUse, EvaluationSettings
 from saebench.execute.resume import Standing, changed_facts
 
 
 def cell(name, parent=None):
     use = DatasetUse("text", "docs", "1", "text", {}, "recipe")
     return Cell(
-        cell_id=name * 16, score_id=f"score-{name}", suite="t", entry=name, point="k4", sweep={}, where="", part=Part("topk", "1", {}), base=None,
+        cell_id=name * 16, score_id=f"score-{name}", suite="t", entry=name, point="k4", sweep={}, where="", part=ArchitectureUse("topk", "1", {}), base=None,
         d_in=4, d_out=4, d_sae=8, tags=(), model=None, dataset=use, evaluation=EvaluationSettings(("docs",), 10, 1, 10, (3,)),
         evaluation_datasets=(use,), init_seed=0, data_seed=0, parent=parent and parent.cell_id, train=None, tokens=0, control=False,
         expected_l0=None, cohort="", group="",

@@ -13,9 +13,9 @@ from torch import nn
 from saebench.api import ArchitectureSpec, Cost, PluginError, Site, SparseAutoencoder, SparseCodes, SuiteError
 from saebench.api.sae import OPTIONAL_METHODS
 from saebench.artifacts import save_checkpoint
-from saebench.cells.plan import Part
+from saebench.cells.cell import ArchitectureUse
 from saebench.host import Catalog, Registered
-from saebench.host.build import build_module, load_module, load_sae, parse_config, part_cost
+from saebench.host.build import architecture_cost, build_module, load_module, load_sae, parse_config
 from saebench.host.sae_contract import misspelt_methods, normalise_codes
 
 SITE = Site(4, 4, "layers.0", "layers.0")
@@ -77,7 +77,7 @@ def catalog_with(**builds):
 def build(catalog, name, base=None, seed=0, parent=None, **config):
     config = config or ({"d_sae": 6, "widths": [1, 2]} if name != "wrap" else {"tilt": 2.0})
     return build_module(
-        Part(name, "1", config),
+        ArchitectureUse(name, "1", config),
         base,
         site=SITE,
         generator=torch.Generator().manual_seed(seed),
@@ -86,7 +86,7 @@ def build(catalog, name, base=None, seed=0, parent=None, **config):
     )
 
 
-LINEAR = Part("linear", "1", {"d_sae": 6, "widths": [1, 2]})
+LINEAR = ArchitectureUse("linear", "1", {"d_sae": 6, "widths": [1, 2]})
 
 
 def meta(**changes):
@@ -127,8 +127,8 @@ def test_a_wrapper_gets_its_base_with_the_parent_s_weights():
 
 def test_the_cost_of_a_wrapper_sees_its_base_s():
     catalog = catalog_with(badcost=lambda *args, **kwargs: None)
-    assert part_cost(LINEAR, None, SITE, catalog).n_parameters == 1
-    assert part_cost(Part("wrap", "1", {"tilt": 1.0}), LINEAR, SITE, catalog).n_parameters == 101
+    assert architecture_cost(LINEAR, None, SITE, catalog).n_parameters == 1
+    assert architecture_cost(ArchitectureUse("wrap", "1", {"tilt": 1.0}), LINEAR, SITE, catalog).n_parameters == 101
 
 
 def test_a_build_that_still_takes_a_parent_gets_none():
@@ -143,12 +143,12 @@ def test_without_a_cost_parameters_are_counted_and_work_is_dense():
     catalog = catalog_with()
     for name, registered in catalog.architectures.items():
         catalog.architectures[name] = replace(registered, spec=replace(registered.spec, cost=None))
-    cost = part_cost(LINEAR, None, SITE, catalog)
+    cost = architecture_cost(LINEAR, None, SITE, catalog)
     assert (cost.n_parameters, cost.stored_bytes) == (24, 96)
     assert (cost.train_flops_per_token, cost.encode_flops_per_token, cost.step_flops) == (12 * 24, 2 * 24, 15 * 24)
     assert cost.expected_l0 is None
-    assert part_cost(Part("wrap", "1", {"tilt": 1.0}), LINEAR, SITE, catalog) == cost
-    huge = part_cost(Part("linear", "1", {"d_sae": 1 << 40}), None, SITE, catalog)
+    assert architecture_cost(ArchitectureUse("wrap", "1", {"tilt": 1.0}), LINEAR, SITE, catalog) == cost
+    huge = architecture_cost(ArchitectureUse("linear", "1", {"d_sae": 1 << 40}), None, SITE, catalog)
     assert huge.n_parameters == 1 << 42  # no memory was asked for
 
 
@@ -162,7 +162,7 @@ def test_a_build_that_reads_values_is_told_to_give_a_cost():
     registered = catalog.architectures["reads"]
     catalog.architectures["reads"] = replace(registered, spec=replace(registered.spec, cost=None))
     with pytest.raises(PluginError, match=r"build raised .* Give the ArchitectureSpec a `cost`"):
-        part_cost(Part("reads", "1", {"d_sae": 6}), None, SITE, catalog)
+        architecture_cost(ArchitectureUse("reads", "1", {"d_sae": 6}), None, SITE, catalog)
 
 
 def test_a_method_that_is_nearly_one_of_ours_is_refused_and_helpers_are_not():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from saebench.activations.sources.kept import Kept
 from saebench.api import ActivationBatch, AfterStep, ArchitectureSpec, Site, StepInfo, UnitRows, resolve
-from saebench.cells.plan import Part
+from saebench.cells.cell import ArchitectureUse
 from saebench.host import Catalog, Registered
 from saebench.host.build import build_module
 from saebench.nn import autograd_loss_and_grad, total_variance
@@ -49,7 +49,7 @@ class Bench:
         if spec.wraps:
             return resolve(spec.build)(chosen, site=self.site, generator=self.generator(seed), **more)
         catalog = Catalog(architectures={spec.name: Registered(spec, "tests", "0", __name__)})
-        part = Part(spec.name, spec.version, config)
+        part = ArchitectureUse(spec.name, spec.version, config)
         return build_module(part, None, site=self.site, generator=self.generator(seed), catalog=catalog, **more)
 
     def start(self, sae: Any, x: Tensor) -> Any:

@@ -22,7 +22,8 @@ from saebench.api import (
     SplicedLosses,
     TrainingFacts,
 )
-from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Group, Part
+from saebench.cells.cell import ArchitectureUse, Cell, DatasetUse, EvaluationSettings
+from saebench.cells.plan import Group
 from saebench.host import Catalog, Registered
 
 D = 6
@@ -147,7 +148,7 @@ def kit():
         for spec in specs:
             catalog.metrics[spec.name] = Registered(spec, "tests", "0", __name__)
         made = Cell(
-            cell_id="c", score_id="s", suite="t", entry="any", point="default", sweep={}, where="", part=Part("any", "1", {"d_sae": D}), base=None,
+            cell_id="c", score_id="s", suite="t", entry="any", point="default", sweep={}, where="", part=ArchitectureUse("any", "1", {"d_sae": D}), base=None,
             d_in=D, d_out=D, d_sae=D, tags=(), model=None, dataset=DATASET, evaluation=EvaluationSettings(("docs",), 100, 32, 150, (0,)),
             evaluation_datasets=(DATASET,), init_seed=0, data_seed=0, parent=None, train=None, tokens=0, control=False, expected_l0=None,
             cohort="", group="", metrics={spec.name: spec.version for spec in specs},

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saebench.api import MetricResult
-from saebench.cells.plan import Tune
+from saebench.cells.cell import Tune
 from saebench.metrics.reconstruction import ReconstructionSums
 from saebench.score import score_cell
 from saebench.score.validation import validate

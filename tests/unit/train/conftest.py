@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from saebench.api import ActivationBatch, ArchitectureSpec, Cost, LossTerms, Site, SparseCodes, UnitRows
-from saebench.cells.plan import Cell, DatasetUse, EvaluationSettings, Part, TrainSettings
+from saebench.cells.cell import ArchitectureUse, Cell, DatasetUse, EvaluationSettings, TrainSettings
 from saebench.host import Catalog, Registered
 from saebench.train import train_pass
 
@@ -126,7 +126,7 @@ def make_cell(architecture="tiny", *, config=None, base=None, **changes):
     config = config or {"d_sae": D_SAE, "k": 2, "break_at": -1, "raise_at": -1}
     cell = Cell(
         cell_id=_id(architecture, config, changes), score_id="s", suite="t", entry=architecture, point="default", sweep={}, where="t.yaml:1",
-        part=Part(architecture, "1", config), base=base, d_in=D_IN, d_out=D_IN, d_sae=D_SAE, tags=(), model=None, dataset=DATASET,
+        part=ArchitectureUse(architecture, "1", config), base=base, d_in=D_IN, d_out=D_IN, d_sae=D_SAE, tags=(), model=None, dataset=DATASET,
         evaluation=EVALUATION, evaluation_datasets=(DATASET,), init_seed=0, data_seed=5, parent=None, train=SETTINGS, tokens=640,
         control=False, expected_l0=2.0, cohort="c", group="g",
     )  # fmt: skip
@@ -158,5 +158,5 @@ def kit():
     add("tiny", Tiny)
     return SimpleNamespace(
         catalog=catalog, add=add, train=train, TinyConfig=TinyConfig, site=Site(D_IN, D_IN), equal=equal, cell=make_cell, source=FakeSource, Tiny=Tiny, settings=SETTINGS, d_in=D_IN, d_sae=D_SAE, replace=replace,
-        config=lambda **changes: {"d_sae": D_SAE, "k": 2, "break_at": -1, "raise_at": -1, **changes}, spec_of=spec_of, Part=Part,
+        config=lambda **changes: {"d_sae": D_SAE, "k": 2, "break_at": -1, "raise_at": -1, **changes}, spec_of=spec_of, Part=ArchitectureUse,
     )  # fmt: skip

@@ -237,7 +237,7 @@ def test_a_control_is_fitted_once_through_without_a_budget(kit):
             self.seen.append(sum(batch.shape[0] for batch in batches))
 
     kit.add("fitted", Fitted)
-    outcome = kit.train(kit.cell("fitted", control=True, train=None, tokens=0), kit.source(n=4096))
+    outcome = kit.train(kit.cell("fitted", control=True, tokens=0), kit.source(n=4096))
     assert outcome.ok
     assert outcome.module.seen[-1] == 4096
     assert outcome.training() == {
@@ -248,7 +248,7 @@ def test_a_control_is_fitted_once_through_without_a_budget(kit):
         "facts": {},
         "numerics": None,
     }
-    only_built = kit.train(kit.cell(control=True, train=None, tokens=0), memory_share_bytes=1)
+    only_built = kit.train(kit.cell(control=True, tokens=0), memory_share_bytes=1)
     assert only_built.ok
     assert only_built.training() is None
     assert only_built.spent == {"tokens": 0, "flops": 0}

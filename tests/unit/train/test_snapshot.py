@@ -9,7 +9,7 @@ import torch
 
 import saebench.train.snapshot as snapshot_module
 from saebench.api import MachineError
-from saebench.cells.plan import Part
+from saebench.cells.cell import ArchitectureUse
 from saebench.host import load_catalog
 from saebench.train import Watch, save_outcome, train_pass
 
@@ -77,7 +77,7 @@ def test_every_architecture_of_a_killed_pass_ends_bitwise_equal(kit, catalog, tm
     parent = kit.cell("topk", config=cells[0].part.config, d_sae=D_SAE, tokens=640)
     save_outcome(run([parent], kit, catalog)[parent.cell_id], parent, tmp_path / "parent")
     cells.append(
-        kit.cell("ssae", config={"tilt": 1.0}, base=Part("topk", parent.part.version, parent.part.config), d_sae=D_SAE, parent=parent.cell_id, tokens=64 * 30)
+        kit.cell("ssae", config={"tilt": 1.0}, base=ArchitectureUse("topk", parent.part.version, parent.part.config), d_sae=D_SAE, parent=parent.cell_id, tokens=64 * 30)
     )  # fmt: skip
     parents = {parent.cell_id: tmp_path / "parent"}
     whole = run(cells, kit, catalog, parents=parents)
