@@ -12,7 +12,7 @@ from saebench.base.canonical import digest
 from saebench.base.text import published, without_folders
 from saebench.cells.cell import Cell, DatasetUse, ModelUse
 from saebench.cells.plan import Group, Plan
-from saebench.plan.forecast.rates import arm_key
+from saebench.plan.forecast.rates import training_key
 from saebench.plan.grouping.groups import member_label
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def budget_facts(cell: Cell, plan: Plan) -> dict[str, Any]:
     if calibration is None or cell.control:
         return facts
     machine = {name: value for name, value in calibration.items() if not name.startswith("seconds_per_")}
-    return facts | {"calibration": {**machine, "seconds_per_step": calibration["seconds_per_step"][arm_key(cell)]}}
+    return facts | {"calibration": {**machine, "seconds_per_step": calibration["seconds_per_step"][training_key(cell)]}}
 
 
 def _model_facts(use: ModelUse | None) -> dict[str, Any] | None:

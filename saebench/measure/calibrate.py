@@ -20,21 +20,21 @@ from saebench.lm.model import LanguageModel
 from saebench.measure import data, training
 from saebench.measure.profile import Profile, machine
 from saebench.plan.forecast.rates import (
-    ArmRate,
     DatasetRate,
     Measure,
     ModelRate,
     Rates,
-    arm_key,
+    TrainingRate,
     dataset_key,
     model_key,
     score_key,
     score_place,
     score_shape,
+    training_key,
 )
 from saebench.plan.grouping.memory_batches import cost_of, memory_limit
 
-KINDS = ("arms", "scores", "models", "datasets", "disk")
+KINDS = ("training", "scores", "models", "datasets", "disk")
 
 
 def measure(
@@ -86,7 +86,7 @@ class _Wanted:
 
     cells: Sequence[Cell]
     catalog: Catalog
-    arms: dict[str, Cell] = field(default_factory=dict)
+    training: dict[str, Cell] = field(default_factory=dict)
     scores: dict[str, Cell] = field(default_factory=dict)
     models: dict[str, list[ModelUse]] = field(default_factory=dict)
     datasets: dict[str, tuple[DatasetUse, ModelUse | None]] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class _Wanted:
         shapes: dict[str, list[Cell]] = {}
         for cell in self.cells:
             if not cell.control:  # hardly any training; scored as its neighbours are
-                self.arms.setdefault(arm_key(cell), cell)
+                self.training.setdefault(training_key(cell), cell)
                 shapes.setdefault(score_shape(cell), []).append(cell)
             if cell.model is not None:
                 self.models.setdefault(model_key(cell.model), []).append(cell.model)
@@ -123,7 +123,7 @@ class _Wanted:
     def missing(self, profile: Profile) -> list[str]:
         """What has to be measured, in words."""
         words = {
-            "arms": "training steps",
+            "training": "training steps",
             "scores": "scoring",
             "models": "language models",
             "datasets": "reading",
@@ -149,7 +149,7 @@ class _Wanted:
         return Rates(
             source="measured",
             machine={**profile.facts, "date": profile.date(used)},
-            arms={key: ArmRate(**value) for key, value in found("arms").items()},
+            training={key: TrainingRate(**value) for key, value in found("training").items()},
             scores=found("scores"),
             models={key: ModelRate(**value) for key, value in found("models").items()},
             datasets=datasets,
@@ -217,8 +217,8 @@ class _Bench:
     def _cells(self, model: str | None) -> None:
         here = [cell for cell in self.by_id.values() if (model_key(cell.model) if cell.model else None) == model]
         names = {cell.cell_id for cell in here}
-        for key, cell in self.wanted.arms.items():
-            if cell.cell_id in names and self._lacks("arms", key):
+        for key, cell in self.wanted.training.items():
+            if cell.cell_id in names and self._lacks("training", key):
                 self._trained(cell)
         for key, cell in self.wanted.scores.items():
             if cell.cell_id in names and self._lacks("scores", key) and self._trained(cell):
@@ -236,7 +236,7 @@ class _Bench:
         cost = cost_of(cell, self.catalog)
         if cost is None or cost.training_memory_bytes(cell.train.batch) > self.limit:
             return False
-        step_s = Rates().arm(cell, cost).step_s
+        step_s = Rates().training_of(cell, cost).step_s
         rows = None if cell.model is not None else training.quietly(lambda: self._rows(cell.dataset)[1][0])
         neighbours = 16 * sum(
             price.n_parameters
@@ -251,7 +251,7 @@ class _Bench:
                 )
             )
         if rate is not None:
-            self.profile.put("arms", arm_key(cell), rate)
+            self.profile.put("training", training_key(cell), rate)
         return has_checkpoint(self.run.checkpoint(cell.cell_id), cell.cell_id)
 
     def _site(self, cell: Cell) -> Any | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -35,7 +36,7 @@ class Profile:
 
     Args:
         facts: From `machine`; another machine, or other versions, have another file.
-        folder: Where profiles stand.
+        folder: Where profiles are kept.
         say: Prints one line for people.
     """
 
@@ -47,25 +48,25 @@ class Profile:
             "profile": PROFILE_VERSION, "engine": ENGINE_VERSION, "machine": self.facts, "versions": provenance.versions()
         }  # fmt: skip
         self.path = (folder or cache_folder()) / f"speed-{digest(identity, 16)}.json"
-        self._entries: dict[str, dict[str, Any]] = {}
-        if os.path.lexists(self.path):
-            try:
-                entries = read_sealed(self.path, _SEAL)["entries"]
-                self._entries = {key: entry for key, entry in entries.items() if _fresh(entry)}
-            except Damaged as error:
-                say(f"{error.found}. This machine is measured again")
-            except SaebenchError:  # it cannot be read: that costs time, nothing else
-                pass
+        self._opened: dict[str, dict[str, Any]] = {}
+        try:
+            self._opened = self._read()
+        except Damaged as error:
+            say(f"{error.found}. This machine is measured again")
+        except SaebenchError:  # it cannot be read: that costs time, nothing else
+            pass
+        self._entries = dict(self._opened)
+        self._own: dict[str, dict[str, Any]] = {}
 
     def get(self, kind: str, key: str) -> Any | None:
-        """The value, or None where nothing of a recent date stands."""
+        """The value, or None where there is none of a recent date."""
         entry = self._entries.get(f"{kind}/{key}")
         return None if entry is None else entry["value"]
 
     def put(self, kind: str, key: str, value: Any) -> None:
         """Notes a value under today's date."""
         plain = value if isinstance(value, int | float) else asdict(value)
-        self._entries[f"{kind}/{key}"] = {"date": _now().isoformat(), "value": plain}
+        self._own[f"{kind}/{key}"] = self._entries[f"{kind}/{key}"] = {"date": _now().isoformat(), "value": plain}
 
     def forget(self) -> None:
         """Drops everything: all is measured anew."""
@@ -77,11 +78,30 @@ class Profile:
         return min(dates, default=_now().isoformat())[:10]
 
     def save(self) -> None:
-        """Writes the file; a cache folder that cannot be written is no one's trouble."""
+        """Writes the file, with what other processes measured meanwhile. Where the cache folder cannot be written, it goes on."""
         with suppress(OSError, SaebenchError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            content = {"version": PROFILE_VERSION, "machine": self.facts, "entries": self._entries}
-            write_json(self.path, sealed(content, _SEAL))
+            with self.path.with_suffix(".lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                for key, entry in self._read_or_empty().items():
+                    if entry != self._opened.get(key):  # not what this process found, and may have forgotten
+                        self._entries[key] = entry
+                self._entries |= self._own
+                content = {"version": PROFILE_VERSION, "machine": self.facts, "entries": self._entries}
+                write_json(self.path, sealed(content, _SEAL))
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """What the file holds of a recent date."""
+        if not os.path.lexists(self.path):
+            return {}
+        entries = read_sealed(self.path, _SEAL)["entries"]
+        return {key: entry for key, entry in entries.items() if _fresh(entry)}
+
+    def _read_or_empty(self) -> dict[str, dict[str, Any]]:
+        try:
+            return self._read()
+        except SaebenchError:
+            return {}
 
 
 def _now() -> datetime:

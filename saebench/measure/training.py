@@ -18,7 +18,7 @@ from saebench.cells.cell import Cell
 from saebench.host import Catalog
 from saebench.measure.data import Vectors, loss_set
 from saebench.measure.stand_ins import ROWS, ProbeRows, ProbeStreams, disturb, random_rows, timed, wait
-from saebench.plan.forecast.rates import ArmRate
+from saebench.plan.forecast.rates import TrainingRate
 from saebench.train import save_outcome, train_pass
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def probe_training(
     device: torch.device,
     rows: Tensor | None = None,
     neighbours_bytes: int = 0,
-) -> ArmRate | None:
+) -> TrainingRate | None:
     """Trains a cell for some steps in the real loop and keeps its checkpoint in `run`, for children and for scoring.
 
     Args:
@@ -71,12 +71,12 @@ def probe_training(
         return None
     save_outcome(outcome, short, run.checkpoint(cell.cell_id))
     if outcome.fitted:  # no steps: what it takes grows with the tokens that it reads
-        return ArmRate(0.0, (ended - started) / steps)
+        return TrainingRate(0.0, (ended - started) / steps)
     times = source.steps[0]  # the loop asks for no batch behind the last, so that one has no end here
     seconds = [stop - start for start, stop in times]
     step_s = statistics.median(seconds[len(seconds) // 2 :])
     finish_s = max(0.0, ended - times[-1][1] - step_s)
-    return ArmRate(max(0.0, times[0][0] - started), step_s, finish_s / short.tokens)
+    return TrainingRate(max(0.0, times[0][0] - started), step_s, finish_s / short.tokens)
 
 
 # ---- scoring ---------------------------------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ class Estimator:
         tally.train_flops += (
             int(cell.tokens * (cost.train_flops_per_token + l0 * cost.train_flops_per_active)) + steps * cost.step_flops
         )
-        rate = self.rates.arm(cell, cost)
+        rate = self.rates.training_of(cell, cost)
         tally.phases["training"] += (
             rate.setup_s + steps * rate.step_s + min(cell.tokens, FINISH_TOKENS) * rate.finish_token_s
         )

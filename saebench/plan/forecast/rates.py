@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from math import nan
+from math import fsum, isnan, nan
 from typing import TYPE_CHECKING, Any
 
 from saebench.api.specs import Cost
@@ -34,8 +34,8 @@ KEY_LENGTH = 16
 
 
 @dataclass(frozen=True)
-class ArmRate:
-    """Seconds of training one arm.
+class TrainingRate:
+    """Seconds of training one cell.
 
     Attributes:
         setup_s: Building the module and initialising it from data.
@@ -83,7 +83,7 @@ class DatasetRate:
 
 @dataclass(frozen=True)
 class Rates:
-    """Rates by key (`arm_key`, `score_key`, `model_key`, `dataset_key`); whatever is missing is assumed.
+    """Rates by key (`training_key`, `score_key`, `model_key`, `dataset_key`); whatever is missing is assumed.
 
     Attributes:
         source: `measured`, or `assumed` for nothing measured at all.
@@ -95,22 +95,22 @@ class Rates:
 
     source: str = "assumed"
     machine: Mapping[str, Any] = field(default_factory=dict)
-    arms: Mapping[str, ArmRate] = field(default_factory=dict)
+    training: Mapping[str, TrainingRate] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
     models: Mapping[str, ModelRate] = field(default_factory=dict)
     datasets: Mapping[str, DatasetRate] = field(default_factory=dict)
     write_byte_s: float = ASSUMED_WRITE_BYTE_S
     remarks: tuple[str, ...] = ()
 
-    def arm(self, cell: Cell, cost: Cost) -> ArmRate:
+    def training_of(self, cell: Cell, cost: Cost) -> TrainingRate:
         """Of training a cell."""
-        found = self.arms.get(arm_key(cell))
+        found = self.training.get(training_key(cell))
         if found is not None:
             return found
         l0 = cost.expected_l0 if cost.expected_l0 is not None else cell.d_sae
         batch = cell.train.batch
         flops = batch * (cost.train_flops_per_token + l0 * cost.train_flops_per_active) + cost.step_flops
-        return ArmRate(
+        return TrainingRate(
             0.1, ASSUMED_STEP_S + flops / ASSUMED_FLOPS_PER_S, cost.encode_flops_per_token / ASSUMED_FLOPS_PER_S
         )
 
@@ -118,17 +118,16 @@ class Rates:
         """Of one scoring pass of a cell over `tokens` in all; a control takes what others at its place take."""
         found = _between(self._scores_like(f"{score_shape(cell)}:"), cell.expected_l0)
         if found is None and cell.control:
-            near = [seconds for _, seconds in self._scores_like(f"{score_place(cell)}-")]
-            found = sum(near) / len(near) if near else None
+            found = _between(self._scores_like(f"{score_place(cell)}-"), None)
         if found is not None:
             return found
         return tokens * (ASSUMED_SCORE_TOKEN_S + cost.encode_flops_per_token / ASSUMED_FLOPS_PER_S)
 
     def _scores_like(self, prefix: str) -> list[tuple[float, float]]:
-        """L0 aimed at and seconds of what was measured under keys that begin so."""
-        return sorted(
+        """L0 aimed at (NaN for none) and seconds of what was measured under keys that begin so."""
+        return [
             (float(key.rpartition(":")[2]), seconds) for key, seconds in self.scores.items() if key.startswith(prefix)
-        )
+        ]
 
     def model(self, use: ModelUse, facts: ModelFacts) -> ModelRate:
         """Of a language model at its context."""
@@ -155,7 +154,7 @@ Measure = Callable[[Sequence[Cell], Mapping[str, DatasetUse]], Rates]
 """Measures what these cells need: each distinct arm shape, scoring, models and datasets once."""
 
 
-def arm_key(cell: Cell) -> str:
+def training_key(cell: Cell) -> str:
     """Equal for cells whose training step takes equally long: architecture with config, widths, batch, clipping."""
     return digest(
         {
@@ -198,9 +197,9 @@ def _between(points: Sequence[tuple[float, float]], l0: float | None) -> float |
     """Seconds at an L0, on the line through the nearest measured ones; None where nothing was measured."""
     if not points:
         return None
-    known = [(x, seconds) for x, seconds in points if x == x]
+    known = sorted((x, seconds) for x, seconds in points if not isnan(x))  # NaN has no place in an order
     if l0 is None or len(known) < 2:
-        return sum(seconds for _, seconds in points) / len(points)
+        return fsum(seconds for _, seconds in points) / len(points)
     x = min(max(l0, known[0][0]), known[-1][0])
     for (low, before), (high, after) in pairwise(known):
         if x <= high:

@@ -8,7 +8,7 @@ from typing import Any
 
 from saebench.cells.cell import Cell, ModelUse
 from saebench.plan.contenders.points import Arm
-from saebench.plan.forecast.rates import Rates, arm_key, model_key
+from saebench.plan.forecast.rates import Rates, model_key, training_key
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Calibration:
 
 def resumed(frozen: Mapping[str, Any], probes: Mapping[Arm, Cell]) -> Calibration | None:
     """The calibration that an earlier plan of this suite wrote down; None where it lacks an arm or a model of these."""
-    keys = {arm: arm_key(cell) for arm, cell in probes.items()}
+    keys = {arm: training_key(cell) for arm, cell in probes.items()}
     try:
         steps = {key: float(frozen["seconds_per_step"][key]) for key in sorted(set(keys.values()))}
         samples = {
@@ -68,11 +68,11 @@ def resumed(frozen: Mapping[str, Any], probes: Mapping[Arm, Cell]) -> Calibratio
 
 def calibrated(rates: Rates, probes: Mapping[Arm, Cell]) -> Calibration:
     """From measured rates; an arm that could not be measured is left out."""
-    keys = {arm: arm_key(cell) for arm, cell in probes.items()}
+    keys = {arm: training_key(cell) for arm, cell in probes.items()}
     models = {model_key(cell.model) for cell in probes.values() if cell.model is not None and _samples(cell)}
     # rounded, so that what a reader sees in the plan is what the shares were made from
     return Calibration(
-        {key: _rounded(rates.arms[key].step_s) for key in set(keys.values()) & rates.arms.keys()},
+        {key: _rounded(rates.training[key].step_s) for key in set(keys.values()) & rates.training.keys()},
         {key: _rounded(rates.models[key].sample_token_s) for key in models & rates.models.keys()},
         dict(rates.machine),
         keys,

@@ -19,7 +19,7 @@ from saebench.execute.forecast import Foresight
 from saebench.host import load_catalog
 from saebench.lm.book import ModelBook
 from saebench.plan import make_plan
-from saebench.plan.forecast.rates import ArmRate, Rates, arm_key
+from saebench.plan.forecast.rates import Rates, TrainingRate, training_key
 
 SUITE = """
 schema: 1
@@ -44,7 +44,7 @@ class Bench:
 
     def measure(self, cells, datasets):
         self.calls += 1
-        return Rates("measured", {"cpu": "one"}, {arm_key(cell): ArmRate(0.0, 1.0) for cell in cells})
+        return Rates("measured", {"cpu": "one"}, {training_key(cell): TrainingRate(0.0, 1.0) for cell in cells})
 
     def foresee(self, tokens: int = 1000) -> Foresight:
         path = self.folder / "s.yaml"

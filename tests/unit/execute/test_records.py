@@ -28,7 +28,7 @@ def test_a_budget_is_told_in_its_own_unit_and_in_tokens():
 
 
 def test_a_share_of_seconds_comes_with_what_turned_it_into_tokens(monkeypatch):
-    monkeypatch.setattr(records, "arm_key", lambda cell: "mine")
+    monkeypatch.setattr(records, "training_key", lambda cell: "mine")
     calibration = {
         "cpu": "a processor",
         "threads": 2,

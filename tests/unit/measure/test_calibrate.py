@@ -21,7 +21,7 @@ from saebench.lm.model import LanguageModel
 from saebench.measure import data, stand_ins
 from saebench.measure.calibrate import measure
 from saebench.plan import make_plan
-from saebench.plan.forecast.rates import arm_key, dataset_key, model_key, score_key
+from saebench.plan.forecast.rates import dataset_key, model_key, score_key, training_key
 from saebench.testing import make_model
 
 SUITE = """
@@ -89,7 +89,9 @@ def test_everything_a_plan_needs_is_measured(planned: tuple[Plan, list[str]], ca
     (file,) = (cache / "saebench").glob("speed-*.json")
     entries = {key: entry["value"] for key, entry in json.loads(file.read_text())["entries"].items()}
     trained = [cell for cell in plan.cells if not cell.control]
-    assert {key for key in entries if key.startswith("arms/")} == {f"arms/{arm_key(cell)}" for cell in trained}
+    assert {key for key in entries if key.startswith("training/")} == {
+        f"training/{training_key(cell)}" for cell in trained
+    }
     assert {key for key in entries if key.startswith("scores/")} == {f"scores/{score_key(cell)}" for cell in trained}
     assert {key for key in entries if key.startswith("models/")} == {
         f"models/{model_key(cell.model)}" for cell in trained if cell.model
@@ -101,12 +103,12 @@ def test_everything_a_plan_needs_is_measured(planned: tuple[Plan, list[str]], ca
         if use.kind != "generated"
     }
     # one shape on two datasets and at two hookpoints is measured once
-    assert sum(key.startswith("arms/") for key in entries) == 4
+    assert sum(key.startswith("training/") for key in entries) == 4
     numbers = [
         number for value in entries.values() for number in (value.values() if isinstance(value, dict) else [value])
     ]
     assert all(math.isfinite(number) and number >= 0 for number in numbers)
-    assert all(value["step_s"] > 0 for key, value in entries.items() if key.startswith("arms/"))
+    assert all(value["step_s"] > 0 for key, value in entries.items() if key.startswith("training/"))
     assert plan.estimate.basis["source"] == "measured"
     assert plan.warnings == plan_suite(plan.source).warnings
 
@@ -143,7 +145,7 @@ def test_device_seconds_are_frozen_in_the_plan(
 ) -> None:
     (file,) = (cache / "saebench").glob("speed-*.json")
     entries = json.loads(file.read_text())["entries"]
-    slowest = max(entry["value"]["step_s"] for key, entry in entries.items() if key.startswith("arms/"))
+    slowest = max(entry["value"]["step_s"] for key, entry in entries.items() if key.startswith("training/"))
     # forty steps of the slowest contender: a share of them is left also where other programs make a later look slower
     path = suite(material, SECONDS.format(seconds=f"{40 * slowest:.6f}"))
     said: list[str] = []

@@ -9,23 +9,41 @@ import pytest
 
 from saebench.artifacts import cache_folder, sealed, write_json
 from saebench.measure.profile import Profile, machine
-from saebench.plan.forecast.rates import ArmRate
+from saebench.plan.forecast.rates import TrainingRate
 
 FACTS = {"cpu": "one", "threads": 2}
 
 
 def test_values_come_back(tmp_path: Path) -> None:
     profile = Profile(FACTS, tmp_path)
-    assert profile.get("arms", "a") is None
-    profile.put("arms", "a", ArmRate(1.0, 2.0, 3.0))
+    assert profile.get("training", "a") is None
+    profile.put("training", "a", TrainingRate(1.0, 2.0, 3.0))
     profile.put("disk", "write", 0.5)
     profile.save()
     again = Profile(FACTS, tmp_path)
     assert again.path == profile.path
-    assert again.get("arms", "a") == {"setup_s": 1.0, "step_s": 2.0, "finish_token_s": 3.0}
+    assert again.get("training", "a") == {"setup_s": 1.0, "step_s": 2.0, "finish_token_s": 3.0}
     assert again.get("disk", "write") == 0.5
     again.forget()
     assert again.get("disk", "write") is None
+
+
+def test_two_plans_at_once_keep_each_others_measurements(tmp_path: Path) -> None:
+    before = Profile(FACTS, tmp_path)
+    before.put("disk", "write", 0.5)
+    before.put("training", "old", TrainingRate(9.0, 9.0))
+    before.save()
+    one, two = Profile(FACTS, tmp_path), Profile(FACTS, tmp_path)
+    two.forget()
+    one.put("training", "a", TrainingRate(1.0, 2.0))
+    one.put("disk", "write", 0.25)
+    two.put("training", "b", TrainingRate(3.0, 4.0))
+    one.save()
+    two.save()
+    both = Profile(FACTS, tmp_path)
+    assert [both.get("training", key)["step_s"] for key in "ab"] == [2.0, 4.0]
+    assert both.get("disk", "write") == 0.25
+    assert both.get("training", "old") is None  # what was forgotten does not come back
 
 
 def test_another_machine_has_another_profile(tmp_path: Path) -> None:
@@ -47,11 +65,11 @@ def test_what_is_old_or_from_the_future_is_measured_again(tmp_path: Path) -> Non
 def test_the_date_is_that_of_the_oldest_value_used(tmp_path: Path) -> None:
     profile = Profile(FACTS, tmp_path)
     profile.put("disk", "write", 0.5)
-    profile.put("arms", "a", ArmRate(1.0, 2.0))
+    profile.put("training", "a", TrainingRate(1.0, 2.0))
     today = profile.date({"disk/write": None})
     profile._entries["disk/write"]["date"] = "2026-01-02T03:04:05+00:00"
-    assert profile.date({"disk/write": None, "arms/a": None, "arms/unknown": None}) == "2026-01-02"
-    assert profile.date({"arms/a": None}) == today
+    assert profile.date({"disk/write": None, "training/a": None, "training/unknown": None}) == "2026-01-02"
+    assert profile.date({"training/a": None}) == today
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"entries": 3}', '{"entries": {"disk/write": {}}}'])

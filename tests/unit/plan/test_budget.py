@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from saebench.api import Cost
-from saebench.plan.forecast.rates import ArmRate, ModelRate, Rates, arm_key, model_key
+from saebench.plan.forecast.rates import ModelRate, Rates, TrainingRate, model_key, training_key
 from saebench.plan.sharing.budget import tokens_for_flops, tokens_for_seconds
 
 A = "{name: a, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}"
@@ -81,9 +81,9 @@ def at(seconds_per_latent, sample_s=0.001):
         measure.calls += 1
         assert all(cell.tokens == 64 for cell in cells), "shares are not known yet"
         assert "own" not in datasets or datasets["own"].kind == "generated"
-        arms = {arm_key(cell): ArmRate(0.5, cell.d_sae * seconds_per_latent, 0.0) for cell in cells}
+        training = {training_key(cell): TrainingRate(0.5, cell.d_sae * seconds_per_latent, 0.0) for cell in cells}
         models = {model_key(cell.model): ModelRate(1e-9, sample_s, 1e-6, 1e-6) for cell in cells}
-        return Rates("measured", {"cpu": "a processor", "threads": 2, "date": "2026-01-02"}, arms, models=models)
+        return Rates("measured", {"cpu": "a processor", "threads": 2, "date": "2026-01-02"}, training, models=models)
 
     measure.calls = 0
     return measure
@@ -155,7 +155,7 @@ def test_fewer_seconds_than_one_step(refused):
 def test_an_entry_that_cannot_be_measured_is_named(refused):
     def measure(cells, datasets):
         found = at(0.001)(cells, datasets)
-        return replace(found, arms={key: rate for key, rate in found.arms.items() if rate.step_s < 0.1})
+        return replace(found, training={key: rate for key, rate in found.training.items() if rate.step_s < 0.1})
 
     found = refused(f"{A}\n{B}", base=SECONDS, calibrate=measure)
     assert found == [

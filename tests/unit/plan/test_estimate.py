@@ -9,14 +9,14 @@ import pytest
 from saebench.activations.quota import window_bytes
 from saebench.api import Findings
 from saebench.plan.forecast.rates import (
-    ArmRate,
     DatasetRate,
     ModelRate,
     Rates,
-    arm_key,
+    TrainingRate,
     dataset_key,
     model_key,
     score_key,
+    training_key,
 )
 from saebench.plan.print import print_plan
 
@@ -38,7 +38,7 @@ def known(cells, datasets):
     return Rates(
         "measured",
         {"cpu": "a processor", "threads": 2, "date": "2026-01-02", "device": "cpu"},
-        arms={arm_key(cell): ArmRate(1.0, 0.5, 0.001) for cell in cells},
+        training={training_key(cell): TrainingRate(1.0, 0.5, 0.001) for cell in cells},
         scores={score_key(cell): 3.0 for cell in cells if not cell.control},
         models={model_key(cell.model): ModelRate(1e-6, 0.01, 0.002, 0.004) for cell in cells if cell.model},
         datasets={
@@ -76,7 +76,9 @@ def test_snapshots_count_where_training_lasts_and_what_datasets_keep_counts(plan
     plan = planner(OWN, EVALUATION)
 
     def slow(cells, datasets):
-        return replace(known(cells, datasets), arms={arm_key(cell): ArmRate(1.0, 50.0, 0.001) for cell in cells})
+        return replace(
+            known(cells, datasets), training={training_key(cell): TrainingRate(1.0, 50.0, 0.001) for cell in cells}
+        )
 
     assert planner(OWN, EVALUATION, rates=slow).estimate.snapshot_bytes == 2 * 12 * 2 * 32 * 64
     kept = planner(OWN, EVALUATION, catalog=finding(fakes, "faithful", keeps=1234)).estimate
@@ -253,3 +255,11 @@ def test_scoring_of_a_sweep_lies_between_what_was_measured(planner):
     assert [rates.score(cell, cost, 0) for cell in plan.cells] == [4.0, 8.0, 16.0]
     assert [rates.score(replace(cell, expected_l0=None), cost, 0) for cell in plan.cells] == [10.0] * 3
     assert rates.score(replace(plan.cells[0], expected_l0=99.0), cost, 0) == 16.0
+
+
+def test_a_cell_without_an_l0_does_not_disturb_the_order_of_those_with_one(planner):
+    sweep = "{name: topk, architecture: topk, dataset: own, config: {d_sae: 64}, sweep: {k: [4, 8, 16]}}"
+    four, eight, sixteen = planner(sweep, EVALUATION).cells
+    none = replace(eight, expected_l0=None)
+    rates = Rates("measured", {}, scores={score_key(sixteen): 16.0, score_key(none): 7.0, score_key(four): 4.0})
+    assert rates.score(eight, None, 0) == 8.0
