@@ -100,9 +100,7 @@ def plan_suite(
     from saebench.plan import make_plan
     from saebench.plan.grouping.memory_batches import memory_limit
 
-    catalog = load_catalog(plugins)
-    for line in catalog.unusable_files():
-        say(line)
+    catalog = load_catalog(plugins, say)
     check_device(device)
     loaded = load_suite(suite)
     folder = out or Path("runs") / loaded.config.name
@@ -143,7 +141,7 @@ def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Seq
         raise SuiteError(
             f"--text {text}: no such file or folder. Give a txt, jsonl, jsonl.gz or parquet file, or a folder of them."
         )
-    catalog = load_catalog(plugins)
+    catalog = load_catalog(plugins, console.say)
     check_text(text, catalog, say=console.say)
     facts = describe_model(model, None, catalog=catalog)
     facts.check_loading()
@@ -210,9 +208,7 @@ def run_suite(
         from saebench.plan import make_plan
         from saebench.plan.grouping.memory_batches import memory_limit
 
-        catalog = load_catalog(plugins)
-        for line in catalog.unusable_files():
-            say(line)
+        catalog = load_catalog(plugins, say)
         check_device(device)
         loaded, facts = load_suite(suite), ModelBook(catalog)
         folder = Path("runs") / loaded.config.name if out is None else Path(out)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from saebench.cli.common import common, emit, say
+from saebench.cli.common import common, emit, plugin_files, say
 from saebench.console import showing
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _SIZE = click.IntRange(min=1)
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @common
+@plugin_files
 def command(
     suite: str | None,
     large: bool,
@@ -70,7 +71,7 @@ def command(
     from saebench.measure.backends import shapes as bench_shapes
 
     check_device(device)
-    chosen, catalog = choice.choice(device, wanted), load_catalog(plugins)
+    chosen, catalog = choice.choice(device, wanted), load_catalog(plugins, say)
     if suite is not None:
         shapes = bench_shapes.shapes_of_plan(_plan(suite, device, plugins), catalog)
     else:

@@ -39,8 +39,12 @@ class Named(click.Path):
 
 
 def common(command: Command) -> Command:
-    """Adds `--debug` and `--plugin FILE`."""
-    command = click.option("--debug", is_flag=True, help="Show tracebacks.")(command)
+    """Adds `--debug`, which every command has."""
+    return click.option("--debug", is_flag=True, help="Show tracebacks.")(command)
+
+
+def plugin_files(command: Command) -> Command:
+    """Adds `--plugin FILE`, which commands have that ask plugins."""
     return click.option(
         "--plugin",
         "plugins",

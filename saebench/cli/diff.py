@@ -16,7 +16,7 @@ DIFFERENT = 6
 @click.argument("b", type=Named())
 @click.option("--all", "show_all", is_flag=True, help="Show every difference, not the first 20.")
 @common
-def command(a: Path, b: Path, show_all: bool, plugins: tuple[Path, ...], debug: bool) -> int:
+def command(a: Path, b: Path, show_all: bool, debug: bool) -> int:
     """Compare the facts of two folders that hold records/.
 
     Exit status 0 when they are equal, 6 when they differ. Times, memory and

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import common, emit, loading_torch
+from saebench.cli.common import common, emit, loading_torch, plugin_files
 from saebench.console import phase, showing
 
 
@@ -15,6 +15,7 @@ from saebench.console import phase, showing
 @click.option("--text", required=True, metavar="F", help="A file or folder: txt, jsonl, jsonl.gz, parquet.")
 @click.option("--hookpoint", metavar="H", help="Default: the middle block.")
 @common
+@plugin_files
 def command(model: str, text: str, hookpoint: str | None, plugins: tuple[Path, ...], debug: bool) -> None:
     """Print a suite for your own model and text.
 

@@ -21,7 +21,7 @@ _ATTEMPTS = 10
     help="Folder for index.html, README.md and data.json. Default: DIR/leaderboard for a run folder.",
 )
 @common
-def command(folders: tuple[Path, ...], out: Path | None, plugins: tuple[Path, ...], debug: bool) -> None:
+def command(folders: tuple[Path, ...], out: Path | None, debug: bool) -> None:
     """Rebuild the leaderboard from records, offline; equal records give equal bytes.
 
     A record that cannot be read is left out and named, on the page too. A file

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from saebench.cli.common import Named, common, emit, loading_torch, say
+from saebench.cli.common import Named, common, emit, loading_torch, plugin_files, say
 from saebench.console import phase, showing
 
 _FILE = Named(dir_okay=False)
@@ -35,6 +35,7 @@ _FILE = Named(dir_okay=False)
 @click.option("--solver", type=click.Choice(["auto", "scipy", "ortools"]), default="auto", show_default=True)
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="cpu, cuda, cuda:1, ...")
 @common
+@plugin_files
 def command(
     a: Path,
     b: Path,

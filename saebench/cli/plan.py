@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from saebench.api.errors import SuiteError
-from saebench.cli.common import Named, common, emit, loading_torch, say
+from saebench.cli.common import Named, common, emit, loading_torch, plugin_files, say
 from saebench.console import showing
 
 
@@ -24,6 +24,7 @@ from saebench.console import showing
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="Where it would run: cpu, cuda, ...")
 @click.option("--out", type=Named(), metavar="DIR", help="Its run folder. Default: runs/<suite>.")
 @common
+@plugin_files
 def command(
     suite: str,
     as_json: bool,

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from saebench.cli.common import common, emit
+from saebench.cli.common import common, emit, plugin_files
 
 
 def _rows(catalog: Any) -> dict[str, list[dict[str, Any]]]:
@@ -45,6 +45,16 @@ def _rows(catalog: Any) -> dict[str, list[dict[str, Any]]]:
                 "details": p.details,
             }
             for p in catalog.problems
+        ]
+        + [
+            {
+                "name": ", ".join(clash.names),
+                "distribution": ", ".join(dict.fromkeys(one.distribution for one in clash.specs)),
+                "module": ", ".join(dict.fromkeys(one.module for one in clash.specs)),
+                "message": clash.message,
+                "details": "",
+            }
+            for clash in catalog.clashes
         ],
     }
 
@@ -52,6 +62,7 @@ def _rows(catalog: Any) -> dict[str, list[dict[str, Any]]]:
 @click.command("plugins")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @common
+@plugin_files
 def command(as_json: bool, plugins: tuple[Path, ...], debug: bool) -> None:
     """List every architecture, dataset and metric with its package and version, and each problem found."""
     from saebench.host import load_catalog

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from saebench.cli.common import Named, common, emit, loading_torch, say
+from saebench.cli.common import Named, common, emit, loading_torch, plugin_files, say
 from saebench.console import showing
 
 
@@ -21,6 +21,7 @@ from saebench.console import showing
 @click.option("--fresh", is_flag=True, help="Move an older run folder aside and start anew.")
 @click.option("--force-folder", is_flag=True, help="Also in a folder with other files, which stay as they are.")
 @common
+@plugin_files
 def command(
     suite: str,
     out: Path | None,

@@ -26,7 +26,7 @@ WATCH_S = 2.0
 @click.option("--watch", is_flag=True, help="Show it again every two seconds, until no run works in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @common
-def command(folder: Path, watch: bool, as_json: bool, plugins: tuple[Path, ...], debug: bool) -> None:
+def command(folder: Path, watch: bool, as_json: bool, debug: bool) -> None:
     """Show done, failed and left cells of a run folder, with times, and what a run does now."""
     from saebench.execute.status import read_status
 

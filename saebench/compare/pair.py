@@ -172,7 +172,7 @@ def match_folders(
         raise SuiteError(f"which: got {which!r}, allowed are decoder, encoder, both")
     if not 0 <= threshold < 1:
         raise SuiteError(f"threshold: got {threshold}, a cosine from 0 up to, not including, 1 is allowed")
-    catalog = load_catalog(plugins)
+    catalog = load_catalog(plugins, say)
     sides = read_side(a, catalog=catalog), read_side(b, catalog=catalog)
     rows = _directions(sides[0], which, a), _directions(sides[1], which, b)
     _fit(rows, (a, b))

@@ -1,8 +1,8 @@
-"""The pluggy host: discovery one plugin at a time, a catalog of names, calls to observers that cannot hurt."""
+"""The pluggy host: discovery one plugin at a time, a catalog of names, calls to observers."""
 
 from __future__ import annotations
 
-from saebench.host.catalog import Catalog, Registered, load_catalog
+from saebench.host.catalog import Catalog, Clash, Registered, load_catalog
 from saebench.host.discovery import Origin, PluginProblem
 
-__all__ = ["Catalog", "Origin", "PluginProblem", "Registered", "load_catalog"]
+__all__ = ["Catalog", "Clash", "Origin", "PluginProblem", "Registered", "load_catalog"]

@@ -34,6 +34,37 @@ class Registered(Generic[SpecT]):
         return {"distribution": self.distribution, "version": self.version, "module": self.module}
 
 
+@dataclass(frozen=True)
+class Clash:
+    """Names that more than one spec has. None of these specs is used; whatever needs one of the names fails with the message.
+
+    Attributes:
+        kind: `architecture`, `dataset plugin` or `metric`.
+        names: Of the specs, and of metrics also their ids.
+        specs: All that have one of the names.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    specs: tuple[Registered[Any], ...]
+
+    def concerns(self, name: str) -> bool:
+        """True for its names, and those of its specs."""
+        return name in self.names or any(registered.spec.name == name for registered in self.specs)
+
+    @property
+    def message(self) -> str:
+        """Which names, and both places that they come from."""
+        several = len(self.names) > 1
+        who = " and by ".join(
+            f"{one.distribution} {one.version} ({one.module}, '{one.spec.name}')" for one in self.specs
+        )
+        return (
+            f"{self.kind}{'s' * several} {', '.join(map(repr, self.names))} {'are' if several else 'is'} registered by {who}. "
+            "Uninstall one, or rename one of them."
+        )
+
+
 @dataclass
 class Catalog:
     """What the installed plugins register. Made by `load_catalog`; holds no global state."""
@@ -42,6 +73,7 @@ class Catalog:
     datasets: dict[str, Registered[DatasetSpec]] = field(default_factory=dict)
     metrics: dict[str, Registered[CellMetricSpec] | Registered[GroupMetricSpec]] = field(default_factory=dict)
     problems: list[PluginProblem] = field(default_factory=list)
+    clashes: list[Clash] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
     manager: pluggy.PluginManager | None = None
 
@@ -80,14 +112,6 @@ class Catalog:
             {registered.spec.name: registered for registered in self.group_metrics()}, name, "group metric"
         )
 
-    def unusable_files(self) -> list[str]:
-        """A line for each given file (`--plugin`) that cannot be used: nothing may name it, and whoever gave it expects it to count."""
-        return [
-            f"warning: plugin {one.origin.distribution} is not used: {one.message}"
-            for one in self.problems
-            if one.origin.version == LOCAL
-        ]
-
     def load_model(self, ref: Mapping[str, Any]) -> Any | None:
         """The first plugin's answer to `saebench_load_model`, or None.
 
@@ -120,6 +144,9 @@ class Catalog:
     def _find(self, known: Mapping[str, Registered[SpecT]], name: str, what: str) -> Registered[SpecT]:
         if name in known:
             return known[name]
+        for clash in self.clashes:
+            if what.endswith(clash.kind) and clash.concerns(name):
+                raise PluginError(clash.message)
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean '{near[0]}'? " if near else ""
         line = f"no {what} named '{name}'. {hint}Known: {', '.join(sorted(known)) or 'none'}."
@@ -134,25 +161,34 @@ class Catalog:
         raise SuiteError(f"{line} `saebench plugins` lists them.")
 
 
-_KINDS: tuple[tuple[str, str, tuple[type, ...]], ...] = (
-    ("saebench_architectures", "architectures", (ArchitectureSpec,)),
-    ("saebench_datasets", "datasets", (DatasetSpec,)),
-    ("saebench_metrics", "metrics", (CellMetricSpec, GroupMetricSpec)),
+_KINDS: tuple[tuple[str, str, str, tuple[type, ...]], ...] = (
+    ("saebench_architectures", "architectures", "architecture", (ArchitectureSpec,)),
+    ("saebench_datasets", "datasets", "dataset plugin", (DatasetSpec,)),
+    ("saebench_metrics", "metrics", "metric", (CellMetricSpec, GroupMetricSpec)),
 )
 
 
-def _add(table: dict[str, Any], registered: Registered[Any], kind: str) -> None:
-    other = table.get(registered.spec.name)
-    if other is not None:
-        raise PluginError(
-            f"two plugins register the {kind.rstrip('s')} '{registered.spec.name}': {other.distribution} {other.version} ({other.module}) and "
-            f"{registered.distribution} {registered.version} ({registered.module}). Uninstall one, or rename one of them."
-        )
-    table[registered.spec.name] = registered
+def _clashes(kind: str, specs: Sequence[Registered[Any]]) -> list[Clash]:
+    """Names of specs, and ids of metrics, that occur more than once; one clash for all names of the same specs."""
+    owners: dict[tuple[str, str], list[Registered[Any]]] = {}
+    for registered in specs:
+        owners.setdefault(("name", registered.spec.name), []).append(registered)
+        for info in getattr(registered.spec, "provides", ()):
+            owners.setdefault(("id", info.id), []).append(registered)
+    found: dict[tuple[int, ...], Clash] = {}
+    for (_, name), those in owners.items():
+        if len(those) > 1:
+            key = tuple(map(id, those))
+            names = found[key].names if key in found else ()
+            found[key] = Clash(kind, tuple(dict.fromkeys((*names, name))), tuple(those))
+    return list(found.values())
 
 
-def _specs_of(function: Callable[[], Sequence[Any]], allowed: tuple[type, ...]) -> list[Any]:
-    specs = list(function())
+def _specs_of(function: Callable[[], Sequence[Any]] | None, allowed: tuple[type, ...]) -> list[Any]:
+    if function is None:
+        return []
+    with contained():
+        specs = list(function())
     for spec in specs:
         if not isinstance(spec, allowed):
             raise PluginError(
@@ -163,43 +199,37 @@ def _specs_of(function: Callable[[], Sequence[Any]], allowed: tuple[type, ...]) 
     return specs
 
 
-def _check_metric_ids(catalog: Catalog) -> None:
-    owners: dict[str, Registered[Any]] = {}
-    for registered in catalog.metrics.values():
-        for info in registered.spec.provides:
-            other = owners.setdefault(info.id, registered)
-            if other is not registered:
-                raise PluginError(
-                    f"two plugins compute the metric '{info.id}': {other.distribution} ({other.module}) and {registered.distribution} ({registered.module}). Uninstall one."
-                )
-
-
-def load_catalog(files: Sequence[Path] = ()) -> Catalog:
+def load_catalog(files: Sequence[Path] = (), say: Callable[[str], None] = lambda line: None) -> Catalog:
     """Asks every installed plugin, and every given file, for what it registers.
 
-    Raises:
-        PluginError: Two plugins register one name; the message names both distributions.
+    Args:
+        files: Local plugins (`--plugin`).
+        say: Hears a line for each of these that cannot be used: nothing may name it, and whoever gave it expects it to count.
     """
     manager = new_manager()
     origins, problems = register_all(manager, files)
     catalog = Catalog(problems=problems, manager=manager)
+    found: dict[str, list[Registered[Any]]] = {table: [] for _, table, _, _ in _KINDS}
     for plugin, origin in sorted(origins.items(), key=lambda item: (item[1].distribution, item[1].name)):
         # a plugin's specs come in all together or not at all: half a plugin would be harder to understand than none
-        found: list[tuple[str, Registered[Any]]] = []
         try:
-            for hook, table, allowed in _KINDS:
-                function = getattr(plugin, hook, None)
-                if function is not None:
-                    with contained():
-                        specs = _specs_of(function, allowed)
-                    known = (Registered(spec, origin.distribution, origin.version, origin.module) for spec in specs)
-                    found += [(table, registered) for registered in known]
+            specs = {table: _specs_of(getattr(plugin, hook, None), allowed) for hook, table, _, allowed in _KINDS}
         except Exception as error:
             catalog.problems.append(PluginProblem(origin, describe(error), traceback.format_exc()))
             manager.unregister(plugin)
             continue
         catalog.origins.append(origin)
-        for table, registered in found:
-            _add(getattr(catalog, table), registered, table)
-    _check_metric_ids(catalog)
+        for table, those in specs.items():
+            found[table] += [Registered(spec, origin.distribution, origin.version, origin.module) for spec in those]
+    for _, table, kind, _ in _KINDS:
+        clashes = _clashes(kind, found[table])
+        unusable = {id(registered) for clash in clashes for registered in clash.specs}
+        getattr(catalog, table).update({one.spec.name: one for one in found[table] if id(one) not in unusable})
+        catalog.clashes += clashes
+    for problem in catalog.problems:
+        if problem.origin.version == LOCAL:
+            say(f"warning: plugin {problem.origin.distribution} is not used: {problem.message}")
+    for clash in catalog.clashes:
+        if any(registered.version == LOCAL for registered in clash.specs):
+            say(f"warning: {clash.message}")
     return catalog

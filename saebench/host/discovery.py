@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 import traceback
@@ -70,7 +71,8 @@ def _load_file(path: Path) -> Any:
         raise PluginError(
             f"--plugin {path}: no such file. Give a Python file with hook implementations (see docs/hooks.md)."
         )
-    name = f"saebench_local_{path.stem}"
+    # two files of one name in different folders are two modules
+    name = f"saebench_local_{path.stem}_{hashlib.sha256(str(path.absolute()).encode(errors='surrogateescape')).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"--plugin {path}: not a Python file. Give a file that ends in .py.")

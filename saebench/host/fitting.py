@@ -72,14 +72,18 @@ def misshapen_spec(spec: Any) -> str | None:
     if not _NAME.fullmatch(spec.name):
         return _wrong(spec.name, f"{type(spec).__name__}.name", "a name in letters, digits and hyphens")
     if isinstance(spec, CellMetricSpec | GroupMetricSpec):
-        return _twice(spec)
+        return _bad_ids(spec)
     return None
 
 
-def _twice(spec: MetricSpec) -> str | None:
-    ids = [info.id for info in spec.provides]
-    twice = next((name for name in ids if ids.count(name) > 1), None)
-    return f"{type(spec).__name__}.provides: names the metric {twice!r} twice. Give each id once" if twice else None
+def _bad_ids(spec: MetricSpec) -> str | None:
+    ids, where = [info.id for info in spec.provides], f"{type(spec).__name__}.provides"
+    for name in ids:
+        if not _NAME.fullmatch(name):
+            return _wrong(name, f"an id in {where}", "a name in letters, digits and hyphens")
+        if ids.count(name) > 1:
+            return f"{where}: names the metric {name!r} twice. Give each id once"
+    return None
 
 
 @cache

@@ -125,7 +125,8 @@ def run(folder: Path, leaves: str, monkeypatch: pytest.MonkeyPatch, said: list[s
     plugin.write_text(PLUGIN)
     monkeypatch.setenv("LEAVES", leaves)
     result = run_suite(folder / "suite.yaml", out=folder / "run", plugins=[plugin], say=said.append)
-    sys.modules.pop(f"saebench_local_{plugin.stem}")
+    for name in [name for name in sys.modules if name.startswith(f"saebench_local_{plugin.stem}")]:
+        del sys.modules[name]
     return result, {record["facts"]["entry"]: record for _, record in iter_records(folder / "run")}
 
 

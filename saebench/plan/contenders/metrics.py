@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from saebench.api.errors import PluginError
 from saebench.api.specs import CellMetricSpec, GroupMetricSpec
 from saebench.base.near import hint
 from saebench.cells.plan import SEEDS_ALONE
@@ -52,16 +53,20 @@ def choose_metrics(suite: Suite, catalog: Catalog, problems: Problems) -> Metric
     cell = sorted(catalog.cell_metrics(), key=lambda registered: registered.spec.name)
     group = sorted(catalog.group_metrics(), key=lambda registered: registered.spec.name)
     wanted = suite.config.metrics
-    known = [*_ids(cell), *_ids(group)]
-    if not isinstance(wanted, str):
-        for i, name in enumerate(wanted):
-            if name not in known:
-                problems.add(("metrics", i), f"no metric named {name!r}. {hint(name, known)}")
 
     def taken(registered: Registered[Any]) -> bool:
         if isinstance(wanted, str):
             return wanted == "extended" or bool(registered.spec.core)
         return any(info.id in wanted for info in registered.spec.provides)
+
+    for clash in catalog.clashes:
+        if any(isinstance(one.spec, CellMetricSpec | GroupMetricSpec) and taken(one) for one in clash.specs):
+            raise PluginError(clash.message)
+    known = [*_ids(cell), *_ids(group)]
+    if not isinstance(wanted, str):
+        for i, name in enumerate(wanted):
+            if name not in known:
+                problems.add(("metrics", i), f"no metric named {name!r}. {hint(name, known)}")
 
     groups = tuple(filter(taken, group))
     for registered in groups:

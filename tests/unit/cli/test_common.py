@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import pytest
 from saebench.api import MachineError, PluginError, SuiteError
 from saebench.cli import main
 from saebench.cli.common import fail
+
+PLUGINLESS = [[*command, "--plugin", "x.py"] for command in (["status", "a"], ["diff", "a", "b"], ["leaderboard", "a"])]
+"""They read what is written and ask no plugin."""
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,7 @@ def test_every_error_is_a_line_and_a_status(
         (["status", "~/nowhere"], 2, f"{Path.home() / 'nowhere'}: no plan.json here"),
         (["init", "--model", "nowhere", "--text", "b"], 2, "--text b: no such file"),  # before a model is loaded
         (["run", "nowhere.yaml", "--out", "x"], 2, "nowhere.yaml"),
+        *((command, 2, "No such option '--plugin'") for command in PLUGINLESS),
     ],
 )
 def test_bad_arguments(arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,3 +154,22 @@ def test_no_arguments_show_the_help_page_once(capsys: pytest.CaptureFixture[str]
     assert said.count("Usage:") == 1
     assert "Error" not in said
     assert "bench-backends" in said
+
+
+def test_plugins_explains_a_name_that_two_files_register(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = """
+from dataclasses import make_dataclass
+from saebench.api import ArchitectureSpec, hookimpl
+@hookimpl
+def saebench_architectures():
+    return [ArchitectureSpec("mine", "1", make_dataclass("Config", [("d_sae", int)], frozen=True), "nowhere:build")]
+"""
+    files = [tmp_path / "a.py", tmp_path / "b.py"]
+    for file in files:
+        file.write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        main(["plugins", "--json", *(f"--plugin={file}" for file in files)])
+    assert not ended.value.code
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert problem["name"] == "mine"
+    assert "architecture 'mine' is registered by file" in problem["message"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from saebench.api import PluginError, SuiteError
+from saebench.api import PluginError, SuiteError, resolve
 from saebench.host import load_catalog
 
 ARCHITECTURE = """
@@ -29,7 +29,7 @@ def write(path: Path, text: str) -> Path:
 
 def test_built_ins_come_in_through_entry_points() -> None:
     catalog = load_catalog()
-    assert catalog.problems == []
+    assert catalog.problems == catalog.clashes == []
     assert {"topk", "jumprelu", "expander", "ssae", "batch-topk", "relu-l1"} <= set(catalog.architectures)
     assert {"control-random", "control-permuted", "control-pca", "control-identity"} <= set(catalog.architectures)
     assert {"docs", "local", "hub", "faithful", "subdomain", "activations", "synthetic"} <= set(catalog.datasets)
@@ -67,7 +67,7 @@ def test_a_local_file_is_a_plugin(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_broken_plugin_is_listed_and_hurts_nobody(tmp_path: Path, text: str, words: str) -> None:
+def test_a_broken_plugin_is_listed_and_the_others_are_used(tmp_path: Path, text: str, words: str) -> None:
     good = write(tmp_path / "good.py", ARCHITECTURE.format(name="good"))
     catalog = load_catalog([write(tmp_path / "bad.py", text), good])
     (problem,) = catalog.problems
@@ -85,23 +85,58 @@ def test_a_missing_file_is_a_problem_not_a_crash(tmp_path: Path) -> None:
     assert "no such file" in problem.message
 
 
-def test_two_plugins_with_one_name_name_both(tmp_path: Path) -> None:
+METRIC = """
+from saebench.api import CellMetricSpec, MetricInfo, hookimpl
+def info(id):
+    return MetricInfo(id, "fraction", "lower", "reconstruction", "x")
+@hookimpl
+def saebench_metrics():
+    return {specs}
+"""
+
+
+def test_two_plugins_with_one_name_fail_only_what_names_it(tmp_path: Path) -> None:
     files = [write(tmp_path / name, ARCHITECTURE.format(name="same")) for name in ("a.py", "b.py")]
-    with pytest.raises(
-        PluginError, match=r"two plugins register the architecture 'same': file .*a\.py.* and file .*b\.py"
-    ):
-        load_catalog(files)
+    said: list[str] = []
+    catalog = load_catalog(files, said.append)
+    with pytest.raises(PluginError, match=r"architecture 'same' is registered by file .*a\.py.* and by file .*b\.py"):
+        catalog.architecture("same")
+    assert catalog.architecture("topk")
+    (line,) = said
+    assert line.startswith("warning: architecture 'same' is registered by ")
+    with pytest.raises(SuiteError, match="no architecture named 'other'"):
+        catalog.architecture("other")
 
 
-def test_two_metrics_with_one_id_name_both(tmp_path: Path) -> None:
-    metric = """
-    from saebench.api import CellMetricSpec, MetricInfo, hookimpl
-    @hookimpl
-    def saebench_metrics():
-        return [CellMetricSpec("mine", "1", (MetricInfo("fvu", "fraction", "lower", "reconstruction", "x"),), "nowhere:make")]
-    """
-    with pytest.raises(PluginError, match="two plugins compute the metric 'fvu'"):
-        load_catalog([write(tmp_path / "m.py", metric)])
+def test_two_metrics_with_one_id_fail_only_what_names_it(tmp_path: Path) -> None:
+    specs = """[CellMetricSpec("mine", "1", (info("fvu"), info("mse")), "nowhere:make"), CellMetricSpec("own", "1", (info("own"),), "nowhere:make")]"""
+    catalog = load_catalog([write(tmp_path / "m.py", METRIC.format(specs=specs))])
+    (clash,) = catalog.clashes
+    assert set(clash.names) == {"fvu", "mse"}
+    assert clash.message.startswith("metrics ")
+    assert "'mine'" in clash.message
+    assert "'reconstruction'" in clash.message
+    for name in ("mine", "reconstruction"):
+        with pytest.raises(PluginError, match=r"metrics '.*' are registered by"):
+            catalog.cell_metric(name)
+    assert catalog.cell_metric("own")
+    assert catalog.cell_metric("sparsity")
+
+
+def test_a_metric_id_that_is_no_name_is_a_problem(tmp_path: Path) -> None:
+    specs = '[CellMetricSpec("mine", "1", (info("a b"),), "nowhere:make")]'
+    (problem,) = load_catalog([write(tmp_path / "m.py", METRIC.format(specs=specs))]).problems
+    assert "an id in CellMetricSpec.provides: got 'a b'" in problem.message
+
+
+def test_two_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:
+    text = ARCHITECTURE.replace('"nowhere:build"', 'f"{{__name__}}:Config"')
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "mine.py", text.format(name=f"of-{folder}"))
+    catalog = load_catalog([tmp_path / "a" / "mine.py", tmp_path / "b" / "mine.py"])
+    specs = [catalog.architecture(f"of-{folder}").spec for folder in ("a", "b")]
+    assert [resolve(spec.build) is spec.config for spec in specs] == [True, True]
 
 
 def test_unknown_names_get_a_suggestion() -> None:
@@ -112,7 +147,7 @@ def test_unknown_names_get_a_suggestion() -> None:
         catalog.dataset("dcos")
 
 
-def test_observers_cannot_hurt(tmp_path: Path) -> None:
+def test_observers_change_nothing(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     write(
         tmp_path / "loud.py",
@@ -128,7 +163,10 @@ def test_observers_cannot_hurt(tmp_path: Path) -> None:
 
 
 def test_a_given_file_that_cannot_be_used_is_a_line(tmp_path: Path) -> None:
-    (line,) = load_catalog([tmp_path / "none.py"]).unusable_files()
+    said: list[str] = []
+    load_catalog([tmp_path / "none.py"], said.append)
+    (line,) = said
     assert line.startswith("warning: plugin file ")
     assert "no such file" in line
-    assert load_catalog([write(tmp_path / "good.py", ARCHITECTURE.format(name="good"))]).unusable_files() == []
+    load_catalog([write(tmp_path / "good.py", ARCHITECTURE.format(name="good"))], said.append)
+    assert said == [line]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from saebench.api import Findings, PluginError, Problem
+from saebench.host import Clash
 
 GOOD = "{name: topk, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}"
 
@@ -366,3 +367,20 @@ def test_memory_that_no_machine_has_is_refused(refused, fakes, old, new):
     (line,) = refused(GOOD.replace(old, new), header=header, base=tail)
     assert "entries[0]: training needs about " in line
     assert line.endswith(" TB of memory, more than any machine has. Use a smaller d_sae or batch.")
+
+
+def test_a_name_that_two_plugins_have_fails_only_suites_that_name_it(planner, fakes):
+    catalog = fakes.catalog()
+    mine = replace(catalog.metrics["odd"], spec=replace(catalog.metrics["odd"].spec, name="mine"))
+    catalog.clashes.append(Clash("metric", ("oddness",), (catalog.metrics.pop("odd"), mine)))
+    assert planner(GOOD, catalog=catalog).cells
+    for chosen in ("extended", "[oddness]"):
+        with pytest.raises(PluginError, match="metric 'oddness' is registered by"):
+            planner(GOOD, f"metrics: {chosen}", catalog=catalog)
+    catalog.clashes[0] = replace(catalog.clashes[0], specs=(replace(mine, spec=replace(mine.spec, core=True)), mine))
+    with pytest.raises(PluginError, match="metric 'oddness' is registered by"):
+        planner(GOOD, catalog=catalog)
+    catalog = fakes.catalog()
+    catalog.clashes.append(Clash("architecture", ("topk",), (catalog.architectures.pop("topk"),) * 2))
+    with pytest.raises(PluginError, match="architecture 'topk' is registered by"):
+        planner(GOOD, catalog=catalog)
