@@ -1,4 +1,4 @@
-"""In which precision a cell is trained, for its record."""
+"""In which precision a cell is trained, for its record; and what else its bits depend on, for its snapshots."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from saebench.cells.plan import ENGINE_VERSION
 from saebench.nn.kernels import backends
 
 _PRODUCTS = {
@@ -31,3 +32,12 @@ def numerics(device: torch.device, activations: str) -> dict[str, Any]:
         "deterministic": device.type == "cpu"
         or (torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()),
     }
+
+
+def bits_depend_on(device: torch.device) -> dict[str, str | int]:
+    """What decides the last bits of training beside the cell itself: two runs that agree in all of it agree bit for bit."""
+    if device.type == "cpu":
+        place: dict[str, str | int] = {"cpu": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+    else:
+        place = {"gpu": torch.cuda.get_device_name(device)}
+    return {"engine": ENGINE_VERSION, "torch": torch.__version__, "backend": backends.current(device), **place}

@@ -1,9 +1,10 @@
-"""Snapshots of cells in the middle of their training, so that a killed run goes on from there and ends bit for bit as if it had not been.
+"""Snapshots of cells in the middle of their training. A killed run continues from them and ends bit for bit as if it had not been killed.
 
     ROOT/<cell id>/state.safetensors    parameters, all buffers, the optimiser's moments, generator state
     ROOT/<cell id>/state.json           steps, meter, trajectory and what else are plain numbers; digests of the tensors and of itself
 
 Every cell has a folder of its own and its own position in the order of batches: cells of a pass may be restored at different ones.
+A snapshot is used only under the numerics it was written under (`bits_depend_on`); under others the cell begins anew, and a line says so.
 """
 
 from __future__ import annotations
@@ -27,18 +28,17 @@ from saebench.artifacts import (
     sealed,
     write_text,
 )
-from saebench.cells.cell import ENGINE_VERSION
-from saebench.nn.kernels import backends
 from saebench.train.cell import CellRun
+from saebench.train.numerics import bits_depend_on
 
-SNAPSHOT_VERSION = 2
+SNAPSHOT_VERSION = 3
 COST_SHARE = 0.02
 """Most of a pass's time that snapshots may take: where writing them is slow they come less often."""
 _TENSORS, _NUMBERS, _SEAL = "state.safetensors", "state.json", "state_sha256"
 
 
 def snapshot_folder(root: Path, cell_id: str) -> Path:
-    """Where a cell's snapshot stands."""
+    """Where a cell's snapshot is stored."""
     return root / cell_id[:16]
 
 
@@ -68,7 +68,7 @@ def read_snapshot(folder: Path, key: Mapping[str, Any]) -> tuple[dict[str, Tenso
     """What `write_snapshot` wrote under the same key.
 
     Raises:
-        ValueError: It is damaged, or of another cell, engine or back end.
+        ValueError: It is damaged, of another cell, or was written under other numerics: the cell would end with other bits.
     """
     from safetensors.torch import load_file
 
@@ -76,8 +76,9 @@ def read_snapshot(folder: Path, key: Mapping[str, Any]) -> tuple[dict[str, Tenso
         stored = read_sealed(folder / _NUMBERS, _SEAL)
         if stored["version"] != SNAPSHOT_VERSION:
             raise ValueError(f"it is of version {stored['version']}, this saebench reads {SNAPSHOT_VERSION}")
-        if stored["key"] != dict(key):
-            raise ValueError(f"it was written for {stored['key']}, not for {dict(key)}")
+        if other := [name for name in key if stored["key"].get(name) != key[name]]:
+            found = ", ".join(f"{name} {stored['key'].get(name)} (here {key[name]})" for name in other)
+            raise ValueError(f"it was written under {found}")
         prove(folder / _TENSORS, stored["sha256"])
         return load_file(folder / _TENSORS), dict(stored["numbers"])
     except Damaged as error:
@@ -110,13 +111,12 @@ class Snapshots:
 
     def __init__(self, root: Path | None, every_s: float, device: torch.device, say: Callable[[str], None]) -> None:
         self._root, self._every_s, self._say = root, every_s, say
-        self._backend = backends.current(device)
-        self._device = device.type
+        self._numerics = bits_depend_on(device)
         self._due = time.perf_counter() + every_s
         self._refused = False
 
-    def _key(self, run: CellRun) -> dict[str, str]:
-        return {"cell": run.cell.cell_id, "engine": ENGINE_VERSION, "device": self._device, "backend": self._backend}
+    def _key(self, run: CellRun) -> dict[str, str | int]:
+        return {"cell": run.cell.cell_id, **self._numerics}
 
     def save(self, runs: Sequence[CellRun]) -> None:
         """Writes all cells' states if it is time. A disk that refuses costs the snapshot, not the training."""
@@ -129,7 +129,7 @@ class Snapshots:
             self._refused = False
         except MachineError as error:
             if not self._refused:
-                self._say(f"warning: no snapshot was written, training goes on: {error}")
+                self._say(f"warning: no snapshot was written; training continues: {error}")
             self._refused = True  # said once, not every two minutes
         now = time.perf_counter()
         self._due = now + max(self._every_s, (now - started) / COST_SHARE if self._every_s else 0.0)
@@ -146,7 +146,7 @@ class Snapshots:
             tensors, numbers = read_snapshot(folder, self._key(run))
             run.load_state(tensors, numbers)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            self._say(f"{folder}: this snapshot is not used, the cell begins anew: {error}")
+            self._say(f"{folder}: this snapshot is not used and the cell begins anew: {error}")
             raise ValueError(str(error)) from error
         return True
 

@@ -141,7 +141,9 @@ def test_a_cell_that_ended_leaves_no_snapshot(kit, tmp_path):
     assert (tmp_path / cells[1].cell_id[:16]).exists()
 
 
-@pytest.mark.parametrize("damage", ["tensors", "json", "missing", "version", "engine", "other cell"])
+@pytest.mark.parametrize(
+    "damage", ["tensors", "json", "missing", "version", "engine", "other cell", "threads", "torch"]
+)
 def test_a_damaged_or_foreign_snapshot_is_ignored_with_a_line(kit, tmp_path, damage, monkeypatch):
     cell = kit.cell()
     with pytest.raises(Killed):
@@ -157,15 +159,22 @@ def test_a_damaged_or_foreign_snapshot_is_ignored_with_a_line(kit, tmp_path, dam
     elif damage == "missing":
         tensors.unlink()
     elif damage == "version":
-        numbers.write_text(numbers.read_text().replace('"version":2', '"version":99'))
+        numbers.write_text(numbers.read_text().replace('"version":3', '"version":99'))
     elif damage == "engine":
-        monkeypatch.setattr(snapshot_module, "ENGINE_VERSION", "another")
+        monkeypatch.setattr("saebench.train.numerics.ENGINE_VERSION", "another")
+    elif damage == "threads":
+        threads = torch.get_num_threads() + 1
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    elif damage == "torch":
+        monkeypatch.setattr(torch, "__version__", "another")
     else:
         numbers.write_text(numbers.read_text().replace(cell.cell_id, "f" * 64))
     watch = Killer()
     ended = run([cell], kit, kit.catalog, tmp_path, watch)
     assert len(watch.lines) == 1
-    assert "this snapshot is not used, the cell begins anew" in watch.lines[0]
+    assert "this snapshot is not used and the cell begins anew" in watch.lines[0]
+    if damage in ("engine", "threads", "torch"):
+        assert f"it was written under {damage} " in watch.lines[0]
     assert not watch.resumptions
     assert kit.equal(ended[cell.cell_id], run([cell], kit, kit.catalog)[cell.cell_id])
 
@@ -193,7 +202,7 @@ def test_a_disk_that_refuses_costs_the_snapshot_not_the_training(kit, tmp_path, 
     monkeypatch.setattr(snapshot_module, "write_snapshot", full)
     cell, watch = kit.cell(), Killer()
     assert run([cell], kit, kit.catalog, tmp_path, watch)[cell.cell_id].ok
-    assert "no snapshot was written, training goes on: no space" in watch.lines[0]
+    assert "no snapshot was written; training continues: no space" in watch.lines[0]
 
 
 def test_snapshots_come_less_often_where_they_are_dear(kit, tmp_path, monkeypatch):
