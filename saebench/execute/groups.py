@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 from saebench.api.errors import Damaged, MachineError, contained, describe
 from saebench.api.metrics import GroupMember
 from saebench.artifacts import RunFolder, prove, read_arrays, read_record, refuse, save_arrays, write_record
+from saebench.base.canonical import digest
 from saebench.base.text import without_folders
 from saebench.cells.cell import Cell
 from saebench.cells.plan import Group
-from saebench.execute.records import group_id_of, group_record
+from saebench.execute.records import model_facts, without_columns
 from saebench.execute.resume import Standing
 from saebench.plan.grouping.groups import GROUP_TOKENS, member_label
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from saebench.activations.sources.sources import Sources
     from saebench.api.sae import SparseAutoencoder
     from saebench.host import Catalog
+    from saebench.score import GroupOutcome
     from saebench.score.group_codes import Room
 
 
@@ -203,4 +205,71 @@ def member_facts(cell: Cell) -> dict[str, Any]:
         "data_seed": cell.data_seed,
         "cell_id": cell.cell_id,
         "score_id": cell.score_id,
+    }
+
+
+def group_id_of(score_ids: Sequence[str], metric_versions: Mapping[str, str]) -> str:
+    """What decides a group's scores."""
+    return digest({"members": list(score_ids), "metrics": dict(metric_versions)})
+
+
+def group_record(
+    group: Group,
+    cells: list[Cell],
+    statuses: Mapping[str, str],
+    outcome: GroupOutcome,
+    *,
+    environment: Mapping[str, Any],
+    plugins: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The record of one group.
+
+    Its arrays are named by its `group_id`: who saves them adds `arrays_sha256`.
+    """
+    first = cells[0]
+    infos, columns = without_columns(outcome.metric_info)
+    members = [
+        {
+            "label": member_label(cell, group.vary),
+            "entry": cell.entry,
+            "point": cell.point,
+            "dataset": cell.dataset.name,
+            "data_seed": cell.data_seed,
+            "cell_id": cell.cell_id,
+            "score_id": cell.score_id,
+            "init_seed": cell.init_seed,
+            "status": statuses[cell.cell_id],
+        }
+        for cell in cells
+    ]
+    facts = {
+        "status": outcome.status,
+        "error": outcome.error,
+        "suite": group.suite,
+        "entry": group.entry,
+        "point": group.point,
+        "vary": "+".join(group.vary),
+        "architecture": " + ".join(dict.fromkeys(cell.part.architecture for cell in cells)),
+        "control": first.control,
+        "model": model_facts(first.model),
+        "dataset": first.dataset.name,
+        "datasets": list(dict.fromkeys(cell.dataset.name for cell in cells)),
+        "d_in": first.d_in,
+        "d_sae": first.d_sae,
+        "members": members,
+        "metrics": outcome.metrics,
+        "metric_info": infos,
+        "metric_versions": outcome.metric_versions,
+        "details": outcome.details,
+        "arrays": sorted(outcome.arrays),
+    }
+    group_id = group_id_of([cell.score_id for cell in cells], outcome.metric_versions)
+    measured = {**environment, "times": outcome.times, "plugins": dict(plugins)}
+    return {
+        "kind": "group",
+        "group_id": group_id,
+        "arrays_sha256": None,
+        "columns": columns,
+        "facts": facts,
+        "measured": measured,
     }

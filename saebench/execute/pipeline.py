@@ -30,7 +30,7 @@ from saebench.cells.plan import CELL_PHASES, Cohort, Group, Plan
 from saebench.execute.groups import GroupRunner
 from saebench.execute.lock import require
 from saebench.execute.pass_progress import PassWatch
-from saebench.execute.records import CellOutcome, cell_record, superseded, trained_outcome
+from saebench.execute.records import CellOutcome, Trained, cell_record, superseded
 from saebench.execute.resume import Standing, changed_facts
 from saebench.measure import machine
 from saebench.plan.grouping.memory_batches import cap_memory, memory_limit, waves
@@ -249,7 +249,8 @@ class Pipeline:
                     continue
                 if self.debug and trained.traceback:
                     self.say(trained.traceback)
-                outcome = trained_outcome(cell, sources[cell.cell_id], trained, data_s)
+                left = Trained(trained, sources[cell.cell_id], data_s)
+                outcome = CellOutcome(trained.status, trained.error, left)
                 outcome.observer_errors += watch.errors.pop(cell.cell_id, [])
                 self._write(cell, outcome, watch.began[cell.cell_id])
         for cell in saved:
@@ -288,28 +289,17 @@ class Pipeline:
         from saebench.train import read_outcome
 
         folder = self.run.checkpoint(cell.cell_id)
-        trained = read_outcome(folder)
-        outcome = trained_outcome(cell, source, trained, data_s)
+        training = read_outcome(folder)
+        trained = Trained(training, source, data_s)
         sae = load_sae(folder, self.catalog).to(self.device)
-        facts = trained.training_facts(outcome.spent["data"]["tokens"])
+        facts = training.training_facts(source.data_cost["tokens"])
         held_out, validation = self._held_out(cell, source)
         try:
             scored = score_cell(cell, sae, held_out, self.catalog, facts, validation=validation)
         except Diverged as error:  # the record keeps what is known of its training, and no score
-            outcome.status, outcome.error = error.status, recorded(error)
-            return outcome
-        outcome.metrics, outcome.metric_info, outcome.details = scored.metrics, scored.metric_info, scored.details
-        outcome.measured_metrics, outcome.evaluation, outcome.sae_facts = (
-            scored.measured_metrics,
-            scored.evaluation,
-            scored.sae_facts,
-        )
-        outcome.validation = scored.validation
-        outcome.spent["scoring"] = scored.spent
-        outcome.times["score_s"] = outcome.spent_s["scoring"] = scored.seconds
-        if scored.arrays:
-            outcome.arrays_sha256 = save_arrays(self.run.arrays(cell.cell_id), scored.arrays)
-        return outcome
+            return CellOutcome(error.status, recorded(error), trained)
+        sha256 = save_arrays(self.run.arrays(cell.cell_id), scored.arrays) if scored.arrays else None
+        return CellOutcome(training.status, training.error, trained, scored, sha256)
 
     def _missing_parent(self, cell: Cell) -> str | None:
         """Why a child cannot begin, or None."""

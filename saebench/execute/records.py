@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import SuiteError
 from saebench.artifacts import read_record
-from saebench.base.canonical import digest
 from saebench.base.text import published, without_folders
 from saebench.cells.cell import Cell, DatasetUse, ModelUse
-from saebench.cells.plan import Group, Plan
+from saebench.cells.plan import Plan
 from saebench.plan.forecast.rates import training_key
-from saebench.plan.grouping.groups import member_label
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from saebench.activations.sources.training import TrainingSource
+    from saebench.score import ScoreOutcome
     from saebench.train import TrainOutcome
 
 
-def part_facts(cell: Cell) -> dict[str, Any]:
+def planned_facts(cell: Cell) -> dict[str, Any]:
     """What the plan knows of a cell, as every record of it says, whatever became of it."""
     return {
         "suite": cell.suite,
@@ -42,7 +41,7 @@ def part_facts(cell: Cell) -> dict[str, Any]:
         "d_out": cell.d_out,
         "d_sae": cell.d_sae,
         "expected_l0": cell.expected_l0,
-        "model": _model_facts(cell.model),
+        "model": model_facts(cell.model),
         "train": asdict(cell.train),
         "metric_versions": dict(cell.metrics),
     }
@@ -52,77 +51,72 @@ def tune_facts(cell: Cell, outcome: CellOutcome) -> dict[str, Any]:
     """Of a candidate of a search: its place in it, and what the search goes by; nothing for other cells."""
     if cell.tune is None:
         return {}
-    return {"tune": {**asdict(cell.tune), "validation": outcome.validation}}
+    validation = outcome.scored.validation if outcome.scored is not None else None
+    return {"tune": {**asdict(cell.tune), "validation": validation}}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A cell's training, and what it read.
+
+    Attributes:
+        outcome: Of this run, or read back from the checkpoint of an earlier one.
+        source: Its activations.
+        data_s: Seconds until they were ready.
+    """
+
+    outcome: TrainOutcome
+    source: TrainingSource
+    data_s: float
+
+    def dataset(self) -> dict[str, Any]:
+        """What the record says of the data beyond the plan."""
+        source = self.source
+        return {
+            "content": source.content,
+            "manifest": source.manifest,
+            "n_tokens": source.n_tokens,
+            "epochs": self.outcome.epochs,
+            "rounding": source.rounding,
+        }
+
+    def spent(self, cell: Cell) -> dict[str, dict[str, int]]:
+        """Tokens and FLOPs."""
+        return {
+            "train": self.outcome.spent,
+            "data": dict(self.source.data_cost),
+            "parent": self.outcome.ancestors,
+            "forward": self.outcome.forward if cell.model else {"tokens": 0, "flops": 0},
+        }
+
+    def spent_s(self, cell: Cell) -> dict[str, float | None]:
+        """Measured seconds."""
+        outcome = self.outcome
+        return {
+            "train": outcome.device_s,
+            # making the data and waiting for batches is shared by all cells of the pass: each is told the whole of it
+            "data": self.data_s,
+            "forward": outcome.waited_s if not cell.control and outcome.device_s is not None else None,
+            "parent": outcome.ancestors_s if cell.parent is not None else 0.0,
+        }
 
 
 @dataclass
 class CellOutcome:
-    """Everything the pipeline learnt of a cell. What never happened stays empty, and the record says null."""
+    """Everything the pipeline learnt of a cell. What never happened is None, and the record says null.
+
+    Attributes:
+        status, error: What became of it; the training or the scoring of a cell that failed may still be known.
+        arrays_sha256: Digest of its per-latent arrays.
+        observer_errors: What observers raised.
+    """
 
     status: str
     error: dict[str, str] | None = None
-    dataset: dict[str, Any] = field(default_factory=dict)
-    token_policy: dict[str, Any] | None = None
-    training: dict[str, Any] | None = None
-    input_scale: float | None = None
-    spent: dict[str, dict[str, int]] = field(default_factory=dict)
-    evaluation: dict[str, Any] = field(default_factory=dict)
-    validation: dict[str, Any] | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
-    metric_info: dict[str, Any] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-    sae_facts: dict[str, Any] = field(default_factory=dict)
-    measured_metrics: dict[str, Any] = field(default_factory=dict)
-    times: dict[str, float] = field(default_factory=dict)
-    spent_s: dict[str, float | None] = field(default_factory=dict)
-    trajectory_s: list[float] = field(default_factory=list)
-    peak_memory: dict[str, Any] = field(default_factory=dict)
-    observer_errors: list[str] = field(default_factory=list)
+    trained: Trained | None = None
+    scored: ScoreOutcome | None = None
     arrays_sha256: str | None = None
-    deterministic: bool = True
-
-
-def trained_outcome(cell: Cell, source: TrainingSource, trained: TrainOutcome, data_s: float) -> CellOutcome:
-    """What training left, in the record's words.
-
-    Args:
-        cell: The cell.
-        source: Its activations.
-        trained: Of training, or read back from its checkpoint.
-        data_s: Seconds until its activations were ready.
-    """
-    trains = not cell.control and trained.device_s is not None
-    return CellOutcome(
-        trained.status,
-        trained.error,
-        dataset={
-            "content": source.content,
-            "manifest": source.manifest,
-            "n_tokens": source.n_tokens,
-            "epochs": trained.epochs,
-            "rounding": source.rounding,
-        },
-        token_policy=source.token_policy,
-        training=None if cell.control else trained.training(),
-        input_scale=trained.input_scale,
-        spent={
-            "train": trained.spent,
-            "data": dict(source.data_cost),
-            "parent": trained.ancestors,
-            "forward": trained.forward if cell.model else {"tokens": 0, "flops": 0},
-        },
-        times={"train_s": trained.device_s or 0.0, "data_s": data_s},
-        spent_s={
-            "train": trained.device_s,
-            # making the data and waiting for batches is shared by all cells of the pass: each is told the whole of it
-            "data": data_s,
-            "forward": trained.waited_s if trains else None,
-            "parent": trained.ancestors_s if cell.parent is not None else 0.0,
-        },
-        trajectory_s=trained.trajectory_s,
-        peak_memory={"bytes": trained.peak_memory_bytes, "scope": trained.peak_memory_scope},
-        deterministic=bool((trained.numerics or {}).get("deterministic", True)),
-    )
+    observer_errors: list[str] = field(default_factory=list)
 
 
 def budget_facts(cell: Cell, plan: Plan) -> dict[str, Any]:
@@ -142,7 +136,7 @@ def budget_facts(cell: Cell, plan: Plan) -> dict[str, Any]:
     return facts | {"calibration": {**machine, "seconds_per_step": calibration["seconds_per_step"][training_key(cell)]}}
 
 
-def _model_facts(use: ModelUse | None) -> dict[str, Any] | None:
+def model_facts(use: ModelUse | None) -> dict[str, Any] | None:
     """A folder is told by its name and digest, not by where it is."""
     if use is None:
         return None
@@ -158,13 +152,13 @@ def _dataset_facts(use: DatasetUse) -> dict[str, Any]:
     return facts if model is None else {**facts, "model": model["digest"]}
 
 
-def _without_columns(metric_info: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def without_columns(metric_info: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What metrics are, and how tables print them: that is no fact of a score, so that a new heading changes none."""
     infos = {id: {key: info[key] for key in info if key != "column"} for id, info in metric_info.items()}
     return infos, {id: column for id, info in metric_info.items() if (column := info.get("column")) is not None}
 
 
-_PARTS = ("train", "data", "parent", "forward", "scoring")
+_SPENT_ON = ("train", "data", "parent", "forward", "scoring")
 
 
 def cell_record(
@@ -175,45 +169,16 @@ def cell_record(
     Args:
         environment: `host`, `versions`, `threads`, `started`, `finished`: measured, part of no id.
     """
-    infos, columns = _without_columns(outcome.metric_info)
-    dataset = {
-        **_dataset_facts(cell.dataset),
-        "content": None,
-        "manifest": {},
-        "epochs": None,
-        "n_tokens": None,
-        **outcome.dataset,
-    }
+    infos, columns = without_columns(outcome.scored.metric_info if outcome.scored is not None else {})
     facts = {
-        **part_facts(cell),
+        **planned_facts(cell),
         **tune_facts(cell, outcome),
         "status": outcome.status,
         "error": outcome.error,
         "suite_digest": plan.suite_digest,
-        "dataset": dataset,
-        "token_policy": outcome.token_policy,
-        "input_scale": outcome.input_scale,
         "budget": budget_facts(cell, plan),
-        "spent": {part: outcome.spent.get(part, {"tokens": 0, "flops": 0}) for part in _PARTS},
-        "training": outcome.training,
-        "evaluation": outcome.evaluation,
-        "metrics": outcome.metrics,
+        **_outcome_facts(cell, outcome),
         "metric_info": infos,
-        "details": outcome.details,
-        "sae_facts": outcome.sae_facts,
-        "deterministic": outcome.deterministic,
-    }
-    calibration = plan.budget.get("calibration")
-    measured = {
-        **environment,
-        **({} if calibration is None else {"calibration": calibration}),  # should plan.json be lost
-        "metrics": outcome.measured_metrics,
-        "times": outcome.times,
-        "spent_s": {part: outcome.spent_s.get(part) for part in _PARTS},
-        "trajectory_s": outcome.trajectory_s,
-        "peak_memory": outcome.peak_memory or None,
-        "plugins": dict(cell.plugins),
-        "observer_errors": outcome.observer_errors,
     }
     return {
         "kind": "cell",
@@ -223,7 +188,56 @@ def cell_record(
         "arrays_sha256": outcome.arrays_sha256,
         "columns": columns,
         "facts": facts,
-        "measured": measured,
+        "measured": {**environment, **_measured(cell, plan, outcome)},
+    }
+
+
+def _outcome_facts(cell: Cell, outcome: CellOutcome) -> dict[str, Any]:
+    """What training and scoring came to."""
+    trained, scored = outcome.trained, outcome.scored
+    training = trained.outcome if trained is not None else None
+    numerics = (training.numerics if training is not None else None) or {}
+    spent = {} if trained is None else trained.spent(cell)
+    if scored is not None:
+        spent["scoring"] = scored.spent
+    dataset = {**_dataset_facts(cell.dataset), "content": None, "manifest": {}, "epochs": None, "n_tokens": None}
+    return {
+        "dataset": dataset if trained is None else {**dataset, **trained.dataset()},
+        "token_policy": None if trained is None else trained.source.token_policy,
+        "input_scale": None if training is None else training.input_scale,
+        "spent": {name: spent.get(name, {"tokens": 0, "flops": 0}) for name in _SPENT_ON},
+        "training": None if training is None or cell.control else training.training(),
+        "deterministic": bool(numerics.get("deterministic", True)),
+        "evaluation": {} if scored is None else scored.evaluation,
+        "metrics": {} if scored is None else scored.metrics,
+        "details": {} if scored is None else scored.details,
+        "sae_facts": {} if scored is None else scored.sae_facts,
+    }
+
+
+def _measured(cell: Cell, plan: Plan, outcome: CellOutcome) -> dict[str, Any]:
+    """Seconds, bytes and what else differs between equal runs."""
+    trained, scored = outcome.trained, outcome.scored
+    times: dict[str, float] = {}
+    spent_s: dict[str, float | None] = dict.fromkeys(_SPENT_ON)
+    memory = None
+    if trained is not None:
+        training = trained.outcome
+        times = {"train_s": training.device_s or 0.0, "data_s": trained.data_s}
+        spent_s |= trained.spent_s(cell)
+        memory = {"bytes": training.peak_memory_bytes, "scope": training.peak_memory_scope}
+    if scored is not None:
+        times["score_s"] = spent_s["scoring"] = scored.seconds
+    calibration = plan.budget.get("calibration")
+    return {
+        **({} if calibration is None else {"calibration": calibration}),  # should plan.json be lost
+        "metrics": {} if scored is None else scored.measured_metrics,
+        "times": times,
+        "spent_s": spent_s,
+        "trajectory_s": [] if trained is None else trained.outcome.trajectory_s,
+        "peak_memory": memory,
+        "plugins": dict(cell.plugins),
+        "observer_errors": outcome.observer_errors,
     }
 
 
@@ -240,70 +254,3 @@ def superseded(path: Path, cell: Cell) -> str | None:
         if record["cell_id"] == cell.cell_id:
             others.append((record["measured"].get("finished") or "", record["score_id"]))
     return max(others)[1] if others else None
-
-
-def group_id_of(score_ids: Sequence[str], metric_versions: Mapping[str, str]) -> str:
-    """What decides a group's scores."""
-    return digest({"members": list(score_ids), "metrics": dict(metric_versions)})
-
-
-def group_record(
-    group: Group,
-    cells: list[Cell],
-    statuses: Mapping[str, str],
-    outcome: Any,
-    *,
-    environment: Mapping[str, Any],
-    plugins: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The record of one group: `outcome` has metrics, metric_info, metric_versions, details, arrays and status.
-
-    Its arrays are named by its `group_id`: who saves them adds `arrays_sha256`.
-    """
-    first = cells[0]
-    infos, columns = _without_columns(outcome.metric_info)
-    members = [
-        {
-            "label": member_label(cell, group.vary),
-            "entry": cell.entry,
-            "point": cell.point,
-            "dataset": cell.dataset.name,
-            "data_seed": cell.data_seed,
-            "cell_id": cell.cell_id,
-            "score_id": cell.score_id,
-            "init_seed": cell.init_seed,
-            "status": statuses[cell.cell_id],
-        }
-        for cell in cells
-    ]
-    facts = {
-        "status": outcome.status,
-        "error": outcome.error,
-        "suite": group.suite,
-        "entry": group.entry,
-        "point": group.point,
-        "vary": "+".join(group.vary),
-        "architecture": " + ".join(dict.fromkeys(cell.part.architecture for cell in cells)),
-        "control": first.control,
-        "model": _model_facts(first.model),
-        "dataset": first.dataset.name,
-        "datasets": list(dict.fromkeys(cell.dataset.name for cell in cells)),
-        "d_in": first.d_in,
-        "d_sae": first.d_sae,
-        "members": members,
-        "metrics": outcome.metrics,
-        "metric_info": infos,
-        "metric_versions": outcome.metric_versions,
-        "details": outcome.details,
-        "arrays": sorted(outcome.arrays),
-    }
-    group_id = group_id_of([cell.score_id for cell in cells], outcome.metric_versions)
-    measured = {**environment, "times": outcome.times, "plugins": dict(plugins)}
-    return {
-        "kind": "group",
-        "group_id": group_id,
-        "arrays_sha256": None,
-        "columns": columns,
-        "facts": facts,
-        "measured": measured,
-    }

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from saebench.cells.plan import ENGINE_VERSION
+from saebench.cells.cell import ENGINE_VERSION
 from saebench.nn.kernels import backends
 
 _PRODUCTS = {
@@ -37,7 +37,10 @@ def numerics(device: torch.device, activations: str) -> dict[str, Any]:
 def bits_depend_on(device: torch.device) -> dict[str, str | int]:
     """What decides the last bits of training beside the cell itself: two runs that agree in all of it agree bit for bit."""
     if device.type == "cpu":
-        place: dict[str, str | int] = {"cpu": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()}
+        place: dict[str, str | int] = {
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+        }
     else:
         place = {"gpu": torch.cuda.get_device_name(device)}
     return {"engine": ENGINE_VERSION, "torch": torch.__version__, "backend": backends.current(device), **place}

@@ -9,8 +9,7 @@ import torch
 from saebench.artifacts import RunFolder, read_record, save_arrays, write_record
 from saebench.cells.cell import ArchitectureUse, Cell, DatasetUse, EvaluationSettings, ModelUse
 from saebench.cells.plan import Group
-from saebench.execute.groups import GroupRunner, member_facts
-from saebench.execute.records import group_record
+from saebench.execute.groups import GroupRunner, group_record, member_facts
 from saebench.execute.resume import Standing
 
 
