@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from saebench.activations.sources.sources import Sources
-from saebench.api import DatasetSpec, Document, document_digest, split_of
+from saebench.api import DatasetSpec, Document
 from saebench.artifacts import RunFolder, digest
 from saebench.base.random import generator
 from saebench.cells.cell import ArchitectureUse, Cell, DatasetUse, EvaluationSettings, ModelUse, TrainSettings
@@ -111,12 +111,11 @@ class _Topics:
     def __init__(self, _options: _NoOptions, _context: Any) -> None:
         pass
 
-    def documents(self, split: str) -> Iterator[Document]:
+    def documents(self) -> Iterator[Document]:
         from pydoc_data.topics import topics
 
         for name, text in topics.items():
-            if split_of(document_digest(text)) == split:
-                yield Document(text, name)
+            yield Document(text, name)
 
     def manifest(self) -> Mapping[str, Any]:
         return {}

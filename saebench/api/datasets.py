@@ -28,19 +28,35 @@ class Document:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the folded text (`saebench.api.splits.folded`)."""
+        """SHA-256 of the folded text (`saebench.api.folded`)."""
         return document_digest(self.text)
 
 
 class TextDataset(Protocol):
-    """kind `text`: documents, split by document hash. Iterating twice gives the same documents in the same order."""
+    """kind `text`: documents. The harness parts them into train and held-out by their digests."""
 
-    def documents(self, split: Split) -> Iterator[Document]:
-        """Documents of one part."""
+    def documents(self) -> Iterator[Document]:
+        """All documents; the same in the same order at each call.
+
+        A method with a parameter `split` is told which part is asked for, and may leave out documents of the other (a retrieval that ranks
+        inside each part).
+        """
         ...
 
     def manifest(self) -> Mapping[str, Any]:
         """JSON-ready facts for the record: sources, versions, counts, licence where known."""
+        ...
+
+
+class SplitDataset(Protocol):
+    """A text dataset as another one reads it (`DatasetContext.dataset`)."""
+
+    def documents(self, split: Split) -> Iterator[Document]:
+        """Documents of one part, in the dataset's order."""
+        ...
+
+    def manifest(self) -> Mapping[str, Any]:
+        """See `TextDataset`."""
         ...
 
 
@@ -127,7 +143,7 @@ class DatasetContext(Protocol):
         """The language model; an error that says so where the entry has none."""
         ...
 
-    def dataset(self, name: str) -> TextDataset:
+    def dataset(self, name: str) -> SplitDataset:
         """Another text dataset of the suite, by its name there."""
         ...
 

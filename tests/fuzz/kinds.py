@@ -10,13 +10,13 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from unittest import mock
 
 import yaml
 from mutate import as_json, how_often, mutate_bytes, mutate_tree
 
-from saebench.api import Split, resolve
+from saebench.api import resolve
 from saebench.artifacts.proof import sealed
 from saebench.base.canonical import canonical_json
 
@@ -297,9 +297,8 @@ def _read_corpus(path: Path, column: str) -> None:
     canonical_json(dict(text.manifest())).encode("utf-8")
     canonical_json(dict(spec.recipe(options))).encode("utf-8")
     spec.inspect(options)
-    for split in get_args(Split):
-        for document in text.documents(split):
-            document.text.encode("utf-8")
+    for document in text.documents():
+        document.text.encode("utf-8")
 
 
 def corpora(rng: random.Random, folder: Path) -> Case:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
-from saebench.api import DatasetContext, Document, Split
+from saebench.api import DatasetContext, Document
 from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, EXTRACTOR_VERSION
 from saebench_plugins.core_datasets.docs_corpus import build_docs, installed_version
 from saebench_plugins.core_datasets.plugin import DocsOptions
 
 
 class DocsText:
-    """Docstrings as prose, split by document hash."""
+    """Docstrings as prose."""
 
     def __init__(self, context: DatasetContext) -> None:
         self._corpus = build_docs(context.keep)
 
-    def documents(self, split: Split) -> Iterator[Document]:
-        """One part, in the order of the documents' digests."""
-        texts = self._corpus.train if split == "train" else self._corpus.held_out
+    def documents(self) -> Iterator[Document]:
+        """Those of each part in the order of their SHA-256."""
+        texts = chain(self._corpus.train, self._corpus.held_out)
         return (Document(text, f"docs[{number}]") for number, text in enumerate(texts))
 
     def manifest(self) -> Mapping[str, Any]:

@@ -6,23 +6,23 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from saebench.api import DatasetContext, Document, Findings, Split, SuiteError, is_blank, split_of
+from saebench.api import DatasetContext, Document, Findings, SuiteError, is_blank
 from saebench_plugins.core_datasets.cleaning import Counts
 from saebench_plugins.core_datasets.files import missing_column
 from saebench_plugins.core_datasets.lines import MAX_CHARACTERS, too_long
 from saebench_plugins.core_datasets.plugin import HubOptions
 from saebench_plugins.core_datasets.presets import local_folder, recipe, resolved
-from saebench_plugins.core_datasets.survey import empty_part, look
+from saebench_plugins.core_datasets.survey import look
 
 
 class HubText:
-    """Documents of one hub split; ours are made inside it, by document hash."""
+    """Documents of one hub split; train and held-out are made inside it."""
 
     def __init__(self, options: HubOptions) -> None:
         self._options = options
         self._source = resolved(options)
         self._rows = self._load()
-        self._counts = Counts()
+        self.counts = Counts()
 
     def _load(self) -> Any:
         import datasets
@@ -81,8 +81,12 @@ class HubText:
             )
             number += 1
 
-    def everything(self, counts: Counts) -> Iterator[Document]:
-        """Both parts, in the order of the source; rows without text are passed over, characters that are none are replaced."""
+    def documents(self) -> Iterator[Document]:
+        """All, in the order of the source; rows without text are passed over, characters that are none are replaced."""
+        self.counts = Counts()
+        return self._documents(self.counts)
+
+    def _documents(self, counts: Counts) -> Iterator[Document]:
         for number, text in self._texts():
             place = f"hub dataset '{self._source.id}' row {number}"
             if len(text) > MAX_CHARACTERS:
@@ -92,19 +96,9 @@ class HubText:
             else:
                 counts.empty += 1
 
-    def documents(self, split: Split) -> Iterator[Document]:
-        """One part, in the order of the source."""
-        self._counts, found = Counts(), False
-        for document in self.everything(self._counts):
-            if split_of(document.digest) == split:
-                found = True
-                yield document
-        if not found:
-            raise SuiteError(empty_part(f"hub dataset '{self._source.id}'", split, self._counts))
-
     def manifest(self) -> Mapping[str, Any]:
         """Source, revision and split, and what was found in the rows that were read."""
-        return {**recipe(self._options), "split": self._options.split, "read": self._counts.to_json()}
+        return {**recipe(self._options), "split": self._options.split, "read": self.counts.to_json()}
 
 
 def as_text(value: Any, place: str) -> str:
@@ -137,8 +131,8 @@ def findings(options: HubOptions) -> Findings:
     """A look at the first rows of a local folder. What is on the hub is not read before the run."""
     if local_folder(options) is None:
         return Findings()
-    counts = Counts()
-    return look(HubText(options).everything(counts), counts).findings(f"hub dataset '{resolved(options).id}'")
+    text = HubText(options)
+    return look(text.documents(), text.counts).findings(f"hub dataset '{resolved(options).id}'")
 
 
 def open_hub(options: HubOptions, _context: DatasetContext) -> HubText:

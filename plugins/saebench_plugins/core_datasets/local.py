@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from saebench.api import DatasetContext, Document, Split, SuiteError, split_of
+from saebench.api import DatasetContext, Document, SuiteError
 from saebench_plugins.core_datasets import files, survey
 from saebench_plugins.core_datasets.cleaning import Counts
 from saebench_plugins.core_datasets.plugin import LocalOptions
 
 
 class LocalText:
-    """Documents of files, split by document hash."""
+    """Documents of files."""
 
     def __init__(self, options: LocalOptions) -> None:
         self._options = options
@@ -22,17 +22,12 @@ class LocalText:
             "survey": survey.survey(options.path, options.text_column).facts(),
         }
 
-    def documents(self, split: Split) -> Iterator[Document]:
-        """One part, in file order."""
-        counts, found = Counts(), False
-        for document in files.read_documents(self._options.path, self._options.text_column, counts):
-            if split_of(document.digest) == split:
-                found = True
-                yield document
+    def documents(self) -> Iterator[Document]:
+        """All, in file order."""
+        counts = Counts()
+        yield from files.read_documents(self._options.path, self._options.text_column, counts)
         if not counts.documents:
             raise SuiteError(files.empty_message(self._options.path))
-        if not found:
-            raise SuiteError(survey.empty_part(self._options.path, split, counts))
 
     def manifest(self) -> Mapping[str, Any]:
         """Files with sizes and digests, and what a look at the first part of the text shows."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saebench.api import DatasetContext, Document, Split, SuiteError, TextDataset
+from saebench.api import DatasetContext, Document, Split, SplitDataset, SuiteError
 from saebench_plugins.core_datasets.plugin import SubdomainOptions
 
 K1, B = 1.2, 0.75
@@ -111,12 +111,12 @@ class SubdomainText:
 
     def __init__(self, options: SubdomainOptions, context: DatasetContext) -> None:
         self._options, self._context = options, context
-        self._base: TextDataset = context.dataset(options.base)
+        self._base: SplitDataset = context.dataset(options.base)
         self._chosen: dict[Split, set[str]] = {}
         self._counts: dict[Split, int] = {}
 
     def documents(self, split: Split) -> Iterator[Document]:
-        """The nearest of one part, in the base's order."""
+        """The nearest of one part, in the base's order. Ranking is work, and done in the part that is read alone."""
         chosen = self._choose(split)
         seen: set[str] = set()
         for document in self._base.documents(split):

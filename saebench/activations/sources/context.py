@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from saebench import console
 from saebench.activations.sources.kept import Kept
+from saebench.activations.sources.split_text import SplitText
 from saebench.api.errors import SuiteError
 from saebench.api.specs import resolve
 from saebench.config import parse_options
 
 if TYPE_CHECKING:
-    from saebench.api.datasets import TextDataset
     from saebench.artifacts import RunFolder
     from saebench.cells.cell import DatasetUse
     from saebench.host import Catalog
@@ -54,7 +54,7 @@ class Opener:
     def open(
         self, use: DatasetUse, *, model: Callable[[], LanguageModel] | None, seed: int, length: int, meter: Meter
     ) -> Any:
-        """What the plugin's `open` returns.
+        """What the plugin's `open` returns; text as `SplitText`.
 
         Raises:
             SuiteError: Options that do not fit, or material the plugin cannot use.
@@ -62,7 +62,8 @@ class Opener:
         spec = self.catalog.dataset(use.plugin).spec
         options: Any = parse_options(spec.options, use.options, lambda _key: "plan:", f"datasets.{use.name}")
         with console.phase("reading", use.name):
-            return resolve(spec.open)(options, _Context(self, use, model, seed, length, meter))
+            opened = resolve(spec.open)(options, _Context(self, use, model, seed, length, meter))
+        return SplitText(opened, use.name) if spec.kind == "text" else opened
 
 
 class _Context:
@@ -89,7 +90,7 @@ class _Context:
             )
         return self._model()
 
-    def dataset(self, name: str) -> TextDataset:
+    def dataset(self, name: str) -> SplitText:
         """Another text dataset of the suite."""
         use = self._opener.datasets.get(name)
         if use is None:
@@ -100,7 +101,7 @@ class _Context:
             raise SuiteError(
                 f"dataset '{self._use.name}' reads '{name}', which is of kind {use.kind}; only text can be read from."
             )
-        base: TextDataset = self._opener.open(
+        base: SplitText = self._opener.open(
             use, model=self._model, seed=self.seed, length=self.length, meter=self.meter
         )
         return base

@@ -248,7 +248,7 @@ class Sources:
         if training is not None and (both := scored.documents & training.document_digests):
             raise SuiteError(
                 f"dataset '{dataset.name}': {len(both)} held-out document(s), first sha256 {min(both)[:16]}, are also in the training documents of "
-                f"'{training.dataset}'. The dataset plugin must split by document (saebench.api.split_of)."
+                f"'{training.dataset}'. The dataset plugin must give each part sequences of its own."
             )
         return EvaluationSource(scored, training, self.device, self._near)
 

@@ -19,8 +19,7 @@ def test_both_parts_and_the_manifest(context, monkeypatch):
 
     monkeypatch.setattr(docs, "build_docs", build)
     opened = docs.open_docs(DocsOptions(), context)
-    assert [document.text for document in opened.documents("train")] == ["a", "b"]
-    assert [document.text for document in opened.documents("held-out")] == ["c"]
+    assert [document.text for document in opened.documents()] == ["a", "b", "c"]
     assert opened.manifest() == {"digest": "d"}
     assert asked == [context.keep]
 

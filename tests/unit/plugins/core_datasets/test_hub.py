@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from saebench.activations.sources.split_text import SplitText
 from saebench.api import SuiteError, is_held_out
 from saebench_plugins.core_datasets.hub import as_text, open_hub
 from saebench_plugins.core_datasets.plugin import HubOptions, inspect_hub, recipe_hub
@@ -35,7 +36,7 @@ def parquet_folder(tmp_path):
 
 def everything(options, context):
     opened = open_hub(options, context)
-    return [document.text for split in ("train", "held-out") for document in opened.documents(split)]
+    return [document.text for split in ("train", "held-out") for document in SplitText(opened, "x").documents(split)]
 
 
 @pytest.mark.parametrize("streaming", [True, False])
@@ -43,7 +44,7 @@ def test_a_folder_in_the_hubs_layout(parquet_folder, streaming, context):
     options = HubOptions(id=str(parquet_folder), streaming=streaming)
     assert sorted(everything(options, context)) == sorted(TEXTS)
     opened = open_hub(options, context)
-    assert list(opened.documents("train")) == list(opened.documents("train"))
+    assert list(SplitText(opened, "x").documents("train")) == list(SplitText(opened, "x").documents("train"))
     assert opened.manifest()["split"] == "train"
     assert len(recipe_hub(options)["files"]) == 3
 
@@ -64,7 +65,7 @@ def test_what_the_plan_and_the_record_hear(tmp_path, context):
     assert "invalid UTF-8 in 1 of 52 documents (1 characters)" in remarks
     assert "1 of 52 documents hold the text of a special token" in remarks
     opened = open_hub(options, context)
-    texts = [document.text for split in ("held-out", "train") for document in opened.documents(split)]
+    texts = [document.text for split in ("held-out", "train") for document in SplitText(opened, "x").documents(split)]
     assert "nul \ufffd inside" in texts
     assert len(texts) == 52
     read = opened.manifest()["read"]
@@ -79,7 +80,7 @@ def test_an_empty_part_is_in_the_plan(tmp_path, context):
     options = HubOptions(id=str(folder))
     assert "its only document does not fall into the held-out part" in inspect_hub(options).empty["held-out"]
     with pytest.raises(SuiteError, match="its only document does not fall into the held-out part"):
-        list(open_hub(options, context).documents("held-out"))
+        list(SplitText(open_hub(options, context), "x").documents("held-out"))
 
 
 def test_conversations_are_joined(tmp_path, context):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from saebench.activations.sources.split_text import SplitText
 from saebench.api import SuiteError, folded, split_of
 from saebench_plugins.core_datasets import files, lines
 from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
@@ -67,10 +68,12 @@ def test_every_format_holds_the_same_documents(tmp_path):
 def test_split_by_document_hash(tmp_path, context):
     (tmp_path / "a.txt").write_text("\n\n".join(TEXTS))
     opened = open_local(LocalOptions(str(tmp_path / "a.txt")), context)
-    train, held_out = ([document.text for document in opened.documents(split)] for split in ("train", "held-out"))
+    train, held_out = (
+        [document.text for document in SplitText(opened, "x").documents(split)] for split in ("train", "held-out")
+    )
     assert sorted(train + held_out) == sorted(TEXTS)
     assert 0 < len(held_out) < len(train)
-    assert all(split_of(document.digest) == "held-out" for document in opened.documents("held-out"))
+    assert all(split_of(document.digest) == "held-out" for document in SplitText(opened, "x").documents("held-out"))
     assert opened.manifest()["files"][0]["name"] == "a.txt"
 
 
@@ -138,7 +141,7 @@ def test_empty_folders_files_and_unknown_endings(tmp_path, context):
     (problem,) = check_local(LocalOptions(str(empty)))
     assert "the corpus is empty" in problem.message
     with pytest.raises(SuiteError, match="the corpus is empty"):
-        list(open_local(LocalOptions(str(empty)), context).documents("train"))
+        list(SplitText(open_local(LocalOptions(str(empty)), context), "x").documents("train"))
     (problem,) = check_local(LocalOptions(str(bad(tmp_path, "a.docx", b"x"))))
     assert "the ending '.docx' is not known" in problem.message
 
@@ -147,7 +150,7 @@ def test_a_corpus_without_a_held_out_document_says_so(tmp_path, context):
     text = next(text for text in TEXTS if split_of(files.Document(text).digest) == "train")
     path = bad(tmp_path, "a.txt", text.encode())
     with pytest.raises(SuiteError, match="its only document does not fall into the held-out part"):
-        list(open_local(LocalOptions(str(path)), context).documents("held-out"))
+        list(SplitText(open_local(LocalOptions(str(path)), context), "x").documents("held-out"))
 
 
 def test_the_plan_hears_of_an_empty_part(tmp_path):
@@ -401,7 +404,12 @@ def test_a_document_of_two_datasets_is_on_one_side(tmp_path, context):
     write_lines(tmp_path / "a.jsonl", [{"text": text} for text in TEXTS])
     (tmp_path / "b.txt").write_text("\r\n\r\n".join(text.upper().replace(" ", "  ") for text in TEXTS))
     held_out = [
-        {document.digest for document in open_local(LocalOptions(str(tmp_path / name)), context).documents("held-out")}
+        {
+            document.digest
+            for document in SplitText(open_local(LocalOptions(str(tmp_path / name)), context), "x").documents(
+                "held-out"
+            )
+        }
         for name in ("a.jsonl", "b.txt")
     ]
     assert held_out[0] == held_out[1] != set()
@@ -416,7 +424,7 @@ def test_copies_are_counted(tmp_path):
 def test_real_corpus(material, context):
     path = material / "corpora" / "wikitext2"
     opened = open_local(LocalOptions(str(path)), context)
-    counts = [sum(1 for _ in opened.documents(split)) for split in ("train", "held-out")]
+    counts = [sum(1 for _ in SplitText(opened, "x").documents(split)) for split in ("train", "held-out")]
     assert sum(counts) > 100
     assert 0.1 < counts[1] / sum(counts) < 0.3
 
