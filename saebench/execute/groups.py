@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from saebench.api.sae import SparseAutoencoder
     from saebench.host import Catalog
     from saebench.score import GroupOutcome
-    from saebench.score.group_codes import Room
+    from saebench.score.group_codes import Allowance
 
 
 class GroupRunner:
@@ -107,14 +107,11 @@ class GroupRunner:
         Returns:
             The record's `error`: what failed, or None.
         """
-        from saebench.score import score_group
-
         ready = [cell for cell in cells if statuses[cell.cell_id] == "ok"]
         missing = [
             f"{member_label(cell, group.vary)} ({statuses[cell.cell_id]})" for cell in cells if cell not in ready
         ]
-        members, failure = self._ready(group, ready)
-        outcome = score_group(group, members, self._catalog, missing=missing, failure=failure)
+        outcome = self._scored(group, ready, missing)
         plugins = {name: self._catalog.group_metric(name).provenance() for name in group.metrics}
         record = group_record(group, list(cells), statuses, outcome, environment=environment(), plugins=plugins)
         if outcome.arrays:
@@ -127,6 +124,13 @@ class GroupRunner:
         if older is not None and older["group_id"] != record["group_id"]:
             self._run.group_arrays(older["group_id"]).unlink(missing_ok=True)
         return outcome.error
+
+    def _scored(self, group: Group, ready: Sequence[Cell], missing: Sequence[str]) -> GroupOutcome:
+        """All members are in memory together on the device while their group is scored, and are freed with this call."""
+        from saebench.score import score_group
+
+        members, failure = self._ready(group, ready)
+        return score_group(group, members, self._catalog, missing=missing, failure=failure)
 
     def _path(self, group: Group) -> Path:
         return self._run.group_record(group.suite, group.folder, group.name)
@@ -145,11 +149,11 @@ class GroupRunner:
 
     def _members(self, group: Group, cells: Sequence[Cell]) -> list[GroupMember]:
         from saebench.host.build import load_sae
-        from saebench.score.group_codes import Room
+        from saebench.score.group_codes import Allowance
         from saebench.score.one_pass import batch_size
 
         streams = any(self._catalog.group_metric(name).spec.streams for name in group.metrics)
-        room, batch = Room(), min((batch_size(cell.d_sae) for cell in cells), default=1)
+        allowance, batch = Allowance(), min((batch_size(cell.d_sae) for cell in cells), default=1)
         members = []
         for cell in cells:
             sae = cast(
@@ -166,12 +170,12 @@ class GroupRunner:
                     dead=None if density is None else density == 0,
                     facts=member_facts(cell),
                     arrays=arrays,
-                    codes=self._codes(cell, sae, batch, room) if streams else None,
+                    codes=self._codes(cell, sae, batch, allowance) if streams else None,
                 )
             )
         return members
 
-    def _codes(self, cell: Cell, sae: SparseAutoencoder, batch: int, room: Room) -> Any:
+    def _codes(self, cell: Cell, sae: SparseAutoencoder, batch: int, allowance: Allowance) -> Any:
         from saebench.score.group_codes import HeldOutCodes
 
         return HeldOutCodes(
@@ -181,7 +185,7 @@ class GroupRunner:
             n_tokens=GROUP_TOKENS,
             batch=batch,
             label=f"{cell.label} ({cell.part.architecture})",
-            room=room,
+            allowance=allowance,
         )
 
     def _held_out(self, cell: Cell) -> EvaluationSource:

@@ -18,7 +18,7 @@ from saebench.cells.cell import Cell, DatasetUse, ModelUse
 from saebench.host import Catalog
 from saebench.lm.model import LanguageModel
 from saebench.measure import data, training
-from saebench.measure.profile import Profile, machine
+from saebench.measure.profile import Profile, speed_facts
 from saebench.plan.forecast.rates import (
     DatasetRate,
     Measure,
@@ -59,12 +59,12 @@ def measure(
 
     def rates(cells: Sequence[Cell], datasets: Mapping[str, DatasetUse]) -> Rates:
         if not opened:  # one for all calls: nothing is measured twice, even where the cache cannot be written
-            opened.append(Profile(machine(device), cache, say))
+            opened.append(Profile(speed_facts(device), cache, say))
             if fresh:
                 opened[0].forget()
         profile = opened[0]
-        wanted = _Wanted(cells, catalog)
-        missing = wanted.missing(profile)
+        needed = _ToMeasure(cells, catalog)
+        missing = needed.missing(profile)
         if missing:
             say(f"measuring this machine: {', '.join(missing)}. Takes seconds, kept for a week")
             started = time.perf_counter()
@@ -72,16 +72,16 @@ def measure(
                 console.phase("measuring", "this machine"),
                 tempfile.TemporaryDirectory(prefix="saebench-") as folder,
             ):
-                _Bench(wanted, datasets, profile, catalog, device, Path(folder)).measure()
+                _Measuring(needed, datasets, profile, catalog, device, Path(folder)).measure()
             profile.save()
             say(f"measured in {time.perf_counter() - started:.0f} s")
-        return wanted.rates(profile)
+        return needed.rates(profile)
 
     return rates
 
 
 @dataclass
-class _Wanted:
+class _ToMeasure:
     """What is to be measured for some cells: the first cell of each key."""
 
     cells: Sequence[Cell]
@@ -121,15 +121,15 @@ class _Wanted:
         )  # fmt: skip
 
     def missing(self, profile: Profile) -> list[str]:
-        """What has to be measured, in words."""
-        words = {
+        """What has to be measured, for people."""
+        names = {
             "training": "training steps",
             "scores": "scoring",
             "models": "language models",
             "datasets": "reading",
             "disk": "disk",
         }
-        return [words[kind] for kind in KINDS if any(profile.get(kind, key) is None for key in self.keys(kind))]
+        return [names[kind] for kind in KINDS if any(profile.get(kind, key) is None for key in self.keys(kind))]
 
     def keys(self, kind: str) -> Iterable[str]:
         """Keys of one kind."""
@@ -161,22 +161,22 @@ class _Wanted:
         )
 
 
-class _Bench:
-    """Runs the probes that are missing from a profile, in a folder that is thrown away."""
+class _Measuring:
+    """Measures what is missing from a profile, in a folder that is thrown away."""
 
     def __init__(
         self,
-        wanted: _Wanted,
+        needed: _ToMeasure,
         datasets: Mapping[str, DatasetUse],
         profile: Profile,
         catalog: Catalog,
         device: str,
         folder: Path,
     ) -> None:
-        self.wanted, self.datasets, self.profile, self.catalog = wanted, datasets, profile, catalog
+        self.needed, self.datasets, self.profile, self.catalog = needed, datasets, profile, catalog
         self.device = torch.device(device)
         self.run = RunFolder(folder)
-        self.by_id = {cell.cell_id: cell for cell in wanted.cells}
+        self.by_id = {cell.cell_id: cell for cell in needed.cells}
         self.limit = 2 * memory_limit(device, None)
         self._vectors: dict[str, Any] = {}
         self._sites: dict[str, Any] = {}
@@ -185,17 +185,17 @@ class _Bench:
     def measure(self) -> None:
         """Everything that is missing; a plugin that fails leaves its own value out."""
         if self._lacks("disk", "write"):
-            self._note("disk", "write", "disk", lambda: data.probe_write(self.run.root))
-        for key, uses in self.wanted.models.items():
+            self._note("disk", "write", "disk", lambda: data.measure_disk(self.run.root))
+        for key, uses in self.needed.models.items():
             if self._lacks("models", key):
                 deepest = max(uses, key=lambda use: self._model(use).facts.forward_flops_per_token(use.hookpoint))
-                samples = self.wanted.samples(key)
+                samples = self.needed.samples(key)
                 lm = self._model(deepest)
                 self._note(
                     "models",
                     key,
                     f"model {deepest.id}",
-                    partial(data.probe_model, lm, deepest.hookpoint, deepest.context, samples=samples),
+                    partial(data.measure_model, lm, deepest.hookpoint, deepest.context, samples=samples),
                 )
             self._read(model=key)
             self._cells(model=key)
@@ -203,32 +203,32 @@ class _Bench:
         self._cells(model=None)
 
     def _read(self, model: str | None) -> None:
-        for key, (use, on) in self.wanted.datasets.items():
+        for key, (use, on) in self.needed.datasets.items():
             if (model_key(on) if on is not None else None) != model or not self._lacks("datasets", key):
                 continue
             if on is not None:
-                probe = partial(
-                    data.probe_text, use, self._model(on), on.context, self.datasets, self.run, self.catalog
+                call = partial(
+                    data.measure_reading, use, self._model(on), on.context, self.datasets, self.run, self.catalog
                 )
-                self._note("datasets", key, f"reading {use.name}", probe)
+                self._note("datasets", key, f"reading {use.name}", call)
             elif (rows := training.quietly(partial(self._rows, use))) is not None:
                 self.profile.put("datasets", key, rows[0])
 
     def _cells(self, model: str | None) -> None:
         here = [cell for cell in self.by_id.values() if (model_key(cell.model) if cell.model else None) == model]
         names = {cell.cell_id for cell in here}
-        for key, cell in self.wanted.training.items():
+        for key, cell in self.needed.training.items():
             if cell.cell_id in names and self._lacks("training", key):
                 self._trained(cell)
-        for key, cell in self.wanted.scores.items():
+        for key, cell in self.needed.scores.items():
             if cell.cell_id in names and self._lacks("scores", key) and self._trained(cell):
                 site = self._site(cell)
                 if site is not None:
-                    probe = partial(training.probe_scoring, cell, site.streams, self.run, self.catalog, self.device)
-                    self._note("scores", key, f"scoring {cell.label}", probe)
+                    call = partial(training.measure_scoring, cell, site.streams, self.run, self.catalog, self.device)
+                    self._note("scores", key, f"scoring {cell.label}", call)
 
     def _trained(self, cell: Cell) -> bool:
-        """Takes some steps of a cell, its parents first; True when its checkpoint stands in the folder."""
+        """Takes some steps of a cell, its parents first; True when its checkpoint is in the folder."""
         if has_checkpoint(self.run.checkpoint(cell.cell_id), cell.cell_id):
             return True
         if cell.parent is not None and not (cell.parent in self.by_id and self._trained(self.by_id[cell.parent])):
@@ -240,13 +240,13 @@ class _Bench:
         rows = None if cell.model is not None else training.quietly(lambda: self._rows(cell.dataset)[1][0])
         neighbours = 16 * sum(
             price.n_parameters
-            for other in self.wanted.cells
+            for other in self.needed.cells
             if other.cohort == cell.cohort and not other.control and other.cell_id != cell.cell_id
             if (price := cost_of(other, self.catalog)) is not None
         )
         with console.phase("measuring", f"training {cell.label}"):
             rate = training.quietly(
-                lambda: training.probe_training(
+                lambda: training.measure_training(
                     cell, step_s, self.run, self.catalog, self.device, rows, min(neighbours, self.limit // 4)
                 )
             )
@@ -260,13 +260,13 @@ class _Bench:
             lm = self._model(cell.model) if cell.model is not None else None
             vectors = None if cell.model is not None else training.quietly(lambda: self._rows(cell.dataset)[1])
             self._sites[place] = training.quietly(
-                lambda: training.SiteProbe(cell, self.wanted.streams(cell), self.device, lm, vectors)
+                lambda: training.SiteStreams(cell, self.needed.streams(cell), self.device, lm, vectors)
             )
         return self._sites[place]
 
     def _rows(self, use: DatasetUse) -> Any:
         if use.recipe not in self._vectors:
-            self._vectors[use.recipe] = data.probe_vectors(use, self.datasets, self.run, self.catalog)
+            self._vectors[use.recipe] = data.measure_vectors(use, self.datasets, self.run, self.catalog)
         return self._vectors[use.recipe]
 
     def _model(self, use: ModelUse) -> LanguageModel:
@@ -284,8 +284,8 @@ class _Bench:
     def _lacks(self, kind: str, key: str) -> bool:
         return self.profile.get(kind, key) is None
 
-    def _note(self, kind: str, key: str, what: str, probe: Callable[[], Any]) -> None:
+    def _note(self, kind: str, key: str, what: str, call: Callable[[], Any]) -> None:
         with console.phase("measuring", what):
-            value = training.quietly(probe)
+            value = training.quietly(call)
         if value is not None:
             self.profile.put(kind, key, value)

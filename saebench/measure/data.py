@@ -47,7 +47,7 @@ def loss_set(lm: LanguageModel, hookpoint: str, n_tokens: int, context: int, d: 
     return LossSet(lm.splicer(hookpoint), windows, n_tokens, torch.zeros(d))
 
 
-def probe_model(lm: LanguageModel, hookpoint: str, context: int, *, samples: bool) -> ModelRate:
+def measure_model(lm: LanguageModel, hookpoint: str, context: int, *, samples: bool) -> ModelRate:
     """Forwards, losses and, where they are needed, samples."""
     device = lm.device
     ids = random_windows(lm, lm.rows_per_forward(context), context)
@@ -110,7 +110,7 @@ def _line(values: Sequence[float], place: int) -> float:
     return statistics.median(value - slope * i for i, value in enumerate(values)) + slope * place
 
 
-def probe_text(
+def measure_reading(
     use: DatasetUse,
     lm: LanguageModel,
     context: int,
@@ -148,7 +148,7 @@ def probe_text(
     return DatasetRate(first_s, again_s, seconds / max(1, tokens), whole)
 
 
-def probe_vectors(
+def measure_vectors(
     use: DatasetUse, datasets: Mapping[str, DatasetUse], run: RunFolder, catalog: Catalog
 ) -> tuple[DatasetRate, Vectors]:
     """Opens a dataset of vectors and takes some of them, with their true codes where it has them."""
@@ -169,7 +169,7 @@ def probe_vectors(
     return DatasetRate(opened_s, opened_s, token_s), (x, truth, opened.dictionary)
 
 
-def probe_write(folder: Path) -> float:
+def measure_disk(folder: Path) -> float:
     """Seconds of hashing and writing a byte below `folder`."""
     data = torch.zeros(WRITTEN, dtype=torch.uint8).numpy().data
     path = folder / "written.bin"

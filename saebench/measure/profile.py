@@ -14,7 +14,7 @@ from typing import Any
 from saebench.api.errors import Damaged, SaebenchError
 from saebench.artifacts import cache_folder, digest, read_sealed, sealed, write_json
 from saebench.cells.cell import ENGINE_VERSION
-from saebench.measure import machine as provenance
+from saebench.measure.machine import host, n_threads, versions
 
 PROFILE_VERSION = 2
 _SEAL = "profile_sha256"
@@ -22,20 +22,20 @@ MAX_AGE = timedelta(days=7)
 """What is older is measured again: machines are upgraded, and one that was busy then may be quiet now."""
 
 
-def machine(device: str) -> dict[str, Any]:
+def speed_facts(device: str) -> dict[str, Any]:
     """What decides speed: processor, threads, device, back end."""
     from saebench.nn.kernels import backends
 
-    host = provenance.host(device)
-    facts = {"cpu": host["cpu"], "cores": host["cores"], "threads": provenance.n_threads(), "device": device, "backend": backends.current(device)}  # fmt: skip
-    return facts | ({"gpu": host["gpu"]} if "gpu" in host else {})
+    found = host(device)
+    facts: dict[str, Any] = {name: found[name] for name in ("cpu", "cores", "gpu") if name in found}
+    return {**facts, "threads": n_threads(), "device": device, "backend": backends.current(device)}
 
 
 class Profile:
     """Measured values by kind and key, each with its date. A damaged file is named and is an empty profile, as a missing one.
 
     Args:
-        facts: From `machine`; another machine, or other versions, have another file.
+        facts: From `speed_facts`; another machine, or other versions, have another file.
         folder: Where profiles are kept.
         say: Prints one line for people.
     """
@@ -45,8 +45,11 @@ class Profile:
     ) -> None:
         self.facts = dict(facts)
         identity = {
-            "profile": PROFILE_VERSION, "engine": ENGINE_VERSION, "machine": self.facts, "versions": provenance.versions()
-        }  # fmt: skip
+            "profile": PROFILE_VERSION,
+            "engine": ENGINE_VERSION,
+            "machine": self.facts,
+            "versions": versions(),
+        }
         self.path = (folder or cache_folder()) / f"speed-{digest(identity, 16)}.json"
         self._opened: dict[str, dict[str, Any]] = {}
         try:

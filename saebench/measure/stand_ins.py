@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from saebench.activations.sources.held_out import EvaluationSource
 from saebench.activations.sources.held_out_losses import LossBatch, LossSet
 from saebench.api.batches import ActivationBatch
 
@@ -40,7 +41,7 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-class ProbeRows:
+class StandInRows:
     """Rows that a cell trains on; times its steps.
 
     Args:
@@ -84,7 +85,7 @@ def disturb(n_bytes: int) -> Callable[[], object]:
     return lambda: memory.add_(1.0)
 
 
-class ProbeStreams:
+class StandInStreams(EvaluationSource):
     """What `score_cell` reads, for a part of the tokens that a suite asks for.
 
     Args:
@@ -96,7 +97,7 @@ class ProbeStreams:
         truth, dictionary: Of a synthetic dataset: true codes of the rows, true features.
     """
 
-    content = None
+    content = ""
 
     def __init__(
         self,
@@ -117,7 +118,11 @@ class ProbeStreams:
         everything = ("eval", "density", "random-tokens", "self-sampled", "loss")
         self.absent = {name: "not measured" for name in everything if name not in sizes}
         self.n_tokens, self.n_density_tokens = sizes.get("eval", 0), sizes.get("density", 0)
-        self.n_loss_tokens = losses.n_tokens if losses is not None else 0
+
+    @property
+    def n_loss_tokens(self) -> int:
+        """Tokens on stream `loss`."""
+        return self._losses.n_tokens if self._losses is not None else 0
 
     def stream(self, name: Stream, batch: int) -> Iterator[ActivationBatch]:
         """Batches of a stream."""
@@ -143,9 +148,9 @@ class ProbeStreams:
         if self._losses is not None:
             yield from self._losses.batches()
 
-    def token_texts(self, ids: Sequence[int]) -> list[str]:
+    def token_texts(self, ids: Iterable[int]) -> list[str]:
         """Each token as text."""
-        return self._lm.token_texts(ids) if self._lm is not None else []
+        return self._lm.token_texts(list(ids)) if self._lm is not None else []
 
     def splice(self) -> None:
         """Nothing is recorded."""

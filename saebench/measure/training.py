@@ -17,7 +17,7 @@ from saebench.artifacts import RunFolder
 from saebench.cells.cell import Cell
 from saebench.host import Catalog
 from saebench.measure.data import Vectors, loss_set
-from saebench.measure.stand_ins import ROWS, ProbeRows, ProbeStreams, disturb, random_rows, timed, wait
+from saebench.measure.stand_ins import ROWS, StandInRows, StandInStreams, disturb, random_rows, timed, wait
 from saebench.plan.forecast.rates import TrainingRate
 from saebench.train import save_outcome, train_pass
 
@@ -30,14 +30,14 @@ STEPS = (24, 48)
 """Fewest and most steps: the first half warms up, and holds most of the points at which a trajectory is noted."""
 STEPS_S = 0.4
 """Steps are taken for about this long where they are short."""
-SCORED = (4096, 12_288)
-"""Tokens of the two scoring passes from which a whole one is drawn out."""
+SCORING_TOKENS = (4096, 12_288)
+"""Tokens of the two scoring passes from which a whole one is extrapolated."""
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def probe_training(
+def measure_training(
     cell: Cell,
     assumed_step_s: float,
     run: RunFolder,
@@ -49,7 +49,7 @@ def probe_training(
     """Trains a cell for some steps in the real loop and keeps its checkpoint in `run`, for children and for scoring.
 
     Args:
-        cell: Its parent's checkpoint stands in `run`.
+        cell: Its parent's checkpoint is in `run`.
         assumed_step_s: To choose how many steps.
         rows: `[R, d]` to train on; random ones by default.
         neighbours_bytes: Memory of the cells that will train in turn with it.
@@ -60,7 +60,7 @@ def probe_training(
     low, high = STEPS
     steps = int(min(high, max(low, STEPS_S / max(assumed_step_s, 1e-6))))
     between = disturb(neighbours_bytes) if device.type == "cpu" else lambda: None
-    source = ProbeRows(random_rows(ROWS, cell.d_in) if rows is None else rows, device, between)
+    source = StandInRows(random_rows(ROWS, cell.d_in) if rows is None else rows, device, between)
     short = replace(cell, tokens=steps * cell.train.batch)
     parents = {cell.parent: run.checkpoint(cell.parent)} if cell.parent is not None else {}
     started = time.perf_counter()
@@ -82,11 +82,11 @@ def probe_training(
 # ---- scoring ---------------------------------------------------------------------------------------------------------
 
 
-def probe_scoring(cell: Cell, streams: Callable[[float], tuple[ProbeStreams, float]], run: RunFolder, catalog: Catalog, device: torch.device) -> float:  # fmt: skip
-    """Seconds of one whole scoring pass of a cell, drawn out from two short ones.
+def measure_scoring(cell: Cell, streams: Callable[[float], tuple[StandInStreams, float]], run: RunFolder, catalog: Catalog, device: torch.device) -> float:  # fmt: skip
+    """Seconds of one whole scoring pass of a cell, extrapolated from two short ones.
 
     Args:
-        cell: Its checkpoint stands in `run`.
+        cell: Its checkpoint is in `run`.
         streams: `streams(tokens)` -> the suite's streams cut to that many tokens at most, and the share of the whole that they are.
     """
     from saebench.host.build import load_sae
@@ -96,21 +96,21 @@ def probe_scoring(cell: Cell, streams: Callable[[float], tuple[ProbeStreams, flo
     use = cell.evaluation_datasets[0]
     facts = TrainingFacts(cell.tokens, 0, 0, None, None)
 
-    def once(source: ProbeStreams) -> float:
+    def once(source: StandInStreams) -> float:
         return timed(lambda: score_cell(cell, sae, [(use, 0, source)], catalog, facts), device)
 
-    small, part = streams(SCORED[0])
+    small, part = streams(SCORING_TOKENS[0])
     once(small)  # warms up
     small_s = once(small)
     if part >= 1.0:
         return small_s
-    large, most = streams(SCORED[1])
+    large, most = streams(SCORING_TOKENS[1])
     large_s = once(large)
     slope = max(0.0, (large_s - small_s) / (most - part))
     return max(large_s, small_s + slope * (1.0 - part))
 
 
-class SiteProbe:
+class SiteStreams:
     """Streams of one site at any size.
 
     Args:
@@ -136,10 +136,10 @@ class SiteProbe:
             if lm.causal:
                 sizes |= {"self-sampled": evaluation.density_tokens, "loss": evaluation.loss_tokens}
         self._sizes = {name: size for name, size in sizes.items() if name in names or name == "density"}
-        self._rows, self._truth, self._dictionary = vectors or (random_rows(SCORED[0], cell.d_in), None, None)
+        self._rows, self._truth, self._dictionary = vectors or (random_rows(SCORING_TOKENS[0], cell.d_in), None, None)
         self._losses: dict[int, LossSet] = {}
 
-    def streams(self, tokens: float) -> tuple[ProbeStreams, float]:
+    def streams(self, tokens: float) -> tuple[StandInStreams, float]:
         """The streams, the longest of them cut to `tokens`, and which share of the whole they are."""
         share = min(1.0, tokens / max(self._sizes.values()))
         sizes = {name: max(1, round(share * size)) for name, size in self._sizes.items()}
@@ -153,14 +153,14 @@ class SiteProbe:
                     pass  # clean, zero and mean are shared: made before any cell is timed
             losses = self._losses[count]
         context = model.context if model is not None else 128
-        source = ProbeStreams(
+        source = StandInStreams(
             self._rows, sizes, device=self._device, lm=lm, losses=losses, context=context, truth=self._truth, dictionary=self._dictionary
         )  # fmt: skip
         return source, share
 
 
 def quietly(call: Callable[[], Any]) -> Any | None:
-    """What a probe gives; None where a plugin fails at it: the run will meet the same failure and record it."""
+    """What a measurement gives; None where a plugin fails at it: the run will meet the same failure and record it."""
     try:
         with contained():
             return call()

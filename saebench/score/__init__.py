@@ -4,6 +4,5 @@ from __future__ import annotations
 
 from saebench.score.cell import ScoreOutcome, score_cell
 from saebench.score.group import GroupOutcome, score_group
-from saebench.score.one_pass import EvaluationSource, LossBatch
 
-__all__ = ["EvaluationSource", "GroupOutcome", "LossBatch", "ScoreOutcome", "score_cell", "score_group"]
+__all__ = ["GroupOutcome", "ScoreOutcome", "score_cell", "score_group"]

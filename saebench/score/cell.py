@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saebench.activations.sources.held_out import EvaluationSource
 from saebench.api import CellMetricSpec, MetricResult, ScoringFacts, TrainingFacts
 from saebench.api.errors import DIVERGED_ADVICE, Diverged, contained, describe
 from saebench.base.text import without_folders
@@ -17,9 +18,9 @@ from saebench.cells.cell import Cell, DatasetUse
 from saebench.host import Catalog
 from saebench.host.build import cell_cost
 from saebench.metrics.reconstruction import DIVERGED_FVU
-from saebench.score.combine import Part, combine, info_json
+from saebench.score.combine import DatasetValue, combine, info_json
 from saebench.score.isolate import Accumulator, decode_tokens, plain_details
-from saebench.score.one_pass import EvaluationSource, Firing, Runner, metric_context, run_pass
+from saebench.score.one_pass import Firing, Runner, metric_context, run_pass
 from saebench.score.validation import validate
 
 
@@ -80,7 +81,7 @@ def score_cell(
     specs = [catalog.cell_metric(name).spec for name in sorted(cell.metrics)]
     facts = ScoringFacts()
     runner = Runner(sae, cell.d_out, facts, label)
-    parts: dict[str, list[Part]] = {}
+    parts: dict[str, list[DatasetValue]] = {}
     details: dict[str, Any] = {}
     arrays: dict[str, Tensor] = {}
     thresholds: dict[str, Any] = {}
@@ -88,7 +89,7 @@ def score_cell(
 
     def take(result: MetricResult, dataset: str | None, seed: int | None) -> None:
         for id, value in result.values.items():
-            parts.setdefault(id, []).append(Part(dataset, seed, value))
+            parts.setdefault(id, []).append(DatasetValue(dataset, seed, value))
 
     def keep(result: MetricResult, texts: Any) -> None:
         found = plain_details(decode_tokens(dict(result.details), texts))

@@ -10,7 +10,7 @@ from saebench.api import MetricInfo, MetricValue
 
 
 @dataclass(frozen=True)
-class Part:
+class DatasetValue:
     """One value of one metric. `dataset` and `seed` are None for what is no matter of data (stored bytes)."""
 
     dataset: str | None
@@ -31,7 +31,7 @@ class Part:
         }
 
 
-def combine(info: MetricInfo, parts: Sequence[Part]) -> dict[str, Any]:
+def combine(info: MetricInfo, parts: Sequence[DatasetValue]) -> dict[str, Any]:
     """`{value, unit, direction, n, stderr, reason, on, parts}` of one metric.
 
     `value` is the mean over evaluation seeds on the dataset of the first part, `n` the sum. One null among them makes it null: a mean over

@@ -13,7 +13,7 @@ from torch import Tensor
 from saebench.api import GroupMember
 from saebench.cells.plan import Group
 from saebench.host import Catalog
-from saebench.score.combine import Part, combine, info_json
+from saebench.score.combine import DatasetValue, combine, info_json
 from saebench.score.isolate import Answer, measure_group, null_result, plain_details
 
 
@@ -78,7 +78,7 @@ def score_group(
             details.update(plain_details(dict(result.details)))
             arrays.update({name: array.detach().cpu() for name, array in result.arrays.items()})
             for info in spec.provides:
-                entries[info.id] = {**combine(info, [Part(None, None, result.values[info.id])]), "parts": []}
+                entries[info.id] = {**combine(info, [DatasetValue(None, None, result.values[info.id])]), "parts": []}
     measured = {info.id for info in infos if info.measured}
     return GroupOutcome(
         status="failed" if failures else "ok" if enough else "skipped",

@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saebench.activations.sources.held_out import EvaluationSource
 from saebench.api import ScoringFacts, SparseCodes
-from saebench.score.one_pass import EvaluationSource, Runner
+from saebench.score.one_pass import Runner
 
-ROOM_BYTES = 1_000_000_000
+KEPT_BYTES = 1_000_000_000
 """Most that the kept codes of one group take."""
 
 
-class Room:
+class Allowance:
     """Bytes that the members of a group may keep together."""
 
-    def __init__(self, free: int = ROOM_BYTES) -> None:
+    def __init__(self, free: int = KEPT_BYTES) -> None:
         self.free = free
 
     def take(self, n_bytes: int) -> bool:
@@ -65,7 +66,7 @@ class HeldOutCodes:
         n_tokens: Tokens to read at most, a multiple of `batch`.
         batch: Tokens a batch; the same for all members of a group, so that their batches pair up.
         label: Named in errors.
-        room: What the group may keep, shared by its members.
+        allowance: What the group may keep, shared by its members.
     """
 
     def __init__(
@@ -77,10 +78,10 @@ class HeldOutCodes:
         n_tokens: int,
         batch: int,
         label: str,
-        room: Room,
+        allowance: Allowance,
     ) -> None:
         self._runner = Runner(sae, d_out, ScoringFacts(), label)
-        self._source, self._n_batches, self._batch, self._room = source, n_tokens // batch, batch, room
+        self._source, self._n_batches, self._batch, self._allowance = source, n_tokens // batch, batch, allowance
         self._kept: list[_Kept] | None = None
         self._fits = True
 
@@ -95,15 +96,15 @@ class HeldOutCodes:
             for batch in islice(self._source().stream("eval", self._batch), self._n_batches):
                 with torch.no_grad():
                     made = _Kept.of(self._runner.encode(batch.x))
-                if pieces is not None and self._room.take(made.n_bytes):
+                if pieces is not None and self._allowance.take(made.n_bytes):
                     pieces.append(made)
                     taken += made.n_bytes
                 elif pieces is not None:
                     pieces, self._fits = None, False
-                    self._room.free += taken
+                    self._allowance.free += taken
                     taken = 0
                 yield made
             if self._kept is None and pieces is not None:
                 self._kept, taken = pieces, 0
         finally:
-            self._room.free += taken  # left in the middle, or read twice at once: what was put by goes
+            self._allowance.free += taken  # left in the middle, or read twice at once: what was put by goes

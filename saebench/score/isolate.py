@@ -1,11 +1,11 @@
-"""Metric plugins behind a wall: what one of them raises empties its own ids and nothing else."""
+"""Metric plugins, isolated: what one of them raises empties its own ids and nothing else."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -26,6 +26,8 @@ from saebench.api.errors import contained, describe
 from saebench.artifacts import canonical_json, refuse
 from saebench.artifacts.shapes import not_sensible
 from saebench.base.text import shown, without_folders
+
+T = TypeVar("T")
 
 
 def null_result(spec: CellMetricSpec | GroupMetricSpec, reason: str) -> MetricResult:
@@ -74,17 +76,23 @@ def _failed(spec: CellMetricSpec | GroupMetricSpec, reason: str) -> Answer:
     return Answer(null_result(spec, reason), reason)
 
 
-def guarded(spec: CellMetricSpec | GroupMetricSpec, call: Callable[[], object]) -> Answer:
-    """`checked(call())`, or nulls that quote the exception."""
+def attempted(call: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What a plugin's function gave; or None, and the exception on one line. What the machine refuses is raised."""
     try:
         with contained():
-            return checked(spec, call())
+            return call(), None
     except (MemoryError, MachineError):
         raise
     except Exception as error:
         if refusal := refuse(error):
             raise refusal from error
-        return _failed(spec, without_folders(describe(error)))
+        return None, without_folders(describe(error))
+
+
+def answered(spec: CellMetricSpec | GroupMetricSpec, call: Callable[[], object]) -> Answer:
+    """`checked(call())`, or nulls that quote the exception."""
+    answer, failure = attempted(lambda: checked(spec, call()))
+    return answer if answer is not None else _failed(spec, failure or "")
 
 
 class Accumulator:
@@ -92,44 +100,29 @@ class Accumulator:
 
     def __init__(self, spec: CellMetricSpec, context: MetricContext) -> None:
         self.spec = spec
-        self._metric: CellMetric | None = None
-        self._error: str | None = None
-        self._attempt(lambda: self._make(context))
+        self._metric: CellMetric | None
+        self._metric, self._error = attempted(lambda: resolve(spec.make)(context))
 
-    def wants(self, stream: Stream) -> bool:
+    def reads(self, stream: Stream) -> bool:
         """True when this metric still reads that stream."""
         return self._error is None and stream in self.spec.streams
 
     def update(self, stream: Stream, scored: ScoredBatch) -> None:
         """Hands one batch on; after an exception no more are."""
-        if self._metric is not None and self.wants(stream):
+        if self._metric is not None and self.reads(stream):
             metric = self._metric
-            self._attempt(lambda: metric.update(stream, scored))
+            _, self._error = attempted(lambda: metric.update(stream, scored))
 
     def compute(self) -> MetricResult:
         """Its values, or nulls that quote what it raised."""
         if self._error is not None or self._metric is None:
             return null_result(self.spec, self._error or "not made")
-        return guarded(self.spec, self._metric.compute).result
-
-    def _make(self, context: MetricContext) -> None:
-        self._metric = resolve(self.spec.make)(context)
-
-    def _attempt(self, call: Callable[[], Any]) -> None:
-        try:
-            with contained():
-                call()
-        except (MemoryError, MachineError):
-            raise
-        except Exception as error:
-            if refusal := refuse(error):
-                raise refusal from error
-            self._error = without_folders(describe(error))
+        return answered(self.spec, self._metric.compute).result
 
 
 def measure_group(spec: GroupMetricSpec, members: Sequence[GroupMember]) -> Answer:
     """One group metric over its members."""
-    return guarded(spec, lambda: resolve(spec.make)().measure(members))
+    return answered(spec, lambda: resolve(spec.make)().measure(members))
 
 
 def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:

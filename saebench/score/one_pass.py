@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from saebench.activations.sources.held_out import EvaluationSource
+from saebench.activations.sources.held_out_losses import LossBatch
 from saebench.api import (
     ActivationBatch,
     MetricContext,
@@ -18,7 +20,6 @@ from saebench.api import (
     ScoredBatch,
     ScoringFacts,
     SparseCodes,
-    SplicedLosses,
     Stream,
     TrainingFacts,
 )
@@ -28,92 +29,6 @@ from saebench.host.sae_contract import normalise_codes
 from saebench.score.isolate import Accumulator
 
 STREAMS: tuple[Stream, ...] = ("eval", "density", "random-tokens", "self-sampled", "loss")
-
-
-class LossBatch(Protocol):
-    """Some sequences whose next-token losses are measured."""
-
-    @property
-    def x(self) -> Tensor:
-        """`[P, d]`: every position that is not special."""
-        ...
-
-    @property
-    def batch(self) -> ActivationBatch:
-        """The B positions that have a loss."""
-        ...
-
-    @property
-    def rows(self) -> Tensor:
-        """`[B]` int64: their rows in `x`."""
-        ...
-
-    def splice(self, x_hat: Tensor) -> SplicedLosses:
-        """Losses with `x_hat [P, d]` in the place of `x`."""
-        ...
-
-
-class EvaluationSource(Protocol):
-    """Held-out streams of one dataset under one evaluation seed, as `saebench.data` offers them."""
-
-    @property
-    def content(self) -> str | None:
-        """Digest of what was read."""
-        ...
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens on stream `eval`."""
-        ...
-
-    @property
-    def n_loss_tokens(self) -> int:
-        """Tokens on stream `loss`."""
-        ...
-
-    @property
-    def n_density_tokens(self) -> int:
-        """Tokens on stream `density`."""
-        ...
-
-    @property
-    def streams(self) -> frozenset[Stream]:
-        """Streams that exist."""
-        ...
-
-    @property
-    def absent(self) -> Mapping[str, str]:
-        """Why the others do not."""
-        ...
-
-    @property
-    def dictionary(self) -> Tensor | None:
-        """True features, or None."""
-        ...
-
-    def overlap(self) -> Mapping[str, Any] | None:
-        """Near-duplicates among the training documents, JSON-ready; None where there are no documents."""
-        ...
-
-    def splice(self) -> Mapping[str, Any] | None:
-        """On what splicing was shown to be exact, JSON-ready; None where no losses were read."""
-        ...
-
-    def stream(self, name: Stream, batch: int) -> Iterator[ActivationBatch]:
-        """One stream, in order."""
-        ...
-
-    def loss_batches(self) -> Iterator[LossBatch]:
-        """Stream `loss`."""
-        ...
-
-    def token_texts(self, ids: Sequence[int]) -> list[str]:
-        """What token ids read."""
-        ...
-
-    def cost(self, streams: Iterable[Stream]) -> dict[str, int]:
-        """`{tokens, flops}` of the language model for these streams of one cell alone."""
-        ...
 
 
 def batch_size(d_sae: int) -> int:
@@ -145,13 +60,7 @@ class Runner:
         """
         _wait(x)
         started = time.perf_counter()
-        try:
-            with contained():
-                answer = self.sae.encode(x)
-        except PluginError:
-            raise
-        except Exception as error:
-            raise PluginError(f"{self.label}: encode raised {describe(error)}") from error
+        answer = self._call("encode", x)
         _wait(x)
         self.facts.encode_s += time.perf_counter() - started
         self.facts.encoded_tokens += x.shape[0]
@@ -167,19 +76,22 @@ class Runner:
             Diverged: It is not finite.
             PluginError: It is no reconstruction.
         """
-        try:
-            with contained():
-                x_hat = self.sae.decode(codes)
-        except PluginError:
-            raise
-        except Exception as error:
-            raise PluginError(f"{self.label}: decode raised {describe(error)}") from error
+        x_hat = self._call("decode", codes)
         if not isinstance(x_hat, Tensor) or x_hat.shape != (codes.n_rows, self.d_out):
             found = list(x_hat.shape) if isinstance(x_hat, Tensor) else type(x_hat).__name__
             raise PluginError(f"{self.label}: decode must return [{codes.n_rows}, {self.d_out}], got {found}")
         if not bool(torch.isfinite(x_hat).all()):
             raise Diverged(f"{self.label}: decode returned values that are not finite. {DIVERGED_ADVICE}")
         return x_hat
+
+    def _call(self, method: str, argument: Tensor | SparseCodes) -> Any:
+        try:
+            with contained():
+                return getattr(self.sae, method)(argument)
+        except PluginError:
+            raise
+        except Exception as error:
+            raise PluginError(f"{self.label}: {method} raised {describe(error)}") from error
 
 
 def _wait(x: Tensor) -> None:
@@ -218,10 +130,10 @@ def run_pass(
         The streams that were read.
     """
     size = batch_size(runner.d_sae)
-    wanted = {name for metric in metrics for name in metric.spec.streams if metric.wants(name)}
+    asked = {name for metric in metrics for name in metric.spec.streams if metric.reads(name)}
     if firing is not None:
-        wanted.add("density")
-    read: list[Stream] = [name for name in STREAMS if name in wanted and name in source.streams]
+        asked.add("density")
+    read: list[Stream] = [name for name in STREAMS if name in asked and name in source.streams]
     both: list[Stream] = [name for name in read if name in ("eval", "density")]
     for batches in zip_longest(*(source.stream(name, size) for name in both)):
         shared: _Made | None = None
@@ -250,7 +162,7 @@ class _Made:
 
 
 def _readers(metrics: Sequence[Accumulator], stream: Stream) -> list[Accumulator]:
-    return [metric for metric in metrics if metric.wants(stream)]
+    return [metric for metric in metrics if metric.reads(stream)]
 
 
 def _fields(readers: Sequence[Accumulator]) -> set[str]:

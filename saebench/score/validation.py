@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from saebench.activations.sources.held_out import EvaluationSource
 from saebench.api import ScoringFacts, TrainingFacts
 from saebench.cells.cell import Cell, DatasetUse
 from saebench.host import Catalog
-from saebench.score.combine import Part, combine
+from saebench.score.combine import DatasetValue, combine
 from saebench.score.isolate import Accumulator
-from saebench.score.one_pass import EvaluationSource, Runner, metric_context, run_pass
+from saebench.score.one_pass import Runner, metric_context, run_pass
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,6 @@ def validate(
             context = metric_context(cell, sae, source, training, facts)
             metric = Accumulator(spec, context)
             flops += source.cost(run_pass(runner, source, [metric]))["flops"]
-            parts.append(Part(use.name, seed, metric.compute().values[info.id]))
+            parts.append(DatasetValue(use.name, seed, metric.compute().values[info.id]))
     value = {"metric": tune.metric, **combine(info, parts), "content": sources[0][2].content}
     return Validation(value, facts.encoded_tokens, flops)

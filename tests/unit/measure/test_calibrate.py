@@ -218,7 +218,7 @@ def test_the_line_through_steps() -> None:
 
 def test_stand_in_rows_time_each_step_alone() -> None:
     calls: list[int] = []
-    rows = stand_ins.ProbeRows(stand_ins.random_rows(10, 4), torch.device("cpu"), lambda: calls.append(1))
+    rows = stand_ins.StandInRows(stand_ins.random_rows(10, 4), torch.device("cpu"), lambda: calls.append(1))
     batches = rows.batches(3, seed=1)
     first = next(batches)
     assert first.x.shape == (3, 4)
@@ -234,7 +234,7 @@ def test_stand_in_rows_time_each_step_alone() -> None:
 def test_stand_in_streams_hold_what_they_say() -> None:
     rows = stand_ins.random_rows(10, 4)
     sizes = {"eval": 25, "density": 7}
-    source = stand_ins.ProbeStreams(rows, sizes, device=torch.device("cpu"))
+    source = stand_ins.StandInStreams(rows, sizes, device=torch.device("cpu"))
     for name, size in sizes.items():
         batches = list(source.stream(name, 8))
         assert torch.equal(torch.cat([batch.x for batch in batches]), rows[torch.arange(size) % 10])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from saebench.artifacts import cache_folder, sealed, write_json
-from saebench.measure.profile import Profile, machine
+from saebench.measure.profile import Profile, speed_facts
 from saebench.plan.forecast.rates import TrainingRate
 
 FACTS = {"cpu": "one", "threads": 2}
@@ -108,7 +108,7 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_a_machine_says_what_decides_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    facts = machine("cpu")
+    facts = speed_facts("cpu")
     assert facts["threads"] == 3
     assert facts["device"] == "cpu"
     assert facts["backend"] in ("bf16-screen", "onednn", "plain")

@@ -4,19 +4,19 @@ import pytest
 import torch
 
 from saebench.api import PluginError, SparseCodes
-from saebench.score.group_codes import HeldOutCodes, Room
+from saebench.score.group_codes import Allowance, HeldOutCodes
 
 
 @pytest.fixture
 def codes(kit):
-    """`codes(sae, n_tokens=.., room=..)` -> the codes of an SAE and the source behind them."""
+    """`codes(sae, n_tokens=.., allowance=..)` -> the codes of an SAE and the source behind them."""
 
-    def make(sae=None, *, n_tokens=128, room=None):
+    def make(sae=None, *, n_tokens=128, allowance=None):
         source = kit.Source(n_eval=100)
         opened = []
         found = HeldOutCodes(
             sae or Positive(kit.Identity()), kit.d, lambda: opened.append(1) or source, n_tokens=n_tokens, batch=64, label="me",
-            room=room or Room(),
+            allowance=allowance or Allowance(),
         )  # fmt: skip
         return found, source, opened
 
@@ -70,12 +70,12 @@ def test_nothing_is_opened_before_somebody_reads_and_codes_are_made_once(codes, 
 
 
 def test_what_does_not_fit_is_made_anew_and_is_the_same(codes, kit):
-    sae, room = Positive(kit.Identity()), Room(free=2_500)
-    found, _, opened = codes(sae, room=room)
+    sae, allowance = Positive(kit.Identity()), Allowance(free=2_500)
+    found, _, opened = codes(sae, allowance=allowance)
     first = list(found())
     assert sum(8 * batch.values.numel() + 4 * (batch.n_rows + 1) for batch in first) > 2_500
     again = list(found())
-    assert room.free == 2_500  # nothing is kept, all is given back
+    assert allowance.free == 2_500  # nothing is kept, all is given back
     assert opened == [1, 1]
     assert sae.calls == 4
     assert torch.equal(dense(first), dense(again))
@@ -84,26 +84,26 @@ def test_what_does_not_fit_is_made_anew_and_is_the_same(codes, kit):
 def test_members_share_the_room(codes, kit):
     one, _, _ = codes()
     size = sum(8 * batch.values.numel() + 4 * (batch.n_rows + 1) for batch in one())
-    room = Room(free=size + 100)
+    allowance = Allowance(free=size + 100)
     saes = Positive(kit.Identity()), Positive(kit.Identity())
-    first, second = (codes(sae, room=room)[0] for sae in saes)
+    first, second = (codes(sae, allowance=allowance)[0] for sae in saes)
     for _ in range(3):
         list(first()), list(second())
     assert [sae.calls for sae in saes] == [2, 6]
-    assert room.free == 100
+    assert allowance.free == 100
 
 
 def test_a_reading_that_is_left_or_doubled_keeps_nothing_twice(codes, kit):
-    room = Room(free=100_000)
+    allowance = Allowance(free=100_000)
     sae = Positive(kit.Identity())
-    found, source, _ = codes(sae, room=room)
+    found, source, _ = codes(sae, allowance=allowance)
     left = found()
     next(left)
     del left
-    assert room.free == 100_000
+    assert allowance.free == 100_000
     pairs = list(zip(found(), found(), strict=True))
     assert all(torch.equal(a.to_dense(), b.to_dense()) for a, b in pairs)
-    kept = 100_000 - room.free
+    kept = 100_000 - allowance.free
     assert kept == sum(8 * a.values.numel() + 4 * (a.n_rows + 1) for a, _ in pairs)
     calls = sae.calls
     assert torch.equal(dense(found()), source.x[:100].clamp(min=0))
