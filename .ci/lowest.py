@@ -1,4 +1,4 @@
-"""Prints the lowest versions that pyproject.toml allows of what the package and its tests need, one requirement a line."""
+"""Prints the lowest versions that pyproject.toml allows of what the package and its tests need, one a line."""
 
 import tomllib
 from pathlib import Path

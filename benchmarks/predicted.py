@@ -48,13 +48,19 @@ def measured(folder: Path) -> dict[str, float]:
         "data_s": sum(seconds for _, seconds in data),
         "training_s": sum(time["train_s"] for time in times),
         "scoring_s": sum(time.get("score_s", 0.0) for time in times) + groups,
-        "disk_bytes": sum(size(name, "*") for name in ("activations", "checkpoints", "records", "groups", "arrays", "leaderboard")),
+        "disk_bytes": sum(
+            size(name, "*") for name in ("activations", "checkpoints", "records", "groups", "arrays", "leaderboard")
+        ),
         "store_bytes": size("activations", "*"),
         "checkpoint_bytes": size("checkpoints", "*.safetensors"),
         "memory_bytes": max((peak for peak in peaks if peak), default=0),
-        "train_tokens": sum(record["facts"]["spent"]["train"]["tokens"] for record in records if not record["facts"]["control"]),
-        "train_flops": sum(record["facts"]["spent"]["train"]["flops"] for record in records if not record["facts"]["control"]),
-    }  # fmt: skip
+        "train_tokens": sum(
+            record["facts"]["spent"]["train"]["tokens"] for record in records if not record["facts"]["control"]
+        ),
+        "train_flops": sum(
+            record["facts"]["spent"]["train"]["flops"] for record in records if not record["facts"]["control"]
+        ),
+    }
 
 
 def compare(predicted: dict[str, Any], real: dict[str, float]) -> str:

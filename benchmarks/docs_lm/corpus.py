@@ -52,7 +52,8 @@ class LmCorpus:
         ]
 
     def unseen(self, training: dict[str, Any] | None) -> dict[str, list[str]]:
-        """Held-out texts that a model was not trained on: the novels; the docstrings only where it had the corpus and the split of today.
+        """Held-out texts that a model was not trained on: the novels; the docstrings only where it had the corpus and
+        the split of today.
 
         Args:
             training: what `train.py` wrote, or None where that is lost.

@@ -160,7 +160,7 @@ CARD = """# docs-lm
 
 The language model inside saebench: {parameters:,} parameters, Llama architecture in transformers' own classes,
 {layers} blocks, d_model {d_model}, {heads} heads, MLP {d_mlp}, tied embeddings, context {context} (trained in windows
-of {context} and of {half}), bfloat16 weights, byte-level BPE of {vocab_size:,} pieces. `<s>` (0) stands before and
+of {context} and of {half}), bfloat16 weights, byte-level BPE of {vocab_size:,} pieces. `<s>` (0) is before and
 `</s>` (1) after each document; the tokenizer puts `<s>` before a text by itself unless told `add_special_tokens=False`.
 It is small on purpose: a laptop trains and scores sparse autoencoders on it in minutes. It writes English with grammar
 and little sense, knows nothing, and is not meant for anything but research on its activations. Its old novels carry the
@@ -174,9 +174,9 @@ On text that it was not trained on. Documents form one stream `<s> text </s> <s>
 
 {table}
 
-The docstrings, where the table has them, are the held-out split of the `docs` corpus at the training (one in five by hash, near-duplicates
-removed across both splits; the first 1,000,000 bytes in hash order, or all if fewer). The novels are left out of training as a whole; so is
-every other document that shares a run of 13 words with one of them.
+The docstrings, where the table has them, are the held-out split of the `docs` corpus at the training (one in five by
+hash, near-duplicates removed across both splits; the first 1,000,000 bytes in hash order, or all if fewer). The novels
+are left out of training as a whole; so is every other document that shares a run of 13 words with one of them.
 
 ## Training
 

@@ -36,7 +36,8 @@ def timed(action: Callable[[], object], device: torch.device) -> float:
 
 
 class Clock:
-    """A source that times the pass which reads it: from the request of a batch to the next one lie its reading and a step of every cell.
+    """A source that times the pass which reads it: from the request of a batch to the next one lie its reading and a
+    step of every cell.
 
     Args:
         inner: The real one.
@@ -76,7 +77,7 @@ class Clock:
 
 
 def read(source: TrainingSource, cell: Cell, n_batches: int, device: torch.device) -> list[float]:
-    """Seconds of each batch when nobody trains on it."""
+    """Seconds of each batch when no cell trains on it."""
     batches = source.batches(cell.train.batch, cell.data_seed)
     spans = [timed(lambda: next(batches), device) for _ in range(n_batches)]
     batches.close()
@@ -103,7 +104,8 @@ class Bare:
                 module.init_from_data((sample / scale).to(device), draws)
         settings = cell.train
         self.optimiser = Optimiser(
-            module, lr=settings.lr, betas=settings.betas, eps=settings.eps, clip=settings.clip, warmup=settings.warmup, decay=settings.decay, label="bare"
+            module, lr=settings.lr, betas=settings.betas, eps=settings.eps, clip=settings.clip, warmup=settings.warmup,
+            decay=settings.decay, label="bare"
         )  # fmt: skip
         self.generator = generator(cell.init_seed, "train")
         self.after_step = getattr(module, "after_step", None)

@@ -54,7 +54,7 @@ class Setting:
     catalog: Catalog
 
 
-# --- cells ----------------------------------------------------------------------------------------------------------------
+# --- cells ------------------------------------------------------------------------------------------------------------
 
 
 def topk_cell(shape: Shape, catalog: Catalog, *, steps: int, seed: int = 0, decay: float = 0.0) -> Cell:
@@ -66,13 +66,14 @@ def topk_cell(shape: Shape, catalog: Catalog, *, steps: int, seed: int = 0, deca
     config = {"d_sae": shape.d_sae, "k": shape.k, "dead_window": 1.0}
     return Cell(
         cell_id=f"cell-{seed}", score_id="s", suite="engine", entry="topk", point="default", sweep={}, where="engine",
-        part=ArchitectureUse("topk", spec.version, config), base=None, d_in=shape.d_in, d_out=shape.d_in, d_sae=shape.d_sae, tags=(), model=None,
-        dataset=vectors(shape.d_in), evaluation=EvaluationSettings((), 1, 1, 1, (0,)), evaluation_datasets=(), init_seed=seed, data_seed=0,
+        part=ArchitectureUse("topk", spec.version, config), base=None, d_in=shape.d_in, d_out=shape.d_in,
+        d_sae=shape.d_sae, tags=(), model=None, dataset=vectors(shape.d_in),
+        evaluation=EvaluationSettings((), 1, 1, 1, (0,)), evaluation_datasets=(), init_seed=seed, data_seed=0,
         parent=None, train=train, tokens=steps * shape.batch, control=False, expected_l0=None, cohort="c", group="g",
     )  # fmt: skip
 
 
-# --- data -----------------------------------------------------------------------------------------------------------------
+# --- data -------------------------------------------------------------------------------------------------------------
 
 
 def vectors(d_in: int) -> DatasetUse:
@@ -122,9 +123,11 @@ class _Topics:
 
 
 _SPECS = {
-    "random-tokens": DatasetSpec("random-tokens", "1", _NoOptions, "generated", lambda *found: _RandomTokens(*found), uses_model=True),
+    "random-tokens": DatasetSpec(
+        "random-tokens", "1", _NoOptions, "generated", lambda *found: _RandomTokens(*found), uses_model=True
+    ),
     "topics": DatasetSpec("topics", "1", _NoOptions, "text", lambda *found: _Topics(*found)),
-}  # fmt: skip
+}
 
 
 class _Catalog:
@@ -160,12 +163,12 @@ def cohort(
 ) -> Cohort:
     """What `Sources.training` is asked for."""
     return Cohort(
-        key="c", model=model, dataset=dataset, data_seed=0, batch=1, tokens=tokens, dtype=dtype, cells=(), d_in=d_in, shuffle=shuffle,
-        activations=ActivationUse("live" if live else "store"),
+        key="c", model=model, dataset=dataset, data_seed=0, batch=1, tokens=tokens, dtype=dtype, cells=(), d_in=d_in,
+        shuffle=shuffle, activations=ActivationUse("live" if live else "store"),
     )  # fmt: skip
 
 
-# --- models ---------------------------------------------------------------------------------------------------------------
+# --- models -----------------------------------------------------------------------------------------------------------
 
 
 def make_gpt2(folder: Path, *, n_layers: int, width: int, inner: int, vocab: int, context: int) -> Path:
@@ -175,7 +178,8 @@ def make_gpt2(folder: Path, *, n_layers: int, width: int, inner: int, vocab: int
     from saebench.testing.models import make_tokenizer
 
     config = GPT2Config(
-        vocab_size=vocab, n_positions=context, n_embd=width, n_layer=n_layers, n_head=max(1, width // 64), n_inner=inner, bos_token_id=0, eos_token_id=1
+        vocab_size=vocab, n_positions=context, n_embd=width, n_layer=n_layers, n_head=max(1, width // 64),
+        n_inner=inner, bos_token_id=0, eos_token_id=1
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):  # transformers draws from the global generator
         torch.manual_seed(0)

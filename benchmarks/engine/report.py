@@ -60,7 +60,8 @@ class Figure:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready, judged."""
         return {
-            "name": self.name, "values": list(self.values), "median": median(self.values), "must": self.must, "goal": self.goal,
+            "name": self.name, "values": list(self.values), "median": median(self.values), "must": self.must,
+            "goal": self.goal,
             "at_most": self.most, "meets_must": self.holds(self.must), "meets_goal": self.holds(self.goal),
         }  # fmt: skip
 
@@ -110,8 +111,10 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 def _rows(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     body = [
         [
-            row["name"], number(1000 * row["median_s"]), f"{number(1000 * min(row['seconds']))} to {number(1000 * max(row['seconds']))}",
-            number(1e6 / row["tokens_per_s"]) if row["tokens_per_s"] else "", f"{row['tokens_per_s']:,.0f}" if row["tokens_per_s"] else "",
+            row["name"], number(1000 * row["median_s"]),
+            f"{number(1000 * min(row['seconds']))} to {number(1000 * max(row['seconds']))}",
+            number(1e6 / row["tokens_per_s"]) if row["tokens_per_s"] else "",
+            f"{row['tokens_per_s']:,.0f}" if row["tokens_per_s"] else "",
             number(row["bytes_per_s"] / 1e6) if row["bytes_per_s"] else "",
         ]
         for row in rows
@@ -125,7 +128,8 @@ def _figures(figures: Sequence[Mapping[str, Any]]) -> list[str]:
         sign = "≤ " if figure["at_most"] else "≥ "
         bars = ["" if figure[name] is None else sign + number(figure[name]) for name in ("must", "goal")]
         body.append([
-            figure["name"], number(figure["median"]), f"{number(min(figure['values']))} to {number(max(figure['values']))}",
+            figure["name"], number(figure["median"]),
+            f"{number(min(figure['values']))} to {number(max(figure['values']))}",
             bars[0], _yes(figure["meets_must"]), bars[1], _yes(figure["meets_goal"]),
         ])  # fmt: skip
     return _table(["figure", "median", "range", "must", "held", "goal", "held"], body)
@@ -138,7 +142,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         machine = case["machine"]
         lines += [f"## {name}: {case['title']}", ""]
         lines += [
-            f"{machine['processor']}, {machine['threads']} threads, {machine['device']}; {case['rounds']} interleaved rounds{', shrunken sizes' if case['small'] else ''}; "
+            f"{machine['processor']}, {machine['threads']} threads, {machine['device']}; {case['rounds']} "
+            f"interleaved rounds{', shrunken sizes' if case['small'] else ''}; "
             f"{case['started']}, {case['took_s']:.0f} s; load of the machine before the start {machine['load']}. "
             + ", ".join(f"{package} {version}" for package, version in machine["versions"].items()),
             "",

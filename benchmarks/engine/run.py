@@ -45,7 +45,8 @@ def machine(threads: int, device: str) -> dict[str, Any]:
 
         device = torch.cuda.get_device_name(device)
     return {
-        "processor": processor(), "cores": os.cpu_count(), "threads": threads, "device": device, "load": load, "system": platform.platform(),
+        "processor": processor(), "cores": os.cpu_count(), "threads": threads, "device": device, "load": load,
+        "system": platform.platform(),
         "python": platform.python_version(), "versions": versions,
     }  # fmt: skip
 

@@ -21,12 +21,15 @@ CAN_DROP = hasattr(os, "posix_fadvise")
 
 
 def rows_of(n: int, d: int) -> Tensor:
-    """Some rows; what stands in them does not matter here."""
+    """Some rows; what they hold does not matter here."""
     return torch.randn(n, d, generator=generator("rows", n, d))
 
 
 def write(folder: Path, rows: Tensor, n_rows: int, dtype: str) -> int:
-    """Writes `rows` over and over with their index, as a live source does: hashed, flushed, renamed. Gives the bytes on disk."""
+    """Writes `rows` over and over with their index, as a live source does: hashed, flushed, renamed.
+
+    Gives the bytes on disk.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     index = torch.arange(len(rows))
     with ActivationStore.building(

@@ -1,4 +1,7 @@
-"""Makes what the suites beside this file read: `python inputs.py FOLDER` (a model folder, two texts, a matrix; 20 MB)."""
+"""Makes what the suites beside this file read:
+
+`python inputs.py FOLDER` (a model folder, two texts, a matrix; 20 MB).
+"""
 
 from __future__ import annotations
 

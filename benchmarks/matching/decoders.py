@@ -1,7 +1,9 @@
 """Trains the decoders of the scaling table: pairs of TopK SAEs of one site that differ in their seed alone.
 
-Activations of a real language model on real text, read once and shared by all sizes. The larger the dictionary the fewer
-tokens a latent gets: the large pairs are under-trained, which is the hard case for matching (few latents have a partner).
+Activations of a real language model on real text, read once and shared by all sizes. The larger the dictionary the
+fewer
+tokens a latent gets: the large pairs are under-trained, which is the hard case for matching (few latents have a
+partner).
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def documents(folder: Path) -> Iterator[str]:
 
 @torch.no_grad()
 def activations(model_folder: Path, texts: Path, layer: int, n_rows: int) -> Tensor:
-    """`[n_rows, d]` float32 outputs of decoder block `layer`, first positions left out, shuffled, scaled to mean square 1."""
+    """`[n_rows, d]` float32 outputs of decoder block `layer`, first positions left out, shuffled, scaled to mean square
+    1.
+    """
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
@@ -80,7 +84,8 @@ def train(x: Tensor, d_sae: int, k: int, seed: int, steps: int) -> dict[str, Ten
             fired += torch.bincount(sae.encode(rows).latents, minlength=d_sae)
         if step % 50 == 0 or step == steps - 1:
             click.echo(
-                f"d_sae {d_sae} seed {seed} step {step}: loss {float(terms.reconstruction.mean()):.4f}, {time.perf_counter() - started:.0f} s",
+                f"d_sae {d_sae} seed {seed} step {step}: loss {float(terms.reconstruction.mean()):.4f}, "
+                f"{time.perf_counter() - started:.0f} s",
                 err=True,
             )
     return {"W_dec": sae.W_dec.detach().clone(), "W_enc": sae.W_enc.detach().clone(), "fired": fired}
@@ -94,7 +99,9 @@ def train(x: Tensor, d_sae: int, k: int, seed: int, steps: int) -> dict[str, Ten
 @click.option("--layer", default=3)
 @click.option("--tokens", default=1_000_000)
 def main(material: Path, out: Path, sizes: str, k: int, layer: int, tokens: int) -> None:
-    """Writes OUT/<size>-s<seed>.safetensors with W_dec, W_enc `[d_sae, 256]` for two seeds of each size; skips what is there."""
+    """Writes OUT/<size>-s<seed>.safetensors with W_dec, W_enc `[d_sae, 256]` for two seeds of each size; skips what is
+    there.
+    """
     out.mkdir(parents=True, exist_ok=True)
     x = activations(material / "models" / "prose-6m", material / "corpora" / "classics", layer, tokens)
     for size in map(int, sizes.split(",")):

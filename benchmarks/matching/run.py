@@ -1,6 +1,6 @@
 """Time, memory and certificate of exact matching as dictionaries grow, beside SciPy's dense solver in the same run.
 
-python benchmarks/matching/decoders.py --material MATERIAL      # trains the decoders once: about two hours on two cores, 131,072 half of it
+python benchmarks/matching/decoders.py --material MATERIAL      # trains the decoders, once: two hours on two cores
 python benchmarks/matching/run.py                               # all cases up to 65,536
 python benchmarks/matching/run.py --sizes 131072 --rounds 1     # the largest, once
 """
@@ -29,7 +29,10 @@ DENSE_TO = 16_384
 
 
 def pair(kind: str, n: int, decoders: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two dictionaries `[n, 256]` float32: `sae` trained decoders, `mix` 40 % of cosine .95, 20 % of .5, the rest unrelated, `rand` unrelated."""
+    """Two dictionaries `[n, 256]` float32:
+
+    `sae` trained decoders, `mix` 40 % of cosine .95, 20 % of .5, the rest unrelated, `rand` unrelated.
+    """
     if kind == "sae":
         from safetensors.torch import load_file
 
@@ -71,7 +74,7 @@ def ours(A: torch.Tensor, B: torch.Tensor, solver: str) -> dict[str, Any]:
 def work(kind: str, n: int, method: str, decoders: Path, rounds: int) -> dict[str, Any]:
     """Median of `rounds` calls in this process, and the most memory it held over what it held before the first one."""
     import scipy.optimize
-    import scipy.sparse.csgraph  # noqa: F401 - imports are nobody's cost
+    import scipy.sparse.csgraph  # noqa: F401 - imports are not part of the time
 
     from saebench.matching import match
 
@@ -117,7 +120,8 @@ def measure(
             done.setdefault(key, []).append(found)
             save()
             click.echo(
-                f"{turn + 1}/{rounds} {key}: {found['seconds']:.3f} s, {found['over_base_bytes'] / MB:,.0f} MB, gap {found.get('gap')}",
+                f"{turn + 1}/{rounds} {key}: {found['seconds']:.3f} s, {found['over_base_bytes'] / MB:,.0f} MB, gap "
+                f"{found.get('gap')}",
                 err=True,
             )
 
@@ -145,7 +149,8 @@ def table(done: dict[str, Any]) -> str:
                 agrees = f"{abs(found[0]['total'] - base[0]['total']) / base[0]['total']:.0e}"
             rows.append([
                 kind, f"{int(n):,}", {"dense": "dense SciPy", "scipy": "ours", "ortools": "ours, OR-tools"}[method],
-                f"{statistics.median(seconds):.3g} ({min(seconds):.3g} to {max(seconds):.3g})", faster, f"{memory / MB:,.0f}", memory_ratio,
+                f"{statistics.median(seconds):.3g} ({min(seconds):.3g} to {max(seconds):.3g})", faster,
+                f"{memory / MB:,.0f}", memory_ratio,
                 "" if method == "dense" else f"{found[0]['gap']:.0e}", found[0].get("rounds", ""), agrees,
             ])  # fmt: skip
     heads = [

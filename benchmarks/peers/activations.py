@@ -19,8 +19,9 @@ CHUNK = 1024
 def make(n: int, d_in: int, seed: int = 0) -> NDArray[np.float32]:
     """`[n, d_in]`, scaled so that the mean squared norm is d_in.
 
-    `x = sum of active unit features * exponential sizes + mean + noise`: 8 d_in features, the i-th active with probability proportional to
-    1 / (i + 10), at most one half; noise whose standard deviations fall as (i + 1)^-0.5 along random orthogonal axes; a mean as
+    `x = sum of active unit features * exponential sizes + mean + noise`: 8 d_in features, the i-th active with
+    probability proportional to 1 / (i + 10), at most one half; noise whose standard deviations fall as (i + 1)^-0.5
+    along random orthogonal axes; a mean as
     long as a quarter of the features' part.
     """
     rng = np.random.default_rng(seed)

@@ -26,7 +26,8 @@ class Entry:
         module: File under `contenders/`.
         shape: Sizes.
         options: The contender's own.
-        warmup: Steps before anything is timed. Ours is given more: what its selection costs depends on how far the weights are trained.
+        warmup: Steps before anything is timed. Ours is given more: what its selection costs depends on how far the
+            weights are trained.
         env: Environment variables of its process.
     """
 
@@ -43,7 +44,8 @@ class Bar:
     """A figure to hold.
 
     Attributes:
-        what: `faster`: time of `against` over time of `of`, at least `must`. `time`: time of `of` over time of `against`, at most `must`.
+        what: `faster`: time of `against` over time of `of`, at least `must`. `time`: time of `of` over time of
+            `against`, at most `must`.
             `memory`: the same for peak memory.
         times: `against` counts so many times: twelve runs of one.
         of: Whose figure.
@@ -70,7 +72,8 @@ class Case:
         bars: Figures to hold.
         steps: Timed steps a turn.
         axes: For `scaling`: how entries lie along each axis.
-        apart: Each library's contenders are measured among themselves, one library after the other: less memory at a time.
+        apart: Each library's contenders are measured among themselves, one library after the other: less memory at
+            a time.
     """
 
     name: str
@@ -87,7 +90,8 @@ OURS, SPARSIFY, SAELENS, SAELENS_SPARSE, DICTIONARY_LEARNING = (
     "saebench", "sparsify", "SAELens", "SAELens, sparse activations", "dictionary_learning",
 )  # fmt: skip
 FLOAT32, ONEDNN, ONEDNN_READY, BFLOAT16 = (
-    "product float32 (torch.mm)", "product float32 (oneDNN)", "product float32 (oneDNN, operands ready)", "product bfloat16 (torch.mm)",
+    "product float32 (torch.mm)", "product float32 (oneDNN)", "product float32 (oneDNN, operands ready)",
+    "product bfloat16 (torch.mm)",
 )  # fmt: skip
 WARMUP = 30
 
@@ -130,7 +134,12 @@ def _step(name: str, shape: Shape, title: str, must: tuple[float, ...], goal: tu
 
 def _aux(name: str, shape: Shape, title: str, steps: int) -> Case:
     """Each library with 20 % of its latents dead against its own step without."""
-    kinds = {OURS: ("ours", {}), SPARSIFY: ("sparsify", {"auxk": 1 / 32}), SAELENS: ("saelens", {}), DICTIONARY_LEARNING: ("dictionary_learning", {})}  # fmt: skip
+    kinds = {
+        OURS: ("ours", {}),
+        SPARSIFY: ("sparsify", {"auxk": 1 / 32}),
+        SAELENS: ("saelens", {}),
+        DICTIONARY_LEARNING: ("dictionary_learning", {}),
+    }
     entries, bars = [], []
     for library, (module, options) in kinds.items():
         dead = f"{library}, 20 % dead"
@@ -228,7 +237,8 @@ def cases() -> dict[str, Case]:
         ),
         Case(
             "cohort",
-            "12 cells in one cohort against 12 runs of one; each batch first costs about one SAE step (ideal 13/24 = 0.54)",
+            "12 cells in one cohort against 12 runs of one; each batch first costs about one SAE step (ideal 13/24 "
+            "= 0.54)",
             (_loop("one cell", cells=1, live=True), _loop("12 cells", cells=12, live=True)),
             (Bar("time", "12 cells", ("one cell",), 0.6, 0.56, 12),),
             3,

@@ -1,7 +1,10 @@
-"""The benchmark's own virtual environment: torch first, then saebench from this checkout, then the peers without their dependencies.
+"""The benchmark's own virtual environment: torch first, then saebench from this checkout, then the peers without their
+dependencies.
 
-No installation may bring another torch or torchvision along: a constraint holds torch, and `check` looks again at the end. What the peers
-need beyond saebench's own dependencies is listed by hand below, as far as a training step imports it.
+No installation may bring another torch or torchvision along: a constraint holds torch, and `check` checks it again at
+the end. What the peers need beyond saebench's own dependencies is listed by hand below, as far as a training step
+imports
+it.
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PEERS = ("eai-sparsify==1.3.3", "sae-lens==6.54.12", "dictionary-learning==0.1.0", "transformer-lens==3.9.0")
-"""Installed with --no-deps. transformer-lens stands here because SAELens' modules import it."""
+"""Installed with --no-deps. transformer-lens is listed because SAELens' modules import it."""
 NEEDED = (
-    "accelerate", "babe", "beartype", "better-abc", "einops", "fancy-einsum", "jaxtyping", "natsort", "nltk", "plotly", "plotly-express",
-    "python-dotenv", "requests", "rich", "schedulefree", "sentencepiece", "simple-parsing", "tenacity", "typeguard", "wandb",
+    "accelerate", "babe", "beartype", "better-abc", "einops", "fancy-einsum", "jaxtyping", "natsort", "nltk", "plotly",
+    "plotly-express", "python-dotenv", "requests", "rich", "schedulefree", "sentencepiece", "simple-parsing",
+    "tenacity", "typeguard", "wandb",
 )  # fmt: skip
 """What importing the peers' training steps takes."""
 SHOWN = (
@@ -34,11 +38,11 @@ SHOWN = (
     "transformers",
     "numpy",
 )
-"""Versions that stand in the report; the JSON file has all of them."""
+"""Versions that are in the report; the JSON file has all of them."""
 
 
 def torch_pin() -> str:
-    """The Makefile's pin, so that it stands in one place."""
+    """The Makefile's pin, so that it is in one place."""
     found = re.search(r"^TORCH := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     if found is None:
         raise SystemExit("Makefile: no line 'TORCH := torch==...'. The benchmark uses the project's own pin.")
@@ -54,7 +58,8 @@ def _pip(python: Path, *arguments: str) -> None:
 def versions(python: Path) -> dict[str, str]:
     """Every installed package of an environment."""
     listed = subprocess.run(
-        [str(python), "-c", "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"],
+        [str(python), "-c", "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in "
+                            "m.distributions()}))"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     return dict(sorted(json.loads(listed.stdout).items()))
@@ -64,13 +69,15 @@ def check(python: Path) -> dict[str, str]:
     """The environment's versions.
 
     Raises:
-        SystemExit: torch is not the pinned one, or torchvision is there (other builds of it break `import transformers`).
+        SystemExit: torch is not the pinned one, or torchvision is there (other builds of it break `import
+            transformers`).
     """
     found = versions(python)
-    wanted = torch_pin().split("==")[1]
-    if found.get("torch", "").split("+")[0] != wanted:
+    pinned = torch_pin().split("==")[1]
+    if found.get("torch", "").split("+")[0] != pinned:
         raise SystemExit(
-            f"{python}: torch is {found.get('torch')}, the Makefile pins {wanted}. Delete the environment and run again."
+            f"{python}: torch is {found.get('torch')}, the Makefile pins {pinned}. Delete the environment and run "
+            "again."
         )
     if "torchvision" in found:
         raise SystemExit(f"{python}: torchvision is installed and must not be. Delete the environment and run again.")

@@ -1,4 +1,6 @@
-"""Runs one case: a process per contender, turns in a circle (A B C A B C), so that a slow minute of the machine hits all of them."""
+"""Runs one case: a process per contender, turns in a circle (A B C A B C), so that a slow minute of the machine hits
+all of them.
+"""
 
 from __future__ import annotations
 
@@ -63,9 +65,10 @@ class Figures:
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
-            "name": self.entry.name, "module": self.entry.module, "shape": asdict(self.entry.shape), "options": dict(self.entry.options), "env": dict(self.entry.env),
-            "warmup": self.entry.warmup, "seconds": self.rounds, "peak_bytes": self.peak_bytes, "base_bytes": self.base_bytes,
-            "facts": self.facts, "problem": self.problem,
+            "name": self.entry.name, "module": self.entry.module, "shape": asdict(self.entry.shape),
+            "options": dict(self.entry.options), "env": dict(self.entry.env), "warmup": self.entry.warmup,
+            "seconds": self.rounds, "peak_bytes": self.peak_bytes, "base_bytes": self.base_bytes, "facts": self.facts,
+            "problem": self.problem,
         }  # fmt: skip
 
 
@@ -76,13 +79,14 @@ class _Worker:
         self.figures = Figures(entry)
         threads = str(how.threads)
         environment = {
-            **os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "WANDB_MODE": "disabled",
-            "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1", **entry.env,
+            **os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads,
+            "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1", **entry.env,
         }  # fmt: skip
         log = how.logs / ("".join(letter if letter.isalnum() else "-" for letter in entry.name) + ".log")
         self._log = log.open("w")
         self._process = subprocess.Popen(
-            [str(how.python), str(HERE / "worker.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+            [str(how.python), str(HERE / "worker.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+            text=True, env=environment
         )  # fmt: skip
         warmup = entry.warmup if how.warmup is None else min(entry.warmup, how.warmup)
         self.ask({

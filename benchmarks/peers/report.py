@@ -48,8 +48,9 @@ def judge(bar: Bar, rows: Mapping[str, Row]) -> dict[str, Any] | None:
         return None if limit is None else value >= limit if bar.what == "faster" else value <= limit
 
     return {
-        "what": bar.what, "of": bar.of, "against": best["name"], "times": bar.times, "value": value, "low": min(ratios), "high": max(ratios),
-        "must": bar.must, "goal": bar.goal, "meets_must": holds(bar.must), "meets_goal": holds(bar.goal),
+        "what": bar.what, "of": bar.of, "against": best["name"], "times": bar.times, "value": value, "low": min(ratios),
+        "high": max(ratios), "must": bar.must, "goal": bar.goal, "meets_must": holds(bar.must),
+        "meets_goal": holds(bar.goal),
     }  # fmt: skip
 
 
@@ -121,7 +122,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         machine = case["machine"]
         lines += [f"## {name}: {case['title']}", ""]
         lines += [
-            f"{machine['processor']}, {machine['threads']} threads, {machine['device']}; {case['rounds']} interleaved rounds of {case['steps']} steps; "
+            f"{machine['processor']}, {machine['threads']} threads, {machine['device']}; {case['rounds']} "
+            f"interleaved rounds of {case['steps']} steps; "
             f"{case['started']}; load of the machine before the start {machine['load']}. "
             + ", ".join(f"{package} {version}" for package, version in machine["versions"].items()),
             "",
@@ -137,8 +139,9 @@ def markdown(result: Mapping[str, Any]) -> str:
             rounds = round_medians(row)
             memory = f"{row['peak_bytes'] / 1e6:.0f} ({row['base_bytes'] / 1e6:.0f})" if row["peak_bytes"] else ""
             body.append([
-                row["name"], f"{1000 * seconds:.1f}", f"{1000 * min(rounds):.1f} to {1000 * max(rounds):.1f}", f"{row['shape']['batch'] / seconds:,.0f}",
-                f"{median(ratios):.2f}" if ratios else "", memory, _facts(row),
+                row["name"], f"{1000 * seconds:.1f}", f"{1000 * min(rounds):.1f} to {1000 * max(rounds):.1f}",
+                f"{row['shape']['batch'] / seconds:,.0f}", f"{median(ratios):.2f}" if ratios else "", memory,
+                _facts(row),
             ])  # fmt: skip
         head = [
             "contender",
@@ -153,17 +156,23 @@ def markdown(result: Mapping[str, Any]) -> str:
         if case["bars"]:
             body = [
                 [
-                    f"{bar['of']}: {NAMES[bar['what']]} {_times(bar)}{bar['against']}", f"{bar['value']:.2f}", f"{bar['low']:.2f} to {bar['high']:.2f}",
-                    "" if bar["must"] is None else f"{bar['must']:g}", _yes(bar["meets_must"]), "" if bar["goal"] is None else f"{bar['goal']:g}", _yes(bar["meets_goal"]),
+                    f"{bar['of']}: {NAMES[bar['what']]} {_times(bar)}{bar['against']}", f"{bar['value']:.2f}",
+                    f"{bar['low']:.2f} to {bar['high']:.2f}", "" if bar["must"] is None else f"{bar['must']:g}",
+                    _yes(bar["meets_must"]), "" if bar["goal"] is None else f"{bar['goal']:g}", _yes(bar["meets_goal"]),
                 ]
                 for bar in case["bars"]
             ]  # fmt: skip
             lines += [*_table(["figure", "value", "over rounds", "must", "held", "goal", "held"], body), ""]
         if case["exponents"]:
             body = [
-                [axis, f"{fit['exponent']:.2f}", f"{fit['exponent_of_last_three']:.2f}", ", ".join(f"{x:,.0f}: {1e6 * y:.1f}" for x, y in fit["seconds_per_token"])]
+                [
+                    axis,
+                    f"{fit['exponent']:.2f}",
+                    f"{fit['exponent_of_last_three']:.2f}",
+                    ", ".join(f"{x:,.0f}: {1e6 * y:.1f}" for x, y in fit["seconds_per_token"]),
+                ]
                 for axis, fit in case["exponents"].items()
-            ]  # fmt: skip
+            ]
             lines += [
                 *_table(["time a token against", "exponent", "of the last three", "microseconds a token"], body),
                 "",

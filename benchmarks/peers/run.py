@@ -1,4 +1,6 @@
-"""Times saebench's training step beside its peers' and beside the bare products, side by side in one run. See README.md.
+"""Times saebench's training step beside its peers' and beside the bare products, side by side in one run.
+
+See README.md.
 
 python benchmarks/peers/run.py [--cases A1,A2] [--rounds 5] [--out DIR]
 """
@@ -42,7 +44,7 @@ def write(path: Path, text: str) -> None:
     os.replace(scratch, path)
 
 
-def wanted(names: str, contenders: str | None) -> list[Case]:
+def chosen_cases(names: str, contenders: str | None) -> list[Case]:
     """The cases asked for, with the contenders asked for."""
     known = cases()
     chosen = list(known) if names == "all" else names.split(",")
@@ -77,7 +79,7 @@ def main() -> None:
         "--python", type=Path, help="use this Python as it is and install nothing; what cannot be imported is left out"
     )
     arguments = parser.parse_args()
-    chosen = wanted(arguments.cases, arguments.contenders)
+    chosen = chosen_cases(arguments.cases, arguments.contenders)
     if arguments.python is not None:
         python = arguments.python
         found = environment.versions(python)
@@ -94,7 +96,8 @@ def main() -> None:
             kept.update(summarise(known[name], kept["rows"]))  # bars may have moved since
     with tempfile.TemporaryDirectory() as scratch:
         how = How(
-            python, arguments.threads, arguments.device, arguments.rounds, arguments.steps, arguments.warmup, Path(scratch), out / "logs"
+            python, arguments.threads, arguments.device, arguments.rounds, arguments.steps, arguments.warmup,
+            Path(scratch), out / "logs"
         )  # fmt: skip
         for case in chosen:
             load = f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
@@ -104,8 +107,9 @@ def main() -> None:
             result["cases"][case.name] = {
                 "title": case.title, "started": started, "rounds": how.rounds, "steps": how.steps or case.steps,
                 "machine": {
-                    "processor": processor(), "cores": os.cpu_count(), "threads": how.threads, "device": how.device, "load": load,
-                    "system": platform.platform(), "versions": {name: found[name] for name in environment.SHOWN if name in found},
+                    "processor": processor(), "cores": os.cpu_count(), "threads": how.threads, "device": how.device,
+                    "load": load, "system": platform.platform(),
+                    "versions": {name: found[name] for name in environment.SHOWN if name in found},
                 },
                 "apart": case.apart, "packages": found, "rows": rows, **summarise(case, rows),
             }  # fmt: skip

@@ -1,4 +1,6 @@
-"""One contender in one process. Reads a request a line on stdin, answers a line of JSON on stdout; what libraries print goes to stderr.
+"""One contender in one process.
+
+Reads a request a line on stdin, answers a line of JSON on stdout; what libraries print goes to stderr.
 
 `{"do": "turn", "steps": 5}` -> `{"seconds": [...]}`; `{"do": "end"}` -> `{"facts": {...}, "peak_bytes": ...}`.
 """
@@ -19,7 +21,9 @@ from typing import Any
 
 
 def _resident(name: str) -> int:
-    """Bytes of a line of /proc/self/status (VmHWM: the most there ever was; VmRSS: now); elsewhere the most there ever was."""
+    """Bytes of a line of /proc/self/status (VmHWM: the most there ever was; VmRSS: now); elsewhere the most there ever
+    was.
+    """
     try:
         with Path("/proc/self/status").open() as file:
             return next(1024 * int(line.split()[1]) for line in file if line.startswith(name + ":"))
@@ -85,7 +89,7 @@ def main() -> None:
             gc.collect()
             gc.disable()  # no turn pays for another's garbage
             seconds = []
-            contender.settle()
+            contender.before_turn()
             if contender.turn is not None:
                 answer({"seconds": contender.turn(1 + message["steps"])[1:]})
                 continue

@@ -40,7 +40,9 @@ def _sae(name: str) -> tuple[Any, torch.Tensor]:
 
 
 def _training_step(name: str) -> Callable[[], None]:
-    """Loss, gradients, Adam under constraints, and `after_step`, on one batch: a step as a run takes it, meter and monitor left out."""
+    """Loss, gradients, Adam under constraints, and `after_step`, on one batch: a step as a run takes it, meter and
+    monitor left out.
+    """
     sae, x = _sae(name)
     defaults = load_catalog().architecture(name).spec.train
     optimiser = Optimiser(

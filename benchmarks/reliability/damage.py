@@ -1,10 +1,12 @@
-"""Files of a finished run, damaged one at a time and at random: are they named, and does the same command end with the same numbers?
+"""Files of a finished run, damaged one at a time and at random: are they named, and does the same command end with the
+same numbers?
 
     python benchmarks/reliability/damage.py -n 200                     every kind of file, every kind of harm
     python benchmarks/reliability/damage.py -n 50 --only weights       one kind of file
 
-Each trial copies a finished run, takes away what is made from the file (so that the run must read it), harms the file, runs the same
-command, and compares facts, groups, weights and arrays with those of the undisturbed run. A harm that leaves a file's content as it
+Each trial copies a finished run, takes away what is made from the file (so that the run must read it), harms the file,
+runs the same command, and compares facts, groups, weights and arrays with those of the undisturbed run. A harm that
+leaves a file's content as it
 was (a blank in JSON) is named or not; either is right.
 """
 

@@ -1,12 +1,14 @@
-"""Runs that are killed or refused by the disk, and whether the same command then ends with the facts of an undisturbed run.
+"""Runs that are killed or refused by the disk, and whether the same command then ends with the facts of an undisturbed
+run.
 
     python benchmarks/reliability/run.py renames            killed before and after every rename
     python benchmarks/reliability/run.py instants -n 100    killed at random instants, up to three times
     python benchmarks/reliability/run.py terms -n 20        the same with SIGTERM: in order, status 143
-    python benchmarks/reliability/run.py errors             ENOSPC, EIO, EDQUOT at every write, fsync and rename, EIO at every read
+    python benchmarks/reliability/run.py errors             ENOSPC, EIO, EDQUOT at writes, fsyncs, renames; EIO at reads
     python benchmarks/reliability/run.py full -n 20         a disk that is full after so many bytes
 
-Linux and a C compiler are needed. `--stride 5` tries every fifth call only, `--in-turn` gives every call one of the three errors.
+Linux and a C compiler are needed. `--stride 5` tries every fifth call only, `--in-turn` gives every call one of the
+three errors.
 """
 
 from __future__ import annotations

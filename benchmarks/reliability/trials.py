@@ -1,6 +1,7 @@
 """One run in a child process, with or without a fault, and what it left behind.
 
-The parent imports everything once and forks: a trial costs the run alone, not the imports. `faults.c` is loaded with LD_PRELOAD.
+The parent imports everything once and forks: a trial costs the run alone, not the imports. `faults.c` is loaded with
+LD_PRELOAD.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The verdict on one input: fine, refused in plain lines, or a bug (any other exception, too long, too much memory, unprintable)."""
+"""The verdict on one input: fine, refused in plain lines, or a bug (any other exception, too long, too much memory,
+unprintable).
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from saebench.base.canonical import canonical_json
 
 Case = Callable[[], object]
 
-# ---- suites ------------------------------------------------------------------------------------------------------------
+# ---- suites ----------------------------------------------------------------------------------------------------------
 
 _SMALL = """
 schema: 1
@@ -30,9 +30,11 @@ name: small
 datasets:
   truth: {plugin: synthetic, d_in: 16, n_features: 32}
 entries:
-  - {name: a, architecture: topk, dataset: truth, config: {d_sae: 32}, sweep: {k: [2, 4]}, train: {batch: 64, lr: 0.001, betas: [0.9, 0.99], eps: 1.0e-8, clip: 1.0, warmup: 0.1, decay: 0.2}}
+  - {name: a, architecture: topk, dataset: truth, config: {d_sae: 32}, sweep: {k: [2, 4]},
+     train: {batch: 64, lr: 0.001, betas: [0.9, 0.99], eps: 1.0e-8, clip: 1.0, warmup: 0.1, decay: 0.2}}
   - {name: b, architecture: topk, dataset: truth, init_from: {entry: a, at: {k: 2}}}
-  - {name: c, architecture: jumprelu, dataset: truth, config: {d_sae: 32, target_l0: 4}, tune: {metric: fvu, lr: [0.001, 0.01]}}
+  - {name: c, architecture: jumprelu, dataset: truth, config: {d_sae: 32, target_l0: 4},
+     tune: {metric: fvu, lr: [0.001, 0.01]}}
   - {name: d, architecture: expander, dataset: truth, config: {d_sae: 32, degree: 4, k: 4}}
   - {name: e, architecture: relu-l1, dataset: truth, config: {d_sae: 32}, sweep: {l1_coefficient: [0.1, 1]}}
 train: {batch: 64}
@@ -91,11 +93,18 @@ def suites(rng: random.Random, folder: Path) -> Case:
     return lambda: _plan(path)
 
 
-# ---- records, groups, plan.json ----------------------------------------------------------------------------------------
+# ---- records, groups, plan.json --------------------------------------------------------------------------------------
 
 _SEALS = {"records": "record_sha256", "groups": "record_sha256", "plan.json": "plan_sha256"}
 _BOARD = Path(__file__).parents[2] / "leaderboard"
-_KEPT = ("topk/k8-s0", "topk/k8-s1", "truth/default-s0", "control-pca/d_sae64", "groups/quickstart/topk/k8", "across-dataset/topk-k8")  # fmt: skip
+_KEPT = (
+    "topk/k8-s0",
+    "topk/k8-s1",
+    "truth/default-s0",
+    "control-pca/d_sae64",
+    "groups/quickstart/topk/k8",
+    "across-dataset/topk-k8",
+)
 
 
 def _thinned(tree: Any) -> Any:
@@ -162,7 +171,7 @@ def _other_readers(rng: random.Random, folder: Path) -> Case:
 
 
 def records(rng: random.Random, folder: Path) -> Case:
-    """A run folder one or two of whose files are hostile, with a valid digest or without, and one of those who read it."""
+    """A run folder with one or two hostile files, with a valid digest or without, and one of its readers."""
     found = _records()
     hostile = rng.sample(sorted(found), rng.choice((1, 1, 2)))
     for name, record in found.items():
@@ -186,7 +195,7 @@ def records(rng: random.Random, folder: Path) -> Case:
     return (lambda: _tables(folder)) if reader < 0.55 else _other_readers(rng, folder)
 
 
-# ---- SAEs of other libraries -------------------------------------------------------------------------------------------
+# ---- SAEs of other libraries -----------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -197,7 +206,10 @@ def _foreign() -> list[dict[str, bytes]]:
     from safetensors.numpy import save
 
     draw = np.random.default_rng(0)
-    w = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in (("W_dec", (12, 4)), ("W_enc", (4, 12)), ("b_enc", (12,)), ("b_dec", (4,)))}  # fmt: skip
+    w = {
+        name: draw.standard_normal(shape).astype(np.float32)
+        for name, shape in (("W_dec", (12, 4)), ("W_enc", (4, 12)), ("b_enc", (12,)), ("b_dec", (4,)))
+    }
     linear = {"decoder.weight": w["W_dec"].T.copy(), "encoder.weight": w["W_enc"].T.copy(), "bias": w["b_dec"]}
 
     def saved(write: Any, *arguments: Any, **options: Any) -> bytes:
@@ -213,16 +225,29 @@ def _foreign() -> list[dict[str, bytes]]:
     tensors = {name: torch.from_numpy(value.copy()) for name, value in linear.items()}
     sae_lens = {"d_in": 4, "d_sae": 12, "architecture": "standard", "normalize_activations": "none"}
     return [
-        {"cfg.json": as_json(sae_lens), "sae_weights.safetensors": save(w), "sparsity.safetensors": save({"sparsity": np.zeros(12, np.float32)})},
-        {"cfg.json": as_json({"d_in": 4, "num_latents": 0, "expansion_factor": 3}), "sae.safetensors": save({**linear, "W_dec": w["W_dec"]})},
-        {"config.json": as_json({"trainer": {"activation_dim": 4, "dict_size": 12, "dict_class": "AutoEncoder"}}), "ae.pt": pt(tensors)},
-        {"config.json": as_json({"d_model": 4, "d_sae": 12, "act_fn": "relu"}), "sae_weights.safetensors": save({"W_D": w["W_dec"], "W_E": w["W_enc"]})},
+        {
+            "cfg.json": as_json(sae_lens),
+            "sae_weights.safetensors": save(w),
+            "sparsity.safetensors": save({"sparsity": np.zeros(12, np.float32)}),
+        },
+        {
+            "cfg.json": as_json({"d_in": 4, "num_latents": 0, "expansion_factor": 3}),
+            "sae.safetensors": save({**linear, "W_dec": w["W_dec"]}),
+        },
+        {
+            "config.json": as_json({"trainer": {"activation_dim": 4, "dict_size": 12, "dict_class": "AutoEncoder"}}),
+            "ae.pt": pt(tensors),
+        },
+        {
+            "config.json": as_json({"d_model": 4, "d_sae": 12, "act_fn": "relu"}),
+            "sae_weights.safetensors": save({"W_D": w["W_dec"], "W_E": w["W_enc"]}),
+        },
         {"params.npz": saved(np.savez_compressed, **w)},
         {"plain.npy": saved(np.save, w["W_dec"])},
         {"plain.npz": saved(np.savez, W_dec=w["W_dec"])},
         {"plain.pt": pt({"cfg": {"d_in": 4}, "state_dict": tensors})},
         {"plain.safetensors": save({"W_dec": w["W_dec"].astype(np.float16)})},
-    ]  # fmt: skip
+    ]
 
 
 def _match(path: Path, sound: Path) -> None:
@@ -261,7 +286,7 @@ def foreign(rng: random.Random, folder: Path) -> Case:
     return lambda: _match(path, sound)
 
 
-# ---- corpora -----------------------------------------------------------------------------------------------------------
+# ---- corpora ---------------------------------------------------------------------------------------------------------
 
 
 @functools.cache

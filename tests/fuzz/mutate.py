@@ -1,4 +1,7 @@
-"""Hostile inputs from sound ones: values swapped, keys lost and doubled, trees spliced, bytes flipped and cut. All from one seed."""
+"""Hostile inputs from sound ones: values swapped, keys lost and doubled, trees spliced, bytes flipped and cut.
+
+All from one seed.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,27 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 NUMBERS: Sequence[Any] = (
-    0, -1, 1, 2, 0.0, -0.0, 0.5, 1.5, 8.0, 1e-320, 1e16, 1e18, 1e300, -1e300, 10**12, 2**31, 2**53 + 1, 2**63, 2**64, 10**30, 10**308, 10**400, -(10**400),
+    0, -1, 1, 2, 0.0, -0.0, 0.5, 1.5, 8.0, 1e-320, 1e16, 1e18, 1e300, -1e300, 10**12, 2**31, 2**53 + 1, 2**63, 2**64,
+    10**30, 10**308, 10**400, -(10**400),
     float("inf"), float("-inf"), float("nan"), True, False,
 )  # fmt: skip
 TEXTS: Sequence[str] = (
-    "", " ", "\n", "8", "1e999", "auto", "null", "core", "default", ".", "..", "../../x", "/", "/etc/passwd", "~", "con", "a/b", "a\\b", "a ", "a.", "-x",
-    "control-pca", "\x00", "\x1b[2J", "\x7f", "\x9b", "\u202eabc", "\u200b", "\ufeff", "\ud800", "\udcff", "\U0010ffff", "é" * 130, "x" * 201, "x" * 5000,
-    "x\ny", "<script>alert(1)</script>", "</script>", "|`*_[a](b)", "{{ 7 * 7 }}", "{0}", "%s", "'", '"', "日本語", "e\u0301", "İ", "ﬀ", "Ⅳ", "١٢",
+    "", " ", "\n", "8", "1e999", "auto", "null", "core", "default", ".", "..", "../../x", "/", "/etc/passwd", "~",
+    "con", "a/b", "a\\b", "a ", "a.", "-x",
+    "control-pca", "\x00", "\x1b[2J", "\x7f", "\x9b", "\u202eabc", "\u200b", "\ufeff", "\ud800", "\udcff", "\U0010ffff",
+    "é" * 130, "x" * 201, "x" * 5000,
+    "x\ny", "<script>alert(1)</script>", "</script>", "|`*_[a](b)", "{{ 7 * 7 }}", "{0}", "%s", "'", '"', "日本語",
+    "e\u0301", "İ", "ﬀ", "Ⅳ", "١٢",
     "layers.0", "layers.99999999999999999999", "layers.-1", "!!python/object:os.system", "&a", "*a", "<<",
 )  # fmt: skip
 OTHERS: Sequence[Any] = (None, [], {}, [[]], [None], [{}], {"": None}, {"a": {"a": {}}}, [1, "a", None], ["x"] * 300)
 BYTES: Sequence[bytes] = (
-    b"\x00", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"\x1b[31m", b"\t", b"\r", b"\n", b"\n\n", b"{", b"}", b"[", b"]", b"\"", b"'", b":", b",",
-    b"- ", b"? ", b"| ", b"> ", b"& ", b"&a ", b"*a", b"!!", b"!!python/name:os.system ", b"<<: ", b"#", b"---\n", b"...\n", b"%YAML 9.9\n", b"\\ud800",
-    b"\"\\xZZ\"", b"\"\\ud800\"", b"1e999", b"-1e400", b"9" * 5000, b"0x" + b"f" * 5000, b"1_0", b"_1", b".inf", b".nan", b"NaN", b"Infinity", b"null", b"\xe2\x80\xae",
+    b"\x00", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe", b"\xed\xa0\x80", b"\x1b[31m", b"\t", b"\r", b"\n", b"\n\n", b"{",
+    b"}", b"[", b"]", b"\"", b"'", b":", b",",
+    b"- ", b"? ", b"| ", b"> ", b"& ", b"&a ", b"*a", b"!!", b"!!python/name:os.system ", b"<<: ", b"#", b"---\n",
+    b"...\n", b"%YAML 9.9\n", b"\\ud800",
+    b"\"\\xZZ\"", b"\"\\ud800\"", b"1e999", b"-1e400", b"9" * 5000, b"0x" + b"f" * 5000, b"1_0", b"_1", b".inf",
+    b".nan", b"NaN", b"Infinity", b"null", b"\xe2\x80\xae",
     b"[" * 3000, b"{a: " * 500, b"- " * 500, b"x" * 100_000,
 )  # fmt: skip
 
@@ -39,7 +49,7 @@ def nodes(tree: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _value(rng: random.Random, old: Any) -> Any:
-    if rng.random() < 0.5:  # of its own kind: what is behind the guard of types
+    if rng.random() < 0.5:  # of its own kind: what is behind the check of types
         if isinstance(old, int | float):
             return rng.choice(NUMBERS)
         if isinstance(old, str):
@@ -70,7 +80,8 @@ def mutate_tree(rng: random.Random, tree: Any, others: Sequence[Any], times: int
         places = list(nodes(tree))
         if not places:
             return tree
-        # shallow things as often as the many deep ones: a key of the top level decides more than the 400th bin of a histogram
+        # shallow things as often as the many deep ones: a key of the top level decides more than the 400th bin of a
+        # histogram
         here, key = rng.choice(places[: 60 if rng.random() < 0.5 else None])
         if gentle:
             here, key = rng.choice(
@@ -134,5 +145,5 @@ def as_json(tree: Any) -> bytes:
 
 
 def how_often(rng: random.Random) -> int:
-    """How many changes: mostly few, so that what is behind the first guard is reached."""
+    """How many changes: mostly few, so that what is behind the first check is reached."""
     return rng.choice((1, 1, 1, 2, 2, 3, 5, 12))

@@ -1,4 +1,7 @@
-"""Fuzzes by hand: `python tests/fuzz/run.py --kind suites --n 100000 --seed 1`. An input is made anew from its kind, seed and number."""
+"""Fuzzes by hand:
+
+`python tests/fuzz/run.py --kind suites --n 100000 --seed 1`. An input is made anew from its kind, seed and number.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Hostile inputs of every kind: refused in plain lines or read, never a bug, a hang or gigabytes. By hand: run.py, with 100,000."""
+"""Hostile inputs of every kind: refused in plain lines or read, never a bug, a hang or gigabytes.
+
+By hand: run.py, with 100,000.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def test_no_input_is_a_bug(kind: str, tmp_path: Path) -> None:
         if verdict.bug is not None:
             bugs.append(f"run.py --kind {kind} --seed 0 --first {i} --n 1: {verdict.bug}")
     assert bugs == []
-    assert 0 < fine < COUNTS[kind]  # some are read, some refused: the inputs reach what is behind the guards
+    assert 0 < fine < COUNTS[kind]  # some are read, some refused: the inputs reach what is behind the checks
 
 
 class Unprintable(Exception):
@@ -74,7 +77,7 @@ def test_the_judge_tells_bugs_from_refusals(monkeypatch: pytest.MonkeyPatch) -> 
     assert judge.judge(forever).bug == "more than 0 s of CPU"
 
 
-def test_a_guard_that_is_gone_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_is_gone_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fuzzer is worth what it finds: where records are believed in any shape it finds bugs."""
     from saebench.artifacts import records
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-for room in ("artifacts", "interop", "matching", "console", "compare"):
-    sys.path.insert(0, str(Path(__file__).parent / room))
+for folder in ("artifacts", "interop", "matching", "console", "compare"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))
 
 WORDS = (
-    "the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "and", "then", "it", "saw", "big", "red", "old", "new", "house", "river", "sun", "moon", "fish", "bird",
+    "the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "and", "then", "it", "saw", "big", "red",
+    "old", "new", "house", "river", "sun", "moon", "fish", "bird",
 )  # fmt: skip
 
 

@@ -25,7 +25,8 @@ class Options:
 
 
 WORDS = (
-    "the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "and", "then", "it", "saw", "big", "red", "old", "new", "house", "river", "sun", "moon", "fish", "bird",
+    "the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "and", "then", "it", "saw", "big", "red",
+    "old", "new", "house", "river", "sun", "moon", "fish", "bird",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "engine"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks stand beside the tests in the repository")
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="benchmarks are beside the tests in the repository")
 
 
 def load(name: str) -> ModuleType:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "matching"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks stand beside the tests in the repository")
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="benchmarks are beside the tests in the repository")
 
 
 def test_cases_run_and_agree(tmp_path: Path) -> None:

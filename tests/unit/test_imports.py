@@ -31,5 +31,8 @@ def test_light_commands_import_no_torch(arguments: list[str]) -> None:
 
 
 def test_the_package_imports_no_torch_and_knows_its_names() -> None:
-    code = "import sys, saebench; assert 'torch' not in sys.modules; saebench.run; saebench.load_sae; assert 'run' in dir(saebench)"
+    code = (
+        "import sys, saebench; assert 'torch' not in sys.modules; saebench.run; saebench.load_sae; assert 'run' "
+        "in dir(saebench)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

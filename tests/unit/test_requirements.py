@@ -44,11 +44,11 @@ def test_the_lock_is_exact_versions_and_nothing_else() -> None:
 
 def test_the_lock_satisfies_every_bound(locked: dict[str, str]) -> None:
     """Fails where a bound or a dependency changed and `make lock` was not run."""
-    wanted = requirements("matching", "test", "dev")
-    assert len(wanted) > 25
+    required = requirements("matching", "test", "dev")
+    assert len(required) > 25
     assert not [
         str(one)
-        for one in wanted
+        for one in required
         if not one.specifier.contains(locked.get(canonicalize_name(one.name), "0"), prereleases=True)
     ]
 
@@ -69,9 +69,9 @@ def test_the_lowest_versions_are_the_bounds() -> None:
     script = ROOT / ".ci" / "lowest.py"
     answer = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True).stdout
     lowest = {one.name: one for one in map(Requirement, answer.splitlines())}
-    wanted = requirements("test")
-    assert list(lowest) == [one.name for one in wanted]
-    for one in wanted:
+    required = requirements("test")
+    assert list(lowest) == [one.name for one in required]
+    for one in required:
         ((operator, version),) = [(exact.operator, exact.version) for exact in lowest[one.name].specifier]
         assert operator == "=="
         assert one.specifier.contains(version)

@@ -54,9 +54,9 @@ def _calibrated(setting: Setting, shape: Shape, context: int) -> int:
     narrow, wide = (64, 256) if setting.small else (512, 4096)
     low, rows = _forward_s(_model(setting, shape, narrow, context), setting.device)
     high, _ = _forward_s(_model(setting, shape, wide, context), setting.device)
-    _, _, wanted = _step_s(setting, shape, rows, 2 if setting.small else 10)
+    _, _, step = _step_s(setting, shape, rows, 2 if setting.small else 10)
     slope = (high - low) / (wide - narrow)
-    inner = narrow + (wanted - low) / slope if slope > 0 else float(wide)
+    inner = narrow + (step - low) / slope if slope > 0 else float(wide)
     return int(min(max(inner, 64), 4 * wide) // 64 * 64)
 
 
@@ -71,12 +71,12 @@ def measure(setting: Setting) -> Result:
     inner = _calibrated(setting, shape, context)
     use = _model(setting, shape, inner, context)
     data = sources(setting, "cohort", RANDOM_TOKENS)
-    wanted = cohort(RANDOM_TOKENS, shape.d_in, 2 * block, model=use, shuffle=block, live=True)
+    live_cohort = cohort(RANDOM_TOKENS, shape.d_in, 2 * block, model=use, shuffle=block, live=True)
     cells = [topk_cell(shape, catalog, steps=steps, seed=seed) for seed in range(n_cells)]
-    sample = data.training(wanted).init_sample(INIT_SAMPLE)
+    sample = data.training(live_cohort).init_sample(INIT_SAMPLE)
 
     def fresh() -> TrainingSource:
-        return data.training(wanted)
+        return data.training(live_cohort)
 
     def run(chosen: list[Any]) -> tuple[float, dict[int, dict[str, torch.Tensor]]]:
         """Seconds of the timed batches of one pass, and the weights it ended with."""
@@ -105,7 +105,7 @@ def measure(setting: Setting) -> Result:
     shares = ratios(forward_s, step_s)
     return Result(
         [
-            Row("reading live, nobody trains", forward_s, tokens),
+            Row("reading live, without training", forward_s, tokens),
             Row("bare SAE steps on a batch at hand", step_s, tokens),
             Row(f"one pass of {n_cells}", together, n_cells * tokens),
             Row(f"{n_cells} passes of one", apart, n_cells * tokens),

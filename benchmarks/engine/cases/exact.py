@@ -1,4 +1,6 @@
-"""Whether the fast TopK step is the slow one: loss curves beside a dense float32 reference, rows that the screen could not decide."""
+"""Whether the fast TopK step is the slow one: loss curves beside a dense float32 reference, rows that the screen could
+not decide.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,13 @@ from saebench.train.optimiser import Optimiser
 
 TITLE = "exactness: 200 steps of TopK without AuxK beside dense matrices, autograd and torch.topk in float32"
 RATE = 2e-4
-"""Peak learning rate at 16,384 latents that others use (dictionary_learning); ours, ten times as high, lets float32's own rounding grow past any bar."""
+"""Peak learning rate at 16,384 latents that others use (dictionary_learning); ours, ten times as high, lets float32's
+own rounding grow past any bar.
+"""
 
 
 class Dense:
-    """TopK as it stands in the paper."""
+    """TopK as in the paper."""
 
     def __init__(self, sae: Any) -> None:
         self.sae = sae
@@ -44,7 +48,8 @@ def _curve(
 ) -> tuple[Tensor, float]:
     """Loss a step, and the share of tokens that fell back.
 
-    `backend` None: the dense reference. `turned`: the same SAE with its latents in reverse order, which changes nothing but the order of sums.
+    `backend` None: the dense reference. `turned`: the same SAE with its latents in reverse order, which changes nothing
+    but the order of sums.
     """
     spec = setting.catalog.architecture("topk").spec
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,6 @@
-"""What the training loop adds to its steps: two SAEs with the same bits take turns, one in `train_pass`, one in a bare loop."""
+"""What the training loop adds to its steps: two SAEs with the same bits take turns, one in `train_pass`, one in a bare
+loop.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ TITLE = "the whole training loop over a store on disk against the bare kernel"
 
 
 def measure(setting: Setting) -> Result:
-    """A round is a pass of its own, from the first weight on; before each of its steps the bare SAE takes the same one."""
+    """A round is a pass of its own, from the first weight on; before each step the bare SAE takes the same one."""
     shape = Shape(64, 256, 8, 256) if setting.small else Shape(512, 8192, 32, 2048)
     warm, steps = (2, 6) if setting.small else (20, 60)
     device, catalog = setting.device, setting.catalog

@@ -1,4 +1,4 @@
-"""A live source at GPT-2-small size: stopping at the hook, sharing the forward between seeds, not computing it twice."""
+"""Live at GPT-2-small size: stopping at the hook, sharing the forward between seeds, not computing it twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def measure(setting: Setting) -> Result:
     n_layers, vocab, context, hook = (2, 300, 16, "layers.0") if small else (12, 50_257, 512, "layers.6")
     n_stored = 2 * BATCH if small else 131_072
     folder = make_gpt2(
-        setting.scratch / "gpt2", n_layers=n_layers, width=shape.d_in, inner=4 * shape.d_in, vocab=vocab, context=max(context, 1024)
+        setting.scratch / "gpt2", n_layers=n_layers, width=shape.d_in, inner=4 * shape.d_in, vocab=vocab,
+        context=max(context, 1024)
     )  # fmt: skip
     use = at(folder, hook, context)
     data = sources(setting, "live", RANDOM_TOKENS)
@@ -33,10 +34,10 @@ def measure(setting: Setting) -> Result:
     body: Any = lm.model.get_submodule(lm.model.base_model_prefix)
     ids = torch.randint(2, vocab, (4, context), generator=generator("forward")).to(device)
     # two forwards of one block each; a pass reads the first: half of the stream
-    wanted = cohort(RANDOM_TOKENS, shape.d_in, 2 * FORWARD_ROWS, model=use, shuffle=FORWARD_ROWS, live=True)
+    live_cohort = cohort(RANDOM_TOKENS, shape.d_in, 2 * FORWARD_ROWS, model=use, shuffle=FORWARD_ROWS, live=True)
     steps = FORWARD_ROWS // shape.batch
     cells = [topk_cell(shape, catalog, steps=steps, seed=seed) for seed in range(SEEDS)]
-    sample = data.training(wanted).init_sample(FORWARD_ROWS)
+    sample = data.training(live_cohort).init_sample(FORWARD_ROWS)
     store = setting.scratch / "cached"
     n_bytes = write(store, rows_of(BATCH, shape.d_in), n_stored, "float32")
 
@@ -51,7 +52,7 @@ def measure(setting: Setting) -> Result:
         lm.activations(ids, use.hookpoint)
 
     def run(chosen: list[Any]) -> float:
-        clock = Clock(data.training(wanted), sample, device)
+        clock = Clock(data.training(live_cohort), sample, device)
         for _, outcome in train_pass([(cell, clock) for cell in chosen], catalog, device=device):
             if not outcome.ok:
                 raise RuntimeError(f"live: {outcome.error}")
@@ -67,7 +68,7 @@ def measure(setting: Setting) -> Result:
         before = [run([cell]) for cell in cells[: SEEDS // 2]]
         together.append(run(cells))
         apart.append(sum(before) + sum(run([cell]) for cell in cells[SEEDS // 2 :]))
-        live.append(sum(read(data.training(wanted), cells[0], steps, device)))
+        live.append(sum(read(data.training(live_cohort), cells[0], steps, device)))
         if CAN_DROP:
             forget(store)
             cold.append(timed(epoch(store, "float32", device), device))
@@ -79,14 +80,16 @@ def measure(setting: Setting) -> Result:
     rows += [
         Row(f"{SEEDS} seeds in one pass", together, SEEDS * FORWARD_ROWS),
         Row(f"{SEEDS} runs of one seed", apart, SEEDS * FORWARD_ROWS),
-        Row("reading live, nobody trains", live, FORWARD_ROWS),
+        Row("reading live, without training", live, FORWARD_ROWS),
         Row("a cached epoch, in the page cache", warm, n_stored, n_bytes),
     ]
     figures = [
         Figure(f"full forward over one that stops at {hook}", ratios(whole_s, stopped_s), 2.2, 3, most=False),
         Figure(f"{SEEDS} runs over one pass of {SEEDS}", ratios(apart, together), 2.5, 3, most=False),
-        Figure("computing a token over reading it from the page cache", _a_token(live, warm, n_stored), 50, 75, most=False),
-    ]  # fmt: skip
+        Figure(
+            "computing a token over reading it from the page cache", _a_token(live, warm, n_stored), 50, 75, most=False
+        ),
+    ]
     if cold:
         rows.append(Row("a cached epoch, cold", cold, n_stored, n_bytes))
         figures.append(
@@ -96,7 +99,8 @@ def measure(setting: Setting) -> Result:
         rows,
         figures,
         {
-            "model": f"GPT-2 with random weights, {n_layers} layers, width {shape.d_in}, vocabulary {vocab}, float32; {len(ids)} windows of {context} a forward",
+            "model": f"GPT-2 with random weights, {n_layers} layers, width {shape.d_in}, vocabulary {vocab}, "
+            f"float32; {len(ids)} windows of {context} a forward",
             "SAE": str(shape),
             "a pass": f"{steps} steps, without building cells and the first sample",
         },

@@ -55,19 +55,21 @@ def measure(setting: Setting) -> Result:
 
 
 def _fvu(setting: Setting) -> tuple[list[Figure], dict[str, Any]]:
-    """The same cells trained on activations of the built-in model in each precision, all scored on the same held-out float32 rows."""
+    """The same cells trained on activations of the built-in model in each precision, all scored on the same held-out
+    float32 rows.
+    """
     shape = Shape(192, 256, 8, 512) if setting.small else Shape(192, 2048, 32, 1024)
     steps, seeds, tokens = (4, 2, 2048) if setting.small else (200, 3, 65_536)
     use = at("docs-lm", "layers.2", 128)
     data = sources(setting, "fvu", TOPICS)
     cells = [topk_cell(shape, setting.catalog, steps=steps, seed=seed, decay=0.2) for seed in range(seeds)]
-    wanted = EvaluationSettings(("topics",), 4 * shape.batch, 1, 1, (0,))
+    settings = EvaluationSettings(("topics",), 4 * shape.batch, 1, 1, (0,))
     found: dict[str, list[float]] = {}
     read: dict[str, list[float]] = {dtype: [] for dtype in DTYPES}
     n_held_out = 0
     for dtype in DTYPES:
         source = data.training(cohort(TOPICS, shape.d_in, tokens, model=use, dtype=dtype))
-        stream = data.evaluation(TOPICS, use, wanted, 0, training=source).stream("eval", shape.batch)
+        stream = data.evaluation(TOPICS, use, settings, 0, training=source).stream("eval", shape.batch)
         held_out = torch.cat([batch.x for batch in stream])
         n_held_out = len(held_out)
         scores = {}
@@ -97,8 +99,10 @@ def _fvu(setting: Setting) -> tuple[list[Figure], dict[str, Any]]:
     ]
     spread = (max(base) - min(base)) / mean(base)
     return figures, {
-        "FVU": f"TopK, {shape}, {steps} steps, {seeds} seeds, docs-lm at layers.2 on {source.n_tokens} tokens of Python's help topics, scored on "
-        f"{n_held_out} held-out float32 rows; mean {mean(base):.4f} on float32, whose seeds lie {spread:.2g} of it apart"
+        "FVU": f"TopK, {shape}, {steps} steps, {seeds} seeds, docs-lm at layers.2 on {source.n_tokens} tokens of "
+        "Python's help topics, scored on "
+        f"{n_held_out} held-out float32 rows; mean {mean(base):.4f} on float32, whose seeds lie {spread:.2g} of "
+        "it apart"
     }
 
 

@@ -1,4 +1,4 @@
-"""What is measured: one file a library. Each offers `build(setting) -> Contender`."""
+"""What is measured: one file a library. Each has `build(setting) -> Contender`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 DEAD_SHARE = 0.2
 DEAD_SIZE = 0.02
-"""Encoder rows of latents that are forced dead have this norm, relative to the mean: too small for the top k, not too small for AuxK."""
+"""Encoder rows of latents that are forced dead have this norm, relative to the mean: too small for the top k, not too
+small for AuxK.
+"""
 
 
 class Unavailable(Exception):
@@ -48,7 +50,7 @@ class Contender:
     Attributes:
         step: One whole training step on a batch (or one product): what is timed.
         prepare: Called before each step, outside the clock.
-        settle: Called before each turn, outside the clock.
+        before_turn: Called before each turn, outside the clock.
         facts: Numbers worth recording, asked for once at the end.
         turn: Takes so many steps and times them itself, in place of `step` on the worker's batches.
         close: Called at the end.
@@ -56,7 +58,7 @@ class Contender:
 
     step: Callable[[Tensor], Any]
     prepare: Callable[[], None] = lambda: None
-    settle: Callable[[], None] = lambda: None
+    before_turn: Callable[[], None] = lambda: None
     facts: Callable[[], dict[str, Any]] = field(default=dict)
     turn: Callable[[int], list[float]] | None = None
     close: Callable[[], None] = lambda: None
@@ -69,13 +71,17 @@ def shrink(rows: Tensor, dead: Tensor) -> None:
 
 
 def per_latent_thresholds(pre: Tensor, l0: float) -> Tensor:
-    """`[d_sae]`: for each latent the value that its pre-activations `[B, d_sae]` exceed on a share l0 / d_sae of tokens."""
+    """`[d_sae]`: for each latent the value that its pre-activations `[B, d_sae]` exceed on a share l0 / d_sae of
+    tokens.
+    """
     n_above = max(1, round(l0 / pre.shape[1] * pre.shape[0]))
     return pre.topk(n_above + 1, dim=0).values[n_above].clone()
 
 
 def settle_thresholds(pre: Tensor, thresholds: Tensor, l0: float) -> None:
-    """Multiplies positive thresholds `[d_sae]` by the one number at which pre-activations `[B, d_sae]` have this mean L0; in place."""
+    """Multiplies positive thresholds `[d_sae]` by the one number at which pre-activations `[B, d_sae]` have this mean
+    L0; in place.
+    """
     low, high = -8.0, 8.0
     for _ in range(20):
         middle = (low + high) / 2

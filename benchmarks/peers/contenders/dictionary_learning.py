@@ -14,7 +14,9 @@ from contenders import Contender, Setting, Unavailable, per_latent_thresholds, s
 
 
 def _without_its_buffer() -> None:
-    """Lets the trainers be imported without the package's `__init__`, which imports its activation buffer and with it an old nnsight."""
+    """Lets the trainers be imported without the package's `__init__`, which imports its activation buffer and with it
+    an old nnsight.
+    """
     found = importlib.util.find_spec("dictionary_learning")
     if found is None or found.submodule_search_locations is None:
         raise Unavailable("dictionary_learning is not installed")
@@ -31,8 +33,8 @@ def build(setting: Setting) -> Contender:
 
     jumprelu = setting.options.get("architecture") == "jumprelu"
     common = {
-        "steps": 100_000, "activation_dim": setting.d_in, "dict_size": setting.d_sae, "layer": 0, "lm_name": "none", "seed": 0,
-        "device": str(setting.device),
+        "steps": 100_000, "activation_dim": setting.d_in, "dict_size": setting.d_sae, "layer": 0, "lm_name": "none",
+        "seed": 0, "device": str(setting.device),
     }  # fmt: skip
     torch.random.manual_seed(0)  # it draws its weights from the global generator; this process is only its own
     trainer: Any = (
@@ -57,7 +59,7 @@ def build(setting: Setting) -> Contender:
             trainer.num_tokens_since_fired[setting.dead] = trainer.dead_feature_threshold
 
     @torch.no_grad()
-    def settle() -> None:
+    def before_turn() -> None:
         settle_thresholds(setting.batches[0] @ sae.W_enc + sae.b_enc, sae.threshold, setting.k)
 
     @torch.no_grad()
@@ -65,4 +67,4 @@ def build(setting: Setting) -> Contender:
         codes = sae.encode(setting.batches[0])
         return {"l0": float((codes != 0).sum() / codes.shape[0]), "dead": int(trainer.dead_features)}
 
-    return Contender(step, prepare, settle if jumprelu else lambda: None, facts)
+    return Contender(step, prepare, before_turn if jumprelu else lambda: None, facts)

@@ -1,7 +1,8 @@
 """saebench's whole training loop: `train_pass` over a store on disk, with meter, monitor and checks, one cell or many.
 
-The loop asks its source for a batch before each step, so the time between two requests is a step of every cell, with all that the harness
-does around it and the reading of the batch. The loop runs in a thread; between turns its source holds it.
+The loop asks its source for a batch before each step, so the time between two requests is a step of every cell, with
+all that the harness does around it and the reading of the batch. The loop runs in a thread; between turns its source
+holds it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class _Held:
     def __init__(self, inner: TrainingSource, forward: Any) -> None:
         self.inner, self.forward = inner, forward
         self.n_tokens, self.forward_flops_per_token = inner.n_tokens, inner.forward_flops_per_token
-        self.wanted: queue.Queue[int] = queue.Queue()
+        self.requests: queue.Queue[int] = queue.Queue()
         self.done: queue.Queue[list[float] | BaseException] = queue.Queue()
 
     def init_sample(self, n: int) -> Tensor:
@@ -50,7 +51,7 @@ class _Held:
         source = self.inner.batches(batch, seed, start)
         while True:
             seconds = []
-            for _ in range(self.wanted.get()):
+            for _ in range(self.requests.get()):
                 started = perf_counter()
                 rows = next(source)
                 if self.forward is not None:
@@ -83,14 +84,18 @@ def _cell(setting: Setting, spec: Any, seed: int) -> Cell:
     data = DatasetUse("synthetic", "synthetic", "1", "activations", {}, "recipe")
     return Cell(
         cell_id=f"cell-{seed}", score_id="s", suite="peers", entry=spec.name, point="default", sweep={}, where="peers",
-        part=ArchitectureUse(spec.name, spec.version, config_of(setting)), base=None, d_in=setting.d_in, d_out=setting.d_in, d_sae=setting.d_sae,
-        tags=(), model=None, dataset=data, evaluation=EvaluationSettings((), 1, 1, 1, (0,)), evaluation_datasets=(), init_seed=seed,
-        data_seed=0, parent=None, train=train, tokens=STEPS * setting.batch, control=False, expected_l0=None, cohort="c", group="g",
+        part=ArchitectureUse(spec.name, spec.version, config_of(setting)), base=None, d_in=setting.d_in,
+        d_out=setting.d_in, d_sae=setting.d_sae, tags=(), model=None, dataset=data,
+        evaluation=EvaluationSettings((), 1, 1, 1, (0,)), evaluation_datasets=(), init_seed=seed, data_seed=0,
+        parent=None, train=train, tokens=STEPS * setting.batch, control=False, expected_l0=None, cohort="c", group="g",
     )  # fmt: skip
 
 
 def build(setting: Setting) -> Contender:
-    """`cells`: how many in the cohort. `live`: every batch first costs about one SAE step (it is one, of an SAE beside)."""
+    """`cells`: how many in the cohort.
+
+    `live`: every batch first costs about one SAE step (it is one, of an SAE beside).
+    """
     catalog = load_catalog()
     spec = catalog.architecture(setting.options.get("architecture", "topk")).spec
     scratch = tempfile.TemporaryDirectory()
@@ -108,7 +113,7 @@ def build(setting: Setting) -> Contender:
     threading.Thread(target=loop, daemon=True).start()
 
     def turn(steps: int) -> list[float]:
-        source.wanted.put(steps)
+        source.requests.put(steps)
         seconds = source.done.get()
         if isinstance(seconds, BaseException):
             raise seconds

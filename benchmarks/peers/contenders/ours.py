@@ -1,4 +1,7 @@
-"""saebench: the architecture from the catalog, `nn.loss_and_grad`, the harness's optimiser, `after_step`. All that changes weights, and AuxK is on."""
+"""saebench: the architecture from the catalog, `nn.loss_and_grad`, the harness's optimiser, `after_step`.
+
+All that changes weights, and AuxK is on.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from saebench.train.optimiser import Optimiser
 
 STEPS = 10_000
 FIRST = 2_000
-"""Steps are taken from the middle of a run of STEPS, where learning rate and penalties stand at their full size."""
+"""Steps are taken from the middle of a run of STEPS, where learning rate and penalties have their full size."""
 ALLOTTED = 10**10
 """Tokens of that run; so many that no latent dies by itself while it is timed."""
 
@@ -69,7 +72,7 @@ def build(setting: Setting) -> Contender:
                 dict(module.named_buffers())["dead.silent"][setting.dead] = ALLOTTED
 
     @torch.no_grad()
-    def settle() -> None:
+    def before_turn() -> None:
         if "settled" not in state:  # facts are about what is timed
             state["settled"] = True
             state.pop("terms", None)
@@ -83,7 +86,7 @@ def build(setting: Setting) -> Contender:
         dead = {"dead": int(module.dead.dead(ALLOTTED).numel())} if hasattr(module, "dead") else {}
         return {"backend": backends.current(setting.device), **noted.means(), **dead}
 
-    return Contender(step, prepare, settle, facts)
+    return Contender(step, prepare, before_turn, facts)
 
 
 class _Noted:

@@ -11,7 +11,8 @@ from contenders import Contender, Setting, Unavailable
 def build(setting: Setting) -> Contender:
     """Output memory is reused where the operator allows it, which is to the product's advantage.
 
-    `onednn` converts both operands each time, as a step whose weights move must; `onednn-ready` is the product on converted operands.
+    `onednn` converts both operands each time, as a step whose weights move must; `onednn-ready` is the product on
+    converted operands.
     """
     kind = setting.options["kind"]
     generator = torch.Generator().manual_seed(0)

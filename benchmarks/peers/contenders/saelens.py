@@ -1,4 +1,4 @@
-"""SAELens: `SAETrainer.step`, that is forward, losses, dead counts, backward, clip, Adam, schedules; without logging."""
+"""SAELens: `SAETrainer.step`: forward, losses, dead counts, backward, clip, Adam, schedules; without logging."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from contenders import Contender, Setting, per_latent_thresholds, settle_thresho
 
 
 def build(setting: Setting) -> Contender:
-    """`architecture`: topk or jumprelu (with a low learning rate, so that its L0 stays where it was set). `sparse`: its sparse activations, which need its decoder-norm rescaling off on the CPU."""
+    """`architecture`: topk or jumprelu (with a low learning rate, so that its L0 stays where it was set).
+
+    `sparse`: its sparse activations, which need its decoder-norm rescaling off on the CPU.
+    """
     import sae_lens
 
     options, sizes = setting.options, {"d_in": setting.d_in, "d_sae": setting.d_sae, "device": str(setting.device)}
@@ -59,7 +62,7 @@ def build(setting: Setting) -> Contender:
             trainer.n_forward_passes_since_fired[setting.dead] = config.dead_feature_window + 1
 
     @torch.no_grad()
-    def settle() -> None:
+    def before_turn() -> None:
         settle_thresholds(sae.encode_with_hidden_pre(setting.batches[0])[1], sae.threshold, setting.k)
 
     @torch.no_grad()
@@ -68,4 +71,4 @@ def build(setting: Setting) -> Contender:
         codes = codes.to_dense() if codes.is_sparse else codes
         return {"l0": float((codes != 0).sum() / codes.shape[0]), "dead": int(trainer.dead_neurons.sum())}
 
-    return Contender(step, prepare, settle if jumprelu else lambda: None, facts)
+    return Contender(step, prepare, before_turn if jumprelu else lambda: None, facts)

@@ -1,4 +1,5 @@
-"""eai-sparsify's TopK with its Adam: the body of `Trainer.fit` for one module, without the language model, logging and data parallelism.
+"""eai-sparsify's TopK with its Adam: the body of `Trainer.fit` for one module, without the language model, logging and
+data parallelism.
 
 Left out, to its advantage: the copy of all activations in its forward hook, and the row masks.
 """
