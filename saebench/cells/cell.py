@@ -180,6 +180,8 @@ class Cell:
     """Version by name of each cell metric spec that scores it."""
     plugins: Mapping[str, Any] = field(default_factory=dict)
     tune: Tune | None = None
+    variant: str = ""
+    """What tells it from cells of the same entry, point and init seed in its plan; empty where there is none."""
 
     @property
     def site(self) -> Site:
@@ -189,8 +191,8 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """For people: `topk k16 s0`."""
-        return f"{self.entry} {self.point} s{self.init_seed}"
+        """For people: `topk k16 s0`; `topk k16 layers.2 d1 s0` where cells differ in hookpoint and data seed too."""
+        return " ".join(filter(None, (self.entry, self.point, self.variant, f"s{self.init_seed}")))
 
     @property
     def record_name(self) -> str:

@@ -161,12 +161,10 @@ class InitFrom(Block):
     Attributes:
         entry: Its name.
         at: Narrows the parent's sweep: `{k: 16}`.
-        keep: Latents to pick from a parent of another d_sae.
     """
 
     entry: Name
     at: dict[StrictStr, Any] = Field(default_factory=dict)
-    keep: Count | None = None
 
     @model_validator(mode="before")
     @classmethod

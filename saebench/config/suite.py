@@ -76,6 +76,9 @@ def load_suite(source: str | FilePath) -> Suite:
     check_suite(config, problems)
     problems.stop()
     facts = config.model_dump(mode="json", by_alias=True, exclude={"extends"})
+    for entry in facts["entries"]:
+        if entry["init_from"] is not None:
+            entry["init_from"]["keep"] = None  # a key of older versions: digests of suites stay what they were
     return Suite(config.model_copy(update={"extends": extended}), str(source), digest(facts), marks)
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from saebench.api.errors import SuiteError
-from saebench.base.near import hint
 from saebench.cells.cell import Cell, DatasetUse
 from saebench.cells.plan import ActivationUse, Plan
 from saebench.config import Problems, Suite
 from saebench.host import Catalog
-from saebench.plan.contenders.controls import control_arms
+from saebench.plan.contenders.contender import Contender
+from saebench.plan.contenders.controls import control_contenders
 from saebench.plan.contenders.datasets import DatasetBook
-from saebench.plan.contenders.entries import expand
+from saebench.plan.contenders.entries import Expansion
 from saebench.plan.contenders.metrics import MetricChoice, choose_metrics
-from saebench.plan.contenders.points import Arm
 from saebench.plan.contenders.refusals import Refusals
 from saebench.plan.contenders.sites import lone_model, model_sites
 from saebench.plan.forecast.estimate import Estimator
@@ -36,7 +33,6 @@ def make_plan(
     catalog: Catalog,
     *,
     facts: ModelBook,
-    only: str | None = None,
     rates: Measure | None = None,
     calibrate: Measure | None = None,
     calibration: Mapping[str, Any] | None = None,
@@ -48,10 +44,9 @@ def make_plan(
         suite: From `saebench.config.load_suite`.
         catalog: Installed plugins.
         facts: Answers what the planner asks of language models.
-        only: Keep this entry's cells and their ancestors; shares and ids stay those of the whole plan.
         rates: Measures this machine for the estimate; None: the estimate rests on an assumption.
         calibrate: Measures this machine for a budget of device seconds.
-        calibration: `budget.calibration` of an earlier plan of this suite: where it knows every arm, its seconds are taken as they are.
+        calibration: `budget.calibration` of an earlier plan of this suite: where it knows every contender, its seconds are taken as they are.
         memory_limit_bytes: What cells that are trained together may take here, for the estimate.
 
     Raises:
@@ -66,32 +61,35 @@ def make_plan(
     refusals = Refusals(suite.where)
     if (lone := lone_model(suite, facts)) is not None:
         book.make_with(lone)
-    arms = expand(suite, catalog, book, sites, problems, refusals)
+    contenders = Expansion(suite, catalog, book, sites, problems, refusals).contenders()
     datasets = _evaluation_datasets(suite, book, problems, refusals)
-    evaluation = {arm: datasets if arm.site.model is not None else (arm.dataset.name,) for arm in arms}
+    evaluation = {
+        contender: datasets if contender.site.model is not None else (contender.dataset.name,)
+        for contender in contenders
+    }
     measured: Rates | None = None
     calibrating: Calibration | None = None
     if suite.config.budget.primary == "device_seconds":
         refusals.stop(problems)  # nothing is measured for a suite that cannot be planned
-        arms = refusals.usable(arms, evaluation, book)
-        probes = _probes(suite, book, metrics, arms, evaluation)
-        calibrating = resumed(calibration, probes) if calibration is not None else None
+        contenders = refusals.usable(contenders, evaluation, book)
+        to_measure = _cells_to_measure(suite, book, metrics, contenders, evaluation)
+        calibrating = resumed(calibration, to_measure) if calibration is not None else None
         if calibrating is None and calibrate is not None:
-            measured = calibrate(list(probes.values()), _datasets(book, list(probes.items())))
-            calibrating = calibrated(measured, probes)
-    shares = share_out(suite, arms, book, problems, calibrating)
+            measured = calibrate(list(to_measure.values()), _datasets(book, list(to_measure.items())))
+            calibrating = calibrated(measured, to_measure)
+    shares = share_out(suite, contenders, book, problems, calibrating)
     refusals.stop(problems)
-    arms = refusals.usable(arms, evaluation, book)
+    contenders = refusals.usable(contenders, evaluation, book)
 
     tokens = dict(shares.tokens)
     warnings = list(shares.warnings)
     if suite.config.controls:
-        controls, remarks = control_arms(suite, catalog, arms)
+        controls, remarks = control_contenders(suite, catalog, contenders)
         warnings += remarks
         tokens |= {control: tokens[reference] for control, reference in controls}
         evaluation |= {control: evaluation[reference] for control, reference in controls}
-        arms = [*arms, *(control for control, _ in controls)]
-    made = CellMaker(suite, book, metrics, problems).make(arms, tokens, evaluation)
+        contenders = [*contenders, *(control for control, _ in controls)]
+    made = CellMaker(suite, book, metrics, problems).make(contenders, tokens, evaluation)
     problems.stop()
     cells, cohorts = order_cells([cell for _, cell in made], _activations(suite))
     groups = form_groups(cells, metrics)
@@ -101,14 +99,13 @@ def make_plan(
     for path, what in book.idle_faults(read):
         idle.add(path, f"{what} No entry reads it.")
     warnings += idle.lines()
-    warnings += _remarks(suite, arms)
+    warnings += _remarks(suite, contenders)
     warnings += [remark for name in used for remark in book.findings(name).remarks]
     warnings += _short_evaluation(made)
     if measured is None:
         measured = rates(cells, used) if rates is not None else Rates()
     warnings += measured.remarks
-    estimator = Estimator(catalog, facts, measured)
-    plan = Plan(
+    return Plan(
         suite=suite.config.name,
         source=suite.source,
         suite_digest=suite.digest,
@@ -116,33 +113,28 @@ def make_plan(
         cells=tuple(cells),
         cohorts=tuple(cohorts),
         groups=tuple(groups),
-        estimate=estimator.estimate(cells, cohorts, groups, memory_limit_bytes=memory_limit_bytes),
+        estimate=Estimator(catalog, facts, measured).estimate(
+            cells, cohorts, groups, memory_limit_bytes=memory_limit_bytes
+        ),
         warnings=tuple(warnings),
         datasets=used,
         refused=refusals.listed(),
     )
-    if only is None:
-        return plan
-    plan = _narrowed(plan, only, suite)
-    return replace(
-        plan,
-        estimate=estimator.estimate(plan.cells, plan.cohorts, plan.groups, memory_limit_bytes=memory_limit_bytes),
-    )
 
 
-def _probes(
+def _cells_to_measure(
     suite: Suite,
     book: DatasetBook,
     metrics: MetricChoice,
-    arms: Sequence[Arm],
-    evaluation: Mapping[Arm, tuple[str, ...]],
-) -> dict[Arm, Cell]:
-    """A cell of each arm with a share of one batch: what a calibration runs steps of, before shares are known."""
+    contenders: Sequence[Contender],
+    evaluation: Mapping[Contender, tuple[str, ...]],
+) -> dict[Contender, Cell]:
+    """A cell of each contender with a share of one batch: what a calibration runs steps of, before shares are known."""
     silent = Problems(suite.where)  # cells that are equal but for their share are told when shares are known
-    tokens = {arm: arm.train.batch for arm in arms}
-    cells: dict[Arm, Cell] = {}
-    for arm, cell in CellMaker(suite, book, metrics, silent).make(arms, tokens, evaluation):
-        cells.setdefault(arm, cell)
+    tokens = {contender: contender.train.batch for contender in contenders}
+    cells: dict[Contender, Cell] = {}
+    for contender, cell in CellMaker(suite, book, metrics, silent).make(contenders, tokens, evaluation):
+        cells.setdefault(contender, cell)
     return cells
 
 
@@ -175,22 +167,22 @@ def _evaluation_datasets(suite: Suite, book: DatasetBook, problems: Problems, re
     return named
 
 
-def _datasets(book: DatasetBook, made: Sequence[tuple[Arm, Cell]]) -> dict[str, DatasetUse]:
+def _datasets(book: DatasetBook, made: Sequence[tuple[Contender, Cell]]) -> dict[str, DatasetUse]:
     """Every dataset that some cell reads, and what those read, by name. Where content depends on the model: the first model's."""
     uses: dict[str, DatasetUse] = {}
 
-    def add(name: str, arm: Arm) -> None:
-        uses.setdefault(name, book.use(name, arm.site.facts, arm.site.context))
+    def add(name: str, contender: Contender) -> None:
+        uses.setdefault(name, book.use(name, contender.site.facts, contender.site.context))
         for base in book.bases(name):
-            add(base, arm)
+            add(base, contender)
 
-    for arm, cell in made:
+    for contender, cell in made:
         for name in (cell.dataset.name, *cell.evaluation.datasets):
-            add(name, arm)
+            add(name, contender)
     return uses
 
 
-def _short_evaluation(made: Sequence[tuple[Arm, Cell]]) -> list[str]:
+def _short_evaluation(made: Sequence[tuple[Contender, Cell]]) -> list[str]:
     """Evaluation never repeats anything: it uses what there is."""
     short: dict[str, None] = {}
     for _, cell in made:
@@ -211,16 +203,16 @@ def _activations(suite: Suite) -> ActivationUse:
     return ActivationUse(block.source, block.build, prefetch, block.quota_gb)
 
 
-def _remarks(suite: Suite, arms: Sequence[Arm]) -> list[str]:
+def _remarks(suite: Suite, contenders: Sequence[Contender]) -> list[str]:
     remarks = []
     encoders = dict.fromkeys(
-        arm.site.model.id
-        for arm in arms
-        if arm.site.model is not None and arm.site.facts is not None and not arm.site.facts.causal
+        contender.site.model.id
+        for contender in contenders
+        if contender.site.model is not None and contender.site.facts is not None and not contender.site.facts.causal
     )
     remarks += [
         f"{model.id}: {note}"
-        for model in dict.fromkeys(arm.site.model for arm in arms if arm.site.model is not None)
+        for model in dict.fromkeys(contender.site.model for contender in contenders if contender.site.model is not None)
         for note in model.notes
     ]
     remarks += [f"{name} is no causal language model: metrics of its loss are null there." for name in encoders]
@@ -229,30 +221,3 @@ def _remarks(suite: Suite, arms: Sequence[Arm]) -> list[str]:
             "one init seed: no intervals, and stability metrics are null. Give `seeds: {init: [0, 1, 2]}` for both."
         )
     return remarks
-
-
-def _narrowed(plan: Plan, only: str, suite: Suite) -> Plan:
-    """The plan with the cells of one entry and all they start from."""
-    names = list(dict.fromkeys(cell.entry for cell in plan.cells))
-    if only not in names:
-        if refused := [refused.reason for refused in plan.refused if refused.entry == only]:
-            raise SuiteError("\n".join(refused))
-        suite_error = Problems(suite.where)
-        suite_error.line(f"--only {only}: no entry of this name. {hint(only, names)}")
-        suite_error.stop()
-    by_id = {cell.cell_id: cell for cell in plan.cells}
-    kept: set[str] = set()
-    for cell in plan.cells:
-        here: Cell | None = cell if cell.entry == only else None
-        while here is not None:
-            kept.add(here.cell_id)
-            here = by_id[here.parent] if here.parent is not None else None
-    cells = tuple(cell for cell in plan.cells if cell.cell_id in kept)
-    cohorts = tuple(
-        replace(cohort, cells=tuple(cell for cell in cohort.cells if cell in kept)) for cohort in plan.cohorts
-    )
-    cohorts = tuple(cohort for cohort in cohorts if cohort.cells)
-    there = {cohort.key for cohort in cohorts}
-    cohorts = tuple(replace(cohort, after=tuple(key for key in cohort.after if key in there)) for cohort in cohorts)
-    groups = tuple(group for group in plan.groups if set(group.cells) <= kept)
-    return replace(plan, cells=cells, cohorts=cohorts, groups=groups)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from saebench.api.errors import SuiteError
 from saebench.host import Catalog
-from saebench.plan.contenders.guard import ask
+from saebench.plan.contenders.plugin_calls import ask
 
 _TEMPLATE = """\
 # Sparse autoencoders on your own model and text.

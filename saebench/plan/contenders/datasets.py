@@ -17,7 +17,7 @@ from saebench.cells.cell import DatasetUse, ModelUse
 from saebench.config import Problems, Suite, as_json, parse_options
 from saebench.config.problems import Path
 from saebench.host import Catalog, Registered
-from saebench.plan.contenders.guard import ask
+from saebench.plan.contenders.plugin_calls import ask
 
 if TYPE_CHECKING:
     from saebench.lm.facts import ModelFacts

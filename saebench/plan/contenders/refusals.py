@@ -9,8 +9,8 @@ from saebench.api.splits import Split
 from saebench.cells.plan import Refused
 from saebench.config import Problems
 from saebench.config.problems import Path
+from saebench.plan.contenders.contender import Contender
 from saebench.plan.contenders.datasets import DatasetBook
-from saebench.plan.contenders.points import Arm
 
 
 class Refusals:
@@ -46,21 +46,23 @@ class Refusals:
                 problems.line(refused.reason)
         problems.stop()
 
-    def usable(self, arms: Sequence[Arm], evaluation: Mapping[Arm, Sequence[str]], book: DatasetBook) -> list[Arm]:
-        """The arms, parents first, whose data is there; for the others it is said why.
+    def usable(
+        self, contenders: Sequence[Contender], evaluation: Mapping[Contender, Sequence[str]], book: DatasetBook
+    ) -> list[Contender]:
+        """The contenders, parents first, whose data is there; for the others it is said why.
 
         Raises:
             SuiteError: None is left.
         """
-        kept: list[Arm] = []
-        for arm in arms:
-            missing = list(_missing(arm, evaluation[arm], book))
-            if not missing and arm.parent is not None and arm.parent not in kept:
-                missing = [(("entries", arm.index or 0, "init_from"), _orphan(arm.parent.entry))]
+        kept: list[Contender] = []
+        for contender in contenders:
+            missing = list(_missing(contender, evaluation[contender], book))
+            if not missing and contender.parent is not None and contender.parent not in kept:
+                missing = [(("entries", contender.index or 0, "init_from"), _orphan(contender.parent.entry))]
             for path, reason in missing:
-                self.add(arm.entry, path, reason)
+                self.add(contender.entry, path, reason)
             if not missing:
-                kept.append(arm)
+                kept.append(contender)
         if not kept:
             everything = Problems(self._where)
             for refused in self.listed():
@@ -77,9 +79,9 @@ def _orphan(parent: str) -> str:
     return f"it starts from {parent!r}, which is refused. Mend that first."
 
 
-def _missing(arm: Arm, evaluation: Sequence[str], book: DatasetBook) -> list[tuple[Path, str]]:
-    """What is wrong with an arm's data, parts of it that are empty, and evaluation data that its model cannot make."""
-    needed: list[tuple[str, Split]] = [(arm.dataset.name, "train"), *((name, "held-out") for name in evaluation)]
+def _missing(contender: Contender, evaluation: Sequence[str], book: DatasetBook) -> list[tuple[Path, str]]:
+    """What is wrong with a contender's data, parts of it that are empty, and evaluation data that its model cannot make."""
+    needed: list[tuple[str, Split]] = [(contender.dataset.name, "train"), *((name, "held-out") for name in evaluation)]
     found: list[tuple[Path, str]] = []
     for name, split in needed:
         if faults := book.faults(name):
@@ -91,7 +93,7 @@ def _missing(arm: Arm, evaluation: Sequence[str], book: DatasetBook) -> list[tup
             reason = first_line(error)
         if reason is not None:
             found.append((("datasets", name), reason))
-    model, facts = arm.site.model, arm.site.facts
+    model, facts = contender.site.model, contender.site.facts
     if model is not None and facts is not None and not facts.causal:
         found += [
             (

@@ -151,7 +151,7 @@ class Rates:
 
 
 Measure = Callable[[Sequence[Cell], Mapping[str, DatasetUse]], Rates]
-"""Measures what these cells need: each distinct arm shape, scoring, models and datasets once."""
+"""Measures what these cells need: each distinct shape of training and scoring, models and datasets once."""
 
 
 def training_key(cell: Cell) -> str:

@@ -1,4 +1,4 @@
-"""Arms crossed with seeds: cells with their ids.
+"""Contenders crossed with seeds: cells with their ids.
 
 `cell_id` digests exactly what decides the weights; `score_id` adds what decides the score. Names, package versions, device and
 host are recorded elsewhere and stand in neither.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from saebench.base.canonical import digest
@@ -19,18 +20,14 @@ from saebench.cells.cell import (
     EvaluationSettings,
     ModelUse,
     TrainSettings,
-    Tune,
 )
 from saebench.config import Problems, Suite
 from saebench.host import Registered
+from saebench.plan.contenders.contender import Contender
 from saebench.plan.contenders.datasets import DatasetBook
 from saebench.plan.contenders.metrics import MetricChoice
-from saebench.plan.contenders.points import Arm
-from saebench.plan.contenders.searches import Search
 
 PARAMETER_DTYPE = "float32"
-INFERENCE: Mapping[str, Any] = {}
-"""Inference options: none yet; a checkpoint has one inference form."""
 
 
 def cell_identity(
@@ -81,7 +78,7 @@ def score_identity(
         "seeds": list(evaluation.seeds),
         "datasets": list(recipes),
         "metrics": dict(metrics),
-        "inference": dict(INFERENCE),
+        "inference": {},  # options of a checkpoint's inference form: there are none yet
     }
 
 
@@ -104,7 +101,7 @@ def cohort_key(model: ModelUse | None, recipe: str, data_seed: int, train: Train
 
 @dataclass(frozen=True)
 class CellMaker:
-    """Makes cells of arms that come parents first."""
+    """Makes cells of contenders that come parents first."""
 
     suite: Suite
     book: DatasetBook
@@ -112,60 +109,75 @@ class CellMaker:
     problems: Problems
 
     def make(
-        self, arms: Sequence[Arm], tokens: Mapping[Arm, int], evaluation: Mapping[Arm, tuple[str, ...]]
-    ) -> list[tuple[Arm, Cell]]:
-        """Every arm at every seed; controls at the first. Equal cells under two names are a problem."""
-        made: dict[tuple[Arm, int, int], Cell] = {}
-        seen: dict[str, Cell] = {}
+        self,
+        contenders: Sequence[Contender],
+        tokens: Mapping[Contender, int],
+        evaluation: Mapping[Contender, tuple[str, ...]],
+    ) -> list[tuple[Contender, Cell]]:
+        """Every contender at every seed; controls at the first. Equal cells under two names are a problem."""
+        made: dict[tuple[Contender, int, int], Cell] = {}
         seeds = self.suite.config.seeds
-        for arm in arms:
-            for data_seed in seeds.data[:1] if arm.control else seeds.data:
-                for init_seed in seeds.init[:1] if arm.control else seeds.init:
-                    parent = made[arm.parent, data_seed, init_seed] if arm.parent is not None else None
-                    cell = self._cell(arm, tokens[arm], evaluation[arm], init_seed, data_seed, parent)
-                    twin = seen.setdefault(cell.cell_id, cell)
-                    if twin is not cell:
-                        names = f"{twin.label} and {cell.label}"
-                        self.problems.line(
-                            f"{cell.where} {names}: both are the same training run (equal architecture, config, data, seed). Keep one of them."
-                        )
-                    made[arm, data_seed, init_seed] = cell
-        self._join_searches(made)
-        return [(arm, cell) for (arm, _, _), cell in made.items()]
+        for contender in contenders:
+            for data_seed in seeds.data[:1] if contender.control else seeds.data:
+                for init_seed in seeds.init[:1] if contender.control else seeds.init:
+                    parent = made[contender.parent, data_seed, init_seed] if contender.parent is not None else None
+                    cell = self._cell(contender, tokens[contender], evaluation[contender], init_seed, data_seed, parent)
+                    made[contender, data_seed, init_seed] = cell
+        cells = told_apart(self._in_searches(list(made), list(made.values())))
+        seen: dict[str, Cell] = {}
+        for cell in cells:
+            twin = seen.setdefault(cell.cell_id, cell)
+            if twin is not cell:
+                self.problems.line(
+                    f"{cell.where} {twin.label} and {cell.label}: both are the same training run "
+                    "(equal architecture, config, data, seed). Keep one of them."
+                )
+        return [(contender, cell) for (contender, _, _), cell in zip(made, cells, strict=True)]
 
-    def _join_searches(self, made: dict[tuple[Arm, int, int], Cell]) -> None:
+    def _in_searches(self, keys: Sequence[tuple[Contender, int, int]], cells: Sequence[Cell]) -> list[Cell]:
         """Tells every candidate its search, whose key holds all candidates: with others among them it is another search."""
-        members: dict[tuple[Search, int], set[str]] = {}
-        for (arm, data_seed, _), cell in made.items():
-            if arm.search is not None:
-                members.setdefault((arm.search, data_seed), set()).add(cell.group)
-        for key, cell in made.items():
-            arm, data_seed, _ = key
-            if (search := arm.search) is not None:
+        searches = [
+            (one.entry, one.site, one.parent, one.tune.point, data_seed) if one.tune is not None else None
+            for one, data_seed, _ in keys
+        ]
+        members: dict[object, set[str]] = {}
+        for search, cell in zip(searches, cells, strict=True):
+            members.setdefault(search, set()).add(cell.group)
+        found = []
+        for (contender, _, _), search, cell in zip(keys, searches, cells, strict=True):
+            if (tune := contender.tune) is not None:
                 code = digest(
                     {
                         "suite": cell.suite,
                         "entry": cell.entry,
-                        "metric": search.metric,
-                        "spec": search.spec,
-                        "version": search.version,
-                        "candidates": sorted(members[search, data_seed]),
+                        "metric": tune.metric,
+                        "spec": tune.spec,
+                        "version": tune.version,
+                        "candidates": sorted(members[search]),
                     }
                 )
-                tune = Tune(group=code, values=dict(arm.tuned), **vars(search))
-                made[key] = replace(cell, tune=tune, score_id=self._score_id(cell, code))
+                cell = replace(cell, tune=replace(tune, group=code), score_id=self._score_id(cell, code))
+            found.append(cell)
+        return found
 
     def _score_id(self, cell: Cell, search: str | None = None) -> str:
         recipes = [use.recipe for use in cell.evaluation_datasets]
         return digest(score_identity(cell.cell_id, cell.evaluation, recipes, self.metrics.cell_versions, search))
 
     def _cell(
-        self, arm: Arm, tokens: int, datasets: tuple[str, ...], init_seed: int, data_seed: int, parent: Cell | None
+        self,
+        contender: Contender,
+        tokens: int,
+        datasets: tuple[str, ...],
+        init_seed: int,
+        data_seed: int,
+        parent: Cell | None,
     ) -> Cell:
         config = self.suite.config
-        facts, model = arm.site.facts, arm.site.model
-        dataset = self.book.use(arm.dataset.name, facts, arm.site.context)
-        uses = tuple(self.book.use(name, facts, arm.site.context) for name in datasets)
+        site, architecture = contender.site, contender.architecture
+        base = architecture.base.use if architecture.base is not None else None
+        dataset = self.book.use(contender.dataset.name, site.facts, site.context)
+        uses = tuple(self.book.use(name, site.facts, site.context) for name in datasets)
         settings = EvaluationSettings(
             datasets,
             config.evaluation.tokens,
@@ -175,11 +187,11 @@ class CellMaker:
             "test" if any(entry.tune is not None for entry in config.entries) else None,
         )
         same: dict[str, Any] = {
-            "part": arm.part,
-            "base": arm.base,
+            "part": architecture.use,
+            "base": base,
             "tokens": tokens,
-            "train": arm.train,
-            "model": model,
+            "train": contender.train,
+            "model": site.model,
             "recipe": dataset.recipe,
         }
         cell_id = digest(
@@ -196,39 +208,39 @@ class CellMaker:
             cell_id=cell_id,
             score_id="",
             suite=config.name,
-            entry=arm.entry,
-            point=arm.point,
-            sweep=dict(arm.sweep),
-            where=arm.where,
-            part=arm.part,
-            base=arm.base,
-            d_in=arm.site.site.d_in,
-            d_out=arm.site.site.d_out,
-            d_sae=arm.d_sae,
-            tags=arm.tags,
-            model=model,
+            entry=contender.entry,
+            point=contender.point,
+            sweep=dict(contender.sweep),
+            where=contender.where,
+            part=architecture.use,
+            base=base,
+            d_in=site.site.d_in,
+            d_out=site.site.d_out,
+            d_sae=architecture.d_sae,
+            tags=tuple(sorted(architecture.tags)),
+            model=site.model,
             dataset=dataset,
             evaluation=settings,
             evaluation_datasets=uses,
             init_seed=init_seed,
             data_seed=data_seed,
             parent=parent.cell_id if parent is not None else None,
-            train=arm.train,
+            train=contender.train,
             tokens=tokens,
-            control=arm.control,
-            expected_l0=arm.cost.expected_l0,
-            cohort=cohort_key(model, dataset.recipe, data_seed, arm.train),
+            control=contender.control,
+            expected_l0=architecture.cost.expected_l0,
+            cohort=cohort_key(site.model, dataset.recipe, data_seed, contender.train),
             group=group,
             metrics=self.metrics.cell_versions,
-            plugins=self._plugins(arm, uses),
+            plugins=self._plugins(contender, uses),
         )
         return replace(cell, score_id=self._score_id(cell))
 
-    def _plugins(self, arm: Arm, uses: Sequence[DatasetUse]) -> dict[str, dict[str, str]]:
-        plugins: dict[str, Registered[Any]] = {f"architecture/{arm.registered.spec.name}": arm.registered}
-        if arm.base_registered is not None:
-            plugins[f"architecture/{arm.base_registered.spec.name}"] = arm.base_registered
-        for name in (arm.dataset.name, *(use.name for use in uses)):
+    def _plugins(self, contender: Contender, uses: Sequence[DatasetUse]) -> dict[str, dict[str, str]]:
+        plugins: dict[str, Registered[Any]] = {}
+        for one in filter(None, (contender.architecture, contender.architecture.base)):
+            plugins[f"architecture/{one.use.architecture}"] = one.registered
+        for name in (contender.dataset.name, *(use.name for use in uses)):
             self._dataset_plugins(name, plugins)
         plugins |= {f"metric/{registered.spec.name}": registered for registered in self.metrics.cell}
         return {
@@ -242,3 +254,26 @@ class CellMaker:
             plugins[f"dataset/{plan.registered.spec.name}"] = plan.registered
             for base in self.book.bases(name):
                 self._dataset_plugins(base, plugins)
+
+
+def told_apart(cells: Sequence[Cell]) -> list[Cell]:
+    """The same cells, whose labels differ: those of one entry, point and init seed also name what else they differ in."""
+    alike: dict[tuple[str, str, int], list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault((cell.entry, cell.point, cell.init_seed), []).append(cell)
+    found = []
+    for cell in cells:
+        others = alike[cell.entry, cell.point, cell.init_seed]
+        varied = [len(set(values)) > 1 for values in zip(*map(_places, others), strict=True)]
+        named = [value for value, varies in zip(_places(cell), varied, strict=True) if varies and value]
+        if sum(_places(other) == _places(cell) for other in others) > 1:
+            named.append(cell.cell_id[:8])
+        found.append(replace(cell, variant=" ".join(named)))
+    return found
+
+
+def _places(cell: Cell) -> tuple[str, str, str]:
+    """Model, hookpoint (without a model the dataset) and data seed."""
+    model = cell.model
+    place = ("", cell.dataset.name) if model is None else (Path(model.id).name, model.hookpoint_name)
+    return (*place, f"d{cell.data_seed}")

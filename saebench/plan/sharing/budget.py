@@ -1,4 +1,4 @@
-"""From the suite's shared budget to a token allotment for every arm.
+"""From the suite's shared budget to a token allotment for every contender.
 
 Seeds and sweep points never divide a share; the candidates of a search (`tune`) do; `pool: true` divides the figure equally among the
 entries. FLOPs become tokens through
@@ -15,8 +15,8 @@ from typing import Any
 
 from saebench.api.specs import MOST_MEMORY_BYTES, Cost
 from saebench.config import Problems, Suite
+from saebench.plan.contenders.contender import Contender
 from saebench.plan.contenders.datasets import DatasetBook
-from saebench.plan.contenders.points import Arm
 from saebench.plan.sharing.device_seconds import Calibration
 
 SHORT = {"tokens": "tokens", "flops": "flops", "device_seconds": "device seconds"}
@@ -24,24 +24,24 @@ SHORT = {"tokens": "tokens", "flops": "flops", "device_seconds": "device seconds
 
 @dataclass(frozen=True)
 class Shares:
-    """Allotments in tokens by arm, the resolved budget as the plan records it, and remarks."""
+    """Allotments in tokens by contender, the resolved budget as the plan records it, and remarks."""
 
-    tokens: Mapping[Arm, int]
+    tokens: Mapping[Contender, int]
     budget: Mapping[str, Any]
     warnings: tuple[str, ...]
 
 
 def share_out(
     suite: Suite,
-    arms: Sequence[Arm],
+    contenders: Sequence[Contender],
     book: DatasetBook,
     problems: Problems,
     calibration: Calibration | None = None,
 ) -> Shares:
-    """Allots tokens to every arm; adds a problem for each entry whose share is too small or used up.
+    """Allots tokens to every contender; adds a problem for each entry whose share is too small or used up.
 
     Args:
-        calibration: Of these arms; for `device_seconds`.
+        calibration: Of these contenders; for `device_seconds`.
     """
     budget = suite.config.budget
     primary = budget.primary
@@ -67,81 +67,81 @@ def share_out(
         for other in SHORT
         if other != primary and getattr(budget, other) is not None
     ]
-    tokens: dict[Arm, int] = {}
-    spent: dict[Arm, int | float] = {}
-    for arm in arms:
-        if arm.parent is not None and arm.parent not in tokens:
+    tokens: dict[Contender, int] = {}
+    spent: dict[Contender, int | float] = {}
+    for contender in contenders:
+        if contender.parent is not None and contender.parent not in tokens:
             continue  # its parent's share has a problem, told already
-        if (need := arm.cost.training_memory_bytes(arm.train.batch)) > MOST_MEMORY_BYTES:
+        if (need := contender.training_memory_bytes) > MOST_MEMORY_BYTES:
             problems.add(
-                ("entries", arm.index or 0),
+                ("entries", contender.index or 0),
                 f"training needs about {need // 10**12:,} TB of memory, more than any machine has. Use a smaller d_sae or batch.",
             )
             continue
-        if calibration is not None and _unmeasured(arm, book, budget.counts, calibration):
+        if calibration is not None and _unmeasured(contender, book, budget.counts, calibration):
             problems.add(
-                ("entries", arm.index or 0),
+                ("entries", contender.index or 0),
                 "its seconds could not be measured on this machine: its training steps (or its model's sampling) fail, or need more memory than there is. "
                 "Run it with `primary: tokens` to see why.",
             )
             continue
-        charged = _charged(arm, spent, book, primary, calibration) if budget.counts == "all" else 0
-        n = arm.n_candidates
-        allotted = _allotted(share - charged, arm, primary, calibration)
-        if n > 1 and allotted < arm.train.batch:
+        charged = _charged(contender, spent, book, primary, calibration) if budget.counts == "all" else 0
+        n = contender.n_candidates
+        allotted = _allotted(share - charged, contender, primary, calibration)
+        if n > 1 and allotted < contender.train.batch:
             problems.add(
-                ("entries", arm.index or 0, "tune"),
-                f"{n} candidates divide a share of {_amount(share)} {SHORT[primary]}{_less(charged)}; each gets less than one batch of {arm.train.batch:,} tokens. "
+                ("entries", contender.index or 0, "tune"),
+                f"{n} candidates divide a share of {_amount(share)} {SHORT[primary]}{_less(charged)}; each gets less than one batch of {contender.train.batch:,} tokens. "
                 f"Try fewer values, raise budget.{primary}, or use a smaller batch.",
             )
             continue
-        if allotted < arm.train.batch and charged:
+        if allotted < contender.train.batch and charged:
             problems.add(
-                ("entries", arm.index or 0),
+                ("entries", contender.index or 0),
                 f"making its data and its parent cost {_amount(charged)} {SHORT[primary]} of its share of {_amount(share)}, and `counts: all` makes them count; "
-                f"what is left is under one batch of {arm.train.batch:,} tokens. Raise budget.{primary} or use `counts: train`.",
+                f"what is left is under one batch of {contender.train.batch:,} tokens. Raise budget.{primary} or use `counts: train`.",
             )
             continue
-        if allotted < arm.train.batch:
+        if allotted < contender.train.batch:
             pooled = f" (the pool of {_amount(total)} shared by {n_entries} entries)" if budget.pool else ""
             gives = "" if primary == "tokens" else f" gives {max(allotted, 0):,} tokens"
             problems.add(
                 ("budget", primary),
-                f"a share of {_amount(share)} {SHORT[primary]}{pooled}{gives} but one batch of entries[{arm.index}] ({arm.entry}) is {arm.train.batch:,} tokens. "
+                f"a share of {_amount(share)} {SHORT[primary]}{pooled}{gives} but one batch of entries[{contender.index}] ({contender.entry}) is {contender.train.batch:,} tokens. "
                 "Raise it or use a smaller batch.",
             )
             continue
-        warnings += _remarks(arm, primary, budget.memory_gb)
-        tokens[arm] = allotted
-        spent[arm] = share
+        warnings += _remarks(contender, primary, budget.memory_gb)
+        tokens[contender] = allotted
+        spent[contender] = share
     return Shares(tokens, resolved, tuple(dict.fromkeys(warnings)))
 
 
-def _allotted(left: int | float, arm: Arm, primary: str, calibration: Calibration | None) -> int:
+def _allotted(left: int | float, contender: Contender, primary: str, calibration: Calibration | None) -> int:
     """Tokens that what is left of a share pays for. Candidates of a search divide it equally, each in whole batches, so that together they stay within it."""
-    batch, n = arm.train.batch, arm.n_candidates
+    batch, n = contender.train.batch, contender.n_candidates
     if primary == "tokens":
         return int(left) if n == 1 else int(left) // n // batch * batch
     if primary == "flops":
-        return tokens_for_flops(int(left) // n, arm.cost, batch, arm.d_sae)
+        return tokens_for_flops(int(left) // n, contender.architecture.cost, batch, contender.architecture.d_sae)
     assert calibration is not None
-    return tokens_for_seconds(float(left) / n, calibration.step_s(arm), batch)
+    return tokens_for_seconds(float(left) / n, calibration.step_s(contender), batch)
 
 
 def _less(charged: int | float) -> str:
     return f", less {_amount(charged)} for its data and its parent" if charged else ""
 
 
-def _remarks(arm: Arm, primary: str, memory_gb: float | None) -> list[str]:
+def _remarks(contender: Contender, primary: str, memory_gb: float | None) -> list[str]:
     remarks = []
-    if primary == "flops" and arm.cost.expected_l0 is None:
+    if primary == "flops" and contender.architecture.cost.expected_l0 is None:
         remarks.append(
-            f"entries[{arm.index}] ({arm.entry}) aims at no L0: its FLOPs are counted at all {arm.d_sae} latents, the most there can be."
+            f"entries[{contender.index}] ({contender.entry}) aims at no L0: its FLOPs are counted at all {contender.architecture.d_sae} latents, the most there can be."
         )
-    need = arm.cost.training_memory_bytes(arm.train.batch)
+    need = contender.training_memory_bytes
     if memory_gb is not None and need > memory_gb * 1e9:
         remarks.append(
-            f"entries[{arm.index}] ({arm.entry}) needs {need / 1e9:.2f} GB to train, over memory_gb {memory_gb:g}: its cells end as over_budget."
+            f"entries[{contender.index}] ({contender.entry}) needs {need / 1e9:.2f} GB to train, over memory_gb {memory_gb:g}: its cells end as over_budget."
         )
     return remarks
 
@@ -159,23 +159,27 @@ def tokens_for_seconds(seconds: float, step_s: float, batch: int) -> int:
 
 
 def _charged(
-    arm: Arm, spent: Mapping[Arm, int | float], book: DatasetBook, unit: str, calibration: Calibration | None
+    contender: Contender,
+    spent: Mapping[Contender, int | float],
+    book: DatasetBook,
+    unit: str,
+    calibration: Calibration | None,
 ) -> int | float:
     """What `counts: all` takes off a share and is known before anything runs: making the data, and the parent's share."""
-    made: int | float = book.made_tokens(arm.dataset.name)
+    made: int | float = book.made_tokens(contender.dataset.name)
     if unit == "flops":
-        made *= arm.site.facts.forward_flops_per_token() if arm.site.facts is not None else 0
+        made *= contender.site.facts.forward_flops_per_token() if contender.site.facts is not None else 0
     if unit == "device_seconds" and made:
-        assert calibration is not None and arm.site.model is not None
-        made *= calibration.sample_s(arm.site.model) or 0.0
+        assert calibration is not None and contender.site.model is not None
+        made *= calibration.sample_s(contender.site.model) or 0.0
     # a parent's share holds its own data and its own parent already
-    return made + (spent[arm.parent] if arm.parent is not None else 0)
+    return made + (spent[contender.parent] if contender.parent is not None else 0)
 
 
-def _unmeasured(arm: Arm, book: DatasetBook, counts: str, calibration: Calibration) -> bool:
-    samples = counts == "all" and book.made_tokens(arm.dataset.name) > 0 and arm.site.model is not None
-    return calibration.lacks(arm) or (
-        samples and arm.site.model is not None and calibration.sample_s(arm.site.model) is None
+def _unmeasured(contender: Contender, book: DatasetBook, counts: str, calibration: Calibration) -> bool:
+    samples = counts == "all" and book.made_tokens(contender.dataset.name) > 0 and contender.site.model is not None
+    return calibration.lacks(contender) or (
+        samples and contender.site.model is not None and calibration.sample_s(contender.site.model) is None
     )
 
 

@@ -1,4 +1,4 @@
-"""What turns a share of device seconds into tokens: seconds of one step of every arm, measured once and frozen in the plan."""
+"""What turns a share of device seconds into tokens: seconds of one step of every contender, measured once and frozen in the plan."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saebench.cells.cell import Cell, ModelUse
-from saebench.plan.contenders.points import Arm
+from saebench.plan.contenders.contender import Contender
 from saebench.plan.forecast.rates import Rates, model_key, training_key
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Seconds by arm and by model.
+    """Seconds by contender and by model.
 
     Attributes:
-        steps: Seconds of one training step by arm key.
+        steps: Seconds of one training step by contender key.
         samples: Seconds of one sampled token by model key; for `counts: all`.
         machine: Processor, threads, device, date.
-        keys: Arm key by arm of this plan; not written down.
+        keys: Contender key by contender of this plan; not written down.
     """
 
     steps: Mapping[str, float]
     samples: Mapping[str, float] = field(default_factory=dict)
     machine: Mapping[str, Any] = field(default_factory=dict)
-    keys: Mapping[Arm, str] = field(default_factory=dict)
+    keys: Mapping[Contender, str] = field(default_factory=dict)
 
-    def step_s(self, arm: Arm) -> float:
+    def step_s(self, contender: Contender) -> float:
         """Seconds of one step."""
-        return self.steps[self.keys[arm]]
+        return self.steps[self.keys[contender]]
 
-    def lacks(self, arm: Arm) -> bool:
-        """True for an arm that could not be measured."""
-        return self.keys[arm] not in self.steps
+    def lacks(self, contender: Contender) -> bool:
+        """True for a contender that could not be measured."""
+        return self.keys[contender] not in self.steps
 
     def sample_s(self, model: ModelUse) -> float | None:
         """Seconds of one sampled token; None where that could not be measured."""
@@ -48,14 +48,14 @@ class Calibration:
         }
 
 
-def resumed(frozen: Mapping[str, Any], probes: Mapping[Arm, Cell]) -> Calibration | None:
-    """The calibration that an earlier plan of this suite wrote down; None where it lacks an arm or a model of these."""
-    keys = {arm: training_key(cell) for arm, cell in probes.items()}
+def resumed(frozen: Mapping[str, Any], to_measure: Mapping[Contender, Cell]) -> Calibration | None:
+    """The calibration that an earlier plan of this suite wrote down; None where it lacks a contender or a model of these."""
+    keys = {contender: training_key(cell) for contender, cell in to_measure.items()}
     try:
         steps = {key: float(frozen["seconds_per_step"][key]) for key in sorted(set(keys.values()))}
         samples = {
             model_key(cell.model): float(frozen["seconds_per_sampled_token"][model_key(cell.model)])
-            for cell in probes.values()
+            for cell in to_measure.values()
             if cell.model is not None and _samples(cell)
         }
     except (KeyError, TypeError, ValueError):
@@ -66,10 +66,10 @@ def resumed(frozen: Mapping[str, Any], probes: Mapping[Arm, Cell]) -> Calibratio
     return Calibration(steps, samples, machine, keys)
 
 
-def calibrated(rates: Rates, probes: Mapping[Arm, Cell]) -> Calibration:
-    """From measured rates; an arm that could not be measured is left out."""
-    keys = {arm: training_key(cell) for arm, cell in probes.items()}
-    models = {model_key(cell.model) for cell in probes.values() if cell.model is not None and _samples(cell)}
+def calibrated(rates: Rates, to_measure: Mapping[Contender, Cell]) -> Calibration:
+    """From measured rates; a contender that could not be measured is left out."""
+    keys = {contender: training_key(cell) for contender, cell in to_measure.items()}
+    models = {model_key(cell.model) for cell in to_measure.values() if cell.model is not None and _samples(cell)}
     # rounded, so that what a reader sees in the plan is what the shares were made from
     return Calibration(
         {key: _rounded(rates.training[key].step_s) for key in set(keys.values()) & rates.training.keys()},

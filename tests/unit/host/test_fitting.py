@@ -21,7 +21,7 @@ from saebench.api import (
 )
 from saebench.host import Registered, load_catalog
 from saebench.host.fitting import misfit, misshapen_spec
-from saebench.plan.contenders.guard import ask
+from saebench.plan.contenders.plugin_calls import ask
 
 
 @dataclass(frozen=True)

@@ -260,7 +260,7 @@ Planner = Callable[..., Plan]
 
 @pytest.fixture
 def planner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
-    """`planner(entries, tail=..., header=..., facts=..., catalog=..., only=...)` -> Plan. The file is `s.yaml`."""
+    """`planner(entries, tail=..., header=..., facts=..., catalog=...)` -> Plan. The file is `s.yaml`."""
     monkeypatch.chdir(tmp_path)
 
     def plan(
@@ -271,12 +271,11 @@ def planner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planner:
         base: str = TAIL,
         facts: Any = None,
         catalog: Catalog | None = None,
-        only: str | None = None,
         **more: Any,
     ) -> Plan:
         lines = "".join(f"  - {line.strip()}\n" for line in entries.strip().splitlines())
         Path("s.yaml").write_text(f"{header}entries:\n{lines}{base}{tail}")
-        return make_plan(load_suite("s.yaml"), catalog or fake_catalog(), facts=facts or FakeFacts(), only=only, **more)
+        return make_plan(load_suite("s.yaml"), catalog or fake_catalog(), facts=facts or FakeFacts(), **more)
 
     return plan
 

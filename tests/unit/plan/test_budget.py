@@ -164,13 +164,6 @@ def test_an_entry_that_cannot_be_measured_is_named(refused):
     ]
 
 
-def test_only_changes_no_share_of_seconds(planner):
-    whole = planner(f"{A}\n{B}", base=SECONDS, calibrate=at(0.001))
-    part = planner(f"{A}\n{B}", base=SECONDS, calibrate=at(0.001), only="b")
-    assert [cell.cell_id for cell in part.cells] == [cell.cell_id for cell in whole.cells if cell.entry == "b"]
-    assert part.budget == whole.budget
-
-
 @pytest.mark.parametrize(
     ("budget", "said"),
     [

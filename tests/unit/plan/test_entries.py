@@ -119,20 +119,3 @@ def test_default_evaluation_is_the_first_entry_on_a_model(planner):
         f"{{name: truth, architecture: topk, dataset: truth, config: {{d_sae: 64, k: 4}}}}\n{TOPK.replace('dataset: docs', 'dataset: own')}"
     )
     assert plan.cells[-1].evaluation.datasets == ("own",)
-
-
-def test_only_keeps_ancestors_shares_and_ids(planner):
-    entries = f"{TOPK}\n{{name: ssae, architecture: ssae, dataset: near, init_from: {{entry: topk, at: {{k: 8}}}}}}\n{{name: own, architecture: topk, dataset: own, config: {{d_sae: 64, k: 4}}}}"
-    tail = "seeds: {init: [0, 1]}\ncontrols: true\n"
-    base = "train: {batch: 64}\nbudget: {tokens: 3000, pool: true}\n"
-    whole, part = planner(entries, tail, base=base), planner(entries, tail, base=base, only="ssae")
-    assert [(cell.entry, cell.point) for cell in part.cells] == [("topk", "k8")] * 2 + [("ssae", "k8")] * 2
-    ids = {cell.cell_id: cell for cell in whole.cells}
-    assert all(ids[cell.cell_id] == cell for cell in part.cells)
-    assert [group.entry for group in part.groups] == ["topk", "ssae"]
-    assert {cell for cohort in part.cohorts for cell in cohort.cells} == {cell.cell_id for cell in part.cells}
-    assert part.estimate.train_tokens == 4 * 1000 < whole.estimate.train_tokens
-
-
-def test_only_of_an_unknown_entry_suggests_a_near_one(refused):
-    assert refused(TOPK, only="tokp") == ["--only tokp: no entry of this name. Did you mean 'topk'? Allowed: topk."]

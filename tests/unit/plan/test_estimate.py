@@ -181,7 +181,7 @@ def test_a_live_source_stores_nothing_and_reads_every_epoch(planner):
 def test_a_child_in_the_same_cohort_reads_a_live_source_again(planner):
     entries = "{name: a, architecture: topk, dataset: docs, config: {d_sae: 64, k: 4}}\n{name: c, architecture: ssae, dataset: docs, init_from: a}"
     tail = EVALUATION + "activations: {source: live}\n"
-    alone = planner(entries, tail, rates=known, only="a").estimate
+    alone = planner(entries.splitlines()[0], tail, rates=known).estimate
     both = planner(entries, tail, rates=known).estimate
     assert both.data_s - alone.data_s == pytest.approx(1000 * 1e-3)
 

@@ -158,11 +158,6 @@ def test_controls_form_no_group(grouped):
     assert not controls & {cell_id for group in plan.groups for cell_id in group.cells}
 
 
-def test_an_entry_alone_leaves_no_group_that_needs_the_others(grouped):
-    plan, _ = grouped(f"{DOCS}\n{OWN}", "init_seed", "dataset", only="topk")
-    assert {group.vary for group in plan.groups} == {("init_seed",)}
-
-
 def test_a_metric_that_varies_what_cannot_be_varied_is_refused(refused, fakes):
     catalog = fakes.catalog()
     for name, vary in (("odd", ("weather",)), ("none", ())):

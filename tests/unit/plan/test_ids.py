@@ -191,3 +191,27 @@ def test_a_list_of_metrics_takes_the_specs_that_give_them(planner):
         "reconstruction": "3",
         "sparsity": "1",
     }
+
+
+def test_labels_of_a_plan_differ_and_are_short_where_that_is_enough(planner, fakes):
+    one = planner(ENTRY, "seeds: {init: [0, 1]}\ncontrols: true\n")
+    assert {cell.label for cell in one.cells if not cell.control} == {"topk default s0", "topk default s1"}
+    places = fakes.header.replace("[layers.2]", "[layers.0, layers.2]")
+    places = places.replace("datasets:", "  - {id: somewhere/other, hookpoints: [layers.0], context: 128}\ndatasets:")
+    facts = fakes.Facts({"docs-lm": fakes.Model(), "somewhere/other": fakes.Model("other-digest")})
+    plan = planner(ENTRY, "seeds: {data: [0, 1]}\ncontrols: true\n", header=places, facts=facts)
+    labels = [cell.label for cell in plan.cells]
+    assert len(set(labels)) == len(labels)
+    assert "topk default docs-lm layers.0 d1 s0" in labels
+    assert "topk default other layers.0 d0 s0" in labels
+
+
+def test_labels_of_controls_on_vectors_name_their_dataset(planner, fakes):
+    header = fakes.header + "  more: {plugin: synthetic, d_in: 16, n_features: 32}\n"
+    entry = "{name: NAME, architecture: topk, dataset: NAME, config: {d_sae: 8, k: 2}}"
+    plan = planner(
+        f"{entry.replace('NAME', 'truth')}\n{entry.replace('NAME', 'more')}", "controls: true\n", header=header
+    )
+    labels = [cell.label for cell in plan.cells]
+    assert len(set(labels)) == len(labels)
+    assert {"control-pca d_sae8-k2 truth s0", "control-pca d_sae8-k2 more s0", "truth default s0"} < set(labels)

@@ -71,12 +71,6 @@ def test_candidates_divide_the_share_in_whole_batches_and_seeds_do_not(planner, 
     plan = planner(f"{PLAIN}\n{TUNED}", SEEDS, catalog=catalog(fakes), base=pool)
     assert {cell.tokens for cell in of(plan, "plain")} == {500}
     assert {cell.tokens for cell in of(plan, "tuned")} == {128}
-    only = planner(f"{PLAIN}\n{TUNED}", SEEDS, catalog=catalog(fakes), only="tuned")
-    assert {cell.cell_id for cell in only.cells} == {cell.cell_id for cell in plan_of(planner, fakes) if cell.tune}
-
-
-def plan_of(planner: Any, fakes: Any) -> list[Any]:
-    return list(planner(f"{PLAIN}\n{TUNED}", SEEDS, catalog=catalog(fakes)).cells)
 
 
 def test_flops_are_divided_too(planner, fakes):
