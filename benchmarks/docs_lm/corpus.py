@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench.activations.sources.kept import Kept
-from saebench.api.packing import POLICIES
+from saebench.cells.packing import POLICIES
 from saebench_plugins.core_datasets.docs_corpus import build_docs
 
 DOCS = "docs, held out"

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from saebench.api import ActivationBatch, AfterStep, Site, StepInfo, resolve
+from saebench.api import ActivationBatch, AfterStep, Site, StepInfo
+from saebench.api.specs import resolve
 from saebench.host import load_catalog
 from saebench.metrics.reconstruction import FvuAccumulator
 from saebench.nn import loss_and_grad

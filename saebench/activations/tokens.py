@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saebench.api.datasets import Document
-from saebench.api.packing import POLICIES
+from saebench.cells.packing import POLICIES
 
 TOKENISE_DOCUMENTS = 256
 """Documents tokenised in one call."""

@@ -17,7 +17,7 @@ from saebench.api.datasets import (
     file_manifest,
 )
 from saebench.api.errors import CellError, Diverged, MachineError, OverBudget, PluginError, SaebenchError, SuiteError
-from saebench.api.markers import ENTRY_POINT_GROUP, PROJECT, hookimpl, hookspec
+from saebench.api.hookspecs import hookimpl
 from saebench.api.metrics import (
     CellMetric,
     GroupMember,
@@ -30,6 +30,7 @@ from saebench.api.metrics import (
 from saebench.api.overlaps import Overlap, overlap
 from saebench.api.sae import AfterStep, Constraint, LossTerms, NonNegative, SparseAutoencoder, StepInfo, UnitRows
 from saebench.api.specs import (
+    MOST_MEMORY_BYTES,
     ArchitectureSpec,
     CellMetricSpec,
     Cost,
@@ -38,18 +39,17 @@ from saebench.api.specs import (
     GroupMetricSpec,
     MetricSpec,
     Problem,
-    Reference,
     Site,
     TrainDefaults,
-    resolve,
 )
 from saebench.api.splits import Split, document_digest, is_held_out, split_of
 from saebench.api.values import Column, Direction, MetricInfo, MetricResult, MetricValue, Unit
-from saebench.base.folding import folded, is_blank
+from saebench.base.folding import UNSEEN, is_blank
+from saebench.base.paths import located
 
 __all__ = [
-    "ENTRY_POINT_GROUP",
-    "PROJECT",
+    "MOST_MEMORY_BYTES",
+    "UNSEEN",
     "ActivationBatch",
     "ActivationDataset",
     "AfterStep",
@@ -82,7 +82,6 @@ __all__ = [
     "Overlap",
     "PluginError",
     "Problem",
-    "Reference",
     "SaebenchError",
     "ScoredBatch",
     "ScoringFacts",
@@ -104,12 +103,10 @@ __all__ = [
     "UnitRows",
     "document_digest",
     "file_manifest",
-    "folded",
     "hookimpl",
-    "hookspec",
     "is_blank",
     "is_held_out",
+    "located",
     "overlap",
-    "resolve",
     "split_of",
 ]  # fmt: skip

@@ -28,7 +28,7 @@ class Document:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the folded text (`saebench.api.folded`)."""
+        """SHA-256 of the folded text (`saebench.base.folding`)."""
         return document_digest(self.text)
 
 

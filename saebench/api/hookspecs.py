@@ -8,12 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from saebench.api.markers import hookspec
+import pluggy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from saebench.api.specs import ArchitectureSpec, DatasetSpec, MetricSpec
+
+
+PROJECT = "saebench"
+ENTRY_POINT_GROUP = "saebench"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""A plugin writes it above a function named like a hook."""
 
 
 @hookspec

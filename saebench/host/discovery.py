@@ -16,7 +16,7 @@ import pluggy
 
 from saebench.api import hookspecs
 from saebench.api.errors import PluginError, describe
-from saebench.api.markers import ENTRY_POINT_GROUP, PROJECT
+from saebench.api.hookspecs import ENTRY_POINT_GROUP, PROJECT
 
 _HOOK_PREFIX = "saebench_"
 LOCAL = "local"

@@ -20,9 +20,9 @@ from saebench.api import (
     MetricValue,
     ScoredBatch,
     Stream,
-    resolve,
 )
 from saebench.api.errors import contained, describe
+from saebench.api.specs import resolve
 from saebench.artifacts import canonical_json, refuse
 from saebench.artifacts.shapes import not_sensible
 from saebench.base.text import shown, without_folders

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from saebench.api import ActivationBatch, ArchitectureSpec, LossTerms, Site, SparseCodes, StepInfo, UnitRows, resolve
+from saebench.api import ActivationBatch, ArchitectureSpec, LossTerms, Site, SparseCodes, StepInfo, UnitRows
 from saebench.api.errors import contained, describe, said
+from saebench.api.specs import resolve
 from saebench.cells.cell import ArchitectureUse
 from saebench.host import Catalog, Registered
 from saebench.host.build import architecture_cost

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from saebench.api import Site, resolve
+from saebench.api import Site
+from saebench.api.specs import resolve
 from saebench.host import load_catalog
 from saebench.testing import check_architecture
 

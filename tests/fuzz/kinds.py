@@ -16,7 +16,7 @@ from unittest import mock
 import yaml
 from mutate import as_json, how_often, mutate_bytes, mutate_tree
 
-from saebench.api import resolve
+from saebench.api.specs import resolve
 from saebench.artifacts.proof import sealed
 from saebench.base.canonical import canonical_json
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from suites import small_suite
 
-from saebench.api import is_held_out
+from saebench.api.splits import is_held_out
 from saebench.artifacts import iter_records
 from saebench.jobs import run_suite
 

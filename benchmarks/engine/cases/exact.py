@@ -11,7 +11,8 @@ from material import Setting, Shape
 from report import Figure, Result
 from torch import Tensor
 
-from saebench.api import ActivationBatch, LossTerms, Site, StepInfo, resolve
+from saebench.api import ActivationBatch, LossTerms, Site, StepInfo
+from saebench.api.specs import resolve
 from saebench.nn import loss_and_grad
 from saebench.nn.kernels import backends
 from saebench.testing import example_activations

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from contenders import Contender, Setting, settle_thresholds, shrink
-from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, StepInfo, resolve
+from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, StepInfo
+from saebench.api.specs import resolve
 from saebench.host import load_catalog
 from saebench.nn import loss_and_grad
 from saebench.nn.kernels import backends

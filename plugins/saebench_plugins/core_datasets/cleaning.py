@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 
-from saebench.base.folding import UNSEEN
+from saebench.api import UNSEEN
 
 REPLACEMENT = "\ufffd"
 _BAD = re.compile("[\0\ud800-\udfff]")

@@ -21,8 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from saebench.api.packing import POLICIES
-from saebench.api.splits import is_held_out
+from saebench.api import is_held_out
 from saebench_plugins.core_datasets import docs_extract
 from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, EXTRACTOR_VERSION, Source, is_read
 
@@ -197,7 +196,7 @@ def _digest(train: Sequence[str], held_out: Sequence[str]) -> str:
 
 
 def _cache_key(versions: dict[str, str | None]) -> str:
-    content = json.dumps([EXTRACTOR_VERSION, POLICIES["text"]["held_out"], CATALOGUE, versions], sort_keys=True)
+    content = json.dumps([EXTRACTOR_VERSION, CATALOGUE, versions], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

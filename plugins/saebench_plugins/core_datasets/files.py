@@ -9,8 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from saebench.api import Document, SuiteError, file_manifest, is_blank
-from saebench.base.paths import located
+from saebench.api import Document, SuiteError, file_manifest, is_blank, located
 from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
 from saebench_plugins.core_datasets.lines import (
     MAX_CHARACTERS,
@@ -224,7 +223,7 @@ def _bytes_of_a_row(table: Any, number: int, name: str) -> int | None:
     """
     group = table.metadata.row_group(number)
     n_rows = max(1, group.num_rows)
-    a_row = int(group.total_byte_size) // n_rows
+    a_row: int = group.total_byte_size // n_rows
     if 0 < a_row <= LARGE_ROW:  # 0: the writer did not say
         return a_row
     mine = [k for k in range(len(table.schema)) if table.schema.column(k).path.split(".")[0] == name]

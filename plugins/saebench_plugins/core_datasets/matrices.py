@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saebench.api import SuiteError, split_of
-from saebench.base.paths import located
+from saebench.api import SuiteError, located, split_of
 from saebench_plugins.core_datasets.lines import check_plain
 from saebench_plugins.core_datasets.plugin import ActivationsOptions
 
@@ -57,7 +56,8 @@ class Matrix:
         """Rows (a slice or indices) as float32; a float64 beyond its range is infinite."""
         taken = self.raw[rows]
         if self.dtype == "bfloat16":
-            return (taken.astype(np.uint32) << np.uint32(16)).view(np.float32)
+            widened: NDArray[np.float32] = (taken.astype(np.uint32) << np.uint32(16)).view(np.float32)
+            return widened
         with np.errstate(over="ignore", invalid="ignore"):
             return np.array(taken, dtype=np.float32, order="C")
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saebench.api import Findings, Problem, Split, SuiteError
-from saebench.base.paths import located
+from saebench.api import Findings, Problem, Split, SuiteError, located
 from saebench_plugins.core_datasets.lines import signature
 from saebench_plugins.core_datasets.matrices import KeyProblem, Matrix, held_out_rows, open_matrix
 from saebench_plugins.core_datasets.plugin import ActivationsOptions

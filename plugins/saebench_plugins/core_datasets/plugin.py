@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from saebench.api import DatasetSpec, Findings, Problem, Site, hookimpl
-from saebench.api.specs import MOST_MEMORY_BYTES
+from saebench.api import MOST_MEMORY_BYTES, DatasetSpec, Findings, Problem, Site, hookimpl
 
 _HERE = "saebench_plugins.core_datasets"
 

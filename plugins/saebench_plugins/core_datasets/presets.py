@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saebench.api import Problem, file_manifest
-from saebench.base.paths import located
+from saebench.api import Problem, file_manifest, located
 from saebench_plugins.core_datasets.plugin import HubOptions
 
 

@@ -8,8 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from saebench.api import Document, Findings, Problem, Split, SuiteError, overlap, split_of
-from saebench.api.overlaps import REMARKABLE, Overlap
+from saebench.api import Document, Findings, Overlap, Problem, Split, SuiteError, overlap, split_of
 from saebench_plugins.core_datasets import files
 from saebench_plugins.core_datasets.cleaning import Counts
 from saebench_plugins.core_datasets.lines import signature
@@ -18,6 +17,8 @@ MAX_CHARACTERS, MAX_DOCUMENTS = 1 << 24, 1 << 18
 """What is read at most."""
 SAMPLE = 1 << 16
 """Characters of it that are kept."""
+REMARKABLE_COPIES = 0.01
+"""Share of copies from which on a person is told."""
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Survey:
         remark = self.overlap.remark(read) if self.overlap else None
         copies = (
             f"{read}: {self.copies:,} of {self.counts.documents:,} documents are copies of others (case, Unicode form, blanks, quotes and dashes apart). They fall into one part."
-            if self.copies > REMARKABLE * self.counts.documents
+            if self.copies > REMARKABLE_COPIES * self.counts.documents
             else None
         )
         return [*self.counts.remarks(read), *filter(None, (copies, remark))]

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saebench.api import ActivationBatch, LossTerms, NonNegative, Site, SparseCodes, StepInfo
-from saebench.api.sae import Constraint
+from saebench.api import ActivationBatch, Constraint, LossTerms, NonNegative, Site, SparseCodes, StepInfo
 from saebench.nn import (
     LinearSAE,
     fill_gradients,

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from saebench.api import (
     ActivationBatch,
     AfterStep,
+    Constraint,
     LossTerms,
     Site,
     SparseAutoencoder,
     SparseCodes,
     StepInfo,
 )
-from saebench.api.sae import Constraint
 from saebench.nn import (
     decoder_directions,
     effective_sample_size,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import PluginError, SuiteError
-from saebench.api.packing import POLICIES
 from saebench.api.specs import DatasetSpec, Findings, Site
 from saebench.api.splits import Split
 from saebench.base.canonical import digest
 from saebench.base.near import hint
 from saebench.base.text import published
 from saebench.cells.cell import DatasetUse, ModelUse
+from saebench.cells.packing import POLICIES
 from saebench.config import Problems, Suite, as_json, parse_options
 from saebench.config.problems import Path
 from saebench.host import Catalog, Registered

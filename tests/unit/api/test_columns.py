@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from saebench.api import Column, MetricInfo
-from saebench.execute.records import _without_columns
+from saebench.execute.records import without_columns
 from saebench.score.combine import info_json
 
 
@@ -21,6 +21,6 @@ def test_columns_are_no_facts() -> None:
         MetricInfo("mine", "ratio", "lower", "cost", "mine", column=column, ranks=True),
         MetricInfo("other", "ratio", "lower", "cost", "x"),
     ]
-    infos, columns = _without_columns(info_json(given))
+    infos, columns = without_columns(info_json(given))
     assert set(infos["mine"]) == {"family", "description", "unit", "direction", "measured"}
     assert columns == {"mine": {"name": "mine", "decimals": 1, "ranks": True}}

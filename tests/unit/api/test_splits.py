@@ -7,7 +7,8 @@ import unicodedata
 
 import pytest
 
-from saebench.api import Document, document_digest, folded, is_blank, split_of
+from saebench.api import Document, document_digest, is_blank, split_of
+from saebench.base.folding import folded
 
 UNSEEN_CATEGORIES = ("Cc", "Cf", "Cs", "Zs", "Zl", "Zp")
 COPIES = {

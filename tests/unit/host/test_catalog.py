@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from saebench.api import PluginError, SuiteError, resolve
+from saebench.api import PluginError, SuiteError
+from saebench.api.specs import resolve
 from saebench.host import load_catalog
 
 ARCHITECTURE = """

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from saebench.activations.sources.kept import Kept
-from saebench.api import ActivationBatch, AfterStep, ArchitectureSpec, Site, StepInfo, UnitRows, resolve
+from saebench.api import ActivationBatch, AfterStep, ArchitectureSpec, Site, StepInfo, UnitRows
+from saebench.api.specs import resolve
 from saebench.cells.cell import ArchitectureUse
 from saebench.host import Catalog, Registered
 from saebench.host.build import build_module

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from saebench.api import ActivationBatch, Cost, LossTerms, Site, StepInfo, resolve
+from saebench.api import ActivationBatch, Cost, LossTerms, Site, StepInfo
+from saebench.api.specs import resolve
 from saebench.host import load_catalog
 from saebench.nn import autograd_loss_and_grad, loss_and_grad
 from saebench.nn.kernels import backends

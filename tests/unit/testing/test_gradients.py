@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from saebench.api import Site, resolve
+from saebench.api import Site
+from saebench.api.specs import resolve
 from saebench.host import load_catalog
 from saebench.testing import check_architecture, example_activations
 from saebench.testing.gradients import check_gradients

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from saebench.api import ActivationBatch, Site, StepInfo, resolve
+from saebench.api import ActivationBatch, Site, StepInfo
+from saebench.api.specs import resolve
 from saebench.host import load_catalog
 from saebench.nn import loss_and_grad
 from saebench.nn.kernels import backends

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from saebench.activations.sources.split_text import SplitText
-from saebench.api import SuiteError, is_held_out
+from saebench.api import SuiteError
+from saebench.api.splits import is_held_out
 from saebench_plugins.core_datasets.hub import as_text, open_hub
 from saebench_plugins.core_datasets.plugin import HubOptions, inspect_hub, recipe_hub
 

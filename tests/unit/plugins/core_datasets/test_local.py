@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from saebench.activations.sources.split_text import SplitText
-from saebench.api import SuiteError, folded, split_of
+from saebench.api import SuiteError, split_of
+from saebench.base.folding import folded
 from saebench_plugins.core_datasets import files, lines
 from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
 from saebench_plugins.core_datasets.local import open_local

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from saebench.api import GroupMember, MetricResult, resolve
+from saebench.api import GroupMember, MetricResult
+from saebench.api.specs import resolve
 from saebench.matching import match
 from saebench.metrics.catalogue import AGREEMENT
 from saebench_plugins.core_metrics.plugin import METRICS

@@ -20,8 +20,8 @@ from saebench.api import (
     SparseCodes,
     SplicedLosses,
     TrainingFacts,
-    resolve,
 )
+from saebench.api.specs import resolve
 from saebench.metrics.catalogue import INFO
 from saebench_plugins.core_metrics.plugin import METRICS, saebench_metrics
 

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import torch
 
-from saebench.api import ActivationBatch, CellMetricSpec, ScoredBatch, SparseCodes, resolve
+from saebench.api import ActivationBatch, CellMetricSpec, ScoredBatch, SparseCodes
+from saebench.api.specs import resolve
 from saebench_plugins.core_metrics.plugin import METRICS
 
 D, N = 5, 8

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from saebench.api import GroupMember, MetricResult, SparseCodes, resolve
+from saebench.api import GroupMember, MetricResult, SparseCodes
+from saebench.api.specs import resolve
 from saebench.matching import match
 from saebench.matching.agreement.chance import null_scores
 from saebench.matching.agreement.pair import CORRECTED

@@ -13,8 +13,8 @@ from saebench.api import (
     ScoringFacts,
     SparseCodes,
     TrainingFacts,
-    resolve,
 )
+from saebench.api.specs import resolve
 from saebench_plugins.faithful.ffr_spec import FFR, METRICS
 
 ALL = {"random-tokens": None, "density": None, "self-sampled": None}

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from saebench.api import Site, resolve
+from saebench.api import Site
+from saebench.api.specs import resolve
 from saebench_plugins.jumprelu.plugin import saebench_architectures
 
 (SPEC,) = saebench_architectures()

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, StepInfo, resolve
+from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, StepInfo
+from saebench.api.specs import resolve
 from saebench.lm.model import LanguageModel
 from saebench.nn import loss_and_grad, total_variance
 from saebench.nn.kernels import backends
