@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saebench.activations.sources.kept import Kept
+from saebench.activations.sources.plugin_cache import PluginCache
 from saebench.cells.packing import POLICIES
 from saebench_plugins.core_datasets.docs_corpus import build_docs
 
@@ -70,7 +70,7 @@ def load(material: Path, cache_dir: Path | None = None) -> LmCorpus:
         material: folder that holds `corpora/<name>/*.jsonl.gz`.
         cache_dir: where the embedded corpus keeps its cache.
     """
-    docs = build_docs(None if cache_dir is None else Kept(cache_dir, "docs", print))
+    docs = build_docs(None if cache_dir is None else PluginCache(cache_dir, "docs", print))
     rows = {name: list(_rows(material / "corpora" / name, files)) for name, files in CORPORA.items()}
     books = {book: [row["text"] for row in rows["gutenberg"] if row["book"] == book] for book in HELD_OUT_BOOKS}
     if not all(books.values()):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench.activations.sources.sources import Sources
+from saebench.activations.sources.run_data import RunData
 from saebench.api import DatasetSpec, Document
 from saebench.artifacts import RunFolder, digest
 from saebench.base.random import generator
@@ -143,10 +143,10 @@ class _Catalog:
         return getattr(self._catalog, name)
 
 
-def sources(setting: Setting, name: str, *uses: DatasetUse) -> Sources:
+def sources(setting: Setting, name: str, *uses: DatasetUse) -> RunData:
     """A run folder's data."""
     catalog: Any = _Catalog(setting.catalog)
-    return Sources(
+    return RunData(
         {use.name: use for use in uses}, run=RunFolder(setting.scratch / name), catalog=catalog, device=setting.device
     )  # fmt: skip
 
@@ -161,7 +161,7 @@ def cohort(
     dtype: str = "float32",
     live: bool = False,
 ) -> Cohort:
-    """What `Sources.training` is asked for."""
+    """What `RunData.training` is asked for."""
     return Cohort(
         key="c", model=model, dataset=dataset, data_seed=0, batch=1, tokens=tokens, dtype=dtype, cells=(), d_in=d_in,
         shuffle=shuffle, activations=ActivationUse("live" if live else "store"),

@@ -54,7 +54,7 @@ def epoch(folder: Path, dtype: str, device: torch.device, batch: int = BATCH) ->
     assert store is not None
     facts = SourceFacts("rows", "", {}, None, {"tokens": 0, "flops": 0}, 0, None)
     rows = StoreRows(store, device, load=device.type != "cpu")
-    source = TrainingSource(rows, facts, frozenset(), shuffle=65_536, prefetch=int(device.type != "cpu"), device=device)
+    source = TrainingSource(rows, facts, frozenset(), shuffle=65_536, prefetch=int(device.type != "cpu"))
 
     def read() -> None:
         batches = source.batches(batch, 0)

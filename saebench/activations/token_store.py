@@ -121,7 +121,6 @@ class TokenStore:
         folder: Path,
         key: Mapping[str, Any],
         windows: Windows,
-        lm: LanguageModel,
         n_tokens: int,
         facts: Callable[[], Mapping[str, Any]],
         *,

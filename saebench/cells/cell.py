@@ -11,6 +11,10 @@ from saebench.api.specs import Site
 ENGINE_VERSION = "2"
 """Goes up whenever the harness itself can change trained weights (loop, optimiser, order of tokens, normalisation)."""
 
+DATA_VERSION = 1
+"""Goes up whenever equal suites can give other tokens or activations (packing, order of documents, splits). The keys of all
+stores hold it."""
+
 
 @dataclass(frozen=True)
 class ArchitectureUse:

@@ -21,8 +21,8 @@ from saebench.plan.grouping.groups import GROUP_TOKENS, member_label
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from saebench.activations.sources.held_out import EvaluationSource
-    from saebench.activations.sources.sources import Sources
+    from saebench.activations.sources.held_out.streams import HeldOut
+    from saebench.activations.sources.run_data import RunData
     from saebench.api.sae import SparseAutoencoder
     from saebench.host import Catalog
     from saebench.score import GroupOutcome
@@ -47,7 +47,7 @@ class GroupRunner:
         self,
         run: RunFolder,
         catalog: Catalog,
-        sources: Sources,
+        sources: RunData,
         device: str,
         standing: Standing,
     ) -> None:
@@ -188,14 +188,14 @@ class GroupRunner:
             allowance=allowance,
         )
 
-    def _held_out(self, cell: Cell) -> EvaluationSource:
+    def _held_out(self, cell: Cell) -> HeldOut:
         """The first evaluation dataset under the first evaluation seed; its store stands since the cell was scored."""
         use = cell.model
         if use is not None and self.model not in (None, use.digest):
             self._sources.release()  # one language model in memory at a time
         self.model = use.digest if use is not None else self.model
         settings = cell.evaluation
-        return self._sources.evaluation(cell.evaluation_datasets[0], use, settings, settings.seeds[0], training=None)
+        return self._sources.held_out(cell.evaluation_datasets[0], use, settings, settings.seeds[0], training=None)
 
 
 def member_facts(cell: Cell) -> dict[str, Any]:

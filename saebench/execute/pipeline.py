@@ -37,10 +37,10 @@ from saebench.plan.grouping.memory_batches import cap_memory, memory_limit, wave
 from saebench.plan.grouping.passes import form_passes
 
 if TYPE_CHECKING:
-    from saebench.activations.sources.held_out import EvaluationSource
-    from saebench.activations.sources.sources import Sources
+    from saebench.activations.sources.held_out.streams import HeldOut
+    from saebench.activations.sources.run_data import RunData
     from saebench.activations.sources.training import TrainingSource
-    from saebench.activations.sources.validation_split import Part
+    from saebench.activations.sources.validation_split import HeldOutPart
     from saebench.host import Catalog
 
 GB = 1_000_000_000
@@ -77,12 +77,12 @@ class Pipeline:
         debug: bool = False,
         snapshot_every_s: float = 120.0,
     ) -> None:
-        from saebench.activations.sources.sources import Sources
+        from saebench.activations.sources.run_data import RunData
 
         self.plan, self.run, self.catalog, self.device = plan, run, catalog, device
         self.say, self.debug, self.snapshot_every_s = say, debug, snapshot_every_s
         self._predicted, self._console = predicted, console.current()
-        self.sources: Sources = Sources(plan.datasets, run=run, catalog=catalog, device=device, say=say)
+        self.sources: RunData = RunData(plan.datasets, run=run, catalog=catalog, device=device, say=say)
         self.standing = Standing(run, say)
         self.groups = GroupRunner(run, catalog, self.sources, device, self.standing)
         self.kept: dict[str, str] = {}
@@ -316,17 +316,17 @@ class Pipeline:
 
     def _held_out(
         self, cell: Cell, source: TrainingSource
-    ) -> tuple[list[tuple[Any, int, EvaluationSource]], list[tuple[Any, int, EvaluationSource]]]:
+    ) -> tuple[list[tuple[Any, int, HeldOut]], list[tuple[Any, int, HeldOut]]]:
         """What a cell is scored on, and what a search goes by."""
         validation = self._evaluation(cell, source, cell.evaluation_datasets[:1], "validation") if cell.tune else []
         return self._evaluation(cell, source, cell.evaluation_datasets), validation
 
     def _evaluation(
-        self, cell: Cell, source: TrainingSource, uses: Sequence[DatasetUse], part: Part | None = None
-    ) -> list[tuple[Any, int, EvaluationSource]]:
+        self, cell: Cell, source: TrainingSource, uses: Sequence[DatasetUse], part: HeldOutPart | None = None
+    ) -> list[tuple[Any, int, HeldOut]]:
         settings = cell.evaluation
         return [
-            (use, seed, self.sources.evaluation(use, cell.model, settings, seed, training=source, part=part))
+            (use, seed, self.sources.held_out(use, cell.model, settings, seed, training=source, part=part))
             for use in uses
             for seed in settings.seeds
         ]

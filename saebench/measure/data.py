@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from saebench.activations.sources.context import Meter, Opener
-from saebench.activations.sources.held_out_losses import LossSet
+from saebench.activations.sources.context import Context, Meter
+from saebench.activations.sources.held_out.loss_windows import LossSet
 from saebench.api import SparseCodes
 from saebench.artifacts import RunFolder
 from saebench.cells.cell import DatasetUse
@@ -119,12 +119,12 @@ def measure_reading(
     catalog: Catalog,
 ) -> DatasetRate:
     """Reads a text dataset twice (the second time from its cache) and turns some of it into tokens."""
-    opener = Opener(datasets, run, catalog, lambda line: None)
+    data = Context(datasets, run, catalog, torch.device("cpu"), lambda line: None)
     texts: list[str] = []
 
     def read(limit_s: float) -> tuple[float, bool]:
         started = time.perf_counter()
-        opened = opener.open(use, model=lambda: lm, seed=0, length=context, meter=Meter())
+        opened = data.open(use, model=lambda: lm, seed=0, length=context, meter=Meter())
         first: float | None = None
         for document in opened.documents("train"):
             now = time.perf_counter()
@@ -152,9 +152,9 @@ def measure_vectors(
     use: DatasetUse, datasets: Mapping[str, DatasetUse], run: RunFolder, catalog: Catalog
 ) -> tuple[DatasetRate, Vectors]:
     """Opens a dataset of vectors and takes some of them, with their true codes where it has them."""
-    opener = Opener(datasets, run, catalog, lambda line: None)
+    data = Context(datasets, run, catalog, torch.device("cpu"), lambda line: None)
     started = time.perf_counter()
-    opened = opener.open(use, model=None, seed=0, length=0, meter=Meter())
+    opened = data.open(use, model=None, seed=0, length=0, meter=Meter())
     rows = iter(opened.batches("train", ROWS, VECTOR_ROWS, 0))
     first = next(rows)
     opened_s = time.perf_counter() - started

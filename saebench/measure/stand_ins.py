@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from saebench.activations.sources.held_out import EvaluationSource
-from saebench.activations.sources.held_out_losses import LossBatch, LossSet
+from saebench.activations.sources.held_out.loss_windows import LossBatch, LossSet
+from saebench.activations.sources.held_out.streams import HeldOut
 from saebench.api.batches import ActivationBatch
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def disturb(n_bytes: int) -> Callable[[], object]:
     return lambda: memory.add_(1.0)
 
 
-class StandInStreams(EvaluationSource):
+class StandInStreams(HeldOut):
     """What `score_cell` reads, for a part of the tokens that a suite asks for.
 
     Args:

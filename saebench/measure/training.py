@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from saebench.activations.sources.held_out_losses import LossSet
+from saebench.activations.sources.held_out.loss_windows import LossSet
 from saebench.api import TrainingFacts
 from saebench.api.errors import contained
 from saebench.artifacts import RunFolder

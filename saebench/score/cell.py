@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench.activations.sources.held_out import EvaluationSource
+from saebench.activations.sources.held_out.streams import HeldOut
 from saebench.api import CellMetricSpec, MetricResult, ScoringFacts, TrainingFacts
 from saebench.api.errors import DIVERGED_ADVICE, Diverged, contained, describe
 from saebench.base.text import without_folders
@@ -56,11 +56,11 @@ class ScoreOutcome:
 def score_cell(
     cell: Cell,
     sae: Any,
-    sources: Sequence[tuple[DatasetUse, int, EvaluationSource]],
+    sources: Sequence[tuple[DatasetUse, int, HeldOut]],
     catalog: Catalog,
     training: TrainingFacts,
     *,
-    validation: Sequence[tuple[DatasetUse, int, EvaluationSource]] = (),
+    validation: Sequence[tuple[DatasetUse, int, HeldOut]] = (),
 ) -> ScoreOutcome:
     """One held-out pass a source, feeding all metrics that the cell is scored by.
 
@@ -150,7 +150,7 @@ def _versions(specs: Sequence[CellMetricSpec]) -> dict[str, str]:
     return {spec.name: spec.version for spec in specs}
 
 
-def _evaluation(cell: Cell, sources: Sequence[tuple[DatasetUse, int, EvaluationSource]]) -> dict[str, Any]:
+def _evaluation(cell: Cell, sources: Sequence[tuple[DatasetUse, int, HeldOut]]) -> dict[str, Any]:
     settings = cell.evaluation
     datasets: dict[str, dict[str, Any]] = {}
     for use, _, source in sources:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench.activations.sources.held_out import EvaluationSource
+from saebench.activations.sources.held_out.streams import HeldOut
 from saebench.api import ScoringFacts, SparseCodes
 from saebench.score.one_pass import Runner
 
@@ -73,7 +73,7 @@ class HeldOutCodes:
         self,
         sae: Any,
         d_out: int,
-        source: Callable[[], EvaluationSource],
+        source: Callable[[], HeldOut],
         *,
         n_tokens: int,
         batch: int,

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench.activations.sources.held_out import EvaluationSource
-from saebench.activations.sources.held_out_losses import LossBatch
+from saebench.activations.sources.held_out.loss_windows import LossBatch
+from saebench.activations.sources.held_out.streams import HeldOut
 from saebench.api import (
     ActivationBatch,
     MetricContext,
@@ -119,7 +119,7 @@ class Firing:
 
 
 def run_pass(
-    runner: Runner, source: EvaluationSource, metrics: Sequence[Accumulator], *, firing: Firing | None = None
+    runner: Runner, source: HeldOut, metrics: Sequence[Accumulator], *, firing: Firing | None = None
 ) -> list[Stream]:
     """Feeds every stream of one source that some metric reads.
 
@@ -210,7 +210,7 @@ def _feed_losses(runner: Runner, losses: LossBatch, metrics: Sequence[Accumulato
 
 
 def metric_context(
-    cell: Cell, sae: Any, source: EvaluationSource, training: TrainingFacts, facts: ScoringFacts
+    cell: Cell, sae: Any, source: HeldOut, training: TrainingFacts, facts: ScoringFacts
 ) -> MetricContext:
     """What a metric is told of the cell and of one source before it reads."""
     return MetricContext(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from saebench.activations.sources.held_out import EvaluationSource
+from saebench.activations.sources.held_out.streams import HeldOut
 from saebench.api import ScoringFacts, TrainingFacts
 from saebench.cells.cell import Cell, DatasetUse
 from saebench.host import Catalog
@@ -29,7 +29,7 @@ class Validation:
 def validate(
     cell: Cell,
     sae: Any,
-    sources: Sequence[tuple[DatasetUse, int, EvaluationSource]],
+    sources: Sequence[tuple[DatasetUse, int, HeldOut]],
     catalog: Catalog,
     training: TrainingFacts,
 ) -> Validation:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from saebench.activations.sources.sources import Sources
+from saebench.activations.sources.run_data import RunData
 from saebench.artifacts import iter_records
 from saebench.execute import pipeline
 from saebench.jobs import run_suite
@@ -72,7 +72,7 @@ def weights(run: Path) -> dict[str, bytes]:
 def test_hookpoints_of_one_model_form_one_pass(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[list[str]] = []
     trained: list[int] = []
-    opened, pass_of = Sources.training_pass, pipeline.Pipeline._wave
+    opened, pass_of = RunData.training_pass, pipeline.Pipeline._wave
 
     def opening(self: Any, cohorts: Any, reads: Any) -> Any:
         passes.append([cohort.model.hookpoint_name for cohort in cohorts])
@@ -82,7 +82,7 @@ def test_hookpoints_of_one_model_form_one_pass(folder: Path, tmp_path: Path, mon
         trained.append(len(cells))
         pass_of(self, cells, *arguments)
 
-    monkeypatch.setattr(Sources, "training_pass", opening)
+    monkeypatch.setattr(RunData, "training_pass", opening)
     monkeypatch.setattr(pipeline.Pipeline, "_wave", wave)
     run_suite(write_suite(folder), out=tmp_path / "run")
     assert passes == [["layers.0", "layers.1"]]

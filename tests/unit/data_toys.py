@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from saebench.activations.sources.sources import Sources
+from saebench.activations.sources.run_data import RunData
 from saebench.api import ActivationBatch, DatasetSpec, Document, SparseCodes, document_digest
 from saebench.artifacts import RunFolder
 from saebench.base.random import generator
@@ -159,5 +159,5 @@ class Evaluation:
     part: str | None = None
 
 
-def sources(folder: Path, *uses: Use, device: str = "cpu", say: Callable[[str], None] = print) -> Sources:
-    return Sources({use.name: use for use in uses}, run=RunFolder(folder), catalog=Offers(), device=device, say=say)
+def sources(folder: Path, *uses: Use, device: str = "cpu", say: Callable[[str], None] = print) -> RunData:
+    return RunData({use.name: use for use in uses}, run=RunFolder(folder), catalog=Offers(), device=device, say=say)

@@ -69,7 +69,7 @@ def _fvu(setting: Setting) -> tuple[list[Figure], dict[str, Any]]:
     n_held_out = 0
     for dtype in DTYPES:
         source = data.training(cohort(TOPICS, shape.d_in, tokens, model=use, dtype=dtype))
-        stream = data.evaluation(TOPICS, use, settings, 0, training=source).stream("eval", shape.batch)
+        stream = data.held_out(TOPICS, use, settings, 0, training=source).stream("eval", shape.batch)
         held_out = torch.cat([batch.x for batch in stream])
         n_held_out = len(held_out)
         scores = {}

@@ -74,7 +74,7 @@ def _store(setting: Setting, folder: Path) -> TrainingSource:
     assert store is not None
     facts = SourceFacts("synthetic", "", {}, None, {"tokens": 0, "flops": 0}, 0)
     rows = StoreRows(store, setting.device, load=False)
-    return TrainingSource(rows, facts, frozenset(), shuffle=STORED, prefetch=0, device=setting.device)
+    return TrainingSource(rows, facts, frozenset(), shuffle=STORED, prefetch=0)
 
 
 def _cell(setting: Setting, spec: Any, seed: int) -> Cell:

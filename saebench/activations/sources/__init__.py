@@ -1,1 +1,1 @@
-"""Where cells get their data from: training data of cohorts, held-out data that all cells share."""
+"""Where cells get their data from: training data of cohorts, and held-out data that cells share."""

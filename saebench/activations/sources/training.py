@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from saebench.activations.shuffle import RowProvider, shuffled_batches
@@ -34,7 +33,7 @@ class SourceFacts:
     token_policy: Mapping[str, Any] | None
     data_cost: Mapping[str, int]
     forward_flops_per_token: int
-    rounding: Mapping[str, Any] | None
+    rounding: Mapping[str, Any] | None = None
 
     @classmethod
     def read(cls, facts: Mapping[str, Any]) -> SourceFacts:
@@ -60,9 +59,8 @@ class TrainingSource:
         *,
         shuffle: int,
         prefetch: int,
-        device: torch.device,
     ) -> None:
-        self.rows, self._shuffle, self._prefetch, self._device = rows, shuffle, prefetch, device
+        self.rows, self._shuffle, self._prefetch = rows, shuffle, prefetch
         self.d_in = rows.d
         self.n_tokens = rows.n_rows
         self.dataset = facts.dataset

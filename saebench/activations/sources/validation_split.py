@@ -18,14 +18,14 @@ from saebench.api.batches import ActivationBatch
 if TYPE_CHECKING:
     from torch import Tensor
 
-Part = Literal["validation", "test"]
+HeldOutPart = Literal["validation", "test"]
 
 VALIDATION_ONE_IN = 4
-ASK = {"validation": 6, "test": 2}
+ASKED = {"validation": 6, "test": 2}
 """How many times as much a source that needs a number is asked for, so that enough belongs to the part; what is not needed is not read."""
 
 
-def part_of(digest: str) -> Part:
+def part_of(digest: str) -> HeldOutPart:
     """`validation` for one in four, by a hash of its own: the digest's first bits have decided already what is held out."""
     code = hashlib.sha256(f"validation:{digest}".encode()).digest()
     return "validation" if int.from_bytes(code[:8], "big") % VALIDATION_ONE_IN == 0 else "test"
@@ -40,7 +40,7 @@ def vector_digests(batch: ActivationBatch) -> list[str]:
 
 
 def vectors_of(
-    batches: Iterator[ActivationBatch], part: Part, n_rows: int, digests: set[str]
+    batches: Iterator[ActivationBatch], part: HeldOutPart, n_rows: int, digests: set[str]
 ) -> Iterator[ActivationBatch]:
     """The first `n_rows` vectors of a part, or all there are; what decided of each goes into `digests`."""
     left = n_rows

@@ -258,7 +258,7 @@ class Estimator:
 
     def _scoring(self, cell: Cell, cost: Cost, tally: _Tally) -> None:
         """One cell's own passes over what is there."""
-        from saebench.activations.sources.held_out_losses import LOG_PROB_BYTES
+        from saebench.activations.sources.held_out.loss_windows import LOG_PROB_BYTES
 
         streams, evaluation = self._wanted_streams(cell), cell.evaluation
         side = evaluation.density_tokens

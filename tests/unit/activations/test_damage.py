@@ -59,8 +59,8 @@ def test_damaged_token_windows_are_filled_again(tmp_path, model, name):
 
 @pytest.mark.parametrize("name", ["manifest.json", "documents.txt", "x-00000.bin", "extras.safetensors"])
 def test_damaged_evaluation_data_is_filled_again(tmp_path, model, name):
-    def scored(room):
-        source = room.evaluation(Use("toy"), model, Evaluation(), 0, training=None)
+    def scored(data):
+        source = data.held_out(Use("toy"), model, Evaluation(), 0, training=None)
         streams = [torch.cat([batch.x for batch in source.stream(name, 64)]) for name in ("eval", "random-tokens")]
         return [*streams, torch.cat([batch.x for batch in source.loss_batches()])]
 
@@ -91,8 +91,8 @@ def test_two_stores_in_each_others_place_are_both_filled_again(tmp_path, model):
     two.rename(one)
     (tmp_path / "aside").rename(two)
     said = []
-    room = sources(tmp_path, say=said.append)
-    assert all(torch.equal(draw(room.training(c)), x) for c, x in zip(cohorts, expected, strict=True))
+    data = sources(tmp_path, say=said.append)
+    assert all(torch.equal(draw(data.training(c)), x) for c, x in zip(cohorts, expected, strict=True))
     assert sorted(line.split(":")[0] for line in said) == sorted(str(f / "manifest.json") for f in (one, two))
 
 
@@ -101,10 +101,10 @@ def test_rows_that_nobody_will_read_cost_no_check_and_no_store(tmp_path, model):
     source = sources(tmp_path).training(cohort)
     ((store,), _) = stores(tmp_path)
     flip(store / "x-00000.bin")
-    room = sources(tmp_path, say=said.append)
-    (facts,) = room.training_pass([cohort], [False])
+    data = sources(tmp_path, say=said.append)
+    (facts,) = data.training_pass([cohort], [False])
     assert (facts.content, facts.n_tokens, said) == (source.content, source.n_tokens, [])
-    room.training_pass([cohort], [True])  # the same store, wanted after all
+    data.training_pass([cohort], [True])  # the same store, wanted after all
     assert len(said) == 1
     shutil.rmtree(store)
     (facts,) = sources(tmp_path, say=said.append).training_pass([cohort], [False])
@@ -114,13 +114,13 @@ def test_rows_that_nobody_will_read_cost_no_check_and_no_store(tmp_path, model):
 def test_what_a_run_has_proven_is_not_read_again_when_models_take_turns(tmp_path, model, monkeypatch):
     cohort, proven = Cohort(Use("toy"), model), []
     sources(tmp_path).training(cohort)
-    sources(tmp_path).evaluation(Use("toy"), model, Evaluation(), 0, training=None)
+    sources(tmp_path).held_out(Use("toy"), model, Evaluation(), 0, training=None)
     monkeypatch.setattr(manifests, "prove", lambda path, _sha256: proven.append(path))
-    room = sources(tmp_path)
+    data = sources(tmp_path)
     for _ in range(2):
-        room.training(cohort)
-        room.evaluation(Use("toy"), model, Evaluation(), 0, training=None)
-        room.release()
+        data.training(cohort)
+        data.held_out(Use("toy"), model, Evaluation(), 0, training=None)
+        data.release()
     assert len(proven) == len(set(proven)) > 0
 
 

@@ -133,8 +133,8 @@ def test_sources_out_of_step_change_no_bit(tmp_path, hookpoints):
 
 def test_a_source_that_ended_is_no_longer_computed(tmp_path, hookpoints, forwards):
     shallow, deep = hookpoints[0], hookpoints[1]
-    room = sources(tmp_path)
-    a, b = room.training_pass([Cohort(Use("toy"), model, activations=How("live")) for model in (shallow, deep)])
+    data = sources(tmp_path)
+    a, b = data.training_pass([Cohort(Use("toy"), model, activations=How("live")) for model in (shallow, deep)])
     left, right = a.batches(250, 0), b.batches(250, 0)
     next(left), next(right)
     right.close()
@@ -144,14 +144,14 @@ def test_a_source_that_ended_is_no_longer_computed(tmp_path, hookpoints, forward
 
 
 def test_nothing_behind_the_deepest_hookpoint_runs(tmp_path, hookpoints):
-    room = sources(tmp_path)
-    lm = room.model(hookpoints[0])
+    data = sources(tmp_path)
+    lm = data.context.model(hookpoints[0])
     ran = []
     lm.model.gpt_neox.layers[1].register_forward_hook(lambda *_: ran.append(1))
     lm.model.gpt_neox.layers[2].register_forward_hook(lambda *_: ran.append(2))
     lm.model.get_output_embeddings().register_forward_hook(lambda *_: ran.append(3))
     cohorts = [Cohort(Use("toy"), model, activations=How("live")) for model in (hookpoints[0], hookpoints[2])]
-    for source in room.training_pass(cohorts):
+    for source in data.training_pass(cohorts):
         draw(source, 3)
     assert set(ran) == {1}
 
@@ -169,8 +169,8 @@ def test_building_beside_the_first_epoch(tmp_path, model, forwards):
     expected = sources(tmp_path / "a").training(ahead).rows.store
     forwards.clear()
     cohort = dataclasses.replace(ahead, activations=How(build="parallel"))
-    room = sources(tmp_path / "b")
-    source = room.training(cohort)
+    data = sources(tmp_path / "b")
+    source = data.training(cohort)
     stream = source.batches(100, 0)
     list(islice(stream, 7))
     assert not list((tmp_path / "b" / "activations").glob("[!.]*/x-*.bin"))  # under another name until it is whole
@@ -182,7 +182,7 @@ def test_building_beside_the_first_epoch(tmp_path, model, forwards):
     list(islice(stream, 20))
     assert len(forwards) == made  # the other epochs come from the store
     stream.close()
-    built = ActivationStore.open(folder, room._passes._training_key(cohort))
+    built = ActivationStore.open(folder, data._training._key(cohort))
     assert (built.vectors, built.facts, built.documents) == (expected.vectors, expected.facts, expected.documents)
     assert sources(tmp_path / "b").training(ahead).content == source.content
     assert len(forwards) == made
@@ -190,10 +190,10 @@ def test_building_beside_the_first_epoch(tmp_path, model, forwards):
 
 def test_an_unfinished_store_is_discarded_and_begun_again(tmp_path, model):
     cohort = Cohort(Use("toy"), model, activations=How(build="parallel"))
-    room = sources(tmp_path / "b")
-    source = room.training(cohort)
+    data = sources(tmp_path / "b")
+    source = data.training(cohort)
     draw(source, 2)
-    room.release()
+    data.release()
     assert not list((tmp_path / "b" / "activations").glob("**/x-*.bin"))
     # a resumed run begins in the middle: what it skips is made once, for the store must be whole
     expected = draw(sources(tmp_path / "a").training(dataclasses.replace(cohort, activations=How())), 20)
@@ -217,19 +217,19 @@ def test_a_second_reader_disturbs_neither_the_first_nor_the_store(tmp_path, mode
 
 
 def test_a_pass_ends_the_one_before(tmp_path, model):
-    room = sources(tmp_path)
+    data = sources(tmp_path)
     cohort = Cohort(Use("toy"), model, activations=How(build="parallel"))
-    room.training(cohort).init_sample(10)
+    data.training(cohort).init_sample(10)
     assert list((tmp_path / "activations").glob(".*/x-*.bin"))
-    room.training(dataclasses.replace(cohort, activations=How("live")))
+    data.training(dataclasses.replace(cohort, activations=How("live")))
     assert not list((tmp_path / "activations").glob("**/x-*.bin"))
 
 
 def test_release_discards_what_is_unfinished(tmp_path, model):
-    room = sources(tmp_path)
-    room.training(Cohort(Use("toy"), model, activations=How(build="parallel"))).init_sample(10)
+    data = sources(tmp_path)
+    data.training(Cohort(Use("toy"), model, activations=How(build="parallel"))).init_sample(10)
     assert list((tmp_path / "activations").glob(".*/x-*.bin"))
-    room.release()
+    data.release()
     assert not list((tmp_path / "activations").glob("**/x-*.bin"))
 
 
@@ -263,24 +263,24 @@ def test_cohorts_with_the_same_rows_get_one_source(tmp_path, model):
 
 def test_cohorts_of_other_lengths_are_streams_of_their_own(tmp_path, hookpoints):
     cohorts = [Cohort(Use("toy"), model, tokens=n) for model, n in zip(hookpoints, (300, 500, 300), strict=True)]
-    room = sources(tmp_path)
-    assert [source.n_tokens for source in room.training_pass(cohorts)] == [300, 500, 300]
+    data = sources(tmp_path)
+    assert [source.n_tokens for source in data.training_pass(cohorts)] == [300, 500, 300]
     live = [dataclasses.replace(cohort, activations=How("live")) for cohort in cohorts]
-    for source, cohort in zip(room.training_pass(live), cohorts, strict=True):
-        assert same(draw(source, 10), draw(room.training(cohort), 10))
+    for source, cohort in zip(data.training_pass(live), cohorts, strict=True):
+        assert same(draw(source, 10), draw(data.training(cohort), 10))
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float16", 1e-5), ("bfloat16", 1e-3)])
 def test_storage_precision_hardly_moves_fvu(tmp_path, dtype, bound):
     """The built-in model: the best rank-8 code of rounded rows against that of exact ones, both scored on exact rows."""
     facts = describe_model("docs-lm")
-    room = sources(tmp_path)
+    data = sources(tmp_path)
     words = dataclasses.replace(
         Cohort(Use("toy"), None, tokens=2000),
         model=type("M", (), {"id": "docs-lm", "revision": None, "digest": facts.digest, "hookpoint": facts.hookpoint("layers.2").path, "context": 32, "allow_unused": ()})(),
     )  # fmt: skip
     exact, stored = (
-        room.training(dataclasses.replace(words, dtype=name)).init_sample(2000).double() for name in ("float32", dtype)
+        data.training(dataclasses.replace(words, dtype=name)).init_sample(2000).double() for name in ("float32", dtype)
     )
     assert not torch.equal(exact, stored)
 

@@ -1,4 +1,4 @@
-"""Room for stores: the disk, the quota, who makes room for whom."""
+"""Room for stores: the disk, the quota, who makes data for whom."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from data_toys import Cohort, Evaluation, How, Use, sources
 
 from saebench.activations.manifests import write_manifest
 from saebench.activations.quota import GB, Need, check_plan, folder_bytes, make_room, row_bytes, stored, window_bytes
+from saebench.activations.sources.store_needs import needs_of
 from saebench.api import MachineError
 
 
@@ -48,10 +49,10 @@ def test_sizes_by_hand():
 
 
 def test_a_store_takes_what_was_predicted(tmp_path, model):
-    room = sources(tmp_path)
+    data = sources(tmp_path)
     cohort = Cohort(Use("toy"), model)
-    room.training(cohort)
-    predicted = sum(need.n_bytes for need in room._passes._needs(cohort))
+    data.training(cohort)
+    predicted = sum(need.n_bytes for need in needs_of(cohort))
     small = sum(
         path.stat().st_size
         for name in ("manifest.json", "documents.txt")
@@ -138,33 +139,33 @@ def test_cohorts_make_room_for_one_another_under_a_quota(tmp_path, model):
     size = folder_bytes(tmp_path / "probe" / "activations")
     how = How(quota_gb=2.5 * size / GB)
     first, second, third = (Cohort(Use("toy"), model, data_seed=seed, activations=how) for seed in range(3))
-    room = sources(tmp_path / "run")
-    room.check_disk([first, second, third, first])
+    data = sources(tmp_path / "run")
+    data.check_disk([first, second, third, first])
     folders = {}
     for cohort in (first, second, third):
-        source = room.training(cohort)
+        source = data.training(cohort)
         folders[cohort.data_seed] = source.rows.store.folder
         next(source.batches(10, 0))
     assert folders[0].exists() and folders[2].exists() and not folders[1].exists()  # the first is read again
-    kept = room.training(first)
+    kept = data.training(first)
     assert kept.rows.store.folder == folders[0]
     assert folder_bytes(tmp_path / "run" / "activations") <= how.quota_gb * GB
-    room.training(second)
+    data.training(second)
     assert folders[1].exists()
     with pytest.raises(MachineError, match="quota_gb"):
-        room.training(dataclasses.replace(first, tokens=2000, activations=How(quota_gb=0.5 * size / GB)))
+        data.training(dataclasses.replace(first, tokens=2000, activations=How(quota_gb=0.5 * size / GB)))
 
 
 def test_cached_evaluation_data_stays_under_a_quota(tmp_path, model):
-    room = sources(tmp_path)
+    data = sources(tmp_path)
     cohort = Cohort(Use("toy"), model)
-    training = room.training(cohort)
-    evaluation = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)
+    training = data.training(cohort)
+    evaluation = data.held_out(Use("toy"), model, Evaluation(), 0, training=training)
     list(evaluation.stream("random-tokens", 64))
-    held = {path.name for path in room.evaluation_folders}
+    held = {path.name for path in evaluation.shared.folders}
     assert len(held) == 2
     size = folder_bytes(tmp_path / "activations")
-    room.training(dataclasses.replace(cohort, data_seed=1, activations=How(quota_gb=1.1 * size / GB)))
+    data.training(dataclasses.replace(cohort, data_seed=1, activations=How(quota_gb=1.1 * size / GB)))
     there = {store.folder.name for store in stored(tmp_path / "activations")}
     assert held < there
     assert training.rows.store.folder.name not in there

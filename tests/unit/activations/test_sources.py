@@ -12,7 +12,7 @@ from data_toys import Cohort, Evaluation, How, ToyVectors, Use, sources
 
 from saebench.activations import precision
 from saebench.activations.sources.context import Meter
-from saebench.activations.sources.held_out_losses import LossSet
+from saebench.activations.sources.held_out.loss_windows import LossSet
 from saebench.activations.tokens import sequence_digest
 from saebench.api import SuiteError
 from saebench.base.random import generator
@@ -86,16 +86,16 @@ def test_a_changed_model_is_refused(tmp_path, model):
 
 
 def test_evaluation_streams(tmp_path, model):
-    room = sources(tmp_path)
-    training = room.training(Cohort(Use("toy"), model))
-    source = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)
+    data = sources(tmp_path)
+    training = data.training(Cohort(Use("toy"), model))
+    source = data.held_out(Use("toy"), model, Evaluation(), 0, training=training)
     assert source.streams == {"eval", "density", "loss", "random-tokens", "self-sampled"}
-    lm = room.model(model)
+    lm = data.context.model(model)
     whole = torch.cat([batch.x for batch in source.stream("eval", 64)])
     assert len(whole) == source.n_tokens == 300
     assert torch.equal(torch.cat([batch.x for batch in source.stream("density", 64)]), whole[:200])
     batch = next(source.stream("eval", 64))
-    window = source.sequence(int(batch.sequence_ids[40]))
+    window = source.shared.store.extra("windows")[int(batch.sequence_ids[40])]
     assert int(window[batch.positions[40]]) == int(batch.token_ids[40])
     assert source.token_texts(batch.token_ids[:2]) == lm.token_texts(batch.token_ids[:2].tolist())
     ids = torch.cat([batch.token_ids for batch in source.stream("random-tokens", 64)])
@@ -103,7 +103,7 @@ def test_evaluation_streams(tmp_path, model):
     assert len(ids.unique()) > 20
     assert not bool(lm.special_mask(ids).any())
     assert sum(batch.n_tokens for batch in source.stream("self-sampled", 64)) == 200
-    assert source.content != room.evaluation(Use("toy"), model, Evaluation(), 1, training=training).content
+    assert source.content != data.held_out(Use("toy"), model, Evaluation(), 1, training=training).content
     cost = source.cost({"eval", "density"})
     assert cost == {"tokens": 300, "flops": 300 * lm.facts.forward_flops_per_token(model.hookpoint)}
     assert source.cost(source.streams)["tokens"] == 300 + 200 + 2 * 200 + 4 * source.n_loss_tokens
@@ -112,9 +112,9 @@ def test_evaluation_streams(tmp_path, model):
 
 
 def test_losses_of_perfect_zero_and_mean_reconstructions(tmp_path, model):
-    room = sources(tmp_path)
-    training = room.training(Cohort(Use("toy"), model))
-    source = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)
+    data = sources(tmp_path)
+    training = data.training(Cohort(Use("toy"), model))
+    source = data.held_out(Use("toy"), model, Evaluation(), 0, training=training)
     held_out = torch.cat([batch.x for batch in source.stream("eval", 64)]).double().mean(0).float()
     total = 0
     for batch in source.loss_batches():
@@ -132,14 +132,12 @@ def test_losses_of_perfect_zero_and_mean_reconstructions(tmp_path, model):
 
 
 def test_losses_do_not_depend_on_what_is_kept_in_memory(tmp_path, model, monkeypatch):
-    import saebench.activations.sources.held_out_losses as losses_module
+    import saebench.activations.sources.held_out.loss_windows as losses_module
 
-    room = sources(tmp_path)
-    training = room.training(Cohort(Use("toy"), model))
-    splicer = room.model(model).splicer(model.hookpoint)
-    windows = (
-        room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)._scored.store.extra("windows").long()
-    )
+    data = sources(tmp_path)
+    training = data.training(Cohort(Use("toy"), model))
+    splicer = data.context.model(model).splicer(model.hookpoint)
+    windows = data.held_out(Use("toy"), model, Evaluation(), 0, training=training).shared.store.extra("windows").long()
     monkeypatch.setattr(LanguageModel, "rows_per_forward", lambda *_args, **_more: 3)
 
     def run():
@@ -159,32 +157,32 @@ def test_losses_do_not_depend_on_what_is_kept_in_memory(tmp_path, model, monkeyp
 
 
 def test_held_out_documents_are_never_training_documents(tmp_path, model):
-    room = sources(tmp_path)
-    training = room.training(Cohort(Use("toy"), model))
-    fine = room.evaluation(Use("toy"), model, Evaluation(), 0, training=training)
-    assert not fine._scored.documents & training.document_digests
+    data = sources(tmp_path)
+    training = data.training(Cohort(Use("toy"), model))
+    fine = data.held_out(Use("toy"), model, Evaluation(), 0, training=training)
+    assert not fine.shared.documents & training.document_digests
     samples = Use("samples", "generated")
-    training = room.training(Cohort(samples, model))
+    training = data.training(Cohort(samples, model))
     with pytest.raises(SuiteError, match="are also in the training documents of 'samples'"):
-        room.evaluation(Use("leaky", "generated", options={"leak": True}), model, Evaluation(), 0, training=training)
+        data.held_out(Use("leaky", "generated", options={"leak": True}), model, Evaluation(), 0, training=training)
 
 
 def test_near_duplicates_of_training_documents_are_counted_once_and_said(tmp_path, model):
     said = []
     toy, reworded = Use("toy"), Use("reworded", options={"ending": " indeed"})
-    room = sources(tmp_path, toy, reworded, say=said.append)
-    training = room.training(Cohort(toy, model))
-    assert room.evaluation(toy, model, Evaluation(), 0, training=training).overlap()["near_duplicates"] == 0
+    data = sources(tmp_path, toy, reworded, say=said.append)
+    training = data.training(Cohort(toy, model))
+    assert data.held_out(toy, model, Evaluation(), 0, training=training).overlap()["near_duplicates"] == 0
     assert not said
-    source = room.evaluation(reworded, model, Evaluation(), 0, training=training)
+    source = data.held_out(reworded, model, Evaluation(), 0, training=training)
     found = source.overlap()
     # its documents are those of the other dataset and one word: 8 of 9 runs of five words are theirs
-    trained = room.texts(toy, model, 0, Meter()).documents("train")
+    trained = data.context.texts(toy, model, 0, Meter()).documents("train")
     plain = {text.text for text in trained if text.digest in training.document_digests}
     mine = [
         text
-        for text in room.texts(reworded, model, 0, Meter()).documents("held-out")
-        if text.digest in source._scored.documents
+        for text in data.context.texts(reworded, model, 0, Meter()).documents("held-out")
+        if text.digest in source.shared.documents
     ]
     expected = sum(text.text.removesuffix(" indeed") in plain for text in mine)
     assert 0 < expected < len(mine)
@@ -197,32 +195,32 @@ def test_near_duplicates_of_training_documents_are_counted_once_and_said(tmp_pat
 
 def test_generated_data_has_no_documents_to_compare(tmp_path, model):
     use = Use("samples", "generated")
-    room = sources(tmp_path, use, Use("toy"))
-    training = room.training(Cohort(use, model))
-    assert room.evaluation(Use("toy"), model, Evaluation(), 0, training=training).overlap() is None
+    data = sources(tmp_path, use, Use("toy"))
+    training = data.training(Cohort(use, model))
+    assert data.held_out(Use("toy"), model, Evaluation(), 0, training=training).overlap() is None
 
 
 def test_self_samples_are_distinct_and_none_is_a_training_sample(tmp_path, model):
-    room = sources(tmp_path)
-    plain = room.training(Cohort(Use("toy"), model))
-    first = room.evaluation(Use("toy"), model, Evaluation(), 0, training=plain)
-    samples = first._scored.stream_store("self-sampled", plain).documents
+    data = sources(tmp_path)
+    plain = data.training(Cohort(Use("toy"), model))
+    first = data.held_out(Use("toy"), model, Evaluation(), 0, training=plain)
+    samples = first.shared.stream_store("self-sampled", plain.document_digests).documents
     assert len(samples) > 5
 
     taken = sorted(samples)[:3]
-    trained = room.training(Cohort(Use("toy"), model))
+    trained = data.training(Cohort(Use("toy"), model))
     trained.document_digests = frozenset(taken)
-    second = room.evaluation(Use("toy"), model, Evaluation(), 0, training=trained)
-    others = second._scored.stream_store("self-sampled", trained).documents
+    second = data.held_out(Use("toy"), model, Evaluation(), 0, training=trained)
+    others = second.shared.stream_store("self-sampled", trained.document_digests).documents
     assert not others & set(taken)
     assert sum(batch.n_tokens for batch in second.stream("self-sampled", 64)) == 200
 
 
 def test_generated_data_is_masked_metered_and_known_by_sequence(tmp_path, model):
     use = Use("own", "generated")
-    room = sources(tmp_path)
-    source = room.training(Cohort(use, model, tokens=10_000))
-    lm = room.model(model)
+    data = sources(tmp_path)
+    source = data.training(Cohort(use, model, tokens=10_000))
+    lm = data.context.model(model)
     ids = lm.sample(200, 16, temperature=1.0, top_p=1.0, generator=generator("toy", "train"))
     assert source.n_tokens == int((~lm.special_mask(ids)).sum())
     assert source.data_cost == {"tokens": 200 * 16, "flops": 7}
@@ -231,9 +229,9 @@ def test_generated_data_is_masked_metered_and_known_by_sequence(tmp_path, model)
 
 
 def test_an_encoder_says_why_streams_are_absent(tmp_path, encoder):
-    room = sources(tmp_path)
-    training = room.training(Cohort(Use("toy"), encoder))
-    source = room.evaluation(Use("toy"), encoder, Evaluation(), 0, training=training)
+    data = sources(tmp_path)
+    training = data.training(Cohort(Use("toy"), encoder))
+    source = data.held_out(Use("toy"), encoder, Evaluation(), 0, training=training)
     assert source.streams == {"eval", "density", "random-tokens"}
     assert "encoder" in source.absent["loss"]
     assert list(source.loss_batches()) == []
@@ -242,22 +240,21 @@ def test_an_encoder_says_why_streams_are_absent(tmp_path, encoder):
 
 def test_vectors_with_known_truth(tmp_path):
     use = Use("truth", "synthetic")
-    room = sources(tmp_path)
-    training = room.training(Cohort(use, None, tokens=500))
+    data = sources(tmp_path)
+    training = data.training(Cohort(use, None, tokens=500))
     assert (training.d_in, training.n_tokens, training.token_policy, training.forward_flops_per_token) == (
         4,
         500,
         None,
         0,
     )
-    source = room.evaluation(use, None, Evaluation(), 0, training=training)
+    source = data.held_out(use, None, Evaluation(), 0, training=training)
     assert source.streams == {"eval", "density"}
     assert torch.equal(source.dictionary, torch.eye(4))
     for batch in source.stream("eval", 77):
         assert torch.equal(batch.truth.to_dense(), batch.x)
     assert source.cost({"eval"}) == {"tokens": 0, "flops": 0}
-    assert source.sequence(0) is None
-    again = sources(tmp_path).evaluation(use, None, Evaluation(), 0, training=training)
+    again = sources(tmp_path).held_out(use, None, Evaluation(), 0, training=training)
     assert again.content == source.content
 
 
@@ -272,18 +269,18 @@ def test_a_vector_that_is_not_finite_is_refused_by_its_number(split, tmp_path, m
             yield made
 
     monkeypatch.setattr(ToyVectors, "batches", damaged)
-    use, room = Use("truth", "synthetic"), sources(tmp_path)
+    use, data = Use("truth", "synthetic"), sources(tmp_path)
     with pytest.raises(SuiteError, match=f"{split} vector 107 is not finite"):
-        training = room.training(Cohort(use, None, tokens=500))
-        room.evaluation(use, None, Evaluation(), 0, training=training)
+        training = data.training(Cohort(use, None, tokens=500))
+        data.held_out(use, None, Evaluation(), 0, training=training)
 
 
 def test_what_a_storage_precision_loses_is_recorded_and_said(tmp_path, model, monkeypatch):
     said = []
     for source in ("store", "live"):
         for _ in range(2):  # built, then found
-            room = sources(tmp_path, say=said.append)
-            found = room.training(Cohort(Use("toy"), model, dtype="float16", activations=How(source=source))).rounding
+            data = sources(tmp_path, say=said.append)
+            found = data.training(Cohort(Use("toy"), model, dtype="float16", activations=How(source=source))).rounding
             assert (found["dtype"], found["under_range"] < 0.01) == ("float16", True)
     assert not said
     monkeypatch.setattr(precision, "UNDER_RANGE", -1.0)

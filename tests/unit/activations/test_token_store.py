@@ -8,6 +8,7 @@ import torch
 from data_toys import Cohort, Use, sources
 
 from saebench.activations.sources.context import Meter
+from saebench.activations.sources.token_windows import token_windows
 from saebench.activations.token_store import TokenStore
 from saebench.api import SuiteError
 from saebench.api.errors import Damaged
@@ -15,14 +16,14 @@ from saebench.api.errors import Damaged
 
 @pytest.fixture
 def built(tmp_path, model):
-    """A token store, the windows it was made of, and the room."""
-    room = sources(tmp_path)
+    """A token store, the windows it was made of, and the data."""
+    data = sources(tmp_path)
 
     def windows(n_tokens=400):
-        return room.windows(Use("toy"), model, "train", n_tokens, 0, Meter())
+        return token_windows(data.context, Use("toy"), model, "train", n_tokens, 0, Meter())
 
-    TokenStore.build(tmp_path / "t", {"a": 1}, windows(), room.model(model), 400, lambda: {"more": 2}, label="x")
-    return TokenStore.open(tmp_path / "t", {"a": 1}), windows(), room.model(model)
+    TokenStore.build(tmp_path / "t", {"a": 1}, windows(), 400, lambda: {"more": 2}, label="x")
+    return TokenStore.open(tmp_path / "t", {"a": 1}), windows(), data.context.model(model)
 
 
 def test_round_trip(built):

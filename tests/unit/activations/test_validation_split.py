@@ -16,12 +16,12 @@ TEST = Evaluation(part="test")
 PINNED = ["validation", "test", "test", "validation", "test", "test", "test", "test"]
 
 
-def parts(room, use, model, training, seed=0):
+def parts(data, use, model, training, seed=0):
     """(all held out, test, validation) of one dataset and seed."""
     return (
-        room.evaluation(use, model, Evaluation(), seed, training=training),
-        room.evaluation(use, model, TEST, seed, training=training),
-        room.evaluation(use, model, TEST, seed, training=training, part="validation"),
+        data.held_out(use, model, Evaluation(), seed, training=training),
+        data.held_out(use, model, TEST, seed, training=training),
+        data.held_out(use, model, TEST, seed, training=training, part="validation"),
     )
 
 
@@ -37,10 +37,10 @@ def test_one_in_four_by_a_hash_of_its_own():
 
 
 def test_documents_are_in_one_part(tmp_path, model):
-    room = sources(tmp_path)
-    training = room.training(Cohort(Use("toy"), model))
-    whole, test, validation = parts(room, Use("toy", options={"n": 2000}), model, training)
-    documents = [source._scored.documents for source in (whole, test, validation)]
+    data = sources(tmp_path)
+    training = data.training(Cohort(Use("toy"), model))
+    whole, test, validation = parts(data, Use("toy", options={"n": 2000}), model, training)
+    documents = [source.shared.documents for source in (whole, test, validation)]
     assert all(documents)
     assert not documents[1] & documents[2]
     assert {part_of(code) for code in documents[1]} == {"test"}
@@ -49,36 +49,36 @@ def test_documents_are_in_one_part(tmp_path, model):
     assert len({source.content for source in (whole, test, validation)}) == 3
     assert test.n_tokens == validation.n_tokens == 300
     # other evaluation seeds shuffle, and move nothing
-    _, other_test, other_validation = parts(room, Use("toy", options={"n": 2000}), model, training, seed=1)
-    assert not other_test._scored.documents & documents[2]
-    assert not other_validation._scored.documents & documents[1]
+    _, other_test, other_validation = parts(data, Use("toy", options={"n": 2000}), model, training, seed=1)
+    assert not other_test.shared.documents & documents[2]
+    assert not other_validation.shared.documents & documents[1]
 
 
 def test_a_part_uses_what_there_is_and_an_empty_one_is_refused(tmp_path, model):
-    room = sources(tmp_path)
-    training = room.training(Cohort(Use("toy"), model))
-    few = room.evaluation(Use("toy", options={"n": 300}), model, TEST, 0, training=training, part="validation")
+    data = sources(tmp_path)
+    training = data.training(Cohort(Use("toy"), model))
+    few = data.held_out(Use("toy", options={"n": 300}), model, TEST, 0, training=training, part="validation")
     assert 0 < few.n_tokens < 300
     none = Use("toy", options={"n": 6})
     with pytest.raises(SuiteError, match=r"its validation part \(of what is held-out\) does not fill one window"):
-        room.evaluation(none, model, TEST, 0, training=training, part="validation")
+        data.held_out(none, model, TEST, 0, training=training, part="validation")
 
 
 def test_generated_sequences_are_in_one_part(tmp_path, model):
     use = Use("samples", kind="generated", options={"n": 400})
-    room = sources(tmp_path)
-    training = room.training(Cohort(Use("toy"), model))
-    _, test, validation = parts(room, use, model, training)
-    assert {part_of(code) for code in test._scored.documents} == {"test"}
-    assert {part_of(code) for code in validation._scored.documents} == {"validation"}
+    data = sources(tmp_path)
+    training = data.training(Cohort(Use("toy"), model))
+    _, test, validation = parts(data, use, model, training)
+    assert {part_of(code) for code in test.shared.documents} == {"test"}
+    assert {part_of(code) for code in validation.shared.documents} == {"validation"}
     assert test.n_tokens == validation.n_tokens == 300
 
 
 def test_samples_of_the_model_itself_are_in_one_part_too(tmp_path, model):
-    room = sources(tmp_path)
-    training = room.training(Cohort(Use("toy"), model))
-    _, test, validation = parts(room, Use("toy", options={"n": 2000}), model, training)
-    samples = [source._scored.stream_store("self-sampled", training) for source in (test, validation)]
+    data = sources(tmp_path)
+    training = data.training(Cohort(Use("toy"), model))
+    _, test, validation = parts(data, Use("toy", options={"n": 2000}), model, training)
+    samples = [source.shared.stream_store("self-sampled", training.document_digests) for source in (test, validation)]
     assert {part_of(code) for code in samples[0].documents} == {"test"}
     assert {part_of(code) for code in samples[1].documents} == {"validation"}
     assert samples[0].n_rows >= 200
@@ -86,9 +86,9 @@ def test_samples_of_the_model_itself_are_in_one_part_too(tmp_path, model):
 
 def test_vectors_are_in_one_part_with_their_true_codes(tmp_path):
     use = Use("truth", kind="synthetic")
-    room = sources(tmp_path)
-    training = room.training(dataclasses.replace(Cohort(use, None), d_in=4))
-    _, test, validation = parts(room, use, None, training)
+    data = sources(tmp_path)
+    training = data.training(dataclasses.replace(Cohort(use, None), d_in=4))
+    _, test, validation = parts(data, use, None, training)
     rows = {}
     for name, source in (("test", test), ("validation", validation)):
         batches = list(source.stream("eval", 64))
@@ -99,9 +99,9 @@ def test_vectors_are_in_one_part_with_their_true_codes(tmp_path):
     assert rows["test"]
     assert rows["validation"]
     assert not rows["test"] & rows["validation"]
-    assert not test._scored.documents & validation._scored.documents
-    again = sources(tmp_path).evaluation(use, None, TEST, 0, training=training, part="validation")
-    assert (again.content, again._scored.documents) == (validation.content, validation._scored.documents)
+    assert not test.shared.documents & validation.shared.documents
+    again = sources(tmp_path).held_out(use, None, TEST, 0, training=training, part="validation")
+    assert (again.content, again.shared.documents) == (validation.content, validation.shared.documents)
 
 
 def test_vectors_of_one_sequence_stay_together():
@@ -144,10 +144,10 @@ def test_equal_vectors_have_one_digest():
 
 
 def test_without_a_search_the_key_of_a_store_says_nothing_of_it(tmp_path, model):
-    room = sources(tmp_path)
-    training = room.training(Cohort(Use("toy"), model))
-    whole, test, validation = parts(room, Use("toy", options={"n": 2000}), model, training)
-    folders = {source._scored.store.folder for source in (whole, test, validation)}
+    data = sources(tmp_path)
+    training = data.training(Cohort(Use("toy"), model))
+    whole, test, validation = parts(data, Use("toy", options={"n": 2000}), model, training)
+    folders = {source.shared.store.folder for source in (whole, test, validation)}
     assert len(folders) == 3
-    key = room.key(Use("toy", options={"n": 2000}), model, split="held-out", seed=0, tokens=300, loss_tokens=150, density_tokens=200)  # fmt: skip
-    assert room.run.activations(digest(key)) == whole._scored.store.folder
+    key = data.context.key(Use("toy", options={"n": 2000}), model, split="held-out", seed=0, tokens=300, loss_tokens=150, density_tokens=200)  # fmt: skip
+    assert data.context.run.activations(digest(key)) == whole.shared.store.folder

@@ -142,7 +142,7 @@ def test_codes_come_from_the_first_dataset_and_seed_and_one_model_is_held_at_a_t
     asked, released = [], []
 
     class Sources:
-        def evaluation(self, use, model, settings, seed, *, training):
+        def held_out(self, use, model, settings, seed, *, training):
             asked.append((use.name, model and model.digest, settings.tokens, seed, training))
 
         def release(self):

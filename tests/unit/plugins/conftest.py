@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saebench.activations.sources.kept import Kept
+from saebench.activations.sources.plugin_cache import PluginCache
 from saebench.api import ActivationBatch, AfterStep, ArchitectureSpec, Site, StepInfo, UnitRows
 from saebench.api.specs import resolve
 from saebench.cells.cell import ArchitectureUse
@@ -195,7 +195,7 @@ class Context:
 
     def __init__(self, cache: Path, model=None, datasets=None):
         self.datasets, self.meter, self.said = datasets or {}, Meter(), []
-        self.keep = Kept(cache, "recipe", self.said.append)
+        self.keep = PluginCache(cache, "recipe", self.said.append)
         self._model = model
 
     @property

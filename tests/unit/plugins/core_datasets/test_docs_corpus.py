@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saebench.activations.sources.kept import Kept
+from saebench.activations.sources.plugin_cache import PluginCache
 from saebench.api.splits import is_held_out
 from saebench_plugins.core_datasets import docs_corpus, docs_extract
 from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, Source, is_read
@@ -288,7 +288,7 @@ def test_what_was_kept_is_read_and_built_again_when_damaged(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    keep = Kept(tmp_path / "cache", "recipe", said.append)
+    keep = PluginCache(tmp_path / "cache", "recipe", said.append)
     corpus = build_docs(keep)
     assert corpus == build_docs()
     (path,) = (tmp_path / "cache").iterdir()
@@ -305,7 +305,7 @@ def test_what_was_kept_is_read_and_built_again_when_damaged(
 
 
 def test_other_versions_are_kept_in_another_file(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep = Kept(tmp_path, "recipe", print)
+    keep = PluginCache(tmp_path, "recipe", print)
     build_docs(keep)
     monkeypatch.setattr(docs_corpus, "installed_version", lambda source: "0")
     build_docs(keep)

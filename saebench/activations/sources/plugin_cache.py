@@ -1,4 +1,4 @@
-"""What a dataset plugin made once and wants again: files that prove themselves."""
+"""What a dataset plugin made once and reads again: files that hold their own digest."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from saebench.artifacts import opened, write_bytes
 _DIGITS = 64
 
 
-class Kept:
+class PluginCache:
     """A folder of such files. Each begins with a SHA-256 over its owner, its name and its content, and a newline.
 
     Args:
-        folder: Where they stand.
-        owner: Whose they are (a recipe digest): a file of another owner is not believed.
-        say: Hears in one line what was damaged and is made again.
+        folder: Their folder.
+        owner: Whose they are (a recipe digest): a file of another owner is not used.
+        say: Prints one line where a file was damaged and is made again.
     """
 
     def __init__(self, folder: Path, owner: str, say: Callable[[str], None]) -> None:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from saebench.activations.sources.kept import Kept
+from saebench.activations.sources.plugin_cache import PluginCache
 from saebench.api import MachineError, PluginError
 
 
@@ -17,15 +17,15 @@ def never():
 
 
 def test_made_once_and_read_by_later_runs(tmp_path):
-    assert Kept(tmp_path, "me", print)("a/b.bin", make) == b"content"
-    assert Kept(tmp_path, "me", print)("a/b.bin", never) == b"content"
+    assert PluginCache(tmp_path, "me", print)("a/b.bin", make) == b"content"
+    assert PluginCache(tmp_path, "me", print)("a/b.bin", never) == b"content"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.bin"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n" * 70, bytes(range(256))])
 def test_every_content_comes_back(tmp_path, content):
-    assert Kept(tmp_path, "me", print)("a", lambda: content) == content
-    assert Kept(tmp_path, "me", print)("a", never) == content
+    assert PluginCache(tmp_path, "me", print)("a", lambda: content) == content
+    assert PluginCache(tmp_path, "me", print)("a", never) == content
 
 
 def flip(path):
@@ -46,7 +46,7 @@ def pipe(path):
 @pytest.mark.parametrize("harm", [flip, cut, pipe, lambda path: path.write_bytes(b"")])
 def test_damage_is_named_and_made_again(tmp_path, harm):
     said = []
-    keep = Kept(tmp_path, "me", said.append)
+    keep = PluginCache(tmp_path, "me", said.append)
     keep("a", make)
     harm(tmp_path / "a")
     assert keep("a", make) == b"content"
@@ -57,20 +57,20 @@ def test_damage_is_named_and_made_again(tmp_path, harm):
 
 def test_a_file_of_another_name_or_owner_is_not_believed(tmp_path):
     said = []
-    Kept(tmp_path, "me", print)("a", make)
+    PluginCache(tmp_path, "me", print)("a", make)
     (tmp_path / "a").rename(tmp_path / "b")
-    assert Kept(tmp_path, "me", said.append)("b", lambda: b"b") == b"b"
-    assert Kept(tmp_path, "you", said.append)("b", lambda: b"c") == b"c"
+    assert PluginCache(tmp_path, "me", said.append)("b", lambda: b"b") == b"b"
+    assert PluginCache(tmp_path, "you", said.append)("b", lambda: b"c") == b"c"
     assert len(said) == 2
 
 
 @pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a/../../x"])
 def test_names_outside_the_folder_are_refused(tmp_path, name):
     with pytest.raises(PluginError, match="a file below the dataset's own folder"):
-        Kept(tmp_path, "me", print)(name, make)
+        PluginCache(tmp_path, "me", print)(name, make)
 
 
 def test_a_folder_that_cannot_be_written_is_the_machines_matter(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(MachineError):
-        Kept(tmp_path / "file", "me", print)("a", make)
+        PluginCache(tmp_path / "file", "me", print)("a", make)

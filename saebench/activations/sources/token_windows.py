@@ -1,0 +1,66 @@
+"""Token windows of a dataset: its documents tokenised and packed, or the sequences that it generates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from saebench.activations.sources.validation_split import ASKED, HeldOutPart, part_of
+from saebench.activations.token_store import Windows
+from saebench.activations.tokens import pack, sequence_digest, shuffled, tokenised
+
+if TYPE_CHECKING:
+    from saebench.activations.sources.context import Context, Meter
+    from saebench.api.splits import Split
+    from saebench.cells.cell import DatasetUse, ModelUse
+    from saebench.lm.model import LanguageModel
+
+
+def token_windows(
+    context: Context,
+    use: DatasetUse,
+    model: ModelUse,
+    split: Split,
+    n_tokens: int,
+    seed: int,
+    meter: Meter,
+    part: HeldOutPart | None = None,
+) -> Windows:
+    """Windows of a text or generated dataset that hold `n_tokens` non-special tokens, or all there are.
+
+    With `part`, only documents (or sequences) that belong to it.
+    """
+    lm = context.model(model)
+    opened = context.texts(use, model, seed, meter)
+    documents: set[str] = set()
+    if use.kind == "generated":
+        windows = _generated(opened, lm, split, n_tokens, model.context, documents, part)
+    else:
+        found = (text for text in opened.documents(split) if part is None or part_of(text.digest) == part)
+        texts = tokenised(shuffled(found, seed), lm.encode_many, documents)
+        windows = (torch.tensor(ids) for ids in pack(texts, context=model.context, bos_id=lm.bos_id))
+    name = f"{split} part" if part is None else f"{part} part (of what is {split})"
+    empty = f"dataset '{use.name}' (plugin {use.plugin}): its {name} does not fill one window of {model.context} tokens"
+    return Windows(opened, windows, lm, n_tokens, documents, empty)
+
+
+def _generated(
+    opened: Any,
+    lm: LanguageModel,
+    split: Split,
+    n_tokens: int,
+    length: int,
+    digests: set[str],
+    part: HeldOutPart | None,
+) -> Iterator[Tensor]:
+    fill = lm.eos_id if lm.eos_id is not None else lm.bos_id
+    for sequence in opened.sequences(split, n_tokens if part is None else ASKED[part] * n_tokens):
+        window = torch.full((length,), fill)
+        window[: min(length, len(sequence))] = sequence[:length]
+        code = sequence_digest(window)
+        if part is None or part_of(code) == part:
+            digests.add(code)
+            yield window
