@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from saebench.api.sae import SparseAutoencoder
     from saebench.api.values import MetricResult
 
-Stream = Literal["eval", "density", "loss", "random-tokens", "self-sampled"]
+Stream = str
+"""Name of a stream of held-out data, one of `STREAMS`."""
+STREAMS: tuple[Stream, ...] = ("eval", "density", "random-tokens", "self-sampled", "loss")
 """`eval`: held-out tokens (`evaluation.tokens`) · `density`: held-out tokens (`density_tokens`) · `loss`: held-out tokens
 (`loss_tokens`) with spliced losses · `random-tokens`: activations on uniform random token ids · `self-sampled`: activations on
 the model's own samples (both `density_tokens`)."""

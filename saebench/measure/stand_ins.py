@@ -12,6 +12,7 @@ from torch import Tensor
 from saebench.activations.sources.held_out.loss_windows import LossBatch, LossSet
 from saebench.activations.sources.held_out.streams import HeldOut
 from saebench.api.batches import ActivationBatch
+from saebench.api.metrics import STREAMS
 
 if TYPE_CHECKING:
     from saebench.api.codes import SparseCodes
@@ -114,9 +115,8 @@ class StandInStreams(HeldOut):
         self._rows, self._sizes, self._device = rows, sizes, device
         self._lm, self._losses, self._context, self._truth = lm, losses, context, truth
         self.dictionary = dictionary if dictionary is None else dictionary.to(device)
-        self.streams: frozenset[Stream] = frozenset(sizes)  # type: ignore[arg-type]
-        everything = ("eval", "density", "random-tokens", "self-sampled", "loss")
-        self.absent = {name: "not measured" for name in everything if name not in sizes}
+        self.streams: frozenset[Stream] = frozenset(sizes)
+        self.absent = {name: "not measured" for name in STREAMS if name not in sizes}
         self.n_tokens, self.n_density_tokens = sizes.get("eval", 0), sizes.get("density", 0)
 
     @property

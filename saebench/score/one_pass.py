@@ -24,11 +24,10 @@ from saebench.api import (
     TrainingFacts,
 )
 from saebench.api.errors import DIVERGED_ADVICE, Diverged, NotFinite, contained, describe
+from saebench.api.metrics import STREAMS
 from saebench.cells.cell import Cell
 from saebench.host.sae_contract import normalise_codes
 from saebench.score.isolate import Accumulator
-
-STREAMS: tuple[Stream, ...] = ("eval", "density", "random-tokens", "self-sampled", "loss")
 
 
 def batch_size(d_sae: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saebench.api.errors import PluginError
+from saebench.api.metrics import STREAMS
 from saebench.api.specs import CellMetricSpec, GroupMetricSpec
 from saebench.base.near import hint
 from saebench.cells.plan import SEEDS_ALONE
@@ -80,7 +81,14 @@ def choose_metrics(suite: Suite, catalog: Catalog, problems: Problems) -> Metric
         for registered in cell
         if taken(registered) or (groups and registered.spec.core and not registered.spec.provides)
     )
-    return MetricChoice(tuple(cells), groups)
+    chosen = MetricChoice(tuple(cells), groups)
+    for metric in chosen.cell:
+        for stream in metric.spec.streams:
+            if stream not in STREAMS:
+                problems.line(
+                    f"metric '{metric.spec.name}' of {metric.distribution} reads a stream {stream!r}. {hint(stream, STREAMS)}"
+                )
+    return chosen
 
 
 def _ids(chosen: Sequence[Registered[Any]]) -> list[str]:

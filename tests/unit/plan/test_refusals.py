@@ -376,3 +376,14 @@ def test_a_name_that_two_plugins_have_fails_only_suites_that_name_it(planner, fa
     catalog.clashes.append(Clash("architecture", ("topk",), (catalog.architectures.pop("topk"),) * 2))
     with pytest.raises(PluginError, match="architecture 'topk' is registered by"):
         planner(GOOD, catalog=catalog)
+
+
+def test_a_metric_that_reads_an_unknown_stream_is_refused_where_it_is_chosen(planner, refused, fakes):
+    catalog = fakes.catalog()
+    odd = catalog.metrics["odd"]
+    catalog.metrics["odd"] = replace(odd, spec=replace(odd.spec, streams=("self-sample",)))
+    assert planner(GOOD, catalog=catalog).cells
+    (line,) = refused(GOOD, "metrics: [oddness]", catalog=catalog)
+    assert line.startswith(
+        "metric 'odd' of fake-dist reads a stream 'self-sample'. Did you mean 'self-sampled'? Allowed: eval,"
+    )
