@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from saebench.api.codes import SparseCodes
 from saebench.nn.kernels.autograd import decode
+from saebench.nn.kernels.dense_topk import topk
 from saebench.nn.kernels.screen import bits_of, scratch
-from saebench.nn.kernels.select import topk
 
 AUX_BLOCK = 512
 """Tokens whose k-th largest are sought at once: they stay in the cache."""

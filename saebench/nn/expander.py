@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saebench.api.codes import SparseCodes
+from saebench.nn.kernels.dense_topk import topk
 from saebench.nn.kernels.products import bag_sum, by_latent
-from saebench.nn.kernels.select import topk
 
 GROUP = 8
 """Entries that one maximum stands for when the largest are sought."""

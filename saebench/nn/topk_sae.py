@@ -14,6 +14,7 @@ from saebench.api.sae import AfterStep, LossTerms, StepInfo
 from saebench.nn.dead import DeadLatents, add_aux_k_gradients, aux_k_flops, aux_k_loss, default_k_aux
 from saebench.nn.kernels.autograd import sparse_linear
 from saebench.nn.kernels.by_hand import fill_gradients, finish_bias_gradient, reconstruct
+from saebench.nn.kernels.select import Workspace
 from saebench.nn.linear import LinearSAE
 
 SCALE_TOKENS = 4096
@@ -34,6 +35,9 @@ class Chosen(NamedTuple):
 class AuxKSAE(LinearSAE):
     """A `LinearSAE` whose codes are the largest pre-activations, rectified, with AuxK for its dead latents. Subclasses say which: `choose`.
 
+    Attributes:
+        workspace: For the columns that `choose` gives; a step uses them up before the next one.
+
     Args:
         k_aux: Dead latents used by AuxK; None: `default_k_aux(d_in)`.
         aux_coefficient: Its weight; 0 turns it off.
@@ -53,6 +57,7 @@ class AuxKSAE(LinearSAE):
         super().__init__(d_in, d_sae, generator)
         self.k_aux, self.aux_coefficient = k_aux or default_k_aux(d_in), aux_coefficient
         self.dead = DeadLatents(d_sae, dead_window)
+        self.workspace = Workspace()
 
     @torch.no_grad()
     def init_from_data(self, x: Tensor, generator: torch.Generator) -> None:

@@ -26,7 +26,7 @@ class TopK(AuxKSAE):
 
     def choose(self, x: Tensor, columns: Tensor | None) -> Chosen:
         """The k largest of each token."""
-        found = linear_select(x, self.W_enc, self.b_enc, self.config.k, columns)
+        found = linear_select(x, self.W_enc, self.b_enc, self.config.k, columns, self.workspace)
         codes = SparseCodes.from_topk(found.values.relu(), found.latents, self.d_sae)
         return Chosen(codes, found.columns, found.fallback_rows)
 

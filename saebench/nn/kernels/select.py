@@ -1,17 +1,15 @@
-"""Exact top-k with ties to the lowest index, from dense pre-activations or from the encoder itself."""
+"""Exact top-k of an encoder's pre-activations, ties to the lowest index, most of which are never computed in float32."""
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from saebench.api.codes import SparseCodes
 from saebench.nn.kernels import backends
+from saebench.nn.kernels.dense_topk import linear_columns, reach_of, select_reference
 from saebench.nn.kernels.products import entry_dots
 from saebench.nn.kernels.screen import (
     RHO,
@@ -25,9 +23,6 @@ from saebench.nn.kernels.screen import (
     scratch,
 )
 
-SPARE = 16
-"""Candidates beyond k that the reference decides a token among; where these do not reach below the rounding, all latents are."""
-
 
 class Selection(NamedTuple):
     """The chosen latents of each token and how they were found."""
@@ -39,7 +34,29 @@ class Selection(NamedTuple):
     fallback_rows: int
     """Tokens that the bfloat16 screen could not decide, computed again as a whole."""
     columns: Tensor | None = None
-    """`[B, m]` pre-activations of the latents asked for, in the precision of the back end's product; overwritten by the next call."""
+    """`[B, m]` pre-activations of the latents asked for, in the precision of the back end's product."""
+
+
+class Workspace:
+    """Memory for the columns of `linear_select`, which belongs to the caller and lives from step to step.
+
+    A call with a workspace overwrites the columns of the last call with the same one. Fresh memory of this size would cost more than what
+    is done in it. A copy starts empty.
+    """
+
+    def __init__(self) -> None:
+        self._flat: Tensor | None = None
+
+    def __reduce__(self) -> tuple[type[Workspace], tuple[()]]:
+        return Workspace, ()
+
+    def columns(self, n_rows: int, n_columns: int, dtype: torch.dtype) -> Tensor:
+        """`[n_rows, n_columns]`, of any content."""
+        size = n_rows * n_columns
+        if self._flat is None or self._flat.dtype != dtype or self._flat.numel() < size:
+            with torch.inference_mode(False):  # a tensor made in inference mode could not be written outside of it
+                self._flat = torch.empty(size, dtype=dtype)
+        return self._flat[:size].view(n_rows, n_columns)
 
 
 class Screened(NamedTuple):
@@ -53,43 +70,15 @@ class Screened(NamedTuple):
     """Twice the error of a float32 value, and a little more."""
 
 
-def topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest entries of each row; equal entries go to the lowest index.
-
-    `torch.topk` leaves open which of several equal entries it takes. Asking it for one entry more shows the rows where
-    the k-th and the next value are equal; only those are decided again, by a stable sort. Latents come in ascending
-    order, so that sums over them have one order whatever the back end did.
-
-    Args:
-        pre: `[B, n]` floats; NaN counts as the largest value.
-        k: 0 <= k <= n.
-
-    Returns:
-        values `[B, k]` (differentiable) and latents `[B, k]` int64.
-    """
-    latents = _select(pre, k)[0]
-    return pre.gather(1, latents), latents
-
-
 @torch.no_grad()
-def _select(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Latents `[B, k]` as `topk` gives them, and `[B, 2]`: the smallest chosen and the largest other entry (empty if there is none)."""
-    n = pre.shape[1]
-    if not 0 <= k <= n:
-        raise ValueError(f"topk: k must lie in [0, {n}], got {k}")
-    best, latents = torch.topk(pre, min(k + 1, n), dim=1)
-    edge = best[:, k - 1 :] if 0 < k < n else best[:, :0]
-    if 0 < k < n:
-        tied = edge[:, 0] == edge[:, 1]
-        latents = latents[:, :k]
-        if bool(tied.any()):
-            latents = latents.clone()
-            latents[tied] = torch.sort(pre[tied], dim=1, descending=True, stable=True).indices[:, :k]
-    return latents[:, :k].sort(dim=1).values, edge
-
-
-@torch.no_grad()
-def linear_select(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: Tensor | None = None) -> Selection:
+def linear_select(
+    x: Tensor,
+    W: Tensor,
+    b: Tensor | None,
+    k: int,
+    columns: Tensor | None = None,
+    workspace: Workspace | None = None,
+) -> Selection:
     """The k largest entries of each row of `x @ W.T + b`, decided in float64 where rounding leaves the k-th place open.
 
     A float32 product carries an error of at most `(d + 2) u (||x|| max ||w|| + max |b|)` in any order of summation, u its unit
@@ -103,7 +92,8 @@ def linear_select(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: Tenso
     Args:
         x: `[B, d]`. W: `[n, d]`. b: `[n]` or None.
         k: 0 <= k <= n.
-        columns: `[m]` latents whose pre-activations are wanted as well: they come out of the same product.
+        columns: `[m]` latents whose pre-activations are to be given as well: they come out of the same product.
+        workspace: Memory for `columns`, kept by the caller. None: fresh memory.
     """
     n = W.shape[0]
     if x.device.type != "cpu" or x.dtype != torch.float32 or not 0 < k < n:
@@ -113,10 +103,11 @@ def linear_select(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: Tenso
     latents = torch.empty(x.shape[0], k, dtype=torch.long)
     rounded = Rounded.of(W, b) if backend == "bf16-screen" else None
     lows, errors = rounded.error(x) if rounded is not None else (x, x)
-    reach = _reach(x, W, b, rounded.norm if rounded is not None else None)
-    fallback, wanted = 0, columns is not None and columns.numel() > 0
-    low_dtype = torch.float32 if rounded is None else torch.bfloat16
-    taken = scratch("columns", (x.shape[0], columns.numel()), low_dtype) if columns is not None else None
+    reach = reach_of(x, W, b, rounded.norm if rounded is not None else None)
+    fallback, low_dtype = 0, torch.float32 if rounded is None else torch.bfloat16
+    taken = None
+    if columns is not None:
+        taken = (workspace or Workspace()).columns(len(x), columns.numel(), low_dtype)
     block = block_rows(n, low_dtype)
     for start in range(0, x.shape[0], block):
         rows = slice(start, start + block)
@@ -132,20 +123,13 @@ def linear_select(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: Tenso
             screen = Screened(kth, error, reach[rows])
             exact = _exact_values(x[rows], W, b, k, z.view(-1)[found.flat].float(), found, screen)
             fallback += found.overflow.numel()
-        if taken is not None and columns is not None and wanted:
+        if taken is not None and columns is not None and columns.numel():
             np.take(bits_of(z).numpy(), columns.numpy(), axis=1, out=bits_of(taken[rows]).numpy())
         values[rows], latents[rows] = _choose(x[rows], W, b, k, found, exact, reach[rows])
         if found.overflow.numel():
             again = start + found.overflow
             values[again], latents[again] = select_reference(x[again], W, b, k)
     return Selection(values, latents, fallback, taken)
-
-
-def linear_columns(x: Tensor, W: Tensor, b: Tensor | None, columns: Tensor | None) -> Tensor | None:
-    """`[B, m]`: pre-activations of some latents alone."""
-    if columns is None:
-        return None
-    return functional.linear(x, W.index_select(0, columns), b.index_select(0, columns) if b is not None else None)
 
 
 def _most(k: int) -> int:
@@ -155,16 +139,6 @@ def _most(k: int) -> int:
 def _product(x: Tensor, W: Tensor, b: Tensor | None, backend: str) -> Tensor:
     out = scratch("z32", (x.shape[0], W.shape[0]), torch.float32) if backend == "plain" else None
     return backends.product(x, W, b, backend, out)
-
-
-def _reach(x: Tensor, W: Tensor, b: Tensor | None, norm: float | None = None) -> Tensor:
-    """`[B]`: two entries of a row that lie further apart than this are in the right order. `norm`: the largest of W's rows, where it is known."""
-    d, numbers = x.shape[1], torch.finfo(x.dtype)
-    lost = math.sqrt(d * numbers.tiny)  # squares and products below `tiny` may be lost
-    largest = W.norm(dim=1).amax() if norm is None else norm
-    size = (x.norm(dim=1) + lost) * (largest + lost) + (b.abs().amax() if b is not None else 0.0)
-    reach: Tensor = 2.02 * (d + 2) * (numbers.eps / 2) * size + 4 * (d + 2) * numbers.tiny
-    return reach
 
 
 def _exact_values(
@@ -227,13 +201,13 @@ def _choose(
     empty = found.offsets.diff() == 0
     open_rows = torch.nonzero(((padded >= kth - reach.unsqueeze(1)).sum(1) > k) & ~empty).squeeze(1)
     if open_rows.numel():
-        keep[open_rows] = _settled(x, W, b, k, padded, ids, kth, reach, open_rows)
+        keep[open_rows] = _decided(x, W, b, k, padded, ids, kth, reach, open_rows)
     if bool(empty.any()):
         keep[empty] = torch.arange(width) < k
     return padded[keep].view(n_rows, k), ids[keep].view(n_rows, k)
 
 
-def _settled(
+def _decided(
     x: Tensor,
     W: Tensor,
     b: Tensor | None,
@@ -251,69 +225,6 @@ def _settled(
     latent = ids[row, column]
     value = (x[rows[row]].double() * W[latent].double()).sum(1)
     rank[row, column] = value if b is None else value + b[latent].double()
-    best = rank.sort(dim=1, descending=True, stable=True).indices[
-        :, :k
-    ]  # candidates ascend: ties go to the lowest index
+    # candidates ascend, so ties go to the lowest index
+    best = rank.sort(dim=1, descending=True, stable=True).indices[:, :k]
     return torch.zeros_like(near, dtype=torch.bool).scatter_(1, best, True)
-
-
-@torch.no_grad()
-def select_reference(x: Tensor, W: Tensor, b: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-    """What `linear_select` chooses, from the whole product and `torch.topk`: slow and obvious. Any device and float dtype."""
-    pre = functional.linear(x, W, b)
-    latents, edge = _select(pre, k)
-    if edge.numel() and pre.dtype != torch.float64:
-        latents = _settle(x, W, b, pre, latents, edge)
-    return pre.gather(1, latents), latents
-
-
-def _settle(x: Tensor, W: Tensor, b: Tensor | None, pre: Tensor, latents: Tensor, edge: Tensor) -> Tensor:
-    k, n = latents.shape[1], pre.shape[1]
-    reach = _reach(x, W, b)
-    rows = torch.nonzero(edge[:, 0] - edge[:, 1] <= reach).squeeze(1)
-    if rows.numel() == 0:
-        return latents
-    values, candidates = torch.topk(pre[rows], min(k + SPARE, n), dim=1)
-    wide = values[:, -1] >= edge[rows, 0] - reach[rows]  # more are near than were asked for
-    candidates = candidates.sort(dim=1).values  # so that a stable sort gives ties to the lowest index
-    settled = latents.clone()
-    few, many = rows[~wide], rows[wide]
-    settled[few] = _best(x[few].unsqueeze(1), W, b, candidates[~wide], k)
-    every = torch.arange(n, device=pre.device).unsqueeze(0)
-    for row in many.tolist():
-        settled[row] = _best(x[row], W, b, every, k)[0]
-    return settled
-
-
-def _best(x: Tensor, W: Tensor, b: Tensor | None, candidates: Tensor, k: int) -> Tensor:
-    """`[m, k]`: the best of `candidates [m, c]` in float64, both ascending.
-
-    Each product is summed by itself: a matrix product may round equal latents differently, depending on where they stand.
-    """
-    exact = (W[candidates].double() * x.double()).sum(2)
-    if b is not None:
-        exact += b[candidates].double()
-    best = exact.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return candidates.gather(1, best).sort(dim=1).values
-
-
-def encode_topk(pre: Tensor, k: int) -> SparseCodes:
-    """Codes of `topk(pre, k)`; signed values, no ReLU. `pre` may carry gradient (dense); see `linear_topk` for less."""
-    values, latents = topk(pre, k)
-    return SparseCodes.from_topk(values, latents, pre.shape[1])
-
-
-def batch_topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The k * B largest entries of the whole batch (BatchTopK, arXiv 2412.06410); ties to the earliest token and latent.
-
-    Args:
-        pre: `[B, n]`, already rectified where only positive entries may win.
-        k: Mean number of entries a token.
-
-    Returns:
-        values `[k * B]`, latents `[k * B]`, offsets `[B + 1]`.
-    """
-    n_rows, n = pre.shape
-    values, flat = topk(pre.reshape(1, -1), k * n_rows)
-    rows = torch.div(flat[0], n, rounding_mode="floor")
-    return values[0], flat[0] - rows * n, SparseCodes.offsets_from_rows(rows, n_rows)

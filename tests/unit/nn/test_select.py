@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from saebench.nn import batch_topk, encode_topk, topk
 from saebench.nn.kernels import backends
-from saebench.nn.kernels.select import linear_columns, linear_select, select_reference
+from saebench.nn.kernels.dense_topk import linear_columns, select_reference
+from saebench.nn.kernels.select import Workspace, linear_select
 from saebench.testing import example_activations
 
 
@@ -252,6 +254,24 @@ def test_columns_come_out_of_the_same_product(backend: str) -> None:
     assert linear_select(x, W, b, 4).columns is None
     assert linear_select(x, W, b, 4, wanted[:0]).columns.shape == (600, 0)
     assert torch.equal(found.latents, linear_select(x, W, b, 4).latents)
+
+
+def test_two_selections_of_a_step_both_keep_their_columns(backend: str) -> None:
+    generator = torch.Generator().manual_seed(7)
+    x, W = torch.randn(300, 16, generator=generator), torch.randn(64, 16, generator=generator)
+    ids = torch.tensor([1, 5, 9])
+    for spaces in ((None, None), (Workspace(), Workspace())):
+        first = linear_select(x, W, None, 4, ids, spaces[0])
+        before = first.columns.clone()
+        second = linear_select(-2 * x, W, None, 4, ids, spaces[1])
+        assert torch.equal(first.columns, before)
+        assert not torch.equal(second.columns, before)
+    one = Workspace()
+    kept = linear_select(x, W, None, 4, ids, one).columns
+    assert (
+        linear_select(x, W, None, 4, ids, one).columns.data_ptr() == kept.data_ptr()
+    )  # its owner's memory is used again
+    assert copy.deepcopy(one).columns(300, 3, kept.dtype).data_ptr() != kept.data_ptr()
 
 
 @pytest.mark.parametrize("k", [0, 64])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import ActivationBatch, SparseCodes, StepInfo
-from saebench.nn.kernels.select import linear_columns, topk
+from saebench.nn.kernels.dense_topk import linear_columns, topk
 from saebench.nn.topk_sae import AuxKSAE, Chosen
 from saebench.testing import example_activations
 from saebench.testing.gradients import check_gradients
