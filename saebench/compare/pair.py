@@ -126,17 +126,6 @@ class Comparison:
             "corrected": self.corrected(id),
         }
 
-    def save_picture(self, path: str | Path) -> None:
-        """Draws it into a svg, png or html file.
-
-        Raises:
-            SuiteError: The name ends otherwise.
-            MachineError: The file cannot be written.
-        """
-        from saebench.compare.picture import save_picture
-
-        save_picture(self, Path(path))
-
 
 def match_folders(
     a: str | Path,

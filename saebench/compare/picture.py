@@ -51,7 +51,7 @@ def check_path(path: Path) -> None:
     check_output(path, MARKS[path.suffix])
 
 
-def save_picture(comparison: Comparison, path: Path) -> None:
+def save_picture(comparison: Comparison, path: str | Path) -> None:
     """Draws a comparison into a file.
 
     Raises:
@@ -60,6 +60,7 @@ def save_picture(comparison: Comparison, path: Path) -> None:
     """
     import vl_convert
 
+    path = Path(path)
     check_path(path)
     chart = _chart(comparison)
     if path.suffix == ".html":

@@ -251,7 +251,7 @@ def showing(*, outputs: bool = True) -> Iterator[Console]:
     outer, console = _current, Console(display_of(sys.stderr, time.monotonic))
     with ExitStack() as stack:
         stack.callback(console.close)
-        stack.enter_context(captured(console, outputs=outputs))
+        stack.enter_context(captured(console.say, console.say_once, outputs=outputs))
         stack.enter_context(_beating(console))
         _current = console
         _active.set()

@@ -11,7 +11,7 @@ import torch
 
 from saebench.api import SuiteError
 from saebench.compare.pair import Comparison
-from saebench.compare.picture import _chart, best_block
+from saebench.compare.picture import _chart, best_block, save_picture
 from saebench.jobs import match_folders
 
 DECODER, _ = made.directions(0, 90, 16)
@@ -58,14 +58,14 @@ def test_shares_of_pairs_and_of_chance_each_sum_to_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_few_latents_can_be_drawn(n: int, tmp_path: Path) -> None:
     comparison = compare(tmp_path, DECODER[:n], signed=False, null=False)
-    comparison.save_picture(tmp_path / "few.svg")
+    save_picture(comparison, tmp_path / "few.svg")
     assert f"The {n} best-matched pairs" in (tmp_path / "few.svg").read_text()
 
 
 def test_files_of_every_kind(tmp_path: Path) -> None:
     comparison = compare(tmp_path, DECODER[ORDER])
     for name in ("x.svg", "x.png", "x.html"):
-        comparison.save_picture(tmp_path / name)
+        save_picture(comparison, tmp_path / name)
     svg = (tmp_path / "x.svg").read_text()
     assert svg.startswith("<svg")
     for words in ("random directions", "SFR counts &gt; 0.7", "best-matched pairs", "A: file"):
@@ -76,10 +76,10 @@ def test_files_of_every_kind(tmp_path: Path) -> None:
     spec = re.search(r"^const spec = (\{.*\}), themes = ", html, re.MULTILINE)
     assert spec
     assert json.loads(spec[1])["hconcat"]
-    comparison.save_picture(tmp_path / "y.svg")
+    save_picture(comparison, tmp_path / "y.svg")
     assert (tmp_path / "y.svg").read_bytes() == (tmp_path / "x.svg").read_bytes()
 
 
 def test_other_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match=r"a picture ends in \.svg, \.png, \.html"):
-        compare(tmp_path, DECODER, null=False).save_picture(tmp_path / "x.jpg")
+        save_picture(compare(tmp_path, DECODER, null=False), tmp_path / "x.jpg")
