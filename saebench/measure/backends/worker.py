@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import ActivationBatch, LossTerms, Site, StepInfo, SuiteError
+from saebench.api.errors import first_line
 from saebench.base.random import generator as seeded
 from saebench.cells.cell import ArchitectureUse, TrainSettings
 from saebench.host import load_catalog
@@ -174,7 +175,7 @@ def main() -> None:
                     answer({"seconds": _turn(getattr(steps, request["do"]), request["n"])})
     except Exception as error:
         traceback.print_exc()
-        answer({"failed": str(error) or type(error).__name__})
+        answer({"failed": first_line(error)})
 
 
 if __name__ == "__main__":
