@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench import console
-from saebench.api.errors import MachineError, SuiteError
+from saebench.api.errors import SuiteError
 from saebench.artifacts import RunFolder, iter_records, write_plan
 from saebench.execute.folder import Owner, check_folder, locked
-from saebench.execute.forecast import LONG_S, Foresight, memory_short
-from saebench.execute.frozen import frozen_calibration
-from saebench.measure import machine
-from saebench.measure.machine import run_numerics
+from saebench.execute.forecast import LONG_S, Forecast, memory_short
+from saebench.execute.resume import written_calibration
+from saebench.measure.machine import check_device, n_threads, run_numerics
 
 if TYPE_CHECKING:
     import torch
 
-    from saebench.cells.cell import Cell, DatasetUse
+    from saebench.cells.cell import Cell
     from saebench.cells.plan import Plan
     from saebench.compare.pair import Comparison
-    from saebench.config import Suite
-    from saebench.host import Catalog
-    from saebench.plan.forecast.rates import Measure, Rates
+    from saebench.plan.forecast.rates import Measure
 
 CELLS_FAILED = 4
 
@@ -48,23 +46,60 @@ class RunResult:
         return 0 if ok else CELLS_FAILED
 
 
-def _measure(catalog: Catalog, device: str, say: Callable[[str], None], fresh: bool) -> Measure:
-    """Measures in the numerics of a run."""
-    from saebench.measure.calibrate import measure
+class _Opened:
+    """A suite that was read, and what a plan of it is made with."""
 
-    rates = measure(catalog, device=device, say=say, fresh=fresh)
+    def __init__(
+        self,
+        suite: str | Path,
+        out: Path | None,
+        device: str,
+        fresh: bool,
+        plugins: Sequence[Path],
+        say: Callable[[str], None],
+    ) -> None:
+        from saebench.config import load_suite
+        from saebench.host import load_catalog
+        from saebench.lm.book import ModelBook
 
-    def measured(cells: Sequence[Cell], datasets: Mapping[str, DatasetUse]) -> Rates:
-        with run_numerics(machine.n_threads()):
-            return rates(cells, datasets)
+        self.catalog = load_catalog(plugins, say)
+        check_device(device)
+        self.suite, self.facts = load_suite(suite), ModelBook(self.catalog)
+        self.folder = Path("runs") / self.suite.config.name if out is None else Path(out)
+        self._device, self._fresh, self._say = device, fresh, say
 
-    return measured
+    @cached_property
+    def measure(self) -> Measure:
+        """Measures this machine when it is called."""
+        from saebench.measure.calibrate import measure
 
+        return measure(self.catalog, device=self._device, say=self._say, fresh=self._fresh)
 
-def _frozen(folder: Path, suite: Suite) -> dict[str, Any] | None:
-    """The calibration that an earlier run of the same suite made there; None if there is none."""
-    seconds = suite.config.budget.primary == "device_seconds"
-    return frozen_calibration(RunFolder(folder), suite.digest) if seconds else None
+    def memory_limit(self) -> int:
+        """Bytes that the cells of one pass may take together."""
+        from saebench.plan.grouping.memory_batches import memory_limit
+
+        return memory_limit(self._device, self.suite.config.budget.memory_gb)
+
+    def plan(self, *, rates: Measure | None = None, calibrate: Measure | None = None) -> Plan:
+        """The plan, with the calibration that an earlier run of the same suite made in the folder.
+
+        Args:
+            rates: For the estimate; None: it rests on an assumption.
+            calibrate: For a budget of device seconds that has no calibration yet.
+        """
+        from saebench.plan import make_plan
+
+        keeps = self.suite.config.budget.primary == "device_seconds" and not self._fresh
+        return make_plan(
+            self.suite,
+            self.catalog,
+            facts=self.facts,
+            rates=rates,
+            calibrate=calibrate,
+            calibration=written_calibration(RunFolder(self.folder), self.suite.digest) if keeps else None,
+            memory_limit_bytes=self.memory_limit(),
+        )
 
 
 def plan_suite(
@@ -85,7 +120,7 @@ def plan_suite(
         device: Where it would run.
         measure: Measure this machine for the estimate, which takes half a minute the first time; False: let it rest on an assumption;
             None: measure where the assumption says that the run takes more than five minutes, as `run_suite` does. A budget
-            of device seconds must measure unless its calibration stands in `out`.
+            of device seconds must measure unless `out` holds its calibration.
         fresh: Measure again what was measured before, and calibrate anew.
         plugins: Local plugin files.
         say: Prints one line for people.
@@ -94,41 +129,19 @@ def plan_suite(
         SuiteError: The suite, a model or a dataset cannot be used.
         PluginError: A needed plugin is broken.
     """
-    from saebench.config import load_suite
-    from saebench.host import load_catalog
-    from saebench.lm.book import ModelBook
-    from saebench.plan import make_plan
-    from saebench.plan.grouping.memory_batches import memory_limit
-
-    catalog = load_catalog(plugins, say)
-    check_device(device)
-    loaded = load_suite(suite)
-    folder = out or Path("runs") / loaded.config.name
-    rates = None if measure is False else _measure(catalog, device, say, fresh)
-    facts = ModelBook(catalog)
-
-    def made(estimated_with: Measure | None) -> Plan:
-        return make_plan(
-            loaded,
-            catalog,
-            facts=facts,
-            rates=estimated_with,
-            calibrate=rates,
-            calibration=None if fresh else _frozen(folder, loaded),
-            memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
-        )
-
+    opened = _Opened(suite, out, device, fresh, plugins, say)
+    rates = None if measure is False else opened.measure
     with console.phase("planning", str(suite)):
-        plan = made(rates if measure else None)
+        plan = opened.plan(rates=rates if measure else None, calibrate=rates)
         if measure is None and plan.estimate.seconds > LONG_S:
-            plan = made(rates)
-    if short := memory_short(plan.estimate, memory_limit(device, loaded.config.budget.memory_gb)):
+            plan = opened.plan(rates=rates, calibrate=rates)
+    if short := memory_short(plan.estimate, opened.memory_limit()):
         say(f"warning: {short}")
     return plan
 
 
 def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Sequence[Path] = ()) -> str:
-    """The YAML text of a suite for somebody's own model and text; both are looked at first.
+    """The YAML text of a suite for a model and a text of your own; both are checked first.
 
     Raises:
         SuiteError: The model, the hookpoint or the text cannot be used.
@@ -150,32 +163,6 @@ def starter(model: str, text: str, *, hookpoint: str | None = None, plugins: Seq
     return starter_suite(
         model, text, hookpoint=name, d_in=point.d, context=min(128, facts.context_limit or 128), causal=facts.causal
     )
-
-
-def check_device(device: str) -> None:
-    """Refuses a device that is not there.
-
-    Raises:
-        MachineError: Names what is there.
-        SuiteError: Not a device at all.
-    """
-    import torch
-
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise SuiteError(f"--device {device}: not a device. Use cpu, cuda or cuda:N.") from error
-    kind = wanted.type
-    if kind not in ("cpu", "cuda"):  # torch knows more kinds; nothing here was measured or tested on them
-        raise SuiteError(
-            f"--device {device}: saebench does not run on devices of kind {kind}. Use cpu, cuda or cuda:N."
-        )
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise MachineError(f"--device {device}: no CUDA device is visible here. Use --device cpu.")
-    if kind == "cuda" and (wanted.index or 0) >= (count := torch.cuda.device_count()):
-        raise MachineError(
-            f"--device {device}: only {count} CUDA devices are visible here. Use cuda:0 to cuda:{count - 1}."
-        )
 
 
 def run_suite(
@@ -200,32 +187,17 @@ def run_suite(
     """
     here = console.current()
     with console.phase("planning", str(suite)):
-        from saebench.config import load_suite  # these imports take seconds
-        from saebench.execute.pipeline import Pipeline
-        from saebench.host import load_catalog
+        from saebench.execute.pipeline import Pipeline  # these imports take seconds
         from saebench.leaderboard import build, check_pages, summary
-        from saebench.lm.book import ModelBook
-        from saebench.plan import make_plan
-        from saebench.plan.grouping.memory_batches import memory_limit
 
-        catalog = load_catalog(plugins, say)
-        check_device(device)
-        loaded, facts = load_suite(suite), ModelBook(catalog)
-        folder = Path("runs") / loaded.config.name if out is None else Path(out)
+        opened = _Opened(suite, out, device, fresh, plugins, say)
+        folder, catalog = opened.folder, opened.catalog
         # before anything is spent
         own = check_folder(folder, fresh=fresh, force=force_folder).owner in (Owner.NOBODY, Owner.OURS)
         if not own:
             check_pages(RunFolder(folder).leaderboard)
-        measure = _measure(catalog, device, say, fresh)
-        plan = make_plan(
-            loaded,
-            catalog,
-            facts=facts,
-            calibrate=measure,
-            calibration=None if fresh else _frozen(folder, loaded),
-            memory_limit_bytes=memory_limit(device, loaded.config.budget.memory_gb),
-        )
-    cells = _wanted(plan, only)
+        plan = opened.plan(calibrate=opened.measure)
+    cells = _cells(plan, only)
     for warning in plan.warnings:
         say(f"warning: {warning}")
     refused = tuple(refused.reason for refused in plan.refused if only is None)
@@ -234,23 +206,23 @@ def run_suite(
     with (
         locked(folder, fresh=fresh, force=force_folder) as (run, moved),
         here.kept(run.progress),
-        run_numerics(machine.n_threads()),
+        run_numerics(n_threads()),
     ):
         if moved:
             say(f"the older run is now in {moved}")
         with console.phase("planning", str(suite)):
-            foresight = Foresight(plan, run, catalog, facts, device, measure)
-        plan = foresight.plan
-        if not foresight.is_written(say):
+            forecast = Forecast(plan, run, catalog, opened.facts, device, opened.measure)
+        plan = forecast.plan
+        if not forecast.is_written(say):
             write_plan(run, plan.to_json())
         for line in catalog.observe("saebench_plan_ready", plan=plan.to_json()):
             say(line)
         cohorts = len({cell.cohort for cell in cells})
         say(f"{plan.suite}: {len(cells)} cells in {cohorts} cohort{'s' * (cohorts > 1)}, into {folder}")
-        for line in foresight.lines(cells, retry_failed):
+        for line in forecast.lines(cells, retry_failed):
             say(line)
         pipeline = Pipeline(
-            plan, run, catalog, device=device, say=say, predicted=foresight.seconds(cells, retry_failed), debug=debug
+            plan, run, catalog, device=device, say=say, predicted=forecast.seconds(cells, retry_failed), debug=debug
         )
         statuses = pipeline.execute(cells, retry_failed=retry_failed)
         with console.phase("leaderboard", amount=1):
@@ -261,7 +233,7 @@ def run_suite(
     return RunResult(folder, run.leaderboard, statuses, table, tuple(pipeline.failed_groups), refused)
 
 
-def _wanted(plan: Plan, only: str | None) -> list[Cell]:
+def _cells(plan: Plan, only: str | None) -> list[Cell]:
     """The cells of one entry and of all that they start from; all cells without `only`."""
     if only is None:
         return list(plan.cells)

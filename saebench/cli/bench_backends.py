@@ -65,10 +65,9 @@ def command(
         raise click.UsageError(f"--large adds a shape of its own. Leave it out, or {', '.join(named)}.")
 
     from saebench.host import load_catalog
-    from saebench.jobs import check_device
-    from saebench.measure import machine
     from saebench.measure.backends import choice, report, run
     from saebench.measure.backends import shapes as bench_shapes
+    from saebench.measure.machine import check_device, n_threads
 
     check_device(device)
     chosen, catalog = choice.choice(device, wanted), load_catalog(plugins, say)
@@ -80,7 +79,7 @@ def command(
             bench_shapes.shape_of(catalog, architecture or "topk", **reference, sparsity_asked=k is not None)
             for reference in references
         ]
-    setting: dict[str, Any] = {"device": device, "rounds": rounds, "threads": threads or machine.n_threads()}
+    setting: dict[str, Any] = {"device": device, "rounds": rounds, "threads": threads or n_threads()}
     with showing():
         measured = run.run(shapes, chosen, **setting, plugins=plugins, say=say)
     if as_json:

@@ -70,7 +70,7 @@ def command(
         from saebench.compare.pair import MADE_BY, match_folders
         from saebench.compare.picture import check_path, save_picture
         from saebench.compare.terminal import page
-        from saebench.jobs import check_device
+        from saebench.measure.machine import check_device
 
         check_device(device)
     mark = re.compile(rf'\A\{{"made_by": "{MADE_BY}"'.encode())

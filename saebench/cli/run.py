@@ -46,8 +46,9 @@ def command(
         with showing():
             load_suite(suite)  # a suite that cannot be read is told before torch is loaded, which takes seconds
             with loading_torch():
-                from saebench.jobs import check_device, run_suite
+                from saebench.jobs import run_suite
                 from saebench.measure.backends.choice import forced
+                from saebench.measure.machine import check_device
 
                 check_device(device)
             with forced(backend, device):

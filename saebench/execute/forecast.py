@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from saebench.api.errors import MachineError
 from saebench.artifacts import RunFolder, digest
-from saebench.execute.frozen import written_plan
-from saebench.execute.resume import Standing
+from saebench.execute.resume import FolderState, written_plan
 
 if TYPE_CHECKING:
     from saebench.cells.cell import Cell
@@ -40,7 +39,7 @@ def memory_short(predicted: Estimate, limit_bytes: int) -> str | None:
     )
 
 
-class Foresight:
+class Forecast:
     """The estimate of one run.
 
     Args:
@@ -59,7 +58,7 @@ class Foresight:
 
         self.plan, self.run, self._catalog, self._facts = plan, run, catalog, facts
         self._limit = memory_limit(device, plan.budget.get("memory_gb"))
-        self._standing = Standing(run, lambda line: None)  # what is damaged is said when it is made again
+        self._state = FolderState(run, lambda line: None)  # what is damaged is said when it is made again
         self._rates: Rates = Rates()
         left = [cell for cell in plan.cells if self._status(cell) is None]
         long = self._estimate(left).seconds > LONG_S
@@ -133,7 +132,7 @@ class Foresight:
         )
 
     def _status(self, cell: Cell) -> str | None:
-        facts = self._standing.facts(cell)
+        facts = self._state.facts(cell)
         return facts["status"] if facts is not None else None
 
 

@@ -12,10 +12,10 @@ from saebench.api.metrics import GroupMember
 from saebench.artifacts import RunFolder, prove, read_arrays, read_record, refuse, save_arrays, write_record
 from saebench.base.canonical import digest
 from saebench.base.text import without_folders
-from saebench.cells.cell import Cell
+from saebench.cells.cell import Cell, ModelUse
 from saebench.cells.plan import Group
 from saebench.execute.records import model_facts, without_columns
-from saebench.execute.resume import Standing
+from saebench.execute.resume import FolderState
 from saebench.plan.grouping.groups import GROUP_TOKENS, member_label
 
 if TYPE_CHECKING:
@@ -33,14 +33,11 @@ class GroupRunner:
     """Scores groups of one run, one after the other; what a group needs in memory goes with it.
 
     Args:
-        run: Where checkpoints, arrays and records stand.
+        run: Where checkpoints, arrays and records are stored.
         catalog: Installed plugins.
         sources: Held-out data, as cells were scored on it.
         device: Where members encode.
-        standing: What is proven of the folder.
-
-    Attributes:
-        model: Digest of the language model that is in memory; None for none.
+        state: What is proven of the folder.
     """
 
     def __init__(
@@ -49,10 +46,17 @@ class GroupRunner:
         catalog: Catalog,
         sources: RunData,
         device: str,
-        standing: Standing,
+        state: FolderState,
     ) -> None:
-        self._run, self._catalog, self._sources, self._device, self._standing = run, catalog, sources, device, standing
-        self.model: str | None = None
+        self._run, self._catalog, self._sources, self._device, self._state = run, catalog, sources, device, state
+        self._model: str | None = None
+
+    def use_model(self, use: ModelUse | None) -> None:
+        """Releases another language model than this one: one is in memory at a time."""
+        if use is not None:
+            if self._model not in (None, use.digest):
+                self._sources.release()
+            self._model = use.digest
 
     def is_due(self, group: Group, cells: Sequence[Cell], statuses: Mapping[str, str]) -> bool:
         """False where a record of these members, statuses and metric versions is there, with its arrays, and did not fail.
@@ -68,11 +72,11 @@ class GroupRunner:
             if found != [(cell.score_id, statuses[cell.cell_id]) for cell in cells]:
                 return True
             sha256, arrays = record["arrays_sha256"], self._run.group_arrays(group_id)
-            gone = not os.path.lexists(arrays) and any(self._standing.checkpoint(cell) == "missing" for cell in cells)
+            gone = not os.path.lexists(arrays) and any(self._state.checkpoint(cell) == "missing" for cell in cells)
             if sha256 is not None and not gone:  # gone: a person freed the space, and nothing needs them
                 prove(arrays, sha256)
         except Damaged as error:
-            self._standing.say(f"{error.found}. The group is scored again")
+            self._state.say(f"{error.found}. The group is scored again")
             return True
         return False
 
@@ -189,11 +193,9 @@ class GroupRunner:
         )
 
     def _held_out(self, cell: Cell) -> HeldOut:
-        """The first evaluation dataset under the first evaluation seed; its store stands since the cell was scored."""
+        """The first evaluation dataset under the first evaluation seed; its store was built when the cell was scored."""
         use = cell.model
-        if use is not None and self.model not in (None, use.digest):
-            self._sources.release()  # one language model in memory at a time
-        self.model = use.digest if use is not None else self.model
+        self.use_model(use)
         settings = cell.evaluation
         return self._sources.held_out(cell.evaluation_datasets[0], use, settings, settings.seeds[0], training=None)
 

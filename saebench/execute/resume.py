@@ -1,6 +1,6 @@
 """What an earlier run left in the folder, believed only where it is proven, and which cells that leaves to do.
 
-A record is believed if it has its own digest and is that of the cell and the score it stands for; arrays if they are those that the
+A record is believed if it has its own digest and is that of its cell and score; arrays if they are those that the
 record names; a checkpoint if it has its digests and is the cell's. What is damaged is named once and made again. What is missing
 and needed by nothing (a person may have freed the space) is left alone.
 """
@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from saebench.api.errors import Damaged
-from saebench.artifacts import NOT_COMPARED, RunFolder, digest, prove, prove_checkpoint, read_record
+from saebench.artifacts import NOT_COMPARED, RunFolder, digest, prove, prove_checkpoint, read_plan, read_record
 from saebench.artifacts.atomic import check_way
 from saebench.cells.cell import Cell
 from saebench.cells.plan import Group
@@ -23,8 +24,8 @@ SLOW_S = 5.0
 """Checking that takes longer is said."""
 
 
-class Standing:
-    """Proofs of one run folder; what was proven once is not read again.
+class FolderState:
+    """What is proven of one run folder; what was proven once is not read again.
 
     Args:
         run: The folder.
@@ -77,7 +78,7 @@ class Standing:
         return self._record(cell)[0]
 
     def checkpoint(self, cell: Cell) -> State:
-        """Whether the weights stand."""
+        """Whether the weights are stored."""
         if cell.cell_id not in self._checkpoints:
             self._checkpoints[cell.cell_id] = self._tried(
                 lambda: self._prove_checkpoint(cell), "The cell is trained again"
@@ -85,7 +86,7 @@ class Standing:
         return self._checkpoints[cell.cell_id]
 
     def arrays(self, cell: Cell) -> State:
-        """Whether the per-latent arrays that the record names stand; whole where it names none."""
+        """Whether the per-latent arrays that the record names are stored; whole where it names none."""
         if cell.score_id not in self._arrays:
             self._arrays[cell.score_id] = self._tried(lambda: self._prove_arrays(cell), "The cell is scored again")
         return self._arrays[cell.score_id]
@@ -109,7 +110,7 @@ class Standing:
         retry_failed: bool,
         is_due: Callable[[Group], bool],
     ) -> set[str]:
-        """Ids of the cells that have to be trained or scored, found in one look at all that stands.
+        """Ids of the cells that have to be trained or scored, found by going through the folder once.
 
         These are cells without a believed record, cells of which a part is damaged, those of which a due group or a child in training
         needs a part that is not there, and children that were skipped and whose parent has a score now.
@@ -133,7 +134,7 @@ class Standing:
                     todo.add(cell.cell_id)
                 elif checkpoint == "missing":
                     gone.append(cell)
-            elif status is None or retry_failed or (status == "skipped" and self._parent_stands(cell, by_id)):
+            elif status is None or retry_failed or (status == "skipped" and self._has_scored_parent(cell, by_id)):
                 todo.add(cell.cell_id)
         needed = {cell_id for group in groups if is_due(group) for cell_id in group.cells}
         todo |= {cell.cell_id for cell in gone if cell.cell_id in needed}
@@ -149,13 +150,13 @@ class Standing:
             more = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
             first = self._run.checkpoint(kept[0].cell_id)
             self.say(
-                f"{first}{more}: missing. Nothing needs these weights now, so they stay away; the records are kept"
+                f"{first}{more}: missing. Nothing needs these weights now, so they are not made again; the records are kept"
             )
         if self._seconds > SLOW_S:
             self.say(f"checked what an earlier run left in {self._seconds:.0f} s")
         return todo
 
-    def _parent_stands(self, cell: Cell, by_id: Mapping[str, Cell]) -> bool:
+    def _has_scored_parent(self, cell: Cell, by_id: Mapping[str, Cell]) -> bool:
         return cell.parent is not None and cell.parent in by_id and self.status(by_id[cell.parent]) == "ok"
 
     # ---- proofs ----------------------------------------------------------------------------------------------------
@@ -198,3 +199,28 @@ def changed_facts(older: Mapping[str, Any], newer: Mapping[str, Any]) -> list[st
     return [
         key for key in sorted({*older, *newer} - {*NOT_COMPARED}) if digest(older.get(key)) != digest(newer.get(key))
     ]
+
+
+def written_plan(run: RunFolder, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The plan in the folder; None where there is none, or where it is damaged, which is said."""
+    if not os.path.lexists(run.plan):
+        return None
+    try:
+        return read_plan(run)
+    except Damaged as error:
+        say(f"{error.found}. It is written again")
+        return None
+
+
+def written_calibration(run: RunFolder, suite_digest: str) -> dict[str, Any] | None:
+    """The calibration of an earlier run of this suite, from its plan, or from one of its records where the plan is lost."""
+    plan = written_plan(run, lambda line: None)
+    if plan is not None:
+        return plan["budget"].get("calibration") if plan["suite_digest"] == suite_digest else None
+    for path in run.record_paths():
+        with suppress(Damaged):
+            record = read_record(path)
+            if record["facts"].get("suite_digest") == suite_digest:
+                calibration: dict[str, Any] | None = record["measured"].get("calibration")
+                return calibration
+    return None

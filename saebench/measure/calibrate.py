@@ -18,6 +18,7 @@ from saebench.cells.cell import Cell, DatasetUse, ModelUse
 from saebench.host import Catalog
 from saebench.lm.model import LanguageModel
 from saebench.measure import data, training
+from saebench.measure.machine import n_threads, run_numerics
 from saebench.measure.profile import Profile, speed_facts
 from saebench.plan.forecast.rates import (
     DatasetRate,
@@ -45,7 +46,7 @@ def measure(
     fresh: bool = False,
     cache: Path | None = None,
 ) -> Measure:
-    """A function that measures what cells need and has not been measured on this machine within a week.
+    """A function that measures, in the numerics of a run, what cells need and this machine was not measured for within a week.
 
     Args:
         catalog: Installed plugins.
@@ -69,6 +70,7 @@ def measure(
             say(f"measuring this machine: {', '.join(missing)}. Takes seconds, kept for a week")
             started = time.perf_counter()
             with (
+                run_numerics(n_threads()),
                 console.phase("measuring", "this machine"),
                 tempfile.TemporaryDirectory(prefix="saebench-") as folder,
             ):

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from saebench.api.errors import MachineError, SuiteError
 from saebench.version import __version__
 
 _PACKAGES = ("torch", "transformers", "datasets", "tokenizers", "numpy", "scipy", "safetensors", "pluggy", "pydantic")
@@ -62,6 +63,32 @@ def host(device: str) -> dict[str, Any]:
 
         facts["gpu"] = torch.cuda.get_device_name(torch.device(device))
     return facts
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that this machine does not have.
+
+    Raises:
+        MachineError: It does not; the message names what it has.
+        SuiteError: Not a device at all.
+    """
+    import torch
+
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise SuiteError(f"--device {device}: not a device. Use cpu, cuda or cuda:N.") from error
+    kind = found.type
+    if kind not in ("cpu", "cuda"):  # torch knows more kinds; nothing here was measured or tested on them
+        raise SuiteError(
+            f"--device {device}: saebench does not run on devices of kind {kind}. Use cpu, cuda or cuda:N."
+        )
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise MachineError(f"--device {device}: no CUDA device is visible here. Use --device cpu.")
+    if kind == "cuda" and (found.index or 0) >= (count := torch.cuda.device_count()):
+        raise MachineError(
+            f"--device {device}: only {count} CUDA devices are visible here. Use cuda:0 to cuda:{count - 1}."
+        )
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import torch
 
 from saebench.activations.sources.run_data import RunData
 from saebench.artifacts import iter_records
-from saebench.execute import pipeline
+from saebench.execute import training_pass
 from saebench.jobs import run_suite
 from saebench.leaderboard import diff
 from saebench.testing import make_model
@@ -72,18 +72,18 @@ def weights(run: Path) -> dict[str, bytes]:
 def test_hookpoints_of_one_model_form_one_pass(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[list[str]] = []
     trained: list[int] = []
-    opened, pass_of = RunData.training_pass, pipeline.Pipeline._wave
+    opened, pass_of = RunData.training_pass, training_pass.PassRunner._train
 
     def opening(self: Any, cohorts: Any, reads: Any) -> Any:
         passes.append([cohort.model.hookpoint_name for cohort in cohorts])
         return opened(self, cohorts, reads)
 
-    def wave(self: Any, cells: Any, *arguments: Any) -> None:
+    def train(self: Any, cells: Any, *arguments: Any) -> None:
         trained.append(len(cells))
         pass_of(self, cells, *arguments)
 
     monkeypatch.setattr(RunData, "training_pass", opening)
-    monkeypatch.setattr(pipeline.Pipeline, "_wave", wave)
+    monkeypatch.setattr(training_pass.PassRunner, "_train", train)
     run_suite(write_suite(folder), out=tmp_path / "run")
     assert passes == [["layers.0", "layers.1"]]
     assert trained == [12, 4]  # topk k4 and k8 and batch at two places and seeds; then their children
@@ -92,7 +92,7 @@ def test_hookpoints_of_one_model_form_one_pass(folder: Path, tmp_path: Path, mon
 def test_passes_cut_by_memory_give_the_same_bits(
     folder: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "memory_limit", lambda device, memory_gb: 1)
+    monkeypatch.setattr(training_pass, "memory_limit", lambda device, memory_gb: 1)
     run_suite(write_suite(folder), out=tmp_path / "run")
     assert diff(whole, tmp_path / "run") == []
     assert weights(whole) == weights(tmp_path / "run")

@@ -15,7 +15,7 @@ from saebench.api.errors import MachineError
 from saebench.artifacts import RunFolder, read_plan, write_plan, write_record
 from saebench.config import load_suite
 from saebench.execute import forecast
-from saebench.execute.forecast import Foresight
+from saebench.execute.forecast import Forecast
 from saebench.host import load_catalog
 from saebench.lm.book import ModelBook
 from saebench.plan import make_plan
@@ -46,11 +46,11 @@ class Bench:
         self.calls += 1
         return Rates("measured", {"cpu": "one"}, {training_key(cell): TrainingRate(0.0, 1.0) for cell in cells})
 
-    def foresee(self, tokens: int = 1000) -> Foresight:
+    def forecast(self, tokens: int = 1000) -> Forecast:
         path = self.folder / "s.yaml"
         path.write_text(SUITE % tokens)
         plan = make_plan(load_suite(path), self.catalog, facts=self.facts)
-        return Foresight(plan, self.run, self.catalog, self.facts, "cpu", self.measure)
+        return Forecast(plan, self.run, self.catalog, self.facts, "cpu", self.measure)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def test_a_short_run_goes_by_the_assumption(bench: Bench) -> None:
-    sight = bench.foresee()
+    sight = bench.forecast()
     first, second = sight.lines(sight.plan.cells, False)
     assert bench.calls == 0
     assert first.startswith("predicted: ")
@@ -68,14 +68,14 @@ def test_a_short_run_goes_by_the_assumption(bench: Bench) -> None:
 
 
 def test_a_long_run_is_measured_and_the_plan_says_so(bench: Bench) -> None:
-    sight = bench.foresee(tokens=50_000_000)
+    sight = bench.forecast(tokens=50_000_000)
     assert bench.calls == 1
     assert sight.plan.estimate.basis["source"] == "measured"
     assert sight.plan.estimate.phases["training"] == pytest.approx(2 * 781_250, rel=1e-3)
 
 
 def test_only_what_is_left_is_predicted(bench: Bench) -> None:
-    sight = bench.foresee()
+    sight = bench.forecast()
     one, other = sight.plan.cells
     for cell, status in ((one, "ok"), (other, "failed")):
         path = bench.run.record(cell.suite, cell.entry, cell.record_name)
@@ -85,7 +85,7 @@ def test_only_what_is_left_is_predicted(bench: Bench) -> None:
 
 
 def test_a_disk_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    sight = bench.foresee()
+    sight = bench.forecast()
     usage = namedtuple("usage", "total used free")
     need = sight.plan.estimate.disk_bytes
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, need))
@@ -109,14 +109,14 @@ def test_a_disk_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.M
 
 
 def test_too_little_memory_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    sight = bench.foresee()
+    sight = bench.forecast()
     sight._limit = sight._estimate(sight.plan.cells).device_memory_bytes // 3
     lines = list(sight.lines(sight.plan.cells, False))
     assert lines[-1].startswith("warning: training needs ")
 
 
 def test_the_first_estimate_stays(bench: Bench) -> None:
-    sight = bench.foresee()
+    sight = bench.forecast()
     said: list[str] = []
     assert not sight.is_written(said.append)
     write_plan(bench.run, {**sight.plan.to_json(), "estimate": {"seconds": random.random()}})
@@ -136,7 +136,7 @@ def test_the_first_estimate_stays(bench: Bench) -> None:
 
 
 def test_memory_that_no_machine_has_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    sight = bench.foresee()
+    sight = bench.forecast()
     need = sight._estimate(sight.plan.cells).device_memory_bytes
     monkeypatch.setattr(sight, "_limit", need // 8)
     with pytest.raises(MachineError, match=r"training needs .* of memory, but only .* are free. Use a smaller d_sae"):

@@ -10,7 +10,7 @@ from saebench.artifacts import RunFolder, read_record, save_arrays, write_record
 from saebench.cells.cell import ArchitectureUse, Cell, DatasetUse, EvaluationSettings, ModelUse
 from saebench.cells.plan import Group
 from saebench.execute.groups import GroupRunner, group_record, member_facts
-from saebench.execute.resume import Standing
+from saebench.execute.resume import FolderState
 
 
 def cell(entry, seed, **changes):
@@ -41,7 +41,7 @@ def due(tmp_path):
     """`due(group, cells, statuses)` in a folder where `due.write(*arrays)` wrote the record of GROUP."""
     said: list[str] = []
     run = RunFolder(tmp_path)
-    standing = Standing(run, said.append)
+    standing = FolderState(run, said.append)
     runner = GroupRunner(run, None, None, "cpu", standing)  # type: ignore[arg-type]
     path = run.group_record("t", "across-dataset", GROUP.name)
 
@@ -148,8 +148,8 @@ def test_codes_come_from_the_first_dataset_and_seed_and_one_model_is_held_at_a_t
         def release(self):
             released.append(len(asked))
 
-    runner = GroupRunner(RunFolder(tmp_path), None, Sources(), "cpu", Standing(RunFolder(tmp_path), print))  # type: ignore[arg-type]
-    runner.model = "one"
+    runner = GroupRunner(RunFolder(tmp_path), None, Sources(), "cpu", FolderState(RunFolder(tmp_path), print))  # type: ignore[arg-type]
+    runner.use_model(ModelUse("m", None, "one", "h", "h", 32))
     for digest in (None, "one", "one", "two", "two", None, "one"):
         model = ModelUse("m", None, digest, "h", "h", 32) if digest else None
         runner._held_out(cell("a", 0, model=model))

@@ -12,7 +12,7 @@ import torch
 from saebench.api.errors import Damaged
 from saebench.artifacts import RunFolder, save_arrays, save_checkpoint
 from saebench.cells.cell import ArchitectureUse, Cell, DatasetUse, EvaluationSettings
-from saebench.execute.resume import Standing, changed_facts
+from saebench.execute.resume import FolderState, changed_facts
 
 
 def cell(name, parent=None):
@@ -32,7 +32,7 @@ CELLS = [PARENT, CHILD, OTHER]
 ARRAYS = "9733a702cfc8b41a01292189a76d9abdd9509a180dc6d755a5dab55b6f2574c8"
 
 
-class Run(Standing):
+class Run(FolderState):
     """Three finished cells; `statuses` are those of the records (None: no record, an error: a damaged one)."""
 
     def __init__(self, root):
@@ -146,7 +146,7 @@ def test_what_was_proven_is_not_read_again(run, monkeypatch):
 
 
 def test_a_record_of_another_cell_is_not_believed(tmp_path, monkeypatch):
-    standing = Standing(RunFolder(tmp_path), print)
+    standing = FolderState(RunFolder(tmp_path), print)
     path = RunFolder(tmp_path).record("t", "a", PARENT.record_name)
     path.parent.mkdir(parents=True)
     path.touch()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from saebench.api import MachineError, SuiteError
-from saebench.jobs import check_device
+from saebench.measure.machine import check_device
 
 
 @pytest.mark.parametrize("device", ["meta", "mps", "xla", "vulkan", "xpu:0"])
