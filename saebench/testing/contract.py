@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from saebench.api import ActivationBatch, ArchitectureSpec, LossTerms, Site, SparseCodes, StepInfo, UnitRows
+from saebench.api import ActivationBatch, ArchitectureSpec, LossTerms, Site, SparseCodes, StepInfo
 from saebench.api.errors import contained, describe, said
 from saebench.api.specs import resolve
-from saebench.cells.cell import ArchitectureUse
+from saebench.cells.cell import ArchitectureUse, TrainSettings
 from saebench.host import Catalog, Registered
 from saebench.host.build import architecture_cost
 from saebench.host.sae_contract import broken_contract
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+LEARN_STEPS, LEARN_BATCH, LEARN_RATE = 60, 256, 2e-3
 STEP = StepInfo(index=0, progress=0.0, tokens_seen=0, tokens_allotted=10_000)
 
 
@@ -180,36 +181,30 @@ def _gradients_by_hand(case: _Case) -> None:
 def _learns(case: _Case) -> None:
     import torch
 
+    from saebench.train.step import Trainer
+
     sae = case.build()
     if not any(p.requires_grad for p in sae.parameters()):
         raise _Skip("nothing has a gradient")
-    constraints = sae.constraints() if hasattr(sae, "constraints") else {}
-    optimiser = torch.optim.Adam(sae.param_groups(2e-3) if hasattr(sae, "param_groups") else sae.parameters(), lr=2e-3)
-
-    def loss_of(rows: slice, index: int) -> Tensor:
-        terms = sae.training_loss(case.batch(rows), StepInfo(index, index / 60, index * 256, 60 * 256))
-        total: Tensor = terms.reconstruction.mean() + sum(terms.penalties.values(), torch.zeros(()))
-        return total
 
     def error() -> float:
         with torch.no_grad():
             return float((sae.decode(case.codes(sae, case.x)) - case.x).square().sum(1).mean())
 
-    before = error()
-    for index in range(60):
-        optimiser.zero_grad()
-        loss_of(slice(256 * (index % 4), 256 * (index % 4) + 256), index).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        for name, constraint in constraints.items():
-            if isinstance(constraint, UnitRows):
-                with torch.no_grad():
-                    parameter = sae.get_parameter(name)
-                    parameter /= parameter.norm(dim=1, keepdim=True)
+    before, defaults, total = error(), case.spec.train, LEARN_STEPS * LEARN_BATCH
+    settings = TrainSettings(
+        LEARN_BATCH, LEARN_RATE, defaults.betas, defaults.eps, defaults.clip, defaults.warmup, defaults.decay, "none"
+    )
+    trainer = Trainer(sae.train(), settings, torch.Generator().manual_seed(1), case.spec.name)
+    for index in range(LEARN_STEPS):
+        start, seen = index * LEARN_BATCH % len(case.x), index * LEARN_BATCH
+        trainer.step(case.batch(slice(start, start + LEARN_BATCH)), StepInfo(index, seen / total, seen, total))
+    sae.eval()
     if hasattr(sae, "finalize"):
         sae.finalize([case.x])
     after = error()
     assert after < before or after < 0.05 * case.d_in, (
-        f"60 steps of training did not lower the error: {before:.4g} before, {after:.4g} after"
+        f"{LEARN_STEPS} steps of training did not lower the error: {before:.4g} before, {after:.4g} after"
     )
 
 

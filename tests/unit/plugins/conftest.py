@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from saebench.activations.sources.plugin_cache import PluginCache
-from saebench.api import ActivationBatch, AfterStep, ArchitectureSpec, Site, StepInfo, UnitRows
+from saebench.api import ActivationBatch, ArchitectureSpec, Site, StepInfo
 from saebench.api.specs import resolve
-from saebench.cells.cell import ArchitectureUse
+from saebench.cells.cell import ArchitectureUse, TrainSettings
 from saebench.host import Catalog, Registered
 from saebench.host.build import build_module
 from saebench.nn import autograd_loss_and_grad, total_variance
 from saebench.nn.kernels import backends
+from saebench.train.step import Trainer
 
 D_IN, D_SAE, BATCH = 16, 32, 128
 
@@ -59,44 +60,14 @@ class Bench:
         return sae
 
     def train(self, sae: Any, x: Tensor, lr: float = 1e-2, epochs: int = 2) -> Any:
-        """Adam with constraints as the harness applies them; ends with `finalize`."""
-        groups = (
-            sae.param_groups(lr) if hasattr(sae, "param_groups") else [{"params": list(sae.parameters()), "lr": lr}]
-        )
-        optimiser = torch.optim.Adam(groups, lr=lr)
-        named = dict(sae.named_parameters())
-        constraints = sae.constraints() if hasattr(sae, "constraints") else {}
-        total, seen, generator = epochs * len(x), 0, self.generator(5)
-
-        def reset_moments(parameter: Tensor, rows: Tensor) -> None:
-            for name in ("exp_avg", "exp_avg_sq"):
-                optimiser.state[parameter][name][rows] = 0
-
+        """The harness's own steps at one learning rate; ends with `finalize`."""
+        total = epochs * len(x)
+        settings = TrainSettings(BATCH, lr, (0.9, 0.999), 1e-8, None, 0.0, 0.0, "none")
+        trainer = Trainer(sae, settings, self.generator(5), type(sae).__name__)
         for epoch in range(epochs):
-            for rows in torch.randperm(len(x), generator=self.generator(epoch)).split(BATCH):
-                batch = ActivationBatch(x[rows], x[rows])
-                step = StepInfo(seen // BATCH, seen / total, seen, total)
-                terms = sae.training_loss(batch, step)
-                weights = (
-                    sae.token_weights(terms.reconstruction.detach(), step) if hasattr(sae, "token_weights") else None
-                )
-                loss = terms.reconstruction.mean() if weights is None else (weights * terms.reconstruction).sum()
-                optimiser.zero_grad()
-                (loss + sum(terms.penalties.values())).backward()
-                with torch.no_grad():
-                    for name, constraint in constraints.items():
-                        if isinstance(constraint, UnitRows):
-                            grad = named[name].grad
-                            grad -= named[name] * (grad * named[name]).sum(1, keepdim=True)
-                    optimiser.step()
-                    for name, constraint in constraints.items():
-                        if isinstance(constraint, UnitRows):
-                            named[name] /= named[name].norm(dim=1, keepdim=True)
-                        else:
-                            named[name].clamp_(min=constraint.floor)
-                    if hasattr(sae, "after_step"):
-                        sae.after_step(AfterStep(batch, terms, step, generator, reset_moments))
-                seen += len(rows)
+            for number, rows in enumerate(torch.randperm(len(x), generator=self.generator(epoch)).split(BATCH)):
+                seen = epoch * len(x) + number * BATCH
+                trainer.step(ActivationBatch(x[rows], x[rows]), StepInfo(trainer.steps, seen / total, seen, total))
         if hasattr(sae, "finalize"):
             sae.finalize(x.split(BATCH))
         return sae

@@ -12,6 +12,7 @@ import torch
 from saebench.api import Site
 from saebench.api.specs import resolve
 from saebench.host import load_catalog
+from saebench.nn.kernels import backends
 from saebench.testing import check_architecture, example_activations
 from saebench.testing.gradients import check_gradients
 
@@ -116,6 +117,15 @@ def test_what_only_dead_latents_get_is_checked_too() -> None:
         check_gradients(build, X)
 
 
+def test_what_goes_wrong_only_where_it_trains_is_seen() -> None:
+    def change(module: Any, terms: Any, weights: Any) -> None:
+        if module.W_enc.dtype == torch.float32 and backends.current() == "bf16-screen":
+            module.W_enc.grad.mul_(1.1)
+
+    with backends.force("bf16-screen"), pytest.raises(AssertionError, match=r"W_enc.* on back end bf16-screen"):
+        check_gradients(broken(change), X)
+
+
 def test_a_module_that_stays_float32_is_checked_in_float32() -> None:
     def build() -> Any:
         module = sae()
@@ -125,7 +135,7 @@ def test_a_module_that_stays_float32_is_checked_in_float32() -> None:
     check_gradients(build, X)
 
     def too_much(module: Any, terms: Any, weights: Any) -> None:
-        module.W_dec.grad.mul_(1.01)
+        module.W_dec.grad.mul_(1.1)
 
     def wrong() -> Any:
         module = broken(too_much)()
