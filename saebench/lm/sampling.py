@@ -17,7 +17,7 @@ from saebench.api.errors import SuiteError
 from saebench.lm.hf import cache_argument, cache_of, cache_switch
 
 if TYPE_CHECKING:
-    from saebench.lm.model import LanguageModel
+    from saebench.lm.loaded import LoadedModel
 
 SAMPLE_ROWS = 256
 """Sequences sampled together. Fixed: another number would be another stream."""
@@ -48,7 +48,7 @@ def choose(probabilities: Tensor, uniform: Tensor) -> Tensor:
 
 
 def sample(
-    lm: LanguageModel,
+    lm: LoadedModel,
     n_sequences: int,
     length: int,
     *,
@@ -89,7 +89,7 @@ def sample(
 
 
 def _sample_rows(
-    lm: LanguageModel,
+    lm: LoadedModel,
     uniform: Tensor,
     length: int,
     temperature: float,

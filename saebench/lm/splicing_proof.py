@@ -7,16 +7,13 @@ this shows when the clean activation is put in its own place: then the logits mu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from saebench.api.errors import SuiteError
 from saebench.base.random import generator
-
-if TYPE_CHECKING:
-    from saebench.lm.splicing import Splicer
+from saebench.lm.hooked_forward import HookedForward
 
 PROOF_ROWS = 2
 """Sequences it is made on. In-place writes and repeated calls do not depend on their number."""
@@ -38,43 +35,43 @@ class Proof:
     short: bool
 
 
-def prove(splicer: Splicer, ids: Tensor) -> Proof:
-    """Shows that splicing is exact at the splicer's hookpoint on the first rows of `ids [S, T]`.
+def prove(forward: HookedForward, ids: Tensor) -> Proof:
+    """Shows that splicing is exact at the hookpoint on the first rows of `ids [S, T]`.
 
     Raises:
         SuiteError: It is not, with the cause and a hookpoint where it is.
     """
     ids = ids[:PROOF_ROWS]
-    fault = _fault(splicer, ids)
+    fault = _fault(forward, ids)
     if fault == _NOT_FINITE:
         raise SuiteError(
-            f"model '{splicer.lm.facts.id}': {fault}, at every hookpoint. Its weights are damaged, or belong to another config.json. Copy or download the folder again."
+            f"model '{forward.lm.facts.id}': {fault}, at every hookpoint. Its weights are damaged, or belong to another config.json. Copy or download the folder again."
         )
     if fault is not None:
         raise SuiteError(
-            f"hookpoint '{splicer.hookpoint}' of model '{splicer.lm.facts.id}': {fault} {_advice(splicer, ids)}"
+            f"hookpoint '{forward.hookpoint}' of model '{forward.lm.facts.id}': {fault} {_advice(forward, ids)}"
         )
-    return Proof(len(ids), ids.shape[1], _short_is_exact(splicer, ids))
+    return Proof(len(ids), ids.shape[1], _short_is_exact(forward, ids))
 
 
-def _fault(splicer: Splicer, ids: Tensor) -> str | None:
-    x, logits = splicer.forward(ids)
+def _fault(forward: HookedForward, ids: Tensor) -> str | None:
+    x, logits = forward.clean(ids)
     if bool(logits.isnan().any()):
         return _NOT_FINITE
     other = ids.clone()
-    other[:, -1] = (ids[:, -1] + 1) % splicer.lm.vocab_size
-    ahead = splicer.forward(other)[1][:, :-1]  # a model that keeps state gives other logits after it
-    again, again_logits = splicer.forward(ids)
+    other[:, -1] = (ids[:, -1] + 1) % forward.lm.vocab_size
+    ahead = forward.clean(other)[1][:, :-1]  # a model that keeps state gives other logits after it
+    again, again_logits = forward.clean(ids)
     if not (torch.equal(x, again) and torch.equal(logits, again_logits)):
         return "two forwards of the same tokens differ, so no loss of it can be compared."
     if not torch.allclose(ahead, logits[:, :-1], rtol=1e-3, atol=1e-3):
         return "its logits at a token depend on the tokens behind it, so its losses are no predictions."
-    if not torch.equal(splicer.lm.activations(ids, splicer.hookpoint), x):
+    if not torch.equal(forward.lm.activations(ids, forward.hookpoint), x):
         return "the activation that an SAE is trained on is not the one that its losses are taken at."
-    spliced = splicer.logits(ids, x, short=False)
+    spliced = forward.logits(ids, x, short=False)
     if not torch.equal(spliced, logits):
         return f"its own output in its own place moves the logits by up to {float((spliced - logits).abs().max()):.2g}, so no loss could be trusted."
-    if torch.equal(splicer.logits(ids, _moved(x), short=False), logits):
+    if torch.equal(forward.logits(ids, _moved(x), short=False), logits):
         return "the logits do not depend on what it hands on, so no loss would tell anything."
     return None
 
@@ -85,35 +82,35 @@ def _moved(x: Tensor) -> Tensor:
     return x + noise * (x.square().mean().sqrt() + 1e-3)
 
 
-def _short_is_exact(splicer: Splicer, ids: Tensor) -> bool:
+def _short_is_exact(forward: HookedForward, ids: Tensor) -> bool:
     """On the clean activation and on another one, with a forward of other tokens before."""
-    if not splicer.can_skip:
+    if not forward.can_skip:
         return False
-    x, logits = splicer.forward(ids)
+    x, logits = forward.clean(ids)
     moved = _moved(x)
-    moved_logits = splicer.logits(ids, moved, short=False)
-    splicer.forward(ids.flip(1))
+    moved_logits = forward.logits(ids, moved, short=False)
+    forward.clean(ids.flip(1))
     try:
-        return torch.equal(splicer.logits(ids, x, short=True), logits) and torch.equal(
-            splicer.logits(ids, moved, short=True), moved_logits
+        return torch.equal(forward.logits(ids, x, short=True), logits) and torch.equal(
+            forward.logits(ids, moved, short=True), moved_logits
         )
     except Exception:
         return False  # a model with another wiring: the full way is always right
 
 
-def _advice(splicer: Splicer, ids: Tensor) -> str:
+def _advice(forward: HookedForward, ids: Tensor) -> str:
     """Names a block where splicing is exact: the one around the hookpoint first, then its neighbours."""
-    facts = splicer.lm.facts
+    facts = forward.lm.facts
     blocks = facts.trace.blocks
     if blocks is None:
         return "Use another hookpoint."
-    inside = splicer.hookpoint.removeprefix(f"{blocks}.").partition(".")[0]
-    start = int(inside) if splicer.hookpoint.startswith(f"{blocks}.") and inside.isdigit() else 0
+    inside = forward.hookpoint.removeprefix(f"{blocks}.").partition(".")[0]
+    start = int(inside) if forward.hookpoint.startswith(f"{blocks}.") and inside.isdigit() else 0
     for index in sorted(range(facts.n_layers), key=lambda index: (abs(index - start), index))[:_ALTERNATIVES]:
         name = f"layers.{index}"
         try:
-            other = splicer.lm.splicer(facts.hookpoint(name).path)
-            if other.hookpoint != splicer.hookpoint and _fault(other, ids) is None:
+            other = HookedForward(forward.lm, facts.hookpoint(name).path)
+            if other.hookpoint != forward.hookpoint and _fault(other, ids) is None:
                 return f"Use '{name}', where it is exact."
         except SuiteError:
             continue

@@ -9,9 +9,9 @@ import pytest
 import torch
 from data_toys import Cohort, How, Use, sources
 
-import saebench.lm.model as language_model
 from saebench.activations.store import ActivationStore
 from saebench.api import SuiteError
+from saebench.lm import loaded
 from saebench.lm.facts import describe_model
 from saebench.lm.model import LanguageModel
 
@@ -21,7 +21,7 @@ WAYS = [How("live"), How("live", prefetch=1), How(build="parallel"), How(build="
 @pytest.fixture(autouse=True)
 def small_forwards(monkeypatch):
     """Four windows a forward, so that blocks and forwards end in different places."""
-    monkeypatch.setattr(language_model, "FORWARD_TOKENS", 64)
+    monkeypatch.setattr(loaded, "FORWARD_TOKENS", 64)
 
 
 @pytest.fixture

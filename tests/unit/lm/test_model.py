@@ -75,29 +75,33 @@ def naive_losses(lm, ids, path, edit):
 def test_losses_against_a_naive_reference(lm, name):
     ids = some_ids(lm)
     path = lm.facts.hookpoint(name).path
-    edits = {"spliced": lambda x: 0.7 * x + 0.1, "zero": torch.zeros_like, "same": None}
-    losses = lm.losses(ids, path, edits)
+    edits = {"spliced": lambda x: 0.7 * x + 0.1, "zero": torch.zeros_like, "same": lambda x: x}
+    splicer = lm.splicer(path)
+    clean_pass = splicer.clean(ids)
     mask = torch.zeros_like(ids, dtype=torch.bool)
     for row in range(len(ids)):
         for position in range(ids.shape[1] - 1):
             pair = {int(ids[row, position]), int(ids[row, position + 1])}
             mask[row, position] = not pair & lm.special_ids
-    assert torch.equal(losses.mask, mask)
+    assert torch.equal(clean_pass.has_loss, mask)
     clean = naive_losses(lm, ids, path, lambda x: x)
     targets = ids.roll(-1, 1)
-    for key, edit in (("spliced", edits["spliced"]), ("zero", edits["zero"]), ("same", lambda x: x)):
+    for edit in edits.values():
         edited = naive_losses(lm, ids, path, edit)
         ce = -edited.gather(-1, targets[..., None])[..., 0][mask]
         kl = (clean.exp() * (clean - edited)).sum(-1)[mask]
-        assert torch.allclose(losses.ce[key].double(), ce, atol=1e-4)
-        assert torch.allclose(losses.kl[key].double(), kl, atol=1e-4)
+        ours = splicer.spliced(clean_pass, edit(clean_pass.x))
+        assert torch.allclose(ours[0].double(), ce, atol=1e-4)
+        assert torch.allclose(ours[1].double(), kl, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["layers.0", "layers.2", "layers.1.mlp"])
 def test_splicing_the_identity_changes_nothing_at_all(lm, name):
-    losses = lm.losses(some_ids(lm), lm.facts.hookpoint(name).path, {"same": lambda x: x.clone()})
-    assert torch.equal(losses.ce["same"], losses.ce["clean"])
-    assert torch.equal(losses.kl["same"], torch.zeros_like(losses.kl["same"]))
+    splicer = lm.splicer(lm.facts.hookpoint(name).path)
+    clean = splicer.clean(some_ids(lm))
+    ce, kl = splicer.spliced(clean, clean.x.clone())
+    assert torch.equal(ce, clean.ce)
+    assert torch.equal(kl, torch.zeros_like(kl))
 
 
 def test_the_short_way_is_taken_for_blocks_and_leaves_the_model_as_it_was(lm):
@@ -107,13 +111,13 @@ def test_the_short_way_is_taken_for_blocks_and_leaves_the_model_as_it_was(lm):
     assert splicer.proof is not None and splicer.proof.short
     splicer.spliced(clean, clean.x)
     assert all("forward" not in module.__dict__ for module in lm.model.modules())
-    assert lm.splicer(lm.facts.hookpoint("layers.1.mlp").path)._blocks == []
+    assert lm.splicer(lm.facts.hookpoint("layers.1.mlp").path)._forward._blocks == []
 
 
 def test_slim_passes_give_the_same_losses(lm):
     splicer = lm.splicer(lm.facts.hookpoint("layers.1").path)
     clean = splicer.clean(some_ids(lm), limit=7)
-    assert int(clean.scored.sum()) == len(clean.ce) == 7
+    assert int(clean.has_loss.sum()) == len(clean.ce) == 7
     x = clean.x * 0.5
     for ours, slim in zip(splicer.spliced(clean, x), splicer.spliced(clean.slim(), x), strict=True):
         assert torch.allclose(ours, slim, atol=1e-6)
@@ -181,7 +185,7 @@ def test_an_encoder_has_activations_but_no_losses(bert):
     assert lm.activations(ids, lm.facts.hookpoint("layers.0").path).shape == (3, 12, 16)
     assert lm.hidden_mean(["the cat", "a dog ran"]).shape == (2, 16)
     with pytest.raises(SuiteError, match="encoder"):
-        lm.losses(ids, "encoder.layer.0", {})
+        lm.splicer("encoder.layer.0")
     with pytest.raises(SuiteError, match="encoder"):
         lm.sample(1, 4, temperature=1.0, top_p=1.0, generator=generator("x"))
 
@@ -192,11 +196,13 @@ def test_real_models_predict_and_splice(name, material):
     text = "Once upon a time, there was a little girl named Lily. She liked to play in the park with her mom and dad."
     ids = torch.tensor([[lm.bos_id, *lm.encode(text)]])
     path = lm.facts.hookpoint("layers.2").path
-    losses = lm.losses(ids, path, {"same": lambda x: x, "zero": torch.zeros_like})
-    assert float(losses.ce["clean"].mean()) < 4.5 < float(losses.ce["zero"].mean())
-    assert torch.equal(losses.ce["same"], losses.ce["clean"])
-    assert float(losses.kl["same"].abs().max()) == 0
-    assert lm.splicer(path).proof.short
+    splicer = lm.splicer(path)
+    clean = splicer.clean(ids)
+    zero, (same, kl) = splicer.spliced(clean, torch.zeros_like(clean.x))[0], splicer.spliced(clean, clean.x)
+    assert float(clean.ce.mean()) < 4.5 < float(zero.mean())
+    assert torch.equal(same, clean.ce)
+    assert float(kl.abs().max()) == 0
+    assert splicer.proof.short
     one, two = (
         sample(lm, 4, 24, temperature=1.0, top_p=1.0, generator=generator("real"), use_cache=use)
         for use in (True, False)

@@ -252,8 +252,9 @@ def test_outputs_of_every_shape_are_spliced(make, kind):
     lm = toy(block, block, kind=kind)
     for place in ("blocks.0", "blocks.1"):
         assert_exact(lm, place)
-    zeros = lm.losses(some_ids(), "blocks.0", {"zero": torch.zeros_like})
-    assert not torch.equal(zeros.ce["zero"], zeros.ce["clean"])
+    splicer = lm.splicer("blocks.0")
+    clean = splicer.clean(some_ids())
+    assert not torch.equal(splicer.spliced(clean, torch.zeros_like(clean.x))[0], clean.ce)
 
 
 class KeepsAside(Plain):

@@ -51,12 +51,12 @@ class LossBatch:
 
 
 class LossSet:
-    """The first windows that hold `n_tokens` scored positions, with clean, zero and mean losses, each computed once.
+    """The first windows that hold `n_tokens` positions with a loss, with clean, zero and mean losses, each computed once.
 
     Args:
         splicer: At the hookpoint.
         windows: `[S, T]` held-out token ids.
-        n_tokens: Scored positions wanted.
+        n_tokens: Positions with a loss, at most.
         mean: `[d]` mean held-out activation. The same for all contenders, and what FVU measures against: a mean of each contender's
             own training data would give each a floor of its own.
     """
@@ -64,7 +64,7 @@ class LossSet:
     def __init__(self, splicer: Splicer, windows: Tensor, n_tokens: int, mean: Tensor) -> None:
         self.splicer, self.mean = splicer, mean
         lm = splicer.lm
-        counts = lm.scored_mask(windows).sum(1).cumsum(0)
+        counts = lm.loss_mask(windows).sum(1).cumsum(0)
         enough = int((counts < n_tokens).sum()) + 1
         self.windows = windows[:enough]
         self.n_tokens = min(n_tokens, int(counts[-1]))
@@ -106,8 +106,8 @@ class LossSet:
         real = ~clean.special
         x = clean.x[real]
         place = (real.flatten().cumsum(0) - 1).view_as(clean.ids)
-        windows, positions = clean.scored.nonzero(as_tuple=True)
-        rows = place[clean.scored]
-        scored = x[rows]
-        batch = ActivationBatch(scored, scored, clean.ids[clean.scored], positions, windows + first)
+        windows, positions = clean.has_loss.nonzero(as_tuple=True)
+        rows = place[clean.has_loss]
+        with_loss = x[rows]
+        batch = ActivationBatch(with_loss, with_loss, clean.ids[clean.has_loss], positions, windows + first)
         return LossBatch(x, batch, rows, clean, self.splicer, zero, mean)
