@@ -1,4 +1,4 @@
-"""What stands on disk: canonical JSON and digests, atomic writes, the run folder, checkpoints, records."""
+"""What is on disk: canonical JSON and digests, atomic writes, the run folder, checkpoints, records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from saebench.artifacts.atomic import (
     machine_errors,
     refuse,
     remove,
-    standing,
+    surviving,
     write_bytes,
     write_json,
     write_text,
@@ -73,7 +73,7 @@ __all__ = [
     "save_arrays",
     "save_checkpoint",
     "sealed",
-    "standing",
+    "surviving",
     "write_bytes",
     "write_json",
     "write_plan",

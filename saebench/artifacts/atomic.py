@@ -88,7 +88,7 @@ def machine_errors(path: Path) -> Iterator[None]:
         if refusal := refuse(error, path):
             raise refusal from error
         if found is not error and found.filename is None:
-            raise  # quoted by a library, of a file that nobody knows
+            raise  # quoted by a library, of a file that the caller does not know
         raise MachineError(
             f"{path}: the machine refuses ({os.strerror(found.errno or 0)}). Remove the cause or choose another folder with --out, {_AGAIN}."
         ) from error
@@ -151,7 +151,7 @@ def temporary_name(path: Path) -> Path:
 
 
 def parse_temporary(name: str) -> tuple[str, str] | None:
-    """What a name made by `temporary_name` stands for, and its kind; None for any other name.
+    """What a name made by `temporary_name` is for, and its kind; None for any other name.
 
     The kind is `tmp` for what is not yet, or no longer, of use, and `old` for a whole folder whose place nothing has taken yet.
     """
@@ -177,7 +177,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             if path.is_dir() and not path.is_symlink():
                 with suppress(
                     OSError
-                ):  # an empty folder in a file's place is nobody's; one with files is refused below
+                ):  # an empty folder in a file's place is of no use; one with files is refused below
                     path.rmdir()
             os.replace(temporary, path)
             _sync_folder(path.parent)
@@ -189,7 +189,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Like `atomic_path` for a whole folder; an older folder of that name is replaced.
 
-    That takes two renames. A kill between them leaves the older folder under its `.old` name: `settle` brings it back, `standing` finds it.
+    That takes two renames. A kill between them leaves the older folder under its `.old` name: `finish_swap` brings it back, `surviving` finds it.
     """
     path = Path(path)
     temporary = temporary_name(path)
@@ -209,7 +209,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _sync_folder(path.parent)
         finally:
             if os.path.lexists(old):
-                # once the new folder stands, the older one is called what it is: of no use, even half removed
+                # once the new folder is in place, the older one is called what it is: of no use, even half removed
                 os.replace(old, temporary if os.path.lexists(path) else path)
             remove(temporary)
 
@@ -223,7 +223,7 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def standing(folder: Path) -> Path:
+def surviving(folder: Path) -> Path:
     """The folder, or what a kill inside `atomic_folder` left of it: the older one under its `.old` name."""
     found = [] if os.path.lexists(folder) or not folder.parent.is_dir() else _older(folder)
     return found[0] if found else folder
@@ -239,8 +239,8 @@ def _older(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
 
 
-def settle(folder: Path) -> None:
-    """Ends what a kill inside `atomic_folder` left half done: the folder stands, whole, and no `.old` of it does.
+def finish_swap(folder: Path) -> None:
+    """Ends what a kill inside `atomic_folder` left half done: the folder exists, whole, and no `.old` of it.
 
     Raises:
         MachineError: The machine refuses to rename it.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench.api.errors import Damaged, SuiteError
-from saebench.artifacts.atomic import atomic_folder, atomic_path, standing, write_json
+from saebench.artifacts.atomic import atomic_folder, atomic_path, surviving, write_json
 from saebench.artifacts.layout import CHECKPOINTS
 from saebench.artifacts.proof import check_seal, digest_of, in_the_way, kind_of, prove, read_json, sealed
 
@@ -49,7 +49,7 @@ def read_meta(folder: Path, cell_id: str | None = None) -> dict[str, Any]:
         MachineError: The machine refuses to read it.
     """
     here = folder.absolute()
-    folder = standing(folder)
+    folder = surviving(folder)
     path = folder / META
     if not os.path.lexists(path) and not os.path.lexists(folder / TENSORS):
         raise SuiteError(
@@ -79,7 +79,7 @@ def read_checkpoint(folder: Path, cell_id: str | None = None) -> tuple[dict[str,
     from safetensors.torch import load_file
 
     meta = read_meta(folder, cell_id)
-    folder = standing(folder)
+    folder = surviving(folder)
     prove(folder / TENSORS, meta.get("sha256"))
     return load_file(folder / TENSORS), meta
 

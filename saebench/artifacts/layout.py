@@ -1,4 +1,4 @@
-"""Where things stand in a run folder."""
+"""Where things are in a run folder."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from saebench.artifacts.atomic import parse_temporary, remove, settle
+from saebench.artifacts.atomic import finish_swap, parse_temporary, remove
 from saebench.artifacts.layout import CHECKPOINTS, PROGRESS, RunFolder
 
 _DIGEST = r"[0-9a-f]{16}"
@@ -61,7 +61,7 @@ def sweep(run: RunFolder) -> None:
                 if kind == "tmp":
                     remove(place / entry.name)
                 elif room.folders:
-                    settle(place / name)
+                    finish_swap(place / name)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -59,7 +59,7 @@ def write_output(path: Path, data: bytes, mark: re.Pattern[bytes]) -> None:
     """Writes a file that a person named, whole or not at all; to a pipe, a device or a terminal as it comes.
 
     Raises:
-        SuiteError: Something that saebench did not make has this name, or nobody reads the pipe.
+        SuiteError: Something that saebench did not make has this name, or the pipe has no reader.
         MachineError: It cannot be written.
     """
     assert mark.search(data[:_HEAD_BYTES])
@@ -84,7 +84,7 @@ def listened(path: Path) -> Iterator[None]:
     """Around work that ends with `write_output`: a named pipe is held open, so that its reader is there and stays.
 
     Raises:
-        SuiteError: Nobody reads the pipe.
+        SuiteError: The pipe has no reader.
         MachineError: It cannot be opened.
     """
     with machine_errors(path):

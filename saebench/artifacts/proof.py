@@ -39,7 +39,7 @@ def kind_of(path: Path) -> str:
         return "a link that leads nowhere"
     except OSError:  # a link to itself, or behind what cannot be entered
         return "a link that cannot be followed"
-    return next((words for test, words in _KINDS if test(mode)), "something else")
+    return next((kind for test, kind in _KINDS if test(mode)), "something else")
 
 
 def in_the_way(folder: Path) -> str | None:

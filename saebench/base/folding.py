@@ -31,7 +31,7 @@ _DASHES = (
 _SET_ALIKE = {"'": _QUOTES, "-": _DASHES, "...": "\u22ef", "/": "\u2044\u2215", "i": "\u0131"}
 """The last: both are I in upper case."""
 _SPACED = (" \u0301", " \u030b")
-"""What NFKC makes of an acute accent that stands alone, as people type it for an apostrophe."""
+"""What NFKC makes of an acute accent on its own, as people type it for an apostrophe."""
 _MOST_MARKS = 30
 """Of Unicode's stream-safe text format (UAX #15)."""
 
@@ -107,5 +107,5 @@ def folded(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """True where nothing is printed: no text, blanks, or characters that nobody sees."""
+    """True where nothing is printed: no text, blanks, or characters that are not visible."""
     return _PRINTS.search(text) is None

@@ -14,7 +14,7 @@ def home() -> Path | None:
 
 
 def located(path: str | Path) -> Path:
-    """A path with `~` resolved; as it is where nobody has that home."""
+    """A path with `~` resolved; as it is where there is no such home."""
     try:
         return Path(path).expanduser()
     except RuntimeError:

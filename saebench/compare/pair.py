@@ -175,7 +175,7 @@ def match_folders(
     scores = pair_scores(*latents, signed=signed, threshold=threshold, null=null, **solver)
     level = None
     if null:
-        # the very null that pair_scores drew, so it is at hand already
+        # pair_scores sampled the same null, so it is in memory
         tied = any(item.encoder is None for item in latents) or all(item.tied for item in latents)
         n, m = map(len, rows)
         level = null_scores(n, m, rows[0].shape[1], signed=signed, tied=tied, threshold=threshold, **solver)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench.api.errors import Damaged, SuiteError
-from saebench.artifacts import RunFolder, read_arrays, read_meta, read_record, records_of, standing
+from saebench.artifacts import RunFolder, read_arrays, read_meta, read_record, records_of, surviving
 from saebench.artifacts.checkpoints import META, TENSORS
 from saebench.interop.read import FORMATS, looked_for, read_foreign
 
@@ -33,7 +33,7 @@ class Side:
         detail: What tells it from its siblings (`topk k8 s0`, a config); may be empty.
         decoder: `[d_sae, d_out]`, a row a latent.
         encoder: `[d_sae, d_in]` or None.
-        dead: `[d_sae]` bool, silent on what its density was measured on; None where nobody measured.
+        dead: `[d_sae]` bool, silent on what its density was measured on; None where it was not measured.
         signed_latents: Codes may be negative, so the sign of a direction is not identified.
         support: Digest of a frozen support of the weights; None where there is none.
         site: What it reads, as its checkpoint names it; None where it is not known.
@@ -80,13 +80,13 @@ def read_side(path: str | Path, *, catalog: Catalog) -> Side:
     """Reads a checkpoint folder of ours, a cell's record, another library's folder, or a file with a matrix.
 
     Raises:
-        SuiteError: Nothing that can be read stands there.
+        SuiteError: It holds nothing that can be read.
         PluginError: The plugin of one of our checkpoints is missing or broken.
     """
     path = Path(path)
     if path.name in (META, TENSORS) and (path.parent / META).is_file():
         path = path.parent
-    if (standing(path) / META).is_file():
+    if (surviving(path) / META).is_file():
         return _checkpoint(path, catalog, detail=None)
     if path.suffix == ".json" and path.is_file() and path.name not in {format.config for format in FORMATS}:
         return _of_record(path, catalog)
@@ -120,7 +120,7 @@ def _of_record(path: Path, catalog: Catalog) -> Side:
             f"{path}: a record outside of a records/ folder does not say where its checkpoint is. Give the checkpoint's folder."
         )
     folder = RunFolder(parents[0]).checkpoint(record["cell_id"])
-    if not standing(folder).is_dir():
+    if not surviving(folder).is_dir():
         status = record["facts"]["status"]
         why = "only the records are here" if status == "ok" else f"its cell is {status}"
         raise SuiteError(
@@ -166,7 +166,7 @@ def _checkpoint(folder: Path, catalog: Catalog, *, detail: str | None) -> Side:
 
 
 def _dead(run: RunFolder, cell_id: str) -> Bools | None:
-    """`[d_sae]` bool: silent on what the cell was scored on, as the arrays of one of its records say; None where it has none.
+    """`[d_sae]` bool: silent on the held-out data of the cell, as the arrays of one of its records say; None where it has none.
 
     Raises:
         Damaged: The arrays are those of none of its records.
@@ -187,6 +187,6 @@ def _dead(run: RunFolder, cell_id: str) -> Bools | None:
 
 def _settings(config: object) -> str:
     """`k 8` and the like: what a sweep usually varies."""
-    wanted: Sequence[str] = ("k", "target_l0", "l1", "degree", "tilt")
-    shown = [(name, config[name]) for name in wanted if name in config] if isinstance(config, Mapping) else []
+    keys: Sequence[str] = ("k", "target_l0", "l1", "degree", "tilt")
+    shown = [(name, config[name]) for name in keys if name in config] if isinstance(config, Mapping) else []
     return ", ".join(f"{name} {value:g}" for name, value in shown if isinstance(value, int | float))

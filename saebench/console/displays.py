@@ -80,20 +80,20 @@ class Lines(_Writer):
 
 
 class Screen(_Writer):
-    """A terminal: the lines of the state stand below all that was said, and are drawn anew in place."""
+    """A terminal: the lines of the state are below all that was said, and are rewritten in place."""
 
     def __init__(self, stream: TextIO, columns: Callable[[], int] | None = None) -> None:
         super().__init__(stream)
         self._columns = columns or (lambda: _columns(stream))
         self._ascii = (getattr(stream, "encoding", None) or "ascii").lower().replace("-", "") != "utf8"
-        self._drawn: list[str] = []
+        self._before: list[str] = []
 
     def say(self, line: str) -> None:
         """Writes it above the bars."""
-        drawn, self._drawn = self._drawn, []
+        before, self._before = self._before, []
         # broken between words, as tables and pages are; a path or another long word stays whole
         rows = wrap(line, self._columns() - 1, break_long_words=False, break_on_hyphens=False) or [""]
-        self._write(_erase(drawn) + "\n".join([*rows, ""]) + self._lines(drawn))
+        self._write(_erase(before) + "\n".join([*rows, ""]) + self._lines(before))
 
     def opened(self, view: View) -> None:
         """Draws at once: some libraries keep the interpreter to themselves, and the thread that draws waits."""
@@ -102,16 +102,16 @@ class Screen(_Writer):
     def show(self, view: View) -> None:
         """Draws the bars, where they changed."""
         lines = terminal_lines(view, self._columns() - 1, ascii=self._ascii)  # the last column would wrap
-        if lines != self._drawn:
-            self._write(_erase(self._drawn) + self._lines(lines))
+        if lines != self._before:
+            self._write(_erase(self._before) + self._lines(lines))
 
     def close(self) -> None:
         """Takes the bars away."""
-        self._write(_erase(self._drawn))
-        self._drawn = []
+        self._write(_erase(self._before))
+        self._before = []
 
     def _lines(self, lines: list[str]) -> str:
-        self._drawn = lines
+        self._before = lines
         return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ from saebench.console.state_file import StateFile
 from saebench.console.time_left import TimeLeft
 
 BEAT_S = 0.2
-"""Between two looks of the thread at the numbers."""
+"""Between two readings of the numbers by the thread."""
 NAME_LIMIT = 200
 REMEMBERED = 10_000
 """Lines of others that are known to have been said."""
@@ -173,7 +173,7 @@ class Console:
             self._face.opened(self.view())
 
     def end(self, phase: Phase) -> None:
-        """Closes it, and what was opened within and not closed: a generator that nobody reads to its end closes late."""
+        """Closes it, and what was opened within and not closed: a generator that is not read to its end closes late."""
         with self._lock:
             while phase in self._phases:
                 inner = self._phases.pop()

@@ -13,7 +13,7 @@ clock_words = tqdm.format_interval
 
 @dataclass(frozen=True)
 class PhaseView:
-    """One phase. `total` is None where nobody knows how far it is."""
+    """One phase. `total` is None where it is not known."""
 
     kind: str
     detail: str

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api.errors import Damaged, SaebenchError, SuiteError
-from saebench.artifacts import RunFolder, read_json, read_plan, read_record, standing
+from saebench.artifacts import RunFolder, read_json, read_plan, read_record, surviving
 from saebench.artifacts.atomic import check_way
 from saebench.artifacts.layout import ROOMS
 from saebench.artifacts.shapes import misshapen
@@ -107,7 +107,7 @@ def _cell(run: RunFolder, cell: dict[str, Any]) -> CellStatus:
             times.get("train_s"),
             times.get("score_s"),
         )
-    state = "trained" if (standing(run.checkpoint(cell["cell_id"])) / "sae.json").is_file() else "left"
+    state = "trained" if (surviving(run.checkpoint(cell["cell_id"])) / "sae.json").is_file() else "left"
     return CellStatus(cell["entry"], cell["point"], cell["init_seed"], state, None, None, None)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DECODERS = {"W_dec": False, "W_D": False, "decoder.weight": True, "decoder": False, "dictionary": False}
 ENCODERS = {"W_enc": True, "W_E": True, "encoder.weight": False, "encoder": False}
 PER_LATENT = ("b_enc", "b_E", "encoder.bias", "threshold", "b_gate", "gate_bias", "latent_bias")
-_SILENT = -9.5  # SAELens stores log10(frequency + 1e-10): a latent that never fired stands at -10
+_SILENT = -9.5  # SAELens stores log10(frequency + 1e-10): a latent that never fired is at -10
 
 
 @dataclass(frozen=True)
@@ -244,10 +244,10 @@ def _check(decoder: Floats, encoder: Floats | None, sizes: Mapping[str, int], pa
         raise SuiteError(
             f"{path}: its decoder is {len(decoder)} latents of width {decoder.shape[1]}, but {config} says {d_sae} of width {d_out}. Restore the two files from one source."
         )
-    wanted = (len(decoder), encoder.shape[1] if encoder is not None and d_in is None else d_in)
-    if encoder is not None and encoder.shape != wanted:
+    expected = (len(decoder), encoder.shape[1] if encoder is not None and d_in is None else d_in)
+    if encoder is not None and encoder.shape != expected:
         raise SuiteError(
-            f"{path}: its encoder is {len(encoder)} latents of width {encoder.shape[1]}, expected {wanted[0]} of width {wanted[1]}. Restore the file from its source."
+            f"{path}: its encoder is {len(encoder)} latents of width {encoder.shape[1]}, expected {expected[0]} of width {expected[1]}. Restore the file from its source."
         )
 
 

@@ -18,12 +18,12 @@ class StreamAccumulator:
 
     Attributes:
         stream: What it reads.
-        infos: The ids that it gives.
+        metrics: The ids that it gives.
         absent: Why the stream does not exist for this SAE: every id is null for that reason. None where it exists.
     """
 
     stream: ClassVar[Stream] = "eval"
-    infos: ClassVar[tuple[MetricInfo, ...]]
+    metrics: ClassVar[tuple[MetricInfo, ...]]
 
     def __init__(self, absent: str | None = None) -> None:
         self.absent = absent
@@ -35,7 +35,7 @@ class StreamAccumulator:
 
     def compute(self) -> MetricResult:
         """Every id."""
-        return MetricResult(nulls(self.infos, self.absent) if self.absent else self.values())
+        return MetricResult(nulls(self.metrics, self.absent) if self.absent else self.values())
 
     def take(self, scored: ScoredBatch) -> None:
         """Add one batch of the stream."""

@@ -222,7 +222,7 @@ STABILITY = _family(
 
 ACROSS: tuple[str, ...] = ("seeds", "datasets", "both")
 """What two members of an agreement group differ in: the init seed, the training dataset, or both."""
-_WORDS = {
+_DIFFERENCE = {
     "seeds": "same dataset, other init seed",
     "datasets": "same init seed, other dataset",
     "both": "other dataset and other init seed",
@@ -231,7 +231,7 @@ _WORDS = {
 AGREEMENT = _family(
     "stability",
     *(
-        (f"{id}-across-{kind}", unit, "neutral", f"{id}, mean over the pairs of SAEs with {_WORDS[kind]}.")
+        (f"{id}-across-{kind}", unit, "neutral", f"{id}, mean over the pairs of SAEs with {_DIFFERENCE[kind]}.")
         for id, unit in _CHANCE
         if id != "strict-shared"
         for kind in ACROSS
@@ -268,7 +268,7 @@ COST = _family(
 INFO: dict[str, MetricInfo] = {
     info.id: info for info in (*RECONSTRUCTION, *LOSSES, *SPARSITY, *DENSITY, *TRUTH, *STABILITY, *AGREEMENT, *COST)
 }
-"""Every core metric by id (those of faithfulness stand with their plugin)."""
+"""Every core metric by id (those of faithfulness are in their plugin)."""
 
 NO_TOKENS = "no tokens were seen"
 
@@ -280,9 +280,9 @@ def metric_value(
     return MetricValue.of(INFO[id], value, n, stderr=stderr, reason=reason)
 
 
-def nulls(infos: Iterable[MetricInfo], reason: str, n: int = 0) -> dict[str, MetricValue]:
+def nulls(metrics: Iterable[MetricInfo], reason: str, n: int = 0) -> dict[str, MetricValue]:
     """Null for every id, with one reason."""
-    return {info.id: MetricValue.of(info, None, n, reason=reason) for info in infos}
+    return {info.id: MetricValue.of(info, None, n, reason=reason) for info in metrics}
 
 
 def absence(context: MetricContext, stream: Stream) -> str | None:

@@ -1,4 +1,4 @@
-"""The strongest contexts of a few latents: what a reader looks at to see what a latent stands for."""
+"""The strongest contexts of a few latents: what a reader needs to see what a latent means."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ContextCollector:
     def compute(self, density: NDArray[np.float64] | None = None) -> list[dict[str, Any]]:
         """JSON-ready contexts of up to 20 latents.
 
-        The latents stand at evenly spaced ranks of density among those that fire here (ties by index). A latent's contexts are its
+        The latents are those at evenly spaced ranks of density among those that fire here (ties by index). A latent's contexts are its
         strongest |activations|, one a sequence (ties by place in the stream), with 8 tokens before and 4 after in that sequence.
 
         Args:
@@ -104,5 +104,5 @@ class ContextCollector:
 
 
 def _short(value: float) -> float:
-    """Four digits: enough to look at, and small records."""
+    """Four digits: enough to read, and small records."""
     return float(f"{value:.4g}")

@@ -43,7 +43,7 @@ class DensityAccumulator(StreamAccumulator):
     """
 
     stream = "density"
-    infos = DENSITY
+    metrics = DENSITY
 
     def __init__(self, d_sae: int, absent: str | None = None) -> None:
         super().__init__(absent)

@@ -1,7 +1,7 @@
 """What splicing x_hat into the model does to its predictions. All losses in nats, one a token.
 
 CE_zero and CE_mean replace the activation at the same positions as the splice does; a zero ablation alone makes a large denominator
-in which much damage looks small, so both recovered fractions and all raw losses are given.
+beside which much damage seems small, so both recovered fractions and all raw losses are given.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LossAccumulator(StreamAccumulator):
     """All loss metrics from one pass over stream `loss`."""
 
     stream = "loss"
-    infos = LOSSES
+    metrics = LOSSES
     _names = ("ce_clean", "ce_spliced", "ce_zero", "ce_mean", "kl_spliced", "kl_zero")
 
     def __init__(self, absent: str | None = None) -> None:

@@ -187,7 +187,7 @@ def _dots(a: Tensor, b: Tensor) -> Tensor:
 class ReconstructionAccumulator(ReconstructionSums, StreamAccumulator):
     """All reconstruction metrics: x_hat against the site's target, on stream `eval`."""
 
-    infos = RECONSTRUCTION
+    metrics = RECONSTRUCTION
 
     def __init__(self, d_in: int | None = None, absent: str | None = None) -> None:
         ReconstructionSums.__init__(self, d_in)

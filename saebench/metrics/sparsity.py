@@ -27,7 +27,7 @@ class SparsityAccumulator(StreamAccumulator):
             changes nothing. None: no `l1`.
     """
 
-    infos = SPARSITY
+    metrics = SPARSITY
 
     def __init__(self, decoder_norms: Tensor | None = None, absent: str | None = None) -> None:
         super().__init__(absent)

@@ -12,7 +12,7 @@
 `kernels`           what these are made of: exact top-k, thresholds, products in which only active latents cost anything
 
 Names are loaded when they are first asked for, so that `saebench.nn.cost` can be imported without torch. The imports below are the one
-list of them: type checkers follow these, `__getattr__` looks a name's module up in them. No module here is called as a name that it
+list of them: type checkers follow these, `__getattr__` finds a name's module in them. No module here is called as a name that it
 exports: the module would hide the name.
 """
 

@@ -1,7 +1,7 @@
 """Expander SAEs: every latent reads and writes `degree` coordinates, fixed by a seed (arXiv 2607.01799).
 
 Legend: B tokens, n = d_sae latents, d = d_in coordinates, g = degree, nnz active entries.
-Values `W [n, g]` and coordinates `coords [n, g]` (int32, ascending in a row) stand for the matrix
+Values `W [n, g]` and coordinates `coords [n, g]` (int32, ascending in a row) describe the matrix
 `D[j, coords[j, r]] = W[j, r]`, zero elsewhere. No parameter, gradient or moment of size n x d ever exists, and no scratch.
 
     encode     z[:, b]    = D x[b] + b_enc                       bags are latents: sums of g rows of the transposed batch
@@ -26,7 +26,7 @@ from saebench.nn.kernels.dense_topk import topk
 from saebench.nn.kernels.products import bag_sum, by_latent
 
 GROUP = 8
-"""Entries that one maximum stands for when the largest are sought."""
+"""Entries that share one maximum when the largest are sought."""
 
 BLOCK = {"cpu": (2**24, 256)}
 """Bytes of pre-activations, and tokens, that are worked on at a time. On the CPU both they and the transposed tokens stay in cache,
@@ -61,7 +61,7 @@ class _Counter:
 def sample_mask(d_sae: int, d_in: int, degree: int, seed: int) -> Tensor:
     """A left-regular mask: each latent draws `degree` distinct coordinates uniformly, then no coordinate is left without a latent.
 
-    Draws by Floyd's algorithm, vectorised over latents. A coordinate that nobody drew takes the place of an entry drawn
+    Draws by Floyd's algorithm, vectorised over latents. A coordinate without a latent takes the place of an entry drawn
     uniformly among those whose coordinate occurs more than once; degrees of latents stay as they are.
 
     Args:
@@ -127,7 +127,7 @@ def expander_pre_acts(x: Tensor, W: Tensor, b: Tensor, coords: Tensor) -> Tensor
 def _largest(z: Tensor, m: int) -> tuple[Tensor, Tensor]:
     """The m largest entries of each column of `z [n, T]`: values and rows, both `[T, m]`, descending; which of equals is open.
 
-    They stand in the m groups of rows with the largest maxima: these hold m entries (their maxima) that no entry outside
+    They are in the m groups of rows with the largest maxima: these hold m entries (their maxima) that no entry outside
     surpasses. So the maxima, an eighth of z, are searched first, in the same way.
     """
     n, n_columns = z.shape
@@ -193,7 +193,7 @@ def _sums_at(where: Tensor, terms: Tensor, size: int) -> Tensor:
 
 
 def _flat_coordinates(coords: Tensor, latents: Tensor, offsets: Tensor, d_in: int) -> Tensor:
-    """`[nnz, g]`: where each entry's coordinates stand in a flattened `[B, d_in]`."""
+    """`[nnz, g]`: the places of each entry's coordinates in a flattened `[B, d_in]`."""
     rows = torch.repeat_interleave(torch.arange(offsets.numel() - 1, device=offsets.device), offsets.diff())
     return coords.index_select(0, latents).long() + (rows * d_in).unsqueeze(1)
 

@@ -15,7 +15,7 @@ from saebench_plugins.core_metrics.pairs import Pairs, comparable, pair_details,
 BASES = ("sfr", "sfr-alive", "matched-cosine", "mmcs")
 DIFFERENCE = "dataset-over-seed"
 _DETAILED = tuple(f"{id}{form}" for id in CORRECTED for form in ("", "-null", "-corrected"))
-_INFOS = tuple(info for info in STABILITY if info.id in _DETAILED)
+_METRICS = tuple(info for info in STABILITY if info.id in _DETAILED)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Agreement:
         details = {
             "agreement": {kind: {id: _json(id, mean) for id, mean in of.items()} for kind, of in means.items()},
             "agreement-pairs": [
-                {"kind": kinds[i, j]} | pair_details(members[i].label, members[j].label, scores, _INFOS, found.signed)
+                {"kind": kinds[i, j]} | pair_details(members[i].label, members[j].label, scores, _METRICS, found.signed)
                 for (i, j), scores in pairs.items()
             ],
         }

@@ -117,7 +117,7 @@ def mean_level(levels: Sequence[NullLevel]) -> NullLevel:
     )
 
 
-def pair_details(a: str, b: str, scores: PairScores, infos: Sequence[MetricInfo], signed: bool) -> dict[str, Any]:
+def pair_details(a: str, b: str, scores: PairScores, metrics: Sequence[MetricInfo], signed: bool) -> dict[str, Any]:
     """One pair by itself; `gap` is None where nothing could be proven."""
     return {
         "a": a,
@@ -126,7 +126,7 @@ def pair_details(a: str, b: str, scores: PairScores, infos: Sequence[MetricInfo]
         "d_sae": list(scores.sizes),
         "alive": list(scores.alive),
         "coverage": list(scores.coverage),
-        "values": {info.id: value_of(info.id, scores) for info in infos},
+        "values": {info.id: value_of(info.id, scores) for info in metrics},
         "gap": scores.gap if math.isfinite(scores.gap) else None,
         "proven": scores.proven,
     }

@@ -1,4 +1,4 @@
-"""Specs of the core metrics. Loads no torch: what computes stands behind the `make` strings."""
+"""Specs of the core metrics. Loads no torch: the `make` strings name what computes."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def activation_match(
 
 
 def _products(a: Firing, b: Firing) -> Iterator[tuple[int, csr_array]]:
-    """First latent and `[block, m]` first term of r, a block of latents of A at a time: only pairs that fire together stand in it."""
+    """First latent and `[block, m]` first term of r, a block of latents of A at a time: only pairs that fire together are in it."""
     block = max(1, _CELLS // max(1, len(b.alive)))
     for start in range(0, len(a.alive), block):
         yield start, csr_array(a.by_latent[start : start + block] @ b.by_token)

@@ -56,8 +56,8 @@ class Null:
 
     Attributes:
         levels: `sfr`, `strict-shared`, `matched-cosine`, `mmcs`. `sfr-alive` has the level of `sfr` at the alive sizes.
-        curve: Mean share of matched pairs over each threshold of `scores.CURVE`.
-        histogram: Mean share of matched pairs in each bin between the edges `scores.BINS`.
+        curve: Mean share of matched pairs over each threshold of `cosines.CURVE`.
+        histogram: Mean share of matched pairs in each bin between the edges `cosines.BINS`.
         proven: False where a solver's limit stopped a matching: the levels are then too low.
     """
 
@@ -131,7 +131,7 @@ def corrected(score: float, null: float) -> float | None:
 
 
 def null_size(n: int) -> int:
-    """The size whose null stands for n alive latents: n itself up to 4,096, two significant digits above."""
+    """The size whose null is used for n alive latents: n itself up to 4,096, two significant digits above."""
     if n <= 4096:
         return n
     unit = 10 ** (len(str(n)) - 2)

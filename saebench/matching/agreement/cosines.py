@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 THRESHOLD = 0.7
 """A pair is shared from here on (Paulo and Belrose 2025; FaithfulSAE)."""
 CURVE = tuple(i / 20 for i in range(20))
-"""Thresholds of the curve that stands in place of the one point."""
+"""Thresholds of the curve of shared pairs."""
 BINS = tuple(i / 50 - 1 for i in range(101))
 """Edges of histograms of cosines."""
 _BLOCK = 4096
@@ -83,7 +83,7 @@ def compare(A: Any, B: Any, keep_a: Bools, keep_b: Bools, *, signed: bool = True
         solver: Further arguments of `matching.match`.
     """
     rows, columns = np.flatnonzero(keep_a), np.flatnonzero(keep_b)
-    if max(len(A), len(B)) <= DENSE_UP_TO and not _wants_solver(solver):
+    if max(len(A), len(B)) <= DENSE_UP_TO and not _limited(solver):
         cosines = cosine_matrix(A, B)
         if not signed:
             cosines = np.abs(cosines)
@@ -103,7 +103,7 @@ def compare(A: Any, B: Any, keep_a: Bools, keep_b: Bools, *, signed: bool = True
     mmcs = float(best[0].mean() + best[1].mean()) / 2
     if len(rows) == len(A) and len(columns) == len(B):
         return Compared(matching, matching, mmcs)
-    alive = among_kept() if min(len(rows), len(columns)) else _nobody(len(rows), len(columns))
+    alive = among_kept() if min(len(rows), len(columns)) else _no_pairs(len(rows), len(columns))
     return Compared(matching, replace(alive, rows=rows[alive.rows], columns=columns[alive.columns]), mmcs)
 
 
@@ -138,13 +138,13 @@ def same_directions(A: Any, B: Any) -> bool:
     return True
 
 
-def _wants_solver(options: dict[str, Any]) -> bool:
+def _limited(options: dict[str, Any]) -> bool:
     """True where only `match` can do what is asked: a limit to keep, another method."""
     limited = any(options.get(name) is not None for name in ("time_limit_s", "memory_limit_bytes"))
     return limited or options.get("method", "auto") != "auto"
 
 
-def _nobody(n: int, m: int) -> Matching:
+def _no_pairs(n: int, m: int) -> Matching:
     """The matching where one side is empty: no pair, and no better one."""
     none = np.zeros(0, dtype=np.int64)
     return Matching(none, none, np.zeros(0), 0.0, 0.0, True, np.zeros(n), np.zeros(m), {"stopped": None})

@@ -69,7 +69,7 @@ def pair_scores(
         Belrose 2025). Where encoder and decoder are tied it is sfr (but for ties at t).
     `matched-cosine` = mean cos over M (PW-MCC of Song et al. 2025).
     `mmcs` = (mean_i max_j cos(a_i, b_j) + mean_j max_i cos(a_i, b_j)) / 2.
-    `subspace-agreement`: `matching.subspace` over alive latents not in a pair of cosine > t.
+    `subspace-agreement`: `matching.subspace_agreement` over alive latents not in a pair of cosine > t.
 
     Args:
         a, b: Their directions.

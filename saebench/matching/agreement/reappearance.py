@@ -31,7 +31,7 @@ class Reappearance:
     Attributes:
         hits: `[S, d_sae]` bool: alive, and matched there with a cosine over 0.7 among alive latents.
         cosines: `[S, d_sae]` matched cosine among alive latents; 0 where unmatched or dead.
-        dead_hits: `[S, d_sae]` bool for dead latents: matched so when nobody is dropped.
+        dead_hits: `[S, d_sae]` bool for dead latents: matched so when no latent is dropped.
         alive: `[d_sae]` bool.
     """
 
@@ -79,7 +79,7 @@ def binned(found: Sequence[Reappearance], quantity: Sequence[Floats], edges: Seq
     """Mean reappearance of alive latents by a quantity of theirs, in bins of its log10.
 
     A value under the first edge counts in the first bin and one over the last in the last; values that are not positive have their own
-    bin. The error of a mean leaves out one member at a time, with its latents and as somebody's other seed: latents of one seed are
+    bin. The error of a mean leaves out one member at a time, with its latents and as the other seed of the rest: latents of one seed are
     not independent. None where under three members, or where a bin is empty without one of them.
 
     Args:

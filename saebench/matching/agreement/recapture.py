@@ -114,7 +114,7 @@ def recapture(
 def clusters(
     matchings: Mapping[tuple[int, int], Matching], alive: Sequence[Bools], *, threshold: float = THRESHOLD
 ) -> NDArray[np.int64]:
-    """`[distinct]`: in how many members each distinct latent stands.
+    """`[distinct]`: how many members have each distinct latent.
 
     Connected components would chain unlike latents of one member together. So pairs over the threshold are taken in falling order of
     cosine (ties: by member, then latent), and two clusters are joined only where they have no member in common (greedy agglomeration
@@ -165,7 +165,7 @@ def chapman(n_first: int, n_second: int, both: int) -> tuple[float, float]:
 
 
 def chao2(distinct: int, once: int, twice: int, seeds: int) -> tuple[float, float]:
-    """Total and its variance from `distinct` latents of which `once` stand in one seed and `twice` in two."""
+    """Total and its variance from `distinct` latents of which `once` were found by one seed and `twice` by two."""
     c = (seeds - 1) / seeds
     unseen = c * once * (once - 1) / (2 * (twice + 1))
     variance = (

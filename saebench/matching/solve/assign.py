@@ -47,14 +47,14 @@ def auction(edges: Edges) -> Prices:
         counts = np.diff(np.append(starts, len(places)))
         hits = np.flatnonzero(gain == np.repeat(best, counts))
         first = hits[np.unique(np.searchsorted(starts, hits, side="right"), return_index=True)[1]]
-        wanted = columns[first]
+        favourite = columns[first]
         gain[first] = -np.inf
         second = np.maximum.reduceat(gain, starts)
         second = np.where(np.isfinite(second), second, best - 1)
-        bids = v[wanted] + best - second + AUCTION_STEP
+        bids = v[favourite] + best - second + AUCTION_STEP
         order = np.argsort(bids, kind="stable")
         winner = np.full(m, -1)
-        winner[wanted[order]] = order  # the last one written is the highest
+        winner[favourite[order]] = order  # the last one written is the highest
         sold = np.flatnonzero(winner >= 0)
         winners = winner[sold]
         v[sold] = bids[winners]
@@ -63,7 +63,7 @@ def auction(edges: Edges) -> Prices:
         owner[sold] = free[winners]
         column_of[free[winners]] = sold
         free = np.flatnonzero(column_of < 0)
-    return Prices(best_gain(edges, v), v, False)  # a column that nobody has was never bid for: its price is 0
+    return Prices(best_gain(edges, v), v, False)  # a column without a row was never bid for: its price is 0
 
 
 def greedy(edges: Edges) -> Places:
@@ -110,7 +110,7 @@ def assign(
         check()
         start = v if square else np.zeros(edges.m)
         found = prices(edges, column_of, start)
-        if found.settled or last:
+        if found.proven or last:
             return column_of, found.u, found.v
         check()
         v = v + prices(edges.valued(-costs), column_of, np.zeros(edges.m), tolerance=grid / 4).v

@@ -34,9 +34,9 @@ def solve_dense(c: Floats) -> tuple[Places, Floats, Floats]:
     v = np.zeros(m)
     active = np.arange(n)
     for _ in range(4 * m + 16):
-        offered = c[active] if len(active) < n else c.copy()
-        offered += (v[column_of[active]] - own[active])[:, None]
-        best = offered.max(0)
+        asked = c[active] if len(active) < n else c.copy()
+        asked += (v[column_of[active]] - own[active])[:, None]
+        best = asked.max(0)
         raised = np.flatnonzero(best > v + _TOLERANCE)
         v[raised] = best[raised]
         active = row_of[raised]

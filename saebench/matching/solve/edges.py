@@ -82,7 +82,7 @@ class Edges:
         return np.repeat(self.offsets[rows] - starts, counts) + np.arange(counts.sum()), starts
 
 
-_LOOK_EVERY = 8
+_CYCLE_EVERY = 8
 
 
 class Prices(NamedTuple):
@@ -90,7 +90,7 @@ class Prices(NamedTuple):
 
     u: Floats
     v: Floats
-    settled: bool
+    proven: bool
 
 
 def best_gain(edges: Edges, v: Floats) -> Floats:
@@ -122,14 +122,14 @@ def prices(edges: Edges, column_of: Places, start: Floats, *, tolerance: float =
         places, starts = edges.of_rows(active)
         counts = np.diff(np.append(starts, len(places)))
         sources = np.repeat(column_of[active], counts)
-        offered = v[sources] + gains[places]
+        asked = v[sources] + gains[places]
         columns = edges.columns[places]
-        raised = offered > v[columns] + tolerance
+        raised = asked > v[columns] + tolerance
         if not raised.any():
             break
-        columns, offered, sources = columns[raised], offered[raised], sources[raised]
-        np.maximum.at(v, columns, offered)
-        highest = offered == v[columns]
+        columns, asked, sources = columns[raised], asked[raised], sources[raised]
+        np.maximum.at(v, columns, asked)
+        highest = asked == v[columns]
         raised_by[columns[highest]] = sources[highest]
         touched = np.zeros(m, dtype=bool)
         touched[columns] = True
@@ -137,7 +137,7 @@ def prices(edges: Edges, column_of: Places, start: Floats, *, tolerance: float =
         active = active[active >= 0]
         if not len(active):
             break
-        if sweep % _LOOK_EVERY == 0 and _has_cycle(raised_by):
+        if sweep % _CYCLE_EVERY == 0 and _has_cycle(raised_by):
             return Prices(own - v[column_of], v, False)
     # a raised price of a column that stays free says that some row should have it
     free = row_of < 0

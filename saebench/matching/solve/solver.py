@@ -1,7 +1,7 @@
 """Exact assignment on few pairs, proven on all of them.
 
 1. Candidates: the strongest pairs of every row and column (`Screen.strongest`).
-2. The best assignment on the candidates (`edges.assign`) and its dual prices u, v (`edges.prices`).
+2. The best assignment on the candidates (`assign.assign`) and its dual prices u, v (`edges.prices`).
 3. Pricing: every pair with `c_ij > u_i + v_j` would make a better one possible. A product in low precision says which pairs can be
    such (`Screen.possible`), float64 says which are. None: the assignment is the best of all, by linear programming duality, and u, v
    are the certificate. Otherwise they join the candidates: back to 2.

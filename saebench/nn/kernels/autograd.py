@@ -82,13 +82,13 @@ def decode(codes: SparseCodes, W_dec: Tensor, b_dec: Tensor | None = None) -> Te
 def sparse_linear(x: Tensor, W: Tensor, b: Tensor | None, values: Tensor, latents: Tensor, offsets: Tensor) -> Tensor:
     """Entries `values` of `x @ W.T + b`, with the gradient of just those entries.
 
-    A selector looks at dense pre-activations without gradient; what it kept comes back through here. So the backward pass
+    A selector reads dense pre-activations without gradient. What it kept gets its gradient here. So the backward pass
     of an encoder costs its active latents alone, where autograd would multiply dense matrices of mostly zeros.
 
     Args:
         x: `[B, d]`. W: `[n, d]`. b: `[n]` or None.
         values: `[nnz]`, the entries as already computed.
-        latents, offsets: Where they stand, as in `SparseCodes`.
+        latents, offsets: Their places, as in `SparseCodes`.
 
     Returns:
         `[nnz]`, equal to `values`; differentiable (once) in x, W and b.

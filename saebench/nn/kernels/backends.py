@@ -71,12 +71,12 @@ def current(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float
     Raises:
         SuiteError: The forced name is unknown.
     """
-    wanted = _forced or os.environ.get(VARIABLE) or None
-    if wanted is None:
+    name = _forced or os.environ.get(VARIABLE) or None
+    if name is None:
         return best(device, dtype)
-    if wanted not in BACKENDS:
-        raise SuiteError(f"{VARIABLE}={wanted!r} is no back end. Use one of {', '.join(BACKENDS)}.")
-    return wanted if torch.device(device).type == "cpu" and dtype == torch.float32 else "plain"
+    if name not in BACKENDS:
+        raise SuiteError(f"{VARIABLE}={name!r} is no back end. Use one of {', '.join(BACKENDS)}.")
+    return name if torch.device(device).type == "cpu" and dtype == torch.float32 else "plain"
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def _decided(x: Tensor, W: Tensor, b: Tensor | None, pre: Tensor, latents: Tenso
 def _best(x: Tensor, W: Tensor, b: Tensor | None, candidates: Tensor, k: int) -> Tensor:
     """`[m, k]`: the best of `candidates [m, c]` in float64, both ascending.
 
-    Each product is summed by itself: a matrix product may round equal latents differently, depending on where they stand.
+    Each product is summed by itself: a matrix product may round equal latents differently, depending on their places.
     """
     exact = (W[candidates].double() * x.double()).sum(2)
     if b is not None:

@@ -68,7 +68,7 @@ def by_latent(latents: Tensor, d_sae: int) -> tuple[Tensor, Tensor]:
 def transposed_product(
     weights: Tensor, rows: Tensor, offsets: Tensor, matrix: Tensor, out: Tensor | None = None
 ) -> Tensor:
-    """`[n, d]`: for each latent the sum of `weights[i] * matrix[rows[i]]` over its entries, which stand in order of latents (`by_latent`).
+    """`[n, d]`: for each latent the sum of `weights[i] * matrix[rows[i]]` over its entries, which are in order of latents (`by_latent`).
 
     Args:
         weights, rows: `[nnz]`. offsets: `[n + 1]`. matrix: `[B, d]`.

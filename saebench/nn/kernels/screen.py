@@ -204,11 +204,11 @@ def _by_rows(n_rows: int, work: Callable[[slice], object]) -> None:
 
 
 def nonzero_flat(mask: Tensor) -> Tensor:
-    """`[m]` int64 places of the true entries of a contiguous bool tensor, looking at eight at a time."""
+    """`[m]` int64 places of the true entries of a contiguous bool tensor, eight at a time."""
     flat = mask.view(-1)
     if flat.numel() % 8:
         return flat.nonzero().squeeze(1)
-    words = flat.view(torch.uint8).view(torch.int64)
-    hit = words.nonzero().squeeze(1)
-    inside = words[hit].view(torch.uint8).nonzero().squeeze(1)
+    eights = flat.view(torch.uint8).view(torch.int64)
+    hit = eights.nonzero().squeeze(1)
+    inside = eights[hit].view(torch.uint8).nonzero().squeeze(1)
     return hit[inside >> 3] * 8 + (inside & 7)

@@ -167,7 +167,7 @@ def _exact_values(
 
 
 def _padded(values: Tensor, found: Candidates) -> tuple[Tensor, Tensor]:
-    """Candidates as a matrix `[B, widest row]`, -inf where a row has fewer, and where each stands in it, flat."""
+    """Candidates as a matrix `[B, widest row]`, -inf where a row has fewer, and the flat place of each in it."""
     n_rows = found.offsets.numel() - 1
     width = int(found.offsets.diff().max())
     place = torch.arange(found.rows.numel()) - found.offsets[found.rows] + found.rows * width

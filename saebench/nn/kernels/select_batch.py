@@ -50,7 +50,7 @@ class Found(NamedTuple):
     values: Tensor
     """`[nnz]`, float32."""
     places: Tensor
-    """`[nnz]`: where they stand in `[B * n]`."""
+    """`[nnz]`: their places in `[B * n]`."""
     fallback_rows: int
     """Tokens without a usable cut."""
 

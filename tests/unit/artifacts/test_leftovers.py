@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from saebench.artifacts import RunFolder, atomic_folder
-from saebench.artifacts.atomic import settle, standing
+from saebench.artifacts.atomic import finish_swap, surviving
 from saebench.artifacts.leftovers import sweep
 
 CELL = "0123456789abcdef"
@@ -42,7 +42,7 @@ def test_a_kill_at_any_rename_of_a_replacement_loses_nothing(tmp_path: Path, ren
     (folder / "old").write_text("old")
     ended = subprocess.run([sys.executable, "-c", REPLACING, str(folder), str(rename)], check=False)
     assert ended.returncode == 9
-    assert names(standing(folder)) == [found]
+    assert names(surviving(folder)) == [found]
     sweep(RunFolder(tmp_path))
     assert names(tmp_path) == ["checkpoints", f"checkpoints/{CELL}", f"checkpoints/{CELL}/{found}"]
 
@@ -71,7 +71,7 @@ def test_of_several_older_folders_the_newest_comes_back(tmp_path: Path) -> None:
         old.mkdir()
         (old / code).write_text("x")
         os.utime(old, (number, number))
-    settle(folder)
+    finish_swap(folder)
     assert names(tmp_path) == ["f", "f/bbbbbbbb"]
 
 

@@ -93,8 +93,8 @@ def test_the_price_of_a_column_that_stays_free_is_given_back() -> None:
 @given(st.integers(1, 60), st.sampled_from([0, 0, 1, 30]), st.sampled_from(KINDS), st.integers(0, 2**20))
 def test_auction_prices_cover_all_edges(n: int, more: int, kind: str, seed: int) -> None:
     edges, c = case(n, more, kind, seed)
-    u, v, settled = auction(edges)
-    assert not settled
+    u, v, proven = auction(edges)
+    assert not proven
     assert v.min() >= 0
     assert (u[edges.rows] + v[edges.columns] - edges.values).min() >= -1e-12
     assert u.sum() + v.sum() >= optimum(c) - 1e-9
@@ -103,8 +103,8 @@ def test_auction_prices_cover_all_edges(n: int, more: int, kind: str, seed: int)
 def test_auction_prices_are_near_the_best_ones() -> None:
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        wanted = rng.uniform(0, 1, 200) + rng.uniform(0, 0.2, (200, 200))  # all rows want the same columns
-        edges, c = graph(rng, 200, 200, 0.3, wanted)
+        favourite = rng.uniform(0, 1, 200) + rng.uniform(0, 0.2, (200, 200))  # all rows want the same columns
+        edges, c = graph(rng, 200, 200, 0.3, favourite)
         u, v, _ = auction(edges)
         best = optimum(c)
         assert best_gain(edges, np.zeros(200)).sum() - best > 40

@@ -46,7 +46,7 @@ def test_the_best_gain_of_each_row() -> None:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.integers(1, 9), st.integers(0, 4), st.integers(0, 2**20), st.booleans(), st.booleans())
-def test_prices_settle_exactly_where_the_assignment_is_the_best(
+def test_prices_are_proven_exactly_where_the_assignment_is_the_best(
     n: int, more: int, seed: int, whole_numbers: bool, start_high: bool
 ) -> None:
     """Linear programming duality: an assignment has prices if and only if no other one on the edges is better."""
@@ -60,8 +60,8 @@ def test_prices_settle_exactly_where_the_assignment_is_the_best(
     for column_of in [best_columns, np.arange(n), *(_another(rng, c, best_columns) for _ in range(4))]:
         found = prices(edges, column_of, start)
         own = edges.value(np.arange(n), column_of)
-        assert found.settled == bool(own.sum() > best - 1e-9)
-        if found.settled:
+        assert found.proven == bool(own.sum() > best - 1e-9)
+        if found.proven:
             assert (found.u[edges.rows] + found.v[edges.columns] - edges.values).min() >= -1e-12
             assert (found.v >= start).all()
             assert found.u + found.v[column_of] == pytest.approx(own, abs=1e-12)
@@ -83,9 +83,9 @@ def _another(rng: np.random.Generator, c: np.ndarray, columns: np.ndarray) -> np
     return columns
 
 
-def test_a_free_column_that_a_row_would_rather_have_is_not_settled() -> None:
+def test_a_free_column_that_a_row_would_rather_have_is_no_proof() -> None:
     found = prices(whole(np.array([[0.0, 1.0]])), np.array([0]), np.zeros(2))
-    assert not found.settled
+    assert not found.proven
     assert found.v[1] == 1
 
 
@@ -101,19 +101,19 @@ def test_an_endless_rise_is_found_out_early(n: int, gain: float) -> None:
     c[rows, columns] = values
     edges = Edges.of(n, n, rows, columns, lambda i, j: c[i, j])
     found = prices(edges, own, np.zeros(n))
-    assert not found.settled
+    assert not found.proven
     assert found.v.max() <= n + 100 * gain  # gone round a few times, not as often as 1 / gain
     values[-1] = n - 1 - gain
     c[rows, columns] = values
-    assert prices(Edges.of(n, n, rows, columns, lambda i, j: c[i, j]), own, np.zeros(n)).settled
+    assert prices(Edges.of(n, n, rows, columns, lambda i, j: c[i, j]), own, np.zeros(n)).proven
 
 
-def test_a_chain_as_long_as_the_graph_settles() -> None:
+def test_a_chain_as_long_as_the_graph_ends() -> None:
     """Each row prefers the column of its neighbour: the price of the last one is the sum of all steps."""
     n = 300
     own = np.arange(n)
     rows, columns = np.concatenate([own, own[:-1]]), np.concatenate([own, own[1:]])
     edges = Edges.of(n, n, rows, columns, lambda i, j: np.where(i == j, 0.0, 0.25))
     found = prices(edges, own, np.zeros(n))
-    assert found.settled
+    assert found.proven
     assert found.v.tolist() == (0.25 * own).tolist()
