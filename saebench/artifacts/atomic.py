@@ -98,7 +98,8 @@ def check_name(path: Path) -> None:
     """Nothing, where the name is text.
 
     Raises:
-        SuiteError: It holds bytes that are no UTF-8: libraries that write tensors cannot open it, and no record can name it.
+        SuiteError: It holds bytes that are no UTF-8: libraries that write tensors cannot open it, and no record can
+            name it.
     """
     try:
         os.fspath(path).encode()
@@ -153,7 +154,8 @@ def temporary_name(path: Path) -> Path:
 def parse_temporary(name: str) -> tuple[str, str] | None:
     """What a name made by `temporary_name` is for, and its kind; None for any other name.
 
-    The kind is `tmp` for what is not yet, or no longer, of use, and `old` for a whole folder whose place nothing has taken yet.
+    The kind is `tmp` for what is not yet, or no longer, of use, and `old` for a whole folder whose place nothing has
+    taken yet.
     """
     found = _MADE.fullmatch(name)
     return (found["name"], found["kind"]) if found else None
@@ -189,7 +191,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Like `atomic_path` for a whole folder; an older folder of that name is replaced.
 
-    That takes two renames. A kill between them leaves the older folder under its `.old` name: `finish_swap` brings it back, `surviving` finds it.
+    That takes two renames. A kill between them leaves the older folder under its `.old` name: `finish_swap` brings it
+    back, `surviving` finds it.
     """
     path = Path(path)
     temporary = temporary_name(path)

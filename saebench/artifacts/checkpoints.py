@@ -22,7 +22,8 @@ SEAL = "meta_sha256"
 
 
 def _ready(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # safetensors refuses shared and strided storage: store plain copies, in name order so that equal weights give equal bytes
+    # safetensors refuses shared and strided storage: store plain copies, in name order so that equal weights give equal
+    # bytes
     return {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
 
 
@@ -41,11 +42,14 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], meta: Mapping[s
 
 
 def read_meta(folder: Path, cell_id: str | None = None) -> dict[str, Any]:
-    """The JSON part of a checkpoint, verified against its own digest. Where a kill cut its replacement short, the older one is read.
+    """The JSON part of a checkpoint, verified against its own digest.
+
+    Where a kill cut its replacement short, the older one is read.
 
     Raises:
         SuiteError: The folder is no checkpoint.
-        Damaged: It was changed, is of another cell than `cell_id` or its folder's name say, or of a version this saebench does not read.
+        Damaged: It was changed, is of another cell than `cell_id` or its folder's name say, or of a version this
+            saebench does not read.
         MachineError: The machine refuses to read it.
     """
     here = folder.absolute()

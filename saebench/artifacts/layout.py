@@ -81,7 +81,10 @@ class RunFolder:
         return self.root / "cache" / digest[:16]
 
     def record_paths(self) -> Iterator[Path]:
-        """All cell records, in path order. Raises MachineError where a folder cannot be read: what is in it would be missed."""
+        """All cell records, in path order.
+
+        Raises MachineError where a folder cannot be read: what is in it would be missed.
+        """
         return iter(_json_below(self.root / "records"))
 
     def group_paths(self) -> Iterator[Path]:

@@ -1,4 +1,7 @@
-"""What a killed run left half made in its folder, known by the exact names that saebench itself writes there. Nothing else is ever touched."""
+"""What a killed run left half made in its folder, known by the exact names that saebench itself writes there.
+
+Nothing else is ever touched.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,9 @@ _ROOMS = (
 
 
 def sweep(run: RunFolder) -> None:
-    """Brings back folders whose replacement was cut short, then removes temporary files and folders. The caller holds the lock.
+    """Brings back folders whose replacement was cut short, then removes temporary files and folders.
+
+    The caller holds the lock.
 
     Links are neither followed nor removed, and nothing outside the folder is.
 

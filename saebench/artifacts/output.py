@@ -102,7 +102,7 @@ def _open_through(path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise SuiteError(f"{path}: a named pipe that nobody reads. Start its reader first.") from error
+            raise SuiteError(f"{path}: a named pipe without a reader. Start the reader first.") from error
         raise
 
 

@@ -16,7 +16,8 @@ from saebench.base.text import one_line
 RECORD_SCHEMA_VERSION = 2
 SEAL = "record_sha256"
 NOT_COMPARED = ("suite_digest",)
-"""Facts of a plan, not of a score: they differ where partial runs of one suite are merged, or a suite was given a new entry."""
+"""Facts of a plan, not of a score: they differ where partial runs of one suite are merged, or a suite was given a new
+entry."""
 STATUSES = ("ok", "failed", "diverged", "over_budget", "skipped")
 _ADVICE = "Run the suite again into this folder: it is written anew. Keep only saebench's own files below records/ and groups/."
 
@@ -25,7 +26,8 @@ def read_record(path: Path, kind: Literal["cell", "group"] = "cell") -> dict[str
     """One record, verified against its own digest and its shape.
 
     Raises:
-        Damaged: Not JSON, not such a record or of another shape, changed after it was written, or of a schema version this saebench does not read.
+        Damaged: Not JSON, not such a record or of another shape, changed after it was written, or of a schema version
+            this saebench does not read.
         MachineError: The machine refuses to read it.
     """
     record = read_json(path)

@@ -1,7 +1,7 @@
 """What the JSON files of a run folder look like: checked once, where they are read, so that no reader asks again.
 
-A record is other people's material: a number may be text, a list a mapping, a count negative. Keys that are not named here may hold
-any JSON of a sensible size.
+A record is other people's material: a number may be text, a list a mapping, a count negative. Keys that are not named
+here may hold any JSON of a sensible size.
 """
 
 from __future__ import annotations

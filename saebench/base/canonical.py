@@ -14,7 +14,10 @@ _UNSEEN = re.compile(f"[{FORMAT}]")
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces. Raises ValueError on NaN or infinity, TypeError on what JSON does not know."""
+    """JSON with sorted keys and no spaces.
+
+    Raises ValueError on NaN or infinity, TypeError on what JSON does not know.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

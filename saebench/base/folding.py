@@ -17,7 +17,8 @@ UNSEEN = FORMAT + (
     "\0-\x20\xa0\u034f\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200a\u202f\u205f\u2065\u2800\u3000\u3164\ufe00-\ufe0f\uffa0"
     "\ufff0-\ufff8\ufffc\ufffd\U00013441\U00013442\U00016fe4\U0001d159\U000e0000-\U000e0fff"
 )
-"""The same with ASCII's controls, blanks, `Default_Ignorable_Code_Point`s, blank glyphs (braille, fillers of scripts), and signs for a character that is lost."""
+"""The same with ASCII's controls, blanks, `Default_Ignorable_Code_Point`s, blank glyphs (braille, fillers of scripts),
+and signs for a character that is lost."""
 _PRINTS = re.compile(f"[^{UNSEEN}]")
 
 _QUOTES = (

@@ -12,8 +12,8 @@ CONFIDENCE = 0.95
 def t_quantile(df: float) -> float:
     """Two-sided 95 % quantile of Student's t with `df` degrees of freedom.
 
-    By the incomplete beta function (Abramowitz and Stegun 26.7.1). Before scipy 1.17 `stdtrit` was right to ten digits only, and what a
-    page prints must not depend on the version.
+    By the incomplete beta function (Abramowitz and Stegun 26.7.1). Before scipy 1.17 `stdtrit` was right to ten digits
+    only, and what a page prints must not depend on the version.
     """
     x = float(betaincinv(df / 2, 0.5, 1 - CONFIDENCE))
     return math.sqrt(df * (1 - x) / x)

@@ -149,7 +149,8 @@ def match_folders(
         null: Score random directions of the same sizes too (kept for the next time).
         plugins: Local plugin files.
         say: Prints one line for people.
-        solver: `time_limit_s` (of each matching), `memory_limit_bytes`, `device`, `method`, `solver`, `progress`, as `matching.match`.
+        solver: `time_limit_s` (of each matching), `memory_limit_bytes`, `device`, `method`, `solver`, `progress`, as
+            `matching.match`.
 
     Raises:
         SuiteError: A side cannot be read, lacks the directions, or the widths differ.
@@ -183,7 +184,10 @@ def match_folders(
 
 
 def _directions(side: Side, which: Which, given: str | Path) -> Floats:
-    """`[d_sae, d]`: what is matched. For `both` the unit rows of the two side by side: their cosine is the mean of both cosines."""
+    """`[d_sae, d]`: what is matched.
+
+    For `both` the unit rows of the two side by side: their cosine is the mean of both cosines.
+    """
     if which == "decoder":
         return side.decoder
     if side.encoder is None:

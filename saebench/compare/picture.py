@@ -86,8 +86,8 @@ def _with_software(png: bytes) -> bytes:
 def best_block(comparison: Comparison, size: int = BLOCK) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
     """Latents of A and of B in the best-matched pairs, and all cosines between them `[s, s]`, s = min(size, pairs).
 
-    Pairs that resemble each other are side by side: average linkage on 1 - |cos| of A's directions, leaves in optimal order, so that families
-    of latents show as blocks and the pairs themselves as the diagonal.
+    Pairs that resemble each other are side by side: average linkage on 1 - |cos| of A's directions, leaves in optimal
+    order, so that families of latents show as blocks and the pairs themselves as the diagonal.
     """
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform

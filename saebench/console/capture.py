@@ -14,7 +14,10 @@ KEPT_CHARACTERS = 100_000
 
 
 class _Lines(io.TextIOBase):
-    """A stream whose whole lines are said once. Handlers of `logging` may keep it: after the end it passes on what it gets."""
+    """A stream whose whole lines are said once.
+
+    Handlers of `logging` may keep it: after the end it passes on what it gets.
+    """
 
     def __init__(self, say: Callable[[str], None], say_once: Callable[[str], bool], outer: TextIO | None) -> None:
         self._say, self._say_once, self._ended = say, say_once, False

@@ -1,6 +1,7 @@
 """The console: which phases are open, how far they are, and a thread that shows it while the work goes on.
 
-Working code only changes numbers; all drawing is done by the thread, some times a second, so that a hot loop pays next to nothing.
+Working code only changes numbers; all drawing is done by the thread, some times a second, so that a hot loop pays next
+to nothing.
 """
 
 from __future__ import annotations
@@ -242,7 +243,8 @@ def showing(*, outputs: bool = True) -> Iterator[Console]:
     What libraries print, log or warn meanwhile becomes whole lines above the bars.
 
     Args:
-        outputs: Whether standard output is led there too: so that what a plugin prints does not mix with what a command prints.
+        outputs: Whether standard output is led there too: so that what a plugin prints does not mix with what a command
+            prints.
     """
     global _current
     if _active.is_set():

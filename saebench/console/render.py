@@ -79,7 +79,10 @@ def terminal_lines(view: View, width: int, *, ascii: bool) -> list[str]:
 
 
 def bar_line(label: str, share: float | None, extras: list[str], clock: str, width: int, ascii: bool) -> str:
-    """`label  45%|####    | extras [00:12<00:15]`. The label is shortened first, then extras are left out; the rest is whole."""
+    """`label  45%|####    | extras [00:12<00:15]`.
+
+    The label is shortened first, then extras are left out; the rest is whole.
+    """
     tail = f"[{clock}]"
     fixed = len(tail) + 1 + (len("100%||") + 1 + SHORTEST_BAR if share is not None else 0)
     room = width - fixed - min(SHORTEST_LABEL, disp_len(label))

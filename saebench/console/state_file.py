@@ -1,4 +1,7 @@
-"""A small file that tells other processes what a run does just now. The run's lock says whether it is true: a killed run leaves it."""
+"""A small file that tells other processes what a run does just now.
+
+The run's lock says whether it is true: a killed run leaves it.
+"""
 
 from __future__ import annotations
 

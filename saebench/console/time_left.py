@@ -19,7 +19,8 @@ class TimeLeft:
 
     Args:
         seconds: Predicted, by kind.
-        amounts: What makes the whole of a kind (tokens that are trained, cells that are scored); a kind without is judged by time.
+        amounts: What makes the whole of a kind (tokens that are trained, cells that are scored); a kind without is
+            judged by time.
     """
 
     def __init__(self, seconds: Mapping[str, float], amounts: Mapping[str, float]) -> None:

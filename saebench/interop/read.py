@@ -1,7 +1,7 @@
 """Directions of sparse autoencoders that other libraries wrote, always given `[d_sae, d]`: a row a latent.
 
-Libraries differ in file names, tensor names and orientation; `FORMATS` and the tables below hold all of it. Tensors alone are read:
-no class of the other library is needed and no pickled code runs.
+Libraries differ in file names, tensor names and orientation; `FORMATS` and the tables below hold all of it. Tensors
+alone are read: no class of the other library is needed and no pickled code runs.
 
 Importing this module imports no torch.
 """
@@ -82,7 +82,8 @@ def read_foreign(path: Path) -> ForeignSae:
     """The directions in another library's folder, in a parent of one such folder, or in one file with a matrix.
 
     Raises:
-        SuiteError: Nothing there that can be read, several SAEs where one is needed, or tensors that do not fit the config.
+        SuiteError: Nothing there that can be read, several SAEs where one is needed, or tensors that do not fit the
+            config.
     """
     path = Path(path)
     if path.is_file():

@@ -25,7 +25,8 @@ SolverName = Literal["auto", "scipy", "ortools"]
 DENSE_UP_TO = 1024
 """Of the smaller side: from here on the sparse method is quicker than SciPy's dense one (docs/performance.md)."""
 CROWDED_WIDTH = 16
-"""In fewer dimensions all rows are near one another, and no few candidates can be told from the rest: dense, where that is allowed."""
+"""In fewer dimensions all rows are near one another, and no few candidates can be told from the rest: dense, where that
+is allowed."""
 
 
 def match(
@@ -42,19 +43,22 @@ def match(
 ) -> Matching:
     """Match the rows of `A [n, d]` with those of `B [m, d]` one to one so that the sum of cosines is largest.
 
-    Exact, and proven so, at any size that fits: no n x m array is made where a side is over 4,096. Deterministic for one device and number
-    of threads; which of several equally good matchings is taken is not fixed across them. Cosines are float64 whatever the input is.
+    Exact, and proven so, at any size that fits: no n x m array is made where a side is over 4,096. Deterministic for
+    one device and number of threads; which of several equally good matchings is taken is not fixed across them. Cosines
+    are float64 whatever the input is.
 
     Args:
         A, B: Tensors or arrays of any scale, floating or integer. A zero row has cosine 0 with everything.
         signed: False matches on |cos|, for latents whose sign is not identified.
-        time_limit_s: Stop after about so long, with the best matching so far and the gap that is proven for it. A limit of the sparse
-            method: the dense one (up to 1,024 latents, and where it takes over up to 4,096) ends in a second or two.
-        memory_limit_bytes: The same for memory beyond that of A and B; `auto` then takes the dense method only where it fits.
+        time_limit_s: Stop after about so long, with the best matching so far and the gap that is proven for it. A limit
+            of the sparse method: the dense one (up to 1,024 latents, and where it takes over up to 4,096) ends in a
+                second or two.
+        memory_limit_bytes: The same for memory beyond that of A and B; `auto` then takes the dense method only where it
+            fits.
         device: Where products are computed; default: where A is.
         method: `dense` holds the whole matrix (both sides to 4,096), `sparse` never does; `auto` takes what is quicker.
-        solver: Of the first sparse assignment: SciPy's, or OR-tools' where the extra `[matching]` is installed (equal sizes only);
-            `auto` is SciPy's, which on prices from our auction is as quick (docs/performance.md).
+        solver: Of the first sparse assignment: SciPy's, or OR-tools' where the extra `[matching]` is installed (equal
+            sizes only); `auto` is SciPy's, which on prices from our auction is as quick (docs/performance.md).
         progress: Show a progress bar on standard error.
 
     Raises:
@@ -78,8 +82,8 @@ def match_saes(a: Any, b: Any, which: Which = "decoder", **options: Any) -> Matc
 
     Args:
         a, b: Modules with `decoder_directions()` / `encoder_directions()`, or `W_dec` / `W_enc` `[d_sae, d_in]`.
-        which: `decoder`, `encoder`, or `both`: the mean of the two cosines is maximised and given (of their absolute values with
-            `signed=False`).
+        which: `decoder`, `encoder`, or `both`: the mean of the two cosines is maximised and given (of their absolute
+            values with `signed=False`).
         **options: As `match`.
 
     Raises:

@@ -23,18 +23,20 @@ SMALLEST_COSINE = 1e-6
 class Matching:
     """A one-to-one matching of min(n, m) pairs, and what proves how good it is.
 
-    The certificate: `row_prices[i] + column_prices[j] >= cos_ij` for all pairs, and where sizes differ no price of the larger side is
-    negative. So no matching has a larger sum than all prices together (linear programming duality); `relative_gap` says how far `total`
-    is from that, rounding included.
+    The certificate: `row_prices[i] + column_prices[j] >= cos_ij` for all pairs, and where sizes differ no price of the
+    larger side is negative. So no matching has a larger sum than all prices together (linear programming duality);
+    `relative_gap` says how far `total` is from that, rounding included.
 
     Attributes:
         rows, columns: `[min(n, m)]` int64: row `rows[i]` of A goes with row `columns[i]` of B; `rows` increases.
         cosines: `[min(n, m)]` float64 cosine of each pair (with `signed=False` its absolute value).
         total: Their sum, float64: what the matching maximises.
-        relative_gap: (best total - total) / |best total| is proven to be no larger (the size of the total taken as 1e-6 a pair at least).
+        relative_gap: (best total - total) / |best total| is proven to be no larger (the size of the total taken as 1e-6
+            a pair at least).
         proven: `relative_gap <= 1e-6`. Only then call it exact.
         row_prices, column_prices: `[n]`, `[m]` float64.
-        facts: How it was found: method, solver, rounds, candidates, passes over all pairs, and `stopped`: the limit that ended it, or None.
+        facts: How it was found: method, solver, rounds, candidates, passes over all pairs, and `stopped`: the limit
+            that ended it, or None.
     """
 
     rows: NDArray[np.int64]

@@ -1,8 +1,8 @@
 """The accumulators of the core metrics. Each is a `saebench.api.CellMetric`; there is no registry.
 
-An accumulator sums in float64 and divides once, so its value depends neither on the batch size nor on the order of batches (up to
-float64 rounding). The harness feeds it by `update(stream, batch)`; `add` takes the same numbers as plain tensors.
-Import from the modules: `reconstruction`, `losses`, `sparsity`, `density`, `variance_share`, `truth`, `cost`.
+An accumulator sums in float64 and divides once, so its value depends neither on the batch size nor on the order of
+batches (up to float64 rounding). The harness feeds it by `update(stream, batch)`; `add` takes the same numbers as plain
+tensors. Import from the modules: `reconstruction`, `losses`, `sparsity`, `density`, `variance_share`, `truth`, `cost`.
 This package and `catalogue` load without torch.
 """
 

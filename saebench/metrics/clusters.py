@@ -1,12 +1,12 @@
 """Sums over tokens kept by cluster (sequence), and the standard errors that come from them.
 
-Tokens of one sequence are not independent, so an error bar that treats them so is too small. All standard errors here take the
-sequence as the unit: per-cluster sums are sufficient for ratios (delta method) and for quantiles (Woodruff), and coarser blocks of
-clusters serve the delete-a-block jackknife of statistics that are neither.
+Tokens of one sequence are not independent, so an error bar that treats them so is too small. All standard errors here
+take the sequence as the unit: per-cluster sums are sufficient for ratios (delta method) and for quantiles (Woodruff),
+and coarser blocks of clusters serve the delete-a-block jackknife of statistics that are neither.
 
-Memory is bounded: sequences whose ids agree modulo `N_CLUSTERS` share a cluster. Up to that many consecutive ids every sequence is
-a cluster of its own; beyond, unions of independent clusters are still independent, so the estimate stays consistent. Without ids
-tokens count as independent and are dealt out in turn.
+Memory is bounded: sequences whose ids agree modulo `N_CLUSTERS` share a cluster. Up to that many consecutive ids every
+sequence is a cluster of its own; beyond, unions of independent clusters are still independent, so the estimate stays
+consistent. Without ids tokens count as independent and are dealt out in turn.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def ratio(numerators: Floats, denominators: Floats) -> tuple[float, float | None
 def quantile(values: NDArray[Any], rows: NDArray[Any], q: float) -> tuple[float, float | None]:
     """The q-quantile (linear interpolation) of values `[n]` and its standard error for clusters `rows [n]`.
 
-    Woodruff (1952): the clustered standard error s of the share of values at or under the quantile, carried back through the
-    empirical distribution: half the distance between its (q - s)- and (q + s)-quantiles.
+    Woodruff (1952): the clustered standard error s of the share of values at or under the quantile, carried back
+    through the empirical distribution: half the distance between its (q - s)- and (q + s)-quantiles.
     """
     value = float(np.quantile(values, q))
     under = (values <= value).astype(np.float64)

@@ -50,15 +50,16 @@ class ContextCollector:
     def compute(self, density: NDArray[np.float64] | None = None) -> list[dict[str, Any]]:
         """JSON-ready contexts of up to 20 latents.
 
-        The latents are those at evenly spaced ranks of density among those that fire here (ties by index). A latent's contexts are its
-        strongest |activations|, one a sequence (ties by place in the stream), with 8 tokens before and 4 after in that sequence.
+        The latents are those at evenly spaced ranks of density among those that fire here (ties by index). A latent's
+        contexts are its strongest |activations|, one a sequence (ties by place in the stream), with 8 tokens before and
+        4 after in that sequence.
 
         Args:
             density: `[d_sae]`, by which latents are ranked and reported; None: the density in the kept tokens.
 
         Returns:
-            `{latent, density, contexts: [{peak, token_ids, activations, at, position}]}`: `peak` the activation at index `at` of the
-            window, `position` that token's place in its sequence. Empty where there are no tokens.
+            `{latent, density, contexts: [{peak, token_ids, activations, at, position}]}`: `peak` the activation at
+            index `at` of the window, `position` that token's place in its sequence. Empty where there are no tokens.
         """
         if not self._parts:
             return []

@@ -38,8 +38,8 @@ BINS_A_DECADE = 10
 class DensityAccumulator(StreamAccumulator):
     """Firing counts of every latent on stream `density`, and what follows from them. Memory: 20 counts a latent.
 
-    Its result also has details `density-histogram` and, where stream `eval` has token ids, `strongest-contexts`; and array
-    `density [d_sae]` float32.
+    Its result also has details `density-histogram` and, where stream `eval` has token ids, `strongest-contexts`; and
+    array `density [d_sae]` float32.
     """
 
     stream = "density"
@@ -103,9 +103,10 @@ class DensityAccumulator(StreamAccumulator):
     def values(self) -> dict[str, MetricValue]:
         """Every metric of this family by id.
 
-        `dead-fraction` = #{density = 0} / d_sae; `ultralow-fraction` = #{0 < density < 1e-5} / d_sae (null under 1e6 tokens, where
-        such densities cannot be seen); `dense-fraction-T` = #{density > T} / d_sae; `dense-mass-10pct` = sum of densities over 0.10
-        / sum of all. The first two have no standard error: how many more would fire on other text is not in the counts.
+        `dead-fraction` = #{density = 0} / d_sae; `ultralow-fraction` = #{0 < density < 1e-5} / d_sae (null under 1e6
+        tokens, where such densities cannot be seen); `dense-fraction-T` = #{density > T} / d_sae; `dense-mass-10pct` =
+        sum of densities over 0.10 / sum of all. The first two have no standard error: how many more would fire on other
+        text is not in the counts.
         """
         n = self.n_tokens
         if n == 0:
@@ -132,8 +133,8 @@ class DensityAccumulator(StreamAccumulator):
         """Latents by log10 density, in fixed bins, 10 a decade from 1e-8 to 1.
 
         Returns:
-            `edges_log10` (81, from -8 to 0), `counts` (80; a bin holds its lower edge, the last one both, the first also all that is
-            lower), `zero` (silent latents), `n_tokens`.
+            `edges_log10` (81, from -8 to 0), `counts` (80; a bin holds its lower edge, the last one both, the first
+            also all that is lower), `zero` (silent latents), `n_tokens`.
         """
         density = self.density()
         n_bins = -LOWEST_EXPONENT * BINS_A_DECADE

@@ -1,7 +1,7 @@
 """What splicing x_hat into the model does to its predictions. All losses in nats, one a token.
 
-CE_zero and CE_mean replace the activation at the same positions as the splice does; a zero ablation alone makes a large denominator
-beside which much damage seems small, so both recovered fractions and all raw losses are given.
+CE_zero and CE_mean replace the activation at the same positions as the splice does; a zero ablation alone makes a large
+denominator beside which much damage seems small, so both recovered fractions and all raw losses are given.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class LossAccumulator(StreamAccumulator):
         """Every metric of this family by id.
 
         Means over tokens: `ce-clean`, `ce-spliced`, `ce-zero`, `ce-mean`, `kl`.
-        `ce-recovered-A` = (CE_A - CE_spliced) / (CE_A - CE_clean) for A in zero, mean: 1 is lossless, 0 is as bad as ablating.
-        `kl-recovered` = 1 - KL_spliced / KL_zero. Recovered fractions are null where their denominator is under 0.01 nats.
+        `ce-recovered-A` = (CE_A - CE_spliced) / (CE_A - CE_clean) for A in zero, mean: 1 is lossless, 0 is as bad as
+        ablating. `kl-recovered` = 1 - KL_spliced / KL_zero. Recovered fractions are null where their denominator is
+        under 0.01 nats.
         """
         sums = self._sums.collect()
         n = sums.n

@@ -1,8 +1,8 @@
 """How well x_hat gives back x. x, x_hat `[B, d_in]`; e = x - x_hat; T all tokens seen; mu = mean of x over T.
 
-Published "explained variances" differ in where they centre and what they average (SAEs report at least six forms). Ours is the one
-of Gemma Scope and of the TopK paper: pooled over tokens, centred on each coordinate's mean over T. So predicting mu gives exactly 0,
-whatever the size of mu, and a perfect reconstruction gives 1.
+Published "explained variances" differ in where they centre and what they average (SAEs report at least six forms). Ours
+is the one of Gemma Scope and of the TopK paper: pooled over tokens, centred on each coordinate's mean over T. So
+predicting mu gives exactly 0, whatever the size of mu, and a perfect reconstruction gives 1.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ _NO_VARIATION = 1e-14
 class ReconstructionSums:
     """What every reconstruction metric is made of, gathered in one pass.
 
-    Squared distances from mu are summed about an origin near it (a median of some first tokens) and moved to mu at the end, so that a
-    mean much larger than the spread costs no digits. Memory: per-cluster sums `[4093, d_in + 10]` and 6 bytes a token.
+    Squared distances from mu are summed about an origin near it (a median of some first tokens) and moved to mu at the
+    end, so that a mean much larger than the spread costs no digits. Memory: per-cluster sums `[4093, d_in + 10]` and 6
+    bytes a token.
 
     Args:
         d_in: Width of x. None: the first batch's.
@@ -107,7 +108,8 @@ class ReconstructionSums:
     def fvu_median_token(self) -> MetricValue:
         """median_T ||e||^2 / (sum_T ||x - mu||^2 / |T|), in [0, inf): the denominator of fvu over what half of the tokens stay under.
 
-        Per-token errors are kept in float32. The standard error counts the denominator as known. Null where x does not vary.
+        Per-token errors are kept in float32. The standard error counts the denominator as known. Null where x does not
+        vary.
         """
         variance = self._variance()
         if isinstance(variance, str):

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 
 class SparsityAccumulator(StreamAccumulator):
-    """`l0`, its 5th and 95th percentiles over tokens, and `l1`, from one pass over stream `eval`. Memory: 6 bytes a token.
+    """`l0`, its 5th and 95th percentiles over tokens, and `l1`, from one pass over stream `eval`.
+
+    Memory: 6 bytes a token.
 
     Args:
-        decoder_norms: `[d_sae]` norms ||d_j|| that `l1` folds into the values, so that scaling a latent down and its decoder row up
-            changes nothing. None: no `l1`.
+        decoder_norms: `[d_sae]` norms ||d_j|| that `l1` folds into the values, so that scaling a latent down and its
+            decoder row up changes nothing. None: no `l1`.
     """
 
     metrics = SPARSITY

@@ -32,7 +32,8 @@ def uniqueness(cosines: Floats) -> float:
 class FiringF1Accumulator:
     """`truth-f1`: does the matched latent fire exactly when its feature is present?
 
-    F1_j = 2 |both| / (|latent fires| + |feature present|) over tokens, averaged over matched features that are present at all.
+    F1_j = 2 |both| / (|latent fires| + |feature present|) over tokens, averaged over matched features that are present
+    at all.
 
     Args:
         latents, features: `[p]` matched pairs.

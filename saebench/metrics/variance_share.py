@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from saebench.api.metrics import Stream
 
 LINEAR_TOLERANCE = 1e-3
-"""Relative error up to which a decoder counts as linear in the codes: far over float32's rounding, far under any real effect."""
+"""Relative error up to which a decoder counts as linear in the codes: far over float32's rounding, far under any real
+effect."""
 _ORIGIN_ROWS = 256
 _NO_VARIATION = 1e-14
 """Variance under this share of the mean squared distance from 0 is float rounding, not variation."""
@@ -28,19 +29,21 @@ _NO_VARIATION = 1e-14
 class VarianceShareAccumulator:
     """Share of the explained variance that goes when one latent is silenced and the others stay as they are.
 
-    With e = x - x_hat and x_hat linear in the codes, silencing latent j on token t adds f_tj d_j to e. So the squared error grows
-    by sum_t (2 f_tj <e_t, d_j> + f_tj^2 ||d_j||^2), which is divided by what the SAE explains, sum_t ||x_t - mu||^2 - ||e_t||^2.
-    Shares of latents that work together need not sum to 1; a latent that does harm has a negative one. Our own definition: the
+    With e = x - x_hat and x_hat linear in the codes, silencing latent j on token t adds f_tj d_j to e. So the squared
+    error grows by sum_t (2 f_tj <e_t, d_j> + f_tj^2 ||d_j||^2), which is divided by what the SAE explains, sum_t ||x_t
+    - mu||^2 - ||e_t||^2. Shares of latents that work together need not sum to 1; a latent that does harm has a negative one. Our own definition: the
     leave-one-out form of variance explained.
 
-    Sums are float64; the tokens' part of the first one is taken inside the product, <sum_t f_tj e_t, d_j>, so that a batch costs about a
-    decoding. Memory: `[d_sae]` and `[d_out]` sums, and of a batch one row a latent that fires in it.
+    Sums are float64; the tokens' part of the first one is taken inside the product, <sum_t f_tj e_t, d_j>, so that a
+    batch costs about a decoding. Memory: `[d_sae]` and `[d_out]` sums, and of a batch one row a latent that fires in
+    it.
 
     A `CellMetric` on stream `eval` without ids: array `variance-share [d_sae]` float32, where there are shares.
 
     Args:
         sae: With `decode`.
-        directions: `[d_sae, d_out]` that each latent writes, in the units of the activations. None: not known, so no shares.
+        directions: `[d_sae, d_out]` that each latent writes, in the units of the activations. None: not known, so no
+            shares.
     """
 
     def __init__(self, sae: Any, directions: NDArray[np.float64] | None) -> None:
@@ -86,7 +89,9 @@ class VarianceShareAccumulator:
         self._take(x, error)
 
     def shares(self) -> NDArray[np.float64] | None:
-        """`[d_sae]`, 0 for silent latents. None where x_hat is no sum of `directions` (beside a part that codes do not change), where
+        """`[d_sae]`, 0 for silent latents.
+
+        None where x_hat is no sum of `directions` (beside a part that codes do not change), where
         nothing fired, and where no variance is explained."""
         if not self._linear or self._sum is None:
             return None

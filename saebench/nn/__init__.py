@@ -11,9 +11,9 @@
 `grads`             a step's loss and gradient, by the module's own hand or by autograd
 `kernels`           what these are made of: exact top-k, thresholds, products in which only active latents cost anything
 
-Names are loaded when they are first asked for, so that `saebench.nn.cost` can be imported without torch. The imports below are the one
-list of them: type checkers follow these, `__getattr__` finds a name's module in them. No module here is called as a name that it
-exports: the module would hide the name.
+Names are loaded when they are first asked for, so that `saebench.nn.cost` can be imported without torch. The imports
+below are the one list of them: type checkers follow these, `__getattr__` finds a name's module in them. No module here
+is called as a name that it exports: the module would hide the name.
 """
 
 # mypy: implicit_reexport=True

@@ -40,9 +40,10 @@ def linear_cost(
 ) -> Cost:
     """Cost of an SAE with a linear encoder and decoder whose backward pass touches active latents alone.
 
-    Forward: the encoder product, `2 d_in` for each latent of each token. For each active latent: decode, its value gradient and the
-    two weight gradients, `2 d_in` each. Once a step: the encoder's part of b_dec's gradient, and the optimiser. Looking at
-    candidates a second time and AuxK are not in here: the first is no work the algorithm needs, the second a step reports itself.
+    Forward: the encoder product, `2 d_in` for each latent of each token. For each active latent: decode, its value
+    gradient and the two weight gradients, `2 d_in` each. Once a step: the encoder's part of b_dec's gradient, and the
+    optimiser. Looking at candidates a second time and AuxK are not in here: the first is no work the algorithm needs,
+    the second a step reports itself.
 
     Args:
         n_parameters: Default: two matrices and two biases.
@@ -65,7 +66,8 @@ def linear_cost(
         + 2 * width * d_sae
         + (UNIT_ROW_FLOPS * d_in * d_sae if unit_rows else 0),
         encode_flops_per_token=encode,
-        # Input, centred input, reconstruction, residual; value, latent, row and gradient of each active entry, in two orders.
+        # Input, centred input, reconstruction, residual; value, latent, row and gradient of each active entry, in two
+        # orders.
         workspace_bytes_per_token=24 * d_in + 64 * active + (0 if blocked else pre_acts),
         # A block's pre-activations and the mask over them; the encoder rounded to bfloat16.
         workspace_bytes=(block_tokens(d_sae) * pre_acts if blocked else 0) + 2 * width * d_sae,

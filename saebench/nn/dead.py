@@ -22,9 +22,9 @@ AUX_BLOCK = 512
 class DeadLatents(nn.Module):
     """Tokens since each latent last fired.
 
-    A latent is dead when it has been silent for a fraction of the training allotment, so that the mechanism works at any
-    budget (a fixed 10,000,000 tokens would never pass in a short run). The counter is training state: it is not part of
-    the checkpoint.
+    A latent is dead when it has been silent for a fraction of the training allotment, so that the mechanism works at
+    any budget (a fixed 10,000,000 tokens would never pass in a short run). The counter is training state: it is not
+    part of the checkpoint.
 
     Args:
         d_sae: Number of latents.
@@ -97,8 +97,9 @@ def add_aux_k_gradients(
 ) -> Tensor:
     """`coefficient * aux_k_loss(...)`, its gradient added to what W_enc, b_enc and W_dec hold. b_dec's follows from b_enc's.
 
-    Selected are many of few latents, so products with the dead rows alone, dense, cost least. They run in the precision of `pre` (the loss
-    stays float32); entries equal to the k-th all count, which in bfloat16 are more than one now and then.
+    Selected are many of few latents, so products with the dead rows alone, dense, cost least. They run in the precision
+    of `pre` (the loss stays float32); entries equal to the k-th all count, which in bfloat16 are more than one now and
+    then.
 
     Args:
         sae: A `LinearSAE` whose gradients are filled.

@@ -2,7 +2,8 @@
 
 Legend: B tokens, n = d_sae latents, d = d_in coordinates, g = degree, nnz active entries.
 Values `W [n, g]` and coordinates `coords [n, g]` (int32, ascending in a row) describe the matrix
-`D[j, coords[j, r]] = W[j, r]`, zero elsewhere. No parameter, gradient or moment of size n x d ever exists, and no scratch.
+`D[j, coords[j, r]] = W[j, r]`, zero elsewhere. No parameter, gradient or moment of size n x d ever exists, and no
+scratch.
 
     encode     z[:, b]    = D x[b] + b_enc                       bags are latents: sums of g rows of the transposed batch
     select     the k largest of each column of z                 by maxima of groups, a block of tokens at a time
@@ -29,8 +30,11 @@ GROUP = 8
 """Entries that share one maximum when the largest are sought."""
 
 BLOCK = {"cpu": (2**24, 256)}
-"""Bytes of pre-activations, and tokens, that are worked on at a time. On the CPU both they and the transposed tokens stay in cache,
-and below the 32 MiB from which glibc returns memory to the system at every free: touching it anew cost ten times the products."""
+"""Bytes of pre-activations, and tokens, that are worked on at a time.
+
+On the CPU both they and the transposed tokens stay in cache,
+and below the 32 MiB from which glibc returns memory to the system at every free: touching it anew cost ten times the
+products."""
 _BLOCK_ELSEWHERE = (2**28, 2**13)
 
 _U64 = NDArray[np.uint64]
@@ -118,8 +122,8 @@ def _bags(coords: Tensor) -> tuple[Tensor, Tensor]:
 def expander_pre_acts(x: Tensor, W: Tensor, b: Tensor, coords: Tensor) -> Tensor:
     """`[B, n]` pre-activations `x @ D.T + b`, without gradient (see `expander_values`).
 
-    `n * degree * B` multiply-adds where a dense product has `n * d * B`. For tests and small pictures: `expander_topk` keeps
-    no more of them than a block of tokens at a time.
+    `n * degree * B` multiply-adds where a dense product has `n * d * B`. For tests and small pictures: `expander_topk`
+    keeps no more of them than a block of tokens at a time.
     """
     return _pre_acts(x, *_bags(coords), W, b).T
 
@@ -168,8 +172,8 @@ def _top_of_columns(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def expander_topk(x: Tensor, W: Tensor, b: Tensor, coords: Tensor, k: int) -> SparseCodes:
     """`encode_topk(expander_pre_acts(x, W, b, coords), k)`, bit for bit, without gradient (see `expander_values`).
 
-    Works through blocks of tokens, so that no more than `BLOCK` allows of pre-activations exist at a time. Its entries are
-    found by maxima of groups (`_largest`); tokens whose k-th and next entry are equal are decided by `topk`.
+    Works through blocks of tokens, so that no more than `BLOCK` allows of pre-activations exist at a time. Its entries
+    are found by maxima of groups (`_largest`); tokens whose k-th and next entry are equal are decided by `topk`.
 
     Args:
         x: `[B, d]`. W: `[n, g]`. b: `[n]`. coords: `[n, g]`.

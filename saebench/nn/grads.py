@@ -22,8 +22,8 @@ def loss_and_grad(
 ) -> LossTerms:
     """Sets `.grad` of every parameter to the gradient of the reduced loss; returns its terms, detached.
 
-    The reduced loss is the mean of `reconstruction` (with `token_weights`: the weighted sum) plus all penalties. A module with a
-    `loss_and_grad` of its own fills its gradients itself; for all others autograd does.
+    The reduced loss is the mean of `reconstruction` (with `token_weights`: the weighted sum) plus all penalties. A
+    module with a `loss_and_grad` of its own fills its gradients itself; for all others autograd does.
     """
     own = getattr(module, "loss_and_grad", None)
     if own is not None:

@@ -33,7 +33,8 @@ def geometric_median(
 ) -> Tensor:
     """The point with the smallest sum of distances to the rows of `x [N, d]`, by Weiszfeld's iteration in float64.
 
-    Stops when a step is shorter than `tol` times the mean distance. At most `max_samples` rows, evenly spread, are used.
+    Stops when a step is shorter than `tol` times the mean distance. At most `max_samples` rows, evenly spread, are
+    used.
 
     Returns:
         `[d]` in x's dtype.
@@ -76,7 +77,8 @@ def upper_quantile(
     Args:
         x: `[N, d]`, N >= 2. W: `[n, d]`. b: `[n]`.
         fraction: In (0, 1).
-        enough: Rows beyond the first 4,096 are used, evenly spread, only as far as this many above the threshold need them.
+        enough: Rows beyond the first 4,096 are used, evenly spread, only as far as this many above the threshold need
+            them.
         block: Pre-activations held at a time.
     """
     x = _sample(x, max(4096, math.ceil(enough / fraction)))

@@ -20,8 +20,9 @@ class LinearSAE(nn.Module):
     `x_hat = codes @ W_dec + b_dec`, codes chosen from `pre_acts = (x - b_dec) @ W_enc.T + b_enc`.
 
     At the start both matrices hold the same random unit rows, `b_enc` is zero and `b_dec` the geometric median of the
-    init sample; W_enc is then scaled by one number, so that reconstructions have the right size. Rows of W_dec stay at norm 1 (applied by the harness). Losses are divided by `variance`, the init
-    sample's total variance, so that their mean is about the FVU at any width and scale.
+    init sample; W_enc is then scaled by one number, so that reconstructions have the right size. Rows of W_dec stay at
+    norm 1 (applied by the harness). Losses are divided by `variance`, the init sample's total variance, so that their
+    mean is about the FVU at any width and scale.
 
     Attributes:
         W_enc, W_dec: `[d_sae, d_in]`. b_enc: `[d_sae]`. b_dec: `[d_in]`.
@@ -48,8 +49,9 @@ class LinearSAE(nn.Module):
     def fit_encoder_scale(self, x: Tensor, codes: SparseCodes) -> float:
         """Scale W_enc by the g that fits `g * (x_hat - b_dec)` to `x - b_dec` best; for the end of `init_from_data`.
 
-        Chosen directions overlap, so summing their projections overshoots, and a short run would spend itself on shrinking.
-        Gao et al. divide W_enc by the mean reconstruction norm of random unit vectors; we fit on data. [our reconstruction]
+        Chosen directions overlap, so summing their projections overshoots, and a short run would spend itself on
+        shrinking. Gao et al. divide W_enc by the mean reconstruction norm of random unit vectors; we fit on data. [our
+        reconstruction]
 
         Args:
             x: `[N, d_in]`. codes: Theirs, while `b_enc` is zero.
@@ -85,7 +87,9 @@ class LinearSAE(nn.Module):
 
 
 class Rescaled(nn.Module):
-    """An SAE trained on `x / scale`, as one that reads and writes x. Everything but `encode` and `decode` is the inner one's.
+    """An SAE trained on `x / scale`, as one that reads and writes x.
+
+    Everything but `encode` and `decode` is the inner one's.
 
     Codes are in units of x: `encode(x) = scale * inner.encode(x / scale)` and `decode` the other way round.
     """

@@ -33,7 +33,9 @@ class Chosen(NamedTuple):
 
 
 class AuxKSAE(LinearSAE):
-    """A `LinearSAE` whose codes are the largest pre-activations, rectified, with AuxK for its dead latents. Subclasses say which: `choose`.
+    """A `LinearSAE` whose codes are the largest pre-activations, rectified, with AuxK for its dead latents.
+
+    Subclasses say which: `choose`.
 
     Attributes:
         workspace: For the columns that `choose` gives; a step uses them up before the next one.
@@ -66,7 +68,10 @@ class AuxKSAE(LinearSAE):
         self.fit_encoder_scale(x[:SCALE_TOKENS], self.training_codes(x[:SCALE_TOKENS]))
 
     def choose(self, x: Tensor, columns: Tensor | None) -> Chosen:
-        """The training form's codes of centred `x [B, d_in]`, and pre-activations of the latents `columns`. No gradient."""
+        """The training form's codes of centred `x [B, d_in]`, and pre-activations of the latents `columns`.
+
+        No gradient.
+        """
         raise NotImplementedError
 
     def training_codes(self, x: Tensor) -> SparseCodes:

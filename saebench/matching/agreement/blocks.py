@@ -1,7 +1,8 @@
 """Agreement of SAEs whose latents come in blocks: subspaces are compared, not directions.
 
-Inside a block (SASA's groups) the basis is not identified: turning the block's rows and its codes together changes nothing. So single
-directions of two seeds cannot agree by construction, and blocks are compared by the principal angles between their spans.
+Inside a block (SASA's groups) the basis is not identified: turning the block's rows and its codes together changes
+nothing. So single directions of two seeds cannot agree by construction, and blocks are compared by the principal angles
+between their spans.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class BlockAgreement:
     """What `block_agreement` found.
 
     Attributes:
-        value: Mean over matched blocks of the mean cos^2, with the chance of one random pair of blocks (r / d) taken out.
+        value: Mean over matched blocks of the mean cos^2, with the chance of one random pair of blocks (r / d) taken
+            out.
         matching: Of blocks; its `cosines` are the mean cos^2.
         overlap: Mean of those.
     """
@@ -43,13 +45,15 @@ class BlockAgreement:
 def block_agreement(A: Any, B: Any, group_size: int) -> BlockAgreement:
     """One-to-one agreement of the blocks of `A [n, d]` and `B [m, d]`; latents g r .. (g + 1) r - 1 are block g, r = `group_size`.
 
-    For two blocks with principal angles theta_1 .. theta_r, s = (1 / r) sum cos^2 theta_i (Bjorck and Golub 1973; the mean squared
-    cosine, tr(P Q) / r for their projectors P and Q); missing dimensions of a block count 0. Blocks are matched one to one so that the
-    sum of s is largest; with S its mean over the smaller number of blocks the value is (S - r / d) / (1 - r / d): 1 where every block
-    has its equal. r / d is what one random pair gives; the best matching of random blocks lies above it: see `block_null`.
+    For two blocks with principal angles theta_1 .. theta_r, s = (1 / r) sum cos^2 theta_i (Bjorck and Golub 1973; the
+    mean squared cosine, tr(P Q) / r for their projectors P and Q); missing dimensions of a block count 0. Blocks are
+    matched one to one so that the sum of s is largest; with S its mean over the smaller number of blocks the value is
+    (S - r / d) / (1 - r / d): 1 where every block has its equal. r / d is what one random pair gives; the best matching
+    of random blocks lies above it: see `block_null`.
 
     Raises:
-        SuiteError: Latents that do not fill their blocks, blocks as wide as the space, or more than 4,096 blocks a side.
+        SuiteError: Latents that do not fill their blocks, blocks as wide as the space, or more than 4,096 blocks a
+            side.
     """
     a, b = _bases(A, group_size), _bases(B, group_size)
     d = a.shape[2]

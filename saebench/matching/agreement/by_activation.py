@@ -1,7 +1,8 @@
 """Matching latents by when they fire: for SAEs whose directions cannot agree by construction.
 
-Two SAEs encode the same tokens, and latents are matched by the correlation of their codes over all tokens. Co-firing sums come from a
-sparse product, a block of latents at a time. An array of all correlations is made only where it has `DENSE_PAIRS` entries or fewer.
+Two SAEs encode the same tokens, and latents are matched by the correlation of their codes over all tokens. Co-firing
+sums come from a sparse product, a block of latents at a time. An array of all correlations is made only where it has
+`DENSE_PAIRS` entries or fewer.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ class Firing:
         n: Latents, silent ones counted.
         alive: Those whose code varies; the others correlate with nothing.
         pull: `[alive]`: mean over standard deviation.
-        by_token: `[tokens, alive]` codes over their standard deviation and the root of the number of tokens, so that the product of two
-            sides is the first term of r. `by_latent`: the same, turned.
+        by_token: `[tokens, alive]` codes over their standard deviation and the root of the number of tokens, so that
+            the product of two sides is the first term of r. `by_latent`: the same, turned.
     """
 
     n: int
@@ -148,14 +149,15 @@ def activation_match(
 ) -> ActivationMatch:
     """One-to-one matching of the latents of two SAEs that maximises the sum of max(r, 0), r the Pearson correlation of their codes.
 
-    r_ij = (mean_t a_ti b_tj - mu_i mu_j) / (sd_i sd_j) over all tokens t, zeros included. Latents whose code never varies have no
-    correlation; they stay unmatched and count in the denominators, min(n, m).
+    r_ij = (mean_t a_ti b_tj - mu_i mu_j) / (sd_i sd_j) over all tokens t, zeros included. Latents whose code never
+    varies have no correlation; they stay unmatched and count in the denominators, min(n, m).
 
-    Up to `DENSE_PAIRS` pairs of latents that vary (4,096 x 4,096, or 1,024 x 16,384) every pair is weighed and the matching is exact.
-    Above, pairs that never fire together are left out: their r is -mu_i mu_j / (sd_i sd_j), which for codes of one sign is at most 0 and so no loss; for signed latents |r| may be positive
-    and goes into the bound. So do pairs under `floor`. The sparse assignment is solved exactly, each row with a private column of
-    weight 0. Its dual prices u, v >= 0 bound every matching by sum u + sum v; raising u_i to the largest weight left out of row i (or v_j
-    to that of column j) makes the prices valid for the left-out pairs too: `bound`.
+    Up to `DENSE_PAIRS` pairs of latents that vary (4,096 x 4,096, or 1,024 x 16,384) every pair is weighed and the
+    matching is exact. Above, pairs that never fire together are left out: their r is -mu_i mu_j / (sd_i sd_j), which
+    for codes of one sign is at most 0 and so no loss; for signed latents |r| may be positive and goes into the bound.
+    So do pairs under `floor`. The sparse assignment is solved exactly, each row with a private column of weight 0. Its
+    dual prices u, v >= 0 bound every matching by sum u + sum v; raising u_i to the largest weight left out of row i (or
+    v_j to that of column j) makes the prices valid for the left-out pairs too: `bound`.
 
     Args:
         a, b: Codes of the two on the same tokens in the same order.
@@ -225,7 +227,8 @@ def _sparse(a: Firing, b: Firing, signed: bool, floor: float) -> tuple[Integers,
         np.maximum.at(left_b, columns[~kept], r[~kept])
         parts.append((rows[kept], columns[kept].astype(np.int64), r[kept]))
     rows, columns, r = (np.concatenate(part) for part in zip(*parts, strict=True))
-    # each row has a private column m + i of weight 0, so an assignment of all rows exists: those that take it stay unmatched
+    # each row has a private column m + i of weight 0, so an assignment of all rows exists: those that take it stay
+    # unmatched
     own = np.arange(n)
     keys = np.concatenate([rows * (m + n) + columns, own * (m + n) + m + own])
     order = np.argsort(keys)

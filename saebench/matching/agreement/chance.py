@@ -35,9 +35,9 @@ _MEMORY: dict[str, Null] = {}
 class NullLevel:
     """The mean over draws, and the 95 % t-interval of that mean (one draw strays further).
 
-    A share that is 0 in every draw has the upper end that N misses in a row leave at 95 %, 1 - 0.05^(1/N) (the rule of three), N the
-    number of pairs in all draws, taken as independent. Where the level is known in closed form `draws` is 0 and the interval is the
-    range of 95 % of single draws.
+    A share that is 0 in every draw has the upper end that N misses in a row leave at 95 %, 1 - 0.05^(1/N) (the rule of
+    three), N the number of pairs in all draws, taken as independent. Where the level is known in closed form `draws` is
+    0 and the interval is the range of 95 % of single draws.
     """
 
     value: float
@@ -83,12 +83,14 @@ def null_scores(
 ) -> Null:
     """Scores of dictionaries whose rows are independent standard Gaussians, so directions uniform on the sphere.
 
-    10 draws up to 2,048 latents a side, 5 up to 4,096, 3 above, from generators that the sizes and the draw's number decide. The
-    level of n against m is that of m against n. Kept in memory and, where it can be written, under `saebench/null` in the user's
-    cache folder (`$XDG_CACHE_HOME` or `~/.cache`); rounded to 10 decimals so that a kept level is the one this machine would find.
+    10 draws up to 2,048 latents a side, 5 up to 4,096, 3 above, from generators that the sizes and the draw's number
+    decide. The level of n against m is that of m against n. Kept in memory and, where it can be written, under
+    `saebench/null` in the user's cache folder (`$XDG_CACHE_HOME` or `~/.cache`); rounded to 10 decimals so that a kept
+    level is the one this machine would find.
 
-    Real dictionaries are not isotropic: their rows crowd where activations vary, so random rows matched to that spread would agree
-    more than these. The null answers "more than nothing learned?", not "more than the data's covariance gives away?".
+    Real dictionaries are not isotropic: their rows crowd where activations vary, so random rows matched to that spread
+    would agree more than these. The null answers "more than nothing learned?", not "more than the data's covariance
+    gives away?".
 
     Args:
         n, m: Latents a side.
@@ -96,9 +98,10 @@ def null_scores(
         signed: See `matching.match`.
         tied: The encoder reads what the decoder writes; otherwise `strict-shared` draws encoders of their own.
         threshold: Of `sfr` and `strict-shared`.
-        supports: `[n, d]` and `[m, d]` bool: random rows are zero elsewhere. For dictionaries with a frozen support, which they share
-            before anything is learned.
-        solver: Further arguments of `matching.match`; they do not change the level, unless a limit stops them (then it is not kept).
+        supports: `[n, d]` and `[m, d]` bool: random rows are zero elsewhere. For dictionaries with a frozen support,
+            which they share before anything is learned.
+        solver: Further arguments of `matching.match`; they do not change the level, unless a limit stops them (then it
+            is not kept).
     """
     if supports is None:
         n, m = sorted((n, m))

@@ -1,7 +1,7 @@
 """What one pair of dictionaries scores, before chance is taken out: read by the real pairs and by the null alike.
 
-Cosines are signed. Latents tagged `signed_latents` may be negative, so the sign of their direction is not identified (flipping code
-and direction changes nothing): with `signed=False` every cosine here is its absolute value.
+Cosines are signed. Latents tagged `signed_latents` may be negative, so the sign of their direction is not identified
+(flipping code and direction changes nothing): with `signed=False` every cosine here is its absolute value.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Latents:
         decoder: `[d_sae, d]` directions, an array or a tensor.
         encoder: Alike, or None.
         dead: `[d_sae]` bool, or None if not known.
-        support: `[d_sae, d]` bool of a frozen support (a mask that no seed changes), or None: chance is then drawn on it.
+        support: `[d_sae, d]` bool of a frozen support (a mask that no seed changes), or None: chance is then drawn on
+            it.
     """
 
     decoder: Any

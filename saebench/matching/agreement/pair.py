@@ -31,8 +31,10 @@ class PairScores:
 
     Attributes:
         values: Score by metric id; None with a reason in `reasons`.
-        null: The level that random dictionaries of these sizes reach, by the same ids (where it was asked for and there is one).
-        corrected: (score - null) / (1 - null) for the ids in `CORRECTED`; None where the score is, or chance alone gives 1.
+        null: The level that random dictionaries of these sizes reach, by the same ids (where it was asked for and there
+            is one).
+        corrected: (score - null) / (1 - null) for the ids in `CORRECTED`; None where the score is, or chance alone
+            gives 1.
         curve, curve_alive, curve_null: Share of matched pairs over each threshold of `CURVE`.
         sizes, alive, coverage: Of both sides: latents, alive ones, share of the latents that are in a shared pair.
         width: d of the directions.
@@ -62,10 +64,11 @@ def pair_scores(
 ) -> PairScores:
     """All scores of two SAEs of one site.
 
-    With M the decoder matching that maximises the sum of cosines, s = min(d_sae of a, d_sae of b), t the threshold (0.7):
-    `sfr` = #{pairs of M with cos > t} / s (FaithfulSAE).
-    `sfr-alive`: the same after each side's own dead latents are dropped and the rest matched anew, over the smaller alive count.
-    `strict-shared` = #{latents that the decoder matching and the encoder matching pair alike, both cosines >= t} / s (Paulo and
+    With M the decoder matching that maximises the sum of cosines, s = min(d_sae of a, d_sae of b), t the threshold
+    (0.7): `sfr` = #{pairs of M with cos > t} / s (FaithfulSAE).
+    `sfr-alive`: the same after each side's own dead latents are dropped and the rest matched anew, over the smaller
+    alive count. `strict-shared` = #{latents that the decoder matching and the encoder matching pair alike, both cosines
+    >= t} / s (Paulo and
         Belrose 2025). Where encoder and decoder are tied it is sfr (but for ties at t).
     `matched-cosine` = mean cos over M (PW-MCC of Song et al. 2025).
     `mmcs` = (mean_i max_j cos(a_i, b_j) + mean_j max_i cos(a_i, b_j)) / 2.
@@ -163,8 +166,9 @@ def over_pairs(items: Sequence[Latents], *, signed: bool = True, **options: Any)
 def mean_over_pairs(scores: Mapping[tuple[int, int], float], n_members: int) -> tuple[float, float | None]:
     """Mean over pairs, and its standard error by leaving out one member at a time.
 
-    Pairs that share a member are not independent, so their spread is no standard error. With theta_(-s) the mean over the pairs
-    without member s: se^2 = (S - 1) / S * sum (theta_(-s) - mean)^2 (Arvesen 1969, for U-statistics). None under three members.
+    Pairs that share a member are not independent, so their spread is no standard error. With theta_(-s) the mean over
+    the pairs without member s: se^2 = (S - 1) / S * sum (theta_(-s) - mean)^2 (Arvesen 1969, for U-statistics). None
+    under three members.
     """
     value = math.fsum(scores.values()) / len(scores)
     without = []

@@ -78,9 +78,10 @@ def counts_by_share(found: Sequence[Reappearance]) -> list[int]:
 def binned(found: Sequence[Reappearance], quantity: Sequence[Floats], edges: Sequence[float]) -> dict[str, Any]:
     """Mean reappearance of alive latents by a quantity of theirs, in bins of its log10.
 
-    A value under the first edge counts in the first bin and one over the last in the last; values that are not positive have their own
-    bin. The error of a mean leaves out one member at a time, with its latents and as the other seed of the rest: latents of one seed are
-    not independent. None where under three members, or where a bin is empty without one of them.
+    A value under the first edge counts in the first bin and one over the last in the last; values that are not positive
+    have their own bin. The error of a mean leaves out one member at a time, with its latents and as the other seed of
+    the rest: latents of one seed are not independent. None where under three members, or where a bin is empty without
+    one of them.
 
     Args:
         found: Of `reappearances`.
@@ -88,7 +89,8 @@ def binned(found: Sequence[Reappearance], quantity: Sequence[Floats], edges: Seq
         edges: log10 edges, rising.
 
     Returns:
-        `edges`, `n`, `mean`, `stderr` a bin; `not_positive` and `dead` with `n` and `mean`. Means are None where n is 0.
+        `edges`, `n`, `mean`, `stderr` a bin; `not_positive` and `dead` with `n` and `mean`. Means are None where n is
+        0.
     """
     bins, members = len(edges) - 1, len(found)
     # one more bin for what has no logarithm; sums of hits by (member, other, bin)

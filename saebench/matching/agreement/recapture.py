@@ -1,7 +1,8 @@
 """How many distinct latents do several seeds find together, and how many would there be to find: capture and recapture.
 
-Each seed is one trapping occasion, each latent an animal, a shared pair a recapture. The extrapolated total is the "idealised
-dictionary size": what ever more seeds would add up to, if `ASSUMPTIONS` held. They do not quite, which is why it is a lower bound.
+Each seed is one trapping occasion, each latent an animal, a shared pair a recapture. The extrapolated total is the
+"idealised dictionary size": what ever more seeds would add up to, if `ASSUMPTIONS` held. They do not quite, which is
+why it is a lower bound.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Recapture:
     """What capture and recapture found.
 
     Attributes:
-        k: 1 .. S seeds. `rarefaction`: distinct latents that k of these S seeds find together, the mean over all subsets of k, exact.
+        k: 1 .. S seeds. `rarefaction`: distinct latents that k of these S seeds find together, the mean over all
+            subsets of k, exact.
         distinct: All S together.
         n_alive: Latents of each seed that took part.
         frequencies: `frequencies[k - 1]` latents were found by exactly k seeds.
@@ -77,11 +79,12 @@ def recapture(
 ) -> Recapture:
     """Distinct latents of S >= 2 seeds and the extrapolated total.
 
-    Two seeds: Chapman 1951, N = (n1 + 1)(n2 + 1) / (m + 1) - 1 with variance (n1+1)(n2+1)(n1-m)(n2-m) / ((m+1)^2 (m+2)) (Seber 1970).
-    More: Chao2 in its bias-corrected form, N = D + c Q1 (Q1 - 1) / (2 (Q2 + 1)) with c = (S - 1) / S, D distinct latents, Q1 of them in
-    one seed and Q2 in two (Chao 1987), variance c Q1(Q1-1) / (2(Q2+1)) + c^2 Q1 (2 Q1 - 1)^2 / (4 (Q2+1)^2)
-    + c^2 Q1^2 Q2 (Q1-1)^2 / (4 (Q2+1)^4) (Colwell's EstimateS, eq. 11). Interval: D + (N - D) / K to D + (N - D) K with
-    K = exp(1.96 sqrt(ln(1 + var / (N - D)^2))) (Chao 1987), so it never reaches under what was seen.
+    Two seeds: Chapman 1951, N = (n1 + 1)(n2 + 1) / (m + 1) - 1 with variance (n1+1)(n2+1)(n1-m)(n2-m) / ((m+1)^2 (m+2))
+    (Seber 1970). More: Chao2 in its bias-corrected form, N = D + c Q1 (Q1 - 1) / (2 (Q2 + 1)) with c = (S - 1) / S, D
+    distinct latents, Q1 of them in one seed and Q2 in two (Chao 1987), variance c Q1(Q1-1) / (2(Q2+1)) + c^2 Q1 (2 Q1 -
+    1)^2 / (4 (Q2+1)^2) + c^2 Q1^2 Q2 (Q1-1)^2 / (4 (Q2+1)^4) (Colwell's EstimateS, eq. 11). Interval: D + (N - D) / K
+    to D + (N - D) K with K = exp(1.96 sqrt(ln(1 + var / (N - D)^2))) (Chao 1987), so it never reaches under what was
+    seen.
 
     Args:
         matchings: One-to-one matching of the alive latents of members i < j, for every pair.
@@ -116,9 +119,9 @@ def clusters(
 ) -> NDArray[np.int64]:
     """`[distinct]`: how many members have each distinct latent.
 
-    Connected components would chain unlike latents of one member together. So pairs over the threshold are taken in falling order of
-    cosine (ties: by member, then latent), and two clusters are joined only where they have no member in common (greedy agglomeration
-    under a cannot-link constraint). A cluster holds at most one latent of each member.
+    Connected components would chain unlike latents of one member together. So pairs over the threshold are taken in
+    falling order of cosine (ties: by member, then latent), and two clusters are joined only where they have no member
+    in common (greedy agglomeration under a cannot-link constraint). A cluster holds at most one latent of each member.
     """
     sizes = [len(side) for side in alive]
     start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -148,7 +151,10 @@ def clusters(
 
 
 def rarefaction(frequencies: Sequence[int]) -> list[float]:
-    """Distinct latents that k of S seeds find, k = 1 .. S, the mean over all subsets of k: sum_f Q_f (1 - C(S - f, k) / C(S, k))."""
+    """Distinct latents that k of S seeds find, k = 1 ..
+
+    S, the mean over all subsets of k: sum_f Q_f (1 - C(S - f, k) / C(S, k)).
+    """
     seeds = len(frequencies)
     return [
         sum(count * (math.comb(seeds, k) - math.comb(seeds - f, k)) for f, count in enumerate(frequencies, start=1))
@@ -183,8 +189,8 @@ def _interval(distinct: int, total: float, variance: float, incidences: int) -> 
         return distinct + unseen / factor, distinct + unseen * factor
     if distinct == 0:
         return 0.0, 0.0
-    # nothing points at unseen latents: upper end of EstimateS for that case (eq. 14), from the mean number of finds of a latent; the
-    # lower end is what was seen, so that the estimate lies within
+    # nothing points at unseen latents: upper end of EstimateS for that case (eq. 14), from the mean number of finds of
+    # a latent; the lower end is what was seen, so that the estimate lies within
     missed = math.exp(-incidences / distinct)
     centre = distinct / (1 - missed)
     half = _Z * math.sqrt(distinct * missed * (1 - missed)) / (1 - missed)

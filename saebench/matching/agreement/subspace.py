@@ -1,9 +1,10 @@
 """Do two sets of directions span the same subspace, though no pair of them matches?
 
-OUR RECONSTRUCTION. The idea that seeds may disagree on single latents while agreeing on the space these span (a pair of dense latents
-turned inside its plane, a split feature) is in the literature; a formula for whole dictionaries is not. With more latents than
-dimensions the full span is everything and agreement would be empty, so the spans of the unmatched latents are compared, each cut to
-the leading directions that hold most of its energy, and the level that random subspaces of that rank reach is taken out.
+OUR RECONSTRUCTION. The idea that seeds may disagree on single latents while agreeing on the space these span (a pair of
+dense latents turned inside its plane, a split feature) is in the literature; a formula for whole dictionaries is not.
+With more latents than dimensions the full span is everything and agreement would be empty, so the spans of the
+unmatched latents are compared, each cut to the leading directions that hold most of its energy, and the level that
+random subspaces of that rank reach is taken out.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class SubspaceAgreement:
     Attributes:
         value: Chance-corrected agreement, or None with a `reason`.
         rank: Dimensions r of the two subspaces that were compared.
-        null: Where independent, uniformly turned subspaces of that rank land: 0, with the range of 95 % of them (normal), in closed form.
+        null: Where independent, uniformly turned subspaces of that rank land: 0, with the range of 95 % of them
+            (normal), in closed form.
     """
 
     value: float | None
@@ -44,14 +46,16 @@ class SubspaceAgreement:
 def subspace_agreement(A: Any, B: Any, energy: float = ENERGY) -> SubspaceAgreement:
     """Chance-corrected agreement of the leading subspaces of `A [n, d]` and `B [m, d]`.
 
-    Rows are normalised (zero rows dropped) and each side's right singular vectors taken; its rank is the fewest of them that hold
-    `energy` of the sum of squared singular values; r is the smaller rank of the two. With theta_i the principal angles between the two
-    r-dimensional leading subspaces, s = mean cos^2 theta_i has expectation r / d for random subspaces, and the value is
-    (s - r / d) / (1 - r / d): 1 for equal subspaces, 0 on average by chance, at least -r / (d - r).
+    Rows are normalised (zero rows dropped) and each side's right singular vectors taken; its rank is the fewest of them
+    that hold `energy` of the sum of squared singular values; r is the smaller rank of the two. With theta_i the
+    principal angles between the two r-dimensional leading subspaces, s = mean cos^2 theta_i has expectation r / d for
+    random subspaces, and the value is (s - r / d) / (1 - r / d): 1 for equal subspaces, 0 on average by chance, at
+    least -r / (d - r).
 
-    The null is exact: for P, Q the projectors of two independent uniformly distributed r-dimensional subspaces, E tr(PQ) = r^2 / d and
-    Var tr(PQ) = 2 r^2 (d - r)^2 / (d^2 (d - 1) (d + 2)) (second moments of the orthogonal group). It is the null of independent random
-    dictionaries, whatever their spectra; not of dictionaries that share nothing but the covariance of the activations they saw.
+    The null is exact: for P, Q the projectors of two independent uniformly distributed r-dimensional subspaces, E
+    tr(PQ) = r^2 / d and Var tr(PQ) = 2 r^2 (d - r)^2 / (d^2 (d - 1) (d + 2)) (second moments of the orthogonal group).
+    It is the null of independent random dictionaries, whatever their spectra; not of dictionaries that share nothing
+    but the covariance of the activations they saw.
     """
     a, b = _directions(A), _directions(B)
     if min(len(a), len(b)) < 2:

@@ -28,9 +28,9 @@ _GREEDY_ROUNDS = 200
 def auction(edges: Edges) -> Prices:
     """Prices u `[n]`, v `[m]` near those of the best assignment, with `u_i + v_j >= c_ij` on all edges.
 
-    All rows without a column bid at once for their best one: its price plus what they would lose by the second best, plus a step; the
-    highest bid gets it (Bertsekas 1988, Jacobi form). Ends when few rows are left without one: those are a matter of long chains, which
-    a shortest-path method does better.
+    All rows without a column bid at once for their best one: its price plus what they would lose by the second best,
+    plus a step; the highest bid gets it (Bertsekas 1988, Jacobi form). Ends when few rows are left without one: those
+    are a matter of long chains, which a shortest-path method does better.
     """
     n, m = edges.n, edges.m
     v = np.zeros(m)
@@ -91,10 +91,11 @@ def assign(
 ) -> tuple[Places, Floats, Floats]:
     """The best assignment on the edges, `[n]` column of each row, with its dual prices `(u, v)`.
 
-    SciPy's solver, in stages. It begins by letting rows outbid each other in steps as small as costs differ: rows that are nearly equal and
-    want the same columns, which are too, would bid for minutes. So costs are rounded to a grid, and the next stage starts at the prices of
-    the last one on a grid 512 times as fine: a war ends after some 512 steps. A stage ends the matter when its assignment is the best
-    for the values as they are, which its prices then prove.
+    SciPy's solver, in stages. It begins by letting rows outbid each other in steps as small as costs differ: rows that
+    are nearly equal and want the same columns, which are too, would bid for minutes. So costs are rounded to a grid,
+    and the next stage starts at the prices of the last one on a grid 512 times as fine: a war ends after some 512
+    steps. A stage ends the matter when its assignment is the best for the values as they are, which its prices then
+    prove.
 
     Args:
         edges: They hold an assignment of all rows.
@@ -122,9 +123,10 @@ def assign(
 def _stage(edges: Edges, u: Floats, v: Floats, slack: float, grid: float) -> tuple[Places, Floats, Floats]:
     """The best assignment on reduced costs, which leave the solver little to search, and on those pairs alone that can be part of it.
 
-    All assignments lose the same by the reduction if they use the same columns. Where n < m they need not; but one that is best on
-    reduced costs and uses every column of positive price is best: any other saves at most the prices of columns, and this one pays
-    them all. So prices that are not paid are dropped and it is solved again, in the end without any.
+    All assignments lose the same by the reduction if they use the same columns. Where n < m they need not; but one that
+    is best on reduced costs and uses every column of positive price is best: any other saves at most the prices of
+    columns, and this one pays them all. So prices that are not paid are dropped and it is solved again, in the end
+    without any.
 
     Returns:
         Column of each row, the costs (on the grid, where it is not 0), the column prices that they were reduced by.

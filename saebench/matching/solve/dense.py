@@ -21,8 +21,9 @@ _TOLERANCE = 1e-14
 def solve_dense(c: Floats) -> tuple[Places, Floats, Floats]:
     """Best assignment of all rows of `c [n, m]`, n <= m: `(column_of [n], u [n], v [m])` with `u_i + v_j >= c_ij` and v >= 0.
 
-    SciPy gives no prices. They are the least v >= 0 with `v_j >= v_p(i) + c_ij - c_ip(i)` for all pairs: raised from 0 by the rows
-    whose column has changed its price, until nothing changes (Bellman-Ford); 0 at columns that stay free. u_i is then `max_j (c_ij - v_j)`.
+    SciPy gives no prices. They are the least v >= 0 with `v_j >= v_p(i) + c_ij - c_ip(i)` for all pairs: raised from 0
+    by the rows whose column has changed its price, until nothing changes (Bellman-Ford); 0 at columns that stay free.
+    u_i is then `max_j (c_ij - v_j)`.
     """
     n, m = c.shape
     if not n:

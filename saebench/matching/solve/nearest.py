@@ -1,7 +1,7 @@
 """The nearest latent of another SAE, many to one.
 
-Where the matrix of cosines is too large to hold, three passes find its maxima. For one row, with z the low-precision products of
-`saebench.matching.solve.screen`, each off by E at most:
+Where the matrix of cosines is too large to hold, three passes find its maxima. For one row, with z the low-precision
+products of `saebench.matching.solve.screen`, each off by E at most:
 
     1. top   = max_j z_j                  so the largest cosine is at least top - E
     2. every j with z_j >= top - 2 E      holds the largest cosine: for all others c_j <= z_j + E < top - E
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 def best_cosines(A: Any, B: Any, *, signed: bool = True, device: Any = None) -> tuple[Floats, Floats]:
     """The largest cosine of each row of `A [n, d]` with any of `B [m, d]`, `[n]`, and of each row of B with any of A, `[m]`.
 
-    Exact in float64. Above 4,096 rows the maxima of low-precision products say which pairs can be the largest, and only those are computed.
+    Exact in float64. Above 4,096 rows the maxima of low-precision products say which pairs can be the largest, and only
+    those are computed.
 
     Raises:
         SuiteError: Widths differ, a value is not finite, or a side has no row.

@@ -1,13 +1,14 @@
 """Which pairs can matter, from products in low precision with a proven error bound.
 
-Unit rows p and q are rounded to bfloat16 (float32 where there are no units for it, and on a GPU), and what is to be taken off, u_i and
-v_j, goes along as more columns, so that one product gives z, an estimate of r = p . q - u_i - v_j. The product accumulates in float32
-over K columns. With e(.) the largest norm of a rounding residual, measured,
+Unit rows p and q are rounded to bfloat16 (float32 where there are no units for it, and on a GPU), and what is to be
+taken off, u_i and v_j, goes along as more columns, so that one product gives z, an estimate of r = p . q - u_i - v_j.
+The product accumulates in float32 over K columns. With e(.) the largest norm of a rounding residual, measured,
 
     |z - r| <= E + rho |z|,   E = e(p) + e(q) + e(p) e(q) + e(u) + e(v) + (K + 4) 2^-23 (1.02 + max |u| + max |v|),
 
-rho = 2^-8 / (1 - 2^-8) for the last rounding to bfloat16 and 0 in float32; 2^-23 and not 2^-24, because some units round sums to odd. So
-`r > -margin` is possible only where `z >= -(margin + E) / (1 - rho)`: one comparison of integers, because the bits of floats order them.
+rho = 2^-8 / (1 - 2^-8) for the last rounding to bfloat16 and 0 in float32; 2^-23 and not 2^-24, because some units
+round sums to odd. So `r > -margin` is possible only where `z >= -(margin + E) / (1 - rho)`: one comparison of integers,
+because the bits of floats order them.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class Screen:
         rows = similarity.n * similarity.n_signs + similarity.m
         return 4 * (rows * similarity.width + 4 * TILE[0] * TILE[1])
 
-    # ---- heuristics: which pairs to begin with ------------------------------------------------------------------------
+    # ---- heuristics: which pairs to begin with
+    # ------------------------------------------------------------------------
 
     def strongest(self, per_row: int) -> Iterator[tuple[Places, Places]]:
         """Tile by tile, pairs among the about `per_row` largest of their row or of their column, by thresholds estimated from samples.
@@ -122,7 +124,8 @@ class Screen:
                 cuts.append(torch.topk(z, rank, dim=1).values[:, -1])
         return torch.cat(cuts).clamp_min(1)
 
-    # ---- proofs -------------------------------------------------------------------------------------------------------
+    # ---- proofs
+    # -------------------------------------------------------------------------------------------------------
 
     def error(self, u: Floats, v: Floats) -> float:
         """E of the module's docstring."""
@@ -170,7 +173,8 @@ class Screen:
             rest = rest - parts[-1].double()
         return torch.stack(parts, 1)
 
-    # ---- tiles --------------------------------------------------------------------------------------------------------
+    # ---- tiles
+    # --------------------------------------------------------------------------------------------------------
 
     def products(
         self,
@@ -213,9 +217,11 @@ def hits(mask: Tensor, i: Tensor, j: Tensor) -> tuple[Places, Places]:
     return i[row].cpu().numpy(), j[flat - row * len(j)].cpu().numpy()
 
 
-# ---- comparisons of bits ----------------------------------------------------------------------------------------------
+# ---- comparisons of bits
+# ----------------------------------------------------------------------------------------------
 #
-# The bits of floats, read as integers, are in order for one sign, so one comparison of integers tells what reaches a cut (here bfloat16):
+# The bits of floats, read as integers, are in order for one sign, so one comparison of integers tells what reaches a
+# cut (here bfloat16):
 #
 #     float                     -inf     -1.5     -0.0  |  +0.0     +1.5     +inf
 #     bits                      FF80     BFC0     8000  |  0000     3FC0     7F80

@@ -60,8 +60,9 @@ def as_rows(rows: Any, label: str, device: torch.device | str = "cpu") -> Tensor
 class Similarity:
     """`c_ij`: the mean over factors of the cosine of row i of A with row j of B, its absolute value where the sign is not identified.
 
-    A factor is a pair of matrices `A [n, d]`, `B [m, d]` (decoders, or encoders). A zero row has cosine 0 with everything.
-    Without sign, `|p . q|` is the largest of the signed products, so that what follows needs only `max over signs of (s p) . q`.
+    A factor is a pair of matrices `A [n, d]`, `B [m, d]` (decoders, or encoders). A zero row has cosine 0 with
+    everything. Without sign, `|p . q|` is the largest of the signed products, so that what follows needs only `max over
+    signs of (s p) . q`.
 
     Attributes:
         n, m: Sizes.

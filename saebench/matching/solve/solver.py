@@ -3,12 +3,12 @@
 1. Candidates: the strongest pairs of every row and column (`Screen.strongest`).
 2. The best assignment on the candidates (`assign.assign`) and its dual prices u, v (`edges.prices`).
 3. Pricing: every pair with `c_ij > u_i + v_j` would make a better one possible. A product in low precision says which pairs can be
-   such (`Screen.possible`), float64 says which are. None: the assignment is the best of all, by linear programming duality, and u, v
-   are the certificate. Otherwise they join the candidates: back to 2.
+   such (`Screen.possible`), float64 says which are. None: the assignment is the best of all, by linear programming
+   duality, and u, v are the certificate. Otherwise they join the candidates: back to 2.
 
-After a whole pass over all pairs at prices u', v', every pair outside its near list has `c_ij <= u'_i + v'_j - margin`. At the next
-prices such a pair can only be a violator if u_i fell, or v_j, by more than half the margin: the next passes look at those rows and
-columns and at the near list. That prunes without tolerance.
+After a whole pass over all pairs at prices u', v', every pair outside its near list has `c_ij <= u'_i + v'_j - margin`.
+At the next prices such a pair can only be a violator if u_i fell, or v_j, by more than half the margin: the next passes
+look at those rows and columns and at the near list. That prunes without tolerance.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class Solver:
         per_row: Candidates of a row (and of a column), about.
         solver: `scipy` or `ortools`, for the first assignment; the later ones are small repairs, and SciPy's.
         limits, watch: When to stop, whom to tell.
-        may_stall: Stop as "stalled" where the sparse method does not suit the problem (crowds of like latents), so that another can take over.
+        may_stall: Stop as "stalled" where the sparse method does not suit the problem (crowds of like latents), so that
+            another can take over.
     """
 
     def __init__(
@@ -161,7 +162,8 @@ class Solver:
         cosines = self.similarity.exact(np.arange(self.n), column_of)
         return Solution(column_of, cosines, self.u, self.v, self.bound, self.facts)
 
-    # ---- the graph ----------------------------------------------------------------------------------------------------
+    # ---- the graph
+    # ----------------------------------------------------------------------------------------------------
 
     def _affordable(self) -> int:
         """Candidates of a row that the memory allows."""
@@ -217,7 +219,8 @@ class Solver:
         if self.may_stall and (len(edges) > _STALLED_EDGES * self.n or self.facts["rounds"] >= _STALLED_ROUNDS):
             raise Stopped("stalled")
 
-    # ---- the proof ----------------------------------------------------------------------------------------------------
+    # ---- the proof
+    # ----------------------------------------------------------------------------------------------------
 
     def _violators(self, u: Floats, v: Floats) -> tuple[Places, Places, Floats, Floats]:
         """Pairs to add with their cosines, and `[n]` by how much each row's price is too low, over all pairs."""

@@ -29,7 +29,10 @@ def match_sparse(
     progress: bool = False,
     may_stall: bool = False,
 ) -> Matching:
-    """See `match`. Zero rows are matched last, with what is left; should that not be the best, they take part like all others."""
+    """See `match`.
+
+    Zero rows are matched last, with what is left; should that not be the best, they take part like all others.
+    """
     turned = similarity.n > similarity.m
     if turned:
         similarity = similarity.transposed()
@@ -69,8 +72,9 @@ def _without_zeros(
 ) -> Solution:
     """The best among matchings of as many rows with a direction as possible.
 
-    A zero row or column has price 0 and cosine 0 with all others, whose prices then must not be under 0 either. Where raising those that
-    are leaves a gap, a row with a direction may do better with a zero column, and the caller solves the whole.
+    A zero row or column has price 0 and cosine 0 with all others, whose prices then must not be under 0 either. Where
+    raising those that are leaves a gap, a row with a direction may do better with a zero column, and the caller solves
+    the whole.
     """
     n, m = similarity.n, similarity.m
     u, v = np.zeros(n), np.zeros(m)

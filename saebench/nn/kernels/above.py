@@ -22,7 +22,8 @@ from saebench.nn.kernels.screen import (
 )
 
 DENSE = 1 / 8
-"""Above this share of possible entries in a block the whole float32 product costs less than looking at them one by one."""
+"""Above this share of possible entries in a block the whole float32 product costs less than looking at them one by one.
+"""
 
 
 class Entries(NamedTuple):
@@ -51,8 +52,8 @@ def joined(values: list[Tensor], flat: list[Tensor], n_rows: int, n: int) -> Ent
 def linear_above(x: Tensor, W: Tensor, b: Tensor | None, threshold: Tensor | float) -> Entries:
     """All entries of `x @ W.T + b` above `threshold` (scalar or `[n]`).
 
-    Where the back end is `bf16-screen`, each latent's threshold is moved into its bias, so that one comparison with one number finds
-    all that may be above; their float32 values decide.
+    Where the back end is `bf16-screen`, each latent's threshold is moved into its bias, so that one comparison with one
+    number finds all that may be above; their float32 values decide.
     """
     n_rows, n = x.shape[0], W.shape[0]
     backend = backends.current(x.device, x.dtype)

@@ -69,8 +69,8 @@ class _SparseLinear(torch.autograd.Function):
 def decode(codes: SparseCodes, W_dec: Tensor, b_dec: Tensor | None = None) -> Tensor:
     """`x_hat = codes @ W_dec + b_dec`.
 
-    Differentiable (once) in `codes.values`, `W_dec [d_sae, d]` and `b_dec [d]`. An entry whose value is zero still gets its
-    gradient, as JumpReLU's thresholds need.
+    Differentiable (once) in `codes.values`, `W_dec [d_sae, d]` and `b_dec [d]`. An entry whose value is zero still gets
+    its gradient, as JumpReLU's thresholds need.
 
     Returns:
         `[B, d]`.

@@ -1,4 +1,6 @@
-"""Which numerics an encoder product runs on. Chosen by the features of the CPU and the shape, never by a race, so that equal machines give equal bits.
+"""Which numerics an encoder product runs on.
+
+Chosen by the features of the CPU and the shape, never by a race, so that equal machines give equal bits.
 
 `bf16-screen`  a bfloat16 product bounds every pre-activation; what may matter is computed again in float32
 `onednn`       the float32 product of oneDNN, which uses wider vectors than MKL does on some processors

@@ -1,7 +1,7 @@
 """Gradients of an SAE with a linear encoder and decoder, written out: only active latents cost anything, and nothing large is allocated twice.
 
-Legend: B tokens, n = d_sae latents, d coordinates, nnz active entries. With f the codes, z the pre-activations they came from and
-`x_hat = f @ W_dec + b_dec`, `z = (x - b_dec) @ W_enc.T + b_enc`:
+Legend: B tokens, n = d_sae latents, d coordinates, nnz active entries. With f the codes, z the pre-activations they
+came from and `x_hat = f @ W_dec + b_dec`, `z = (x - b_dec) @ W_enc.T + b_enc`:
 
     g        = dL/dx_hat = 2 w (x_hat - target) / variance      w the tokens' weights, 1 / B without any
     df[i]    = <g[row i], W_dec[latent i]>

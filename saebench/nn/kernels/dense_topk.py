@@ -11,7 +11,10 @@ from torch.nn import functional
 from saebench.api.codes import SparseCodes
 
 SPARE = 16
-"""Candidates beyond k that the reference decides a token among. Where these do not reach below the rounding, all latents are looked at."""
+"""Candidates beyond k that the reference decides a token among.
+
+Where these do not reach below the rounding, all latents are looked at.
+"""
 
 
 def topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -73,7 +76,10 @@ def batch_topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def select_reference(x: Tensor, W: Tensor, b: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-    """What `linear_select` chooses, from the whole product and `torch.topk`: slow and obvious. Any device and float dtype."""
+    """What `linear_select` chooses, from the whole product and `torch.topk`: slow and obvious.
+
+    Any device and float dtype.
+    """
     pre = functional.linear(x, W, b)
     latents, edge = _with_edge(pre, k)
     if edge.numel() and pre.dtype != torch.float64:

@@ -1,4 +1,6 @@
-"""The plain torch operators that everything sparse is made of. No gradients here: `autograd` gives them that, `by_hand` uses them as they are.
+"""The plain torch operators that everything sparse is made of.
+
+No gradients here: `autograd` gives them that, `by_hand` uses them as they are.
 
 Legend: B tokens, n = d_sae latents, d coordinates, nnz active entries in row order (see `SparseCodes`).
 
@@ -6,8 +8,8 @@ Legend: B tokens, n = d_sae latents, d coordinates, nnz active entries in row or
     entry_dots           out[i] = <left[row i], right[latent i]>
     transposed_product   out[j] = sum over the entries of latent j of weights[i] * matrix[row i]
 
-Each output row is summed by one thread in one order, so results are the same bit for bit. A kernel written for a GPU takes the place of
-one of these three, of `select.linear_select`, or of `Optimiser.step`; they are its reference.
+Each output row is summed by one thread in one order, so results are the same bit for bit. A kernel written for a GPU
+takes the place of one of these three, of `select.linear_select`, or of `Optimiser.step`; they are its reference.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ with warnings.catch_warnings():
     torch.sparse_csr_tensor(torch.zeros(2, dtype=torch.long), torch.zeros(0, dtype=torch.long), torch.zeros(0), (1, 1))
 
 KEPT_BYTES = 1 << 24
-"""A result of more bytes is written into memory that is kept: the allocator hands larger pieces back each time, and touching them anew costs more than the sums."""
+"""A result of more bytes is written into memory that is kept: the allocator hands larger pieces back each time, and
+touching them anew costs more than the sums."""
 
 
 def bag_sum(matrix: Tensor, ids: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

@@ -1,16 +1,19 @@
 """Which pre-activations can matter, from a bfloat16 product with a proven error bound.
 
-Legend: B tokens of a block, n latents, d coordinates, u the unit roundoff of bfloat16 (2^-8), v = x . w + b the exact value.
+Legend: B tokens of a block, n latents, d coordinates, u the unit roundoff of bfloat16 (2^-8), v = x . w + b the exact
+value.
 
-x and W are rounded to bfloat16; b goes along as two more columns (its bfloat16 value and the rest), multiplied by ones. The product
-accumulates in float32 and is rounded once more to bfloat16, which gives z. With r(.) the rounding residual of a vector, measured,
+x and W are rounded to bfloat16; b goes along as two more columns (its bfloat16 value and the rest), multiplied by ones.
+The product accumulates in float32 and is rounded once more to bfloat16, which gives z. With r(.) the rounding residual
+of a vector, measured,
 
     |z - v| <= E + rho |z|,    E = ||r(x)|| max ||w|| + ||x~|| max ||r(w)|| + (d + 4) 2^-23 (||x~|| max ||w~|| + max |b|) + max |r(b)|,
     rho = u / (1 - u).
 
-2^-23 and not 2^-24, because some units round sums to odd. Every norm has sqrt(d) 2^-63 added and E has (d + 4) 2^-124, for squares and
-products too small for float32, which units may also take for zero. Residual norms are about 0.0017 of the vectors', half of what u alone would say. So `v >= c` is possible only where
-`z >= (c - E) / (1 + rho)`: a set that surely holds all that may be chosen, found by one comparison of 16-bit integers.
+2^-23 and not 2^-24, because some units round sums to odd. Every norm has sqrt(d) 2^-63 added and E has (d + 4) 2^-124,
+for squares and products too small for float32, which units may also take for zero. Residual norms are about 0.0017 of
+the vectors', half of what u alone would say. So `v >= c` is possible only where `z >= (c - E) / (1 + rho)`: a set that
+surely holds all that may be chosen, found by one comparison of 16-bit integers.
 """
 
 from __future__ import annotations
@@ -41,7 +44,10 @@ _helpers: ThreadPoolExecutor | None = None
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A buffer that the next call with this name overwrites. Fresh memory of this size would cost more than the work in it."""
+    """A buffer that the next call with this name overwrites.
+
+    Fresh memory of this size would cost more than the work in it.
+    """
     held: dict[str, Tensor] = _local.__dict__.setdefault("held", {})
     size = int(np.prod(shape))
     flat = held.get(name)
@@ -52,7 +58,10 @@ def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def block_rows(d_sae: int, dtype: torch.dtype) -> int:
-    """Tokens of one block: its pre-activations stay in the cache between the passes over them. Half as many in float32."""
+    """Tokens of one block: its pre-activations stay in the cache between the passes over them.
+
+    Half as many in float32.
+    """
     return block_tokens(d_sae) if dtype == torch.bfloat16 else max(256, block_tokens(d_sae) // 4)
 
 
@@ -142,8 +151,8 @@ def group_size(n: int, k: int) -> int:
 def kth_lower_bound(z: Tensor, k: int) -> Tensor:
     """`[B]` float32: a value that at least k entries of each row of `z [B, n]` reach; not above 0 where none was found.
 
-    The k-th largest of the groups' maxima is one. Floats are compared as the integers of their bits: right for numbers that are
-    not negative, and a group of negative ones gives one of its members, which is a lower bound as well.
+    The k-th largest of the groups' maxima is one. Floats are compared as the integers of their bits: right for numbers
+    that are not negative, and a group of negative ones gives one of its members, which is a lower bound as well.
     """
     n_rows, n = z.shape
     size = group_size(n, k)

@@ -40,8 +40,8 @@ class Selection(NamedTuple):
 class Workspace:
     """Memory for the columns of `linear_select`, which belongs to the caller and lives from step to step.
 
-    A call with a workspace overwrites the columns of the last call with the same one. Fresh memory of this size would cost more than what
-    is done in it. A copy starts empty.
+    A call with a workspace overwrites the columns of the last call with the same one. Fresh memory of this size would
+    cost more than what is done in it. A copy starts empty.
     """
 
     def __init__(self) -> None:
@@ -81,13 +81,14 @@ def linear_select(
 ) -> Selection:
     """The k largest entries of each row of `x @ W.T + b`, decided in float64 where rounding leaves the k-th place open.
 
-    A float32 product carries an error of at most `(d + 2) u (||x|| max ||w|| + max |b|)` in any order of summation, u its unit
-    roundoff (Higham 2002, section 3.1). Where the smallest chosen and the largest other entry lie closer than twice that (and one
-    percent, for the rounding of the norms), the exact order of those within reach is found from products in float64.
+    A float32 product carries an error of at most `(d + 2) u (||x|| max ||w|| + max |b|)` in any order of summation, u
+    its unit roundoff (Higham 2002, section 3.1). Where the smallest chosen and the largest other entry lie closer than
+    twice that (and one percent, for the rounding of the norms), the exact order of those within reach is found from
+    products in float64.
 
-    On a CPU in float32 the work is done in blocks of tokens: what surely contains the k largest is found by comparisons alone (see
-    `saebench.nn.kernels.screen`), from a bfloat16 product where the CPU has units for it, and only that is looked at closely. Everywhere
-    else `select_reference` does it. All ways choose the same latents.
+    On a CPU in float32 the work is done in blocks of tokens: what surely contains the k largest is found by comparisons
+    alone (see `saebench.nn.kernels.screen`), from a bfloat16 product where the CPU has units for it, and only that is
+    looked at closely. Everywhere else `select_reference` does it. All ways choose the same latents.
 
     Args:
         x: `[B, d]`. W: `[n, d]`. b: `[n]` or None.
@@ -146,8 +147,9 @@ def _exact_values(
 ) -> Tensor:
     """`[nnz]`: float32 values of the candidates that can be among the k largest, -inf for the others.
 
-    First come those that reach the screen's lower bound of the k-th largest: at least k of them, so the k-th largest of their float32
-    values bounds the true one from below without the screen's error. Few of the others then remain possible.
+    First come those that reach the screen's lower bound of the k-th largest: at least k of them, so the k-th largest of
+    their float32 values bounds the true one from below without the screen's error. Few of the others then remain
+    possible.
     """
     exact = torch.full_like(rough, -torch.inf)
 

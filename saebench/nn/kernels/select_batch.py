@@ -1,7 +1,7 @@
 """The largest pre-activations of a whole batch (BatchTopK), most of which are never computed in float32.
 
-Legend: B tokens, n latents, z the rough pre-activations, each off by E_b + rho |z| at most for token b (see `screen`; all 0 and exact
-where the back end gives float32 products), v the float32 values, K = k * B.
+Legend: B tokens, n latents, z the rough pre-activations, each off by E_b + rho |z| at most for token b (see `screen`;
+all 0 and exact where the back end gives float32 products), v the float32 values, K = k * B.
 
     1. z = rough(x @ W.T + b)                             all of it: what is chosen depends on the whole batch
     2. bound = the K-th largest of max_group z (1 - rho) - E_b
@@ -101,7 +101,10 @@ def _rough(x: Tensor, W: Tensor, b: Tensor | None) -> Rough:
 
 
 def _lower_bound(rough: Rough, k: int) -> float:
-    """Step 2. Integers order the bits of floats that are not negative; a group of negative ones gives one of its members."""
+    """Step 2.
+
+    Integers order the bits of floats that are not negative; a group of negative ones gives one of its members.
+    """
     n_rows, n = rough.z.shape
     size = group_size(n, k)
     maxima = bits_of(rough.z).view(n_rows, size, n // size).amax(1).view(rough.z.dtype).float()

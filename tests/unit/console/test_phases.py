@@ -38,7 +38,8 @@ def log(clock: Clock) -> Iterator[tuple[Console, io.StringIO]]:
     return Console(Lines(stream, clock), clock), stream
 
 
-# ---- off a terminal -----------------------------------------------------------------------------------------------------
+# ---- off a terminal
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_a_line_at_each_kind_of_phase_and_cell(log: tuple[Console, io.StringIO], clock: Clock) -> None:
@@ -98,7 +99,8 @@ def test_a_reader_that_goes_away_does_not_end_the_work(clock: Clock) -> None:
     console.close()
 
 
-# ---- phases -------------------------------------------------------------------------------------------------------------
+# ---- phases
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_an_abandoned_inner_phase_ends_with_the_outer_one(clock: Clock) -> None:
@@ -131,7 +133,8 @@ def test_phases_are_silent_without_a_console(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr() == ("", "but a line is a line\n")
 
 
-# ---- what libraries print -----------------------------------------------------------------------------------------------
+# ---- what libraries print
+# -----------------------------------------------------------------------------------------------
 
 
 def test_what_libraries_say_becomes_whole_lines_each_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,7 +205,8 @@ def test_no_standard_error_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sys.stderr is None
 
 
-# ---- on a terminal ------------------------------------------------------------------------------------------------------
+# ---- on a terminal
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_a_warning_in_the_middle_leaves_the_bars_whole(clock: Clock) -> None:
@@ -291,7 +295,8 @@ def test_a_dumb_terminal_gets_lines(tmp_path: Path) -> None:
     assert written.splitlines()[0].startswith("[00:00] training entry-y")
 
 
-# ---- the file for `status` ----------------------------------------------------------------------------------------------
+# ---- the file for `status`
+# ----------------------------------------------------------------------------------------------
 
 
 def test_the_state_is_in_a_file_while_it_lasts(tmp_path: Path, clock: Clock) -> None:

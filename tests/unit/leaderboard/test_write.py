@@ -284,7 +284,7 @@ def test_a_pipe_that_nobody_reads_is_refused_before_any_page_is_written(
     folder: Path, tmp_path: Path, name: str
 ) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(SuiteError, match=rf"{name}: a named pipe that nobody reads"):
+    with pytest.raises(SuiteError, match=rf"{name}: a named pipe without a reader"):
         build([folder], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

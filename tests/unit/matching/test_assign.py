@@ -127,11 +127,13 @@ def test_greedy_is_the_plain_greedy_one(n: int, more: int, seed: int) -> None:
     assert c.shape[1] > column_of.max()
 
 
-# ---- price wars -------------------------------------------------------------------------------------------------------
+# ---- price wars
+# -------------------------------------------------------------------------------------------------------
 
 
 MOST_CALLS = {True: 6, False: 30}
-"""Of SciPy's solver, by whether sizes are equal: six stages from the coarsest grid to none, of five attempts where a column may stay free."""
+"""Of SciPy's solver, by whether sizes are equal: six stages from the coarsest grid to none, of five attempts where a
+column may stay free."""
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -186,7 +188,8 @@ def test_a_stop_between_stages_comes_through() -> None:
         assign(edges, *auction(edges)[:2], np.inf, check)
 
 
-# ---- OR-tools ---------------------------------------------------------------------------------------------------------
+# ---- OR-tools
+# ---------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -59,7 +59,8 @@ def test_a_matching_worked_out_by_hand() -> None:
         assert (found.row_prices.sum() + found.column_prices.sum()) == pytest.approx(1.6)
 
 
-# ---- permutations and other things that must not matter ---------------------------------------------------------------
+# ---- permutations and other things that must not matter
+# ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -175,7 +176,8 @@ def test_sign_counts_unless_told_otherwise() -> None:
         assert match(A, -A, signed=False, method=method).total == pytest.approx(3)  # type: ignore[arg-type]
 
 
-# ---- odd ones ---------------------------------------------------------------------------------------------------------
+# ---- odd ones
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -259,7 +261,8 @@ def test_a_module_may_say_its_own_directions() -> None:
     assert match_saes(Own(), Own()).total == pytest.approx(2)
 
 
-# ---- errors -----------------------------------------------------------------------------------------------------------
+# ---- errors
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_bad_input_is_one_clear_line() -> None:
@@ -307,7 +310,8 @@ def test_dense_is_refused_where_it_would_hold_too_much() -> None:
         match(large, np.ones((2, 1)), method="dense")
 
 
-# ---- GPU --------------------------------------------------------------------------------------------------------------
+# ---- GPU
+# --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.gpu

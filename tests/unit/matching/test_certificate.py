@@ -1,6 +1,7 @@
 """The optimum and its certificate, judged by a verifier that shares no code with the solver.
 
-Twenty random cases run by default. All two hundred, with sizes up to 4,096 and larger trained ones: `pytest -m slow tests/unit/matching`.
+Twenty random cases run by default. All two hundred, with sizes up to 4,096 and larger trained ones: `pytest -m slow
+tests/unit/matching`.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def test_one_case_at_4096() -> None:
     assert close_to(found.total, match(A, B, method="dense").total, 4096)
 
 
-# ---- the verifier itself ----------------------------------------------------------------------------------------------
+# ---- the verifier itself
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (9, 14), (14, 9)])

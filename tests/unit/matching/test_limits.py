@@ -161,7 +161,8 @@ def test_auto_takes_the_lean_way_where_memory_is_short() -> None:
     assert match(A, B, memory_limit_bytes=32 * 150 * 150).facts["method"] == "dense"
 
 
-# ---- what is held -----------------------------------------------------------------------------------------------------
+# ---- what is held
+# -----------------------------------------------------------------------------------------------------
 
 
 class Largest(TorchDispatchMode):

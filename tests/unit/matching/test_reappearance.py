@@ -42,8 +42,8 @@ def test_bins_by_hand() -> None:
     # the first bin is empty without member 0; the last is 1 whoever is left out
     assert bins["stderr"][0] is None
     assert bins["stderr"][2] == 0
-    # without 0: of (0.02 in 1 twice, 0.02 in 2) none comes back in the one other; without 1: (0, 0.02) and (2, 0.02): 0;
-    # without 2: (0, 0.02), (1, 0.02) come back, (1, third) not: 2/3
+    # without 0: of (0.02 in 1 twice, 0.02 in 2) none comes back in the one other; without 1: (0, 0.02) and (2, 0.02):
+    # 0; without 2: (0, 0.02), (1, 0.02) come back, (1, third) not: 2/3
     left = np.array([0, 0, 2 / 3])
     assert bins["stderr"][1] == pytest.approx(np.sqrt(2 / 3 * np.sum((left - left.mean()) ** 2)))
 

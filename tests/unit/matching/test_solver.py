@@ -83,7 +83,8 @@ def test_later_passes_look_at_what_can_have_changed_and_miss_nothing(
         assert min(seen) == pytest.approx(1)
 
 
-# ---- crowds -----------------------------------------------------------------------------------------------------------
+# ---- crowds
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_crowd_of_near_equal_rows_is_left_to_the_dense_solver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +129,8 @@ def test_all_rows_alike(kind: str) -> None:
     assert found.total == pytest.approx({"same": 250, "zero": 0, "two": 250}[kind], abs=1e-12)
 
 
-# ---- what it tells ----------------------------------------------------------------------------------------------------
+# ---- what it tells
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_facts_and_progress(capsys: pytest.CaptureFixture[str]) -> None:

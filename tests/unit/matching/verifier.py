@@ -1,7 +1,8 @@
 """An independent judge of a `Matching`: plain NumPy on the raw matrices, nothing of the solver.
 
-It believes nothing that the matching says of itself: cosines are computed anew in float64, the prices are held against every pair, what
-they fail to cover is added to their sum, and the gap that the matching claims must not be smaller than what is left.
+It believes nothing that the matching says of itself: cosines are computed anew in float64, the prices are held against
+every pair, what they fail to cover is added to their sum, and the gap that the matching claims must not be smaller than
+what is left.
 """
 
 from __future__ import annotations
@@ -110,8 +111,9 @@ def verify(found: Any, factors: Sequence[tuple[Any, Any]], *, signed: bool = Tru
     assert bound >= total - k * rounding, "the bound lies below the matching"
     assert found.relative_gap >= 0, "a gap is never negative"
     assert found.proven == (found.relative_gap <= 1e-6), "proven means a gap of 1e-6 and less"
-    # the optimum x lies between total and bound: (x - total) / |x| is largest at the bound where total > 0, and where bound < 0
-    # |x| is smallest there; between them it may be 0. Smaller ones count as SMALLEST a pair, as the matching says of itself.
+    # the optimum x lies between total and bound: (x - total) / |x| is largest at the bound where total > 0, and where
+    # bound < 0 |x| is smallest there; between them it may be 0. Smaller ones count as SMALLEST a pair, as the matching
+    # says of itself.
     size = bound if total > 0 else max(0.0, -bound)
     claimed = found.relative_gap * max(size, SMALLEST * k)
     assert gap <= claimed * (1 + 1e-9), f"a gap of {found.relative_gap} is claimed, {gap} on {total} is proven"

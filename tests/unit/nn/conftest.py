@@ -15,7 +15,10 @@ BIASES = ("none", "zero", "small", "large", "negative")
 
 
 def matrix(kind: str, rows: int, d: int, scale: float, generator: torch.Generator) -> Tensor:
-    """`[rows, d]` float32 of one kind. Scales outside float32 become zeros, denormals or the largest numbers that squares allow."""
+    """`[rows, d]` float32 of one kind.
+
+    Scales outside float32 become zeros, denormals or the largest numbers that squares allow.
+    """
     x = torch.randn(rows, d, generator=generator)
     if kind == "constant":
         x = x[:, :1].expand(rows, d).clone()
