@@ -125,11 +125,12 @@ class Forecast:
             )
 
     def _estimate(self, cells: Sequence[Cell]) -> Estimate:
-        from saebench.plan.forecast.estimate import Estimator
+        from saebench.plan.forecast.estimate import predict
 
-        return Estimator(self._catalog, self._facts, self._rates).estimate(
-            cells, self.plan.cohorts, self.plan.groups, memory_limit_bytes=self._limit
-        )
+        return predict(
+            cells, self.plan.cohorts, self.plan.groups, catalog=self._catalog, facts=self._facts, rates=self._rates,
+            memory_limit_bytes=self._limit,
+        )  # fmt: skip
 
     def _status(self, cell: Cell) -> str | None:
         facts = self._state.facts(cell)

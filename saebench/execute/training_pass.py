@@ -17,7 +17,7 @@ from saebench.execute.record_writer import RecordWriter
 from saebench.execute.records import CellOutcome, Trained
 from saebench.execute.resume import FolderState
 from saebench.measure import machine
-from saebench.plan.grouping.memory_batches import cap_memory, memory_limit, waves
+from saebench.plan.grouping.memory_batches import cap_memory, cost_of, memory_batches, memory_limit
 
 if TYPE_CHECKING:
     from saebench.activations.sources.held_out.streams import HeldOut
@@ -105,7 +105,8 @@ class PassRunner:
                 self._drop_snapshot(cell)
                 self._console.spared("training", cell.tokens)
                 self._score(cell, sources[cell.cell_id], data_s, None)
-        for together in waves(cells, self._catalog, memory_limit(self._device, self._memory_gb), trained):
+        limit = memory_limit(self._device, self._memory_gb)
+        for together in memory_batches(cells, lambda cell: cost_of(cell, self._catalog), limit, trained):
             self._train(together, sources, data_s)
 
     def _train(self, cells: Sequence[Cell], sources: Mapping[str, TrainingSource], data_s: float) -> None:

@@ -16,7 +16,7 @@ from saebench.plan.contenders.entries import Expansion
 from saebench.plan.contenders.metrics import MetricChoice, choose_metrics
 from saebench.plan.contenders.refusals import Refusals
 from saebench.plan.contenders.sites import lone_model, model_sites
-from saebench.plan.forecast.estimate import Estimator
+from saebench.plan.forecast.estimate import predict
 from saebench.plan.forecast.rates import Measure, Rates
 from saebench.plan.grouping.cells import CellMaker
 from saebench.plan.grouping.cohorts import order_cells
@@ -113,8 +113,8 @@ def make_plan(
         cells=tuple(cells),
         cohorts=tuple(cohorts),
         groups=tuple(groups),
-        estimate=Estimator(catalog, facts, measured).estimate(
-            cells, cohorts, groups, memory_limit_bytes=memory_limit_bytes
+        estimate=predict(
+            cells, cohorts, groups, catalog=catalog, facts=facts, rates=measured, memory_limit_bytes=memory_limit_bytes
         ),
         warnings=tuple(warnings),
         datasets=used,

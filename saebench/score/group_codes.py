@@ -12,16 +12,14 @@ from torch import Tensor
 
 from saebench.activations.sources.held_out.streams import HeldOut
 from saebench.api import ScoringFacts, SparseCodes
+from saebench.plan.grouping.groups import GROUP_CODES_BYTES
 from saebench.score.one_pass import Runner
-
-KEPT_BYTES = 1_000_000_000
-"""Most that the kept codes of one group take."""
 
 
 class Allowance:
     """Bytes that the members of a group may keep together."""
 
-    def __init__(self, free: int = KEPT_BYTES) -> None:
+    def __init__(self, free: int = GROUP_CODES_BYTES) -> None:
         self.free = free
 
     def take(self, n_bytes: int) -> bool:

@@ -8,6 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from saebench.base.canonical import digest
 from saebench.cells.cell import Cell
+from saebench.cells.generations import generations
 from saebench.cells.plan import ActivationUse, Cohort
 
 
@@ -74,11 +75,11 @@ def _cohort_order(cells: Sequence[Cell]) -> list[str]:
 
 
 def _staged(cells: Sequence[Cell]) -> list[Cell]:
-    """The same cells with keys that name their depth: how many parents stand above."""
-    depth: dict[str, int] = {}
-    staged = []
-    for cell in cells:
-        depth[cell.cell_id] = depth[cell.parent] + 1 if cell.parent is not None else 0
-        stage = depth[cell.cell_id]
-        staged.append(replace(cell, cohort=digest({"cohort": cell.cohort, "stage": stage})) if stage else cell)
-    return staged
+    """The same cells with cohort keys that name their depth: how many ancestors they have."""
+    depth = generations(cells)
+    return [
+        replace(cell, cohort=digest({"cohort": cell.cohort, "stage": depth[cell.cell_id]}))
+        if depth[cell.cell_id]
+        else cell
+        for cell in cells
+    ]

@@ -13,6 +13,8 @@ from saebench.plan.grouping.cells import cell_identity
 
 GROUP_TOKENS = 65_536
 """Most held-out tokens that the members of a group are compared on."""
+GROUP_CODES_BYTES = 1_000_000_000
+"""Most that the codes of one group's members take, which are kept in memory."""
 
 
 def form_groups(cells: Sequence[Cell], metrics: MetricChoice) -> list[Group]:

@@ -8,45 +8,59 @@ from pathlib import Path
 
 from saebench.api.specs import Cost
 from saebench.cells.cell import Cell
+from saebench.cells.generations import generations
 from saebench.host import Catalog
 from saebench.host.build import cell_cost
 
 FREE_SHARE = 0.5
 """Share of the free memory that the cells of one pass may take; the language model, batches and the store's pages need some too."""
+CostOf = Callable[[Cell], Cost | None]
+"""The stand-alone cost of a cell; None where it cannot be told: such a cell counts nothing (it will fail when it begins)."""
 
 
-def split_by_parents(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells in waves: each after the wave that holds its parent, as early as may be. `cells` come parents first."""
-    depth: dict[str, int] = {}
-    for cell in cells:
-        depth[cell.cell_id] = depth[cell.parent] + 1 if cell.parent in depth and cell.parent is not None else 0
-    return [
-        [cell for cell in cells if depth[cell.cell_id] == wave] for wave in range(max(depth.values(), default=-1) + 1)
-    ]
-
-
-def split_by_memory(cells: Sequence[Cell], cost: Callable[[Cell], Cost | None], limit_bytes: int) -> list[list[Cell]]:
-    """Cells in chunks, in order, that fit into memory together; a chunk holds at least one.
-
-    Parameters, gradients and moments of all cells lie in memory at once, the workspace of a step only of one.
+def memory_batches(
+    cells: Sequence[Cell], cost: CostOf, limit_bytes: int | None, trained: Collection[str] = ()
+) -> list[list[Cell]]:
+    """Cells of a pass in batches to train one after the other; those of one batch are trained side by side.
 
     Args:
-        cells: To train side by side.
-        cost: None where it cannot be told; such a cell counts nothing (it will fail when it begins).
-        limit_bytes: What a chunk may take.
+        cells: Parents first. Each comes after the batch of its parent.
+        cost: See `CostOf`.
+        limit_bytes: Memory for the cells of one batch; a batch holds at least one cell. None: there is no limit.
+        trained: `cell_id`s whose weights exist already: they need no memory, and children need not wait for them.
     """
-    chunks: list[list[Cell]] = []
-    held = workspace = 0
-    for cell in cells:
-        price = cost(cell)
-        own = 0 if price is None else price.training_memory_bytes(0)
-        step = 0 if price is None else price.training_memory_bytes(cell.train.batch) - own
-        if not chunks or held + own + max(workspace, step) > limit_bytes:
-            chunks.append([])
-            held = workspace = 0
-        chunks[-1].append(cell)
-        held, workspace = held + own, max(workspace, step)
-    return chunks
+    waiting = [cell for cell in cells if cell.cell_id not in trained]
+    depth = generations(waiting)
+    batches: list[list[Cell]] = []
+    for generation in range(max(depth.values(), default=-1) + 1):
+        batches.append([])
+        held = workspace = 0
+        for cell in waiting:
+            if depth[cell.cell_id] != generation:
+                continue
+            own, step = _needs(cell, cost)
+            if batches[-1] and limit_bytes is not None and held + own + max(workspace, step) > limit_bytes:
+                batches.append([])
+                held = workspace = 0
+            batches[-1].append(cell)
+            held, workspace = held + own, max(workspace, step)
+    return batches
+
+
+def memory_together(cells: Sequence[Cell], cost: CostOf) -> int:
+    """Bytes that cells take side by side: what each holds, and the workspace of the one whose turn it is."""
+    needs = [_needs(cell, cost) for cell in cells]
+    return sum(held for held, _ in needs) + max((step for _, step in needs), default=0)
+
+
+def _needs(cell: Cell, cost: CostOf) -> tuple[int, int]:
+    """Bytes that a cell holds throughout (weights, gradients, moments; a control has weights alone), and those of its step."""
+    price = cost(cell)
+    if price is None:
+        return 0, 0
+    step = price.step_workspace_bytes(cell.train.batch)
+    held = price.stored_bytes if cell.control else price.training_memory_bytes(cell.train.batch) - step
+    return held, step
 
 
 def cost_of(cell: Cell, catalog: Catalog) -> Cost | None:
@@ -55,23 +69,6 @@ def cost_of(cell: Cell, catalog: Catalog) -> Cost | None:
         return cell_cost(cell, catalog)
     except Exception:
         return None
-
-
-def waves(cells: Sequence[Cell], catalog: Catalog, limit_bytes: int, trained: Collection[str] = ()) -> list[list[Cell]]:
-    """Cells of a pass in groups to train one after the other, in each of which they train side by side.
-
-    Args:
-        cells: Parents first.
-        catalog: Installed plugins.
-        limit_bytes: Memory for the cells of one group.
-        trained: `cell_id`s whose weights stand already: they need no memory, and children need not wait for them.
-    """
-    waiting = [cell for cell in cells if cell.cell_id not in trained]
-
-    def cost(cell: Cell) -> Cost | None:
-        return cost_of(cell, catalog)
-
-    return [chunk for wave in split_by_parents(waiting) for chunk in split_by_memory(wave, cost, limit_bytes)]
 
 
 def memory_limit(device: str, memory_gb: float | None) -> int:

@@ -198,8 +198,31 @@ def test_memory_of_cells_side_by_side_is_bounded_by_what_is_there(planner):
     tail = "seeds: {init: [0, 1, 2]}\n"
     one = 16 * 2 * 32 * 64
     assert planner(OWN, tail).estimate.device_memory_bytes == 3 * one + 64 * 8 * 64 + 4000
-    assert planner(OWN, tail, memory_limit_bytes=2 * one).estimate.device_memory_bytes == 2 * one + 4000
+    two = 2 * one + 64 * 8 * 64
+    assert planner(OWN, tail, memory_limit_bytes=two).estimate.device_memory_bytes == two + 4000
+    assert planner(OWN, tail, memory_limit_bytes=two - 1).estimate.device_memory_bytes == one + 64 * 8 * 64 + 4000
     assert planner(OWN, tail, memory_limit_bytes=1).estimate.device_memory_bytes == one + 64 * 8 * 64 + 4000
+
+
+def test_memory_counts_workspace_that_does_not_grow_with_the_batch(planner, fakes):
+    catalog = fakes.catalog()
+    topk = catalog.architectures["topk"]
+
+    def cost(config, site):
+        return replace(topk.spec.cost(config, site), workspace_bytes=10**6)
+
+    catalog.architectures["topk"] = replace(topk, spec=replace(topk.spec, cost=cost))
+    tail = "seeds: {init: [0, 1, 2]}\n"
+    more = planner(OWN, tail, catalog=catalog).estimate.device_memory_bytes
+    assert more - planner(OWN, tail).estimate.device_memory_bytes == 10**6  # cells take their steps in turn
+
+
+def test_the_members_of_a_group_are_on_the_device_together(planner):
+    """Forty seeds, trained one at a time (16 bytes a parameter and a workspace), are all loaded (4 bytes) when they are compared."""
+    tail = f"seeds: {{init: {list(range(40))}}}\n"
+    predicted = planner(OWN, tail, memory_limit_bytes=1).estimate
+    assert predicted.device_memory_bytes == 40 * 4 * 2 * 32 * 64 + 4000
+    assert predicted.memory_bytes == 1_500_000_000 + predicted.device_memory_bytes + 90 * 64**2
 
 
 def test_controls_are_scored_as_their_neighbours_and_not_trained(planner):
