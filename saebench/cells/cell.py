@@ -12,8 +12,8 @@ ENGINE_VERSION = "2"
 """Goes up whenever the harness itself can change trained weights (loop, optimiser, order of tokens, normalisation)."""
 
 DATA_VERSION = 1
-"""Goes up whenever equal suites can give other tokens or activations (packing, order of documents, splits). The keys of all
-stores hold it."""
+"""Goes up whenever equal suites can give other tokens or activations (splits, packing, order, what is left out). It is in the key
+of every store, and in every id from version 2 on: the ids of version 1 were made without it, and keep their names."""
 
 
 @dataclass(frozen=True)

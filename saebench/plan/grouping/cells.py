@@ -13,6 +13,7 @@ from typing import Any
 
 from saebench.base.canonical import digest
 from saebench.cells.cell import (
+    DATA_VERSION,
     ENGINE_VERSION,
     ArchitectureUse,
     Cell,
@@ -45,6 +46,7 @@ def cell_identity(
     """All that decides the weights, as JSON. `init_seed=None` (and a parent's group key) gives the identity of a group."""
     return {
         "engine": ENGINE_VERSION,
+        **_data_version(),
         "architecture": asdict(part),
         "base": asdict(base) if base is not None else None,
         "tokens": tokens,
@@ -95,8 +97,14 @@ def cohort_key(model: ModelUse | None, recipe: str, data_seed: int, train: Train
             "dtype": train.dtype,
             "shuffle": train.shuffle,
             "normalise": train.normalise,
+            **_data_version(),
         }
     )
+
+
+def _data_version() -> dict[str, int]:
+    """The version of how tokens and activations are made, from the second on: ids of the first were made without it."""
+    return {"data": DATA_VERSION} if DATA_VERSION > 1 else {}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from itertools import islice
 
@@ -154,6 +155,19 @@ def test_losses_do_not_depend_on_what_is_kept_in_memory(tmp_path, model, monkeyp
         for a, b in zip(plenty, other, strict=True):
             for field in dataclasses.fields(a):
                 assert torch.allclose(getattr(a, field.name), getattr(b, field.name), atol=1e-6)
+
+
+def test_every_store_is_kept_under_the_version_of_how_data_is_made(tmp_path, model, monkeypatch):
+    for module in ("context", "held_out.token_data"):
+        monkeypatch.setattr(f"saebench.activations.sources.{module}.DATA_VERSION", 17)
+    data = sources(tmp_path)
+    training = data.training(Cohort(Use("toy"), model))
+    source = data.held_out(Use("toy"), model, Evaluation(), 0, training=training)
+    for name in ("random-tokens", "self-sampled"):
+        next(source.stream(name, 64))
+    manifests = list((tmp_path / "activations").glob("*/manifest.json"))
+    assert len(manifests) == 5  # tokens, their activations, held-out text, two streams of the model
+    assert {json.loads(path.read_text())["key"]["data_version"] for path in manifests} == {17}
 
 
 def test_held_out_documents_are_never_training_documents(tmp_path, model):

@@ -62,6 +62,16 @@ def test_what_decides_the_weights_changes_the_cell(cell, change):
     assert cell(change).score_id != cell().score_id
 
 
+def test_how_data_is_made_decides_every_id_from_its_second_version_on(cell, monkeypatch):
+    before = cell()
+    monkeypatch.setattr("saebench.plan.grouping.cells.DATA_VERSION", 1)
+    assert cell() == before
+    monkeypatch.setattr("saebench.plan.grouping.cells.DATA_VERSION", 2)
+    after = cell()
+    for name in ("cell_id", "score_id", "cohort", "group"):
+        assert getattr(after, name) != getattr(before, name)
+
+
 @pytest.mark.parametrize(
     "change",
     [
