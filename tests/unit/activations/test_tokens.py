@@ -5,9 +5,13 @@ from __future__ import annotations
 import torch
 
 from saebench.activations import tokens
+from saebench.activations.sources.validation_split import part_of
 from saebench.activations.tokens import pack, sequence_digest, shuffled, token_policy, tokenised
 from saebench.api import Document
+from saebench.api.splits import split_of
+from saebench.base.canonical import digest
 from saebench.base.random import derive_seed, generator
+from saebench.cells.cell import DATA_VERSION
 
 
 def test_packing_by_hand():
@@ -15,6 +19,17 @@ def test_packing_by_hand():
     windows = list(pack(documents, context=4, bos_id=1))
     # the stream is 11 12 13 1 21 22 1 31 32 33 34; what does not fill a window is dropped
     assert windows == [[1, 11, 12, 13], [1, 1, 21, 22], [1, 1, 31, 32]]
+
+
+def test_the_order_of_tokens_is_what_stored_ids_were_made_with():
+    """Golden: a change of this changes what every cell trains on. Raise DATA_VERSION, which decides ids, together with it."""
+    documents = [Document(f"document {i} " + "x" * (i % 5)) for i in range(40)]
+    parts = [[text for text in documents if split_of(text.digest) == split] for split in ("train", "held-out")]
+    parts += [[text for text in parts[1] if part_of(text.digest) == part] for part in ("validation", "test")]
+    texts = [[list(text.text.encode()) for text in shuffled(part, 3)] for part in parts]
+    rows = torch.randperm(50, generator=generator(3, "block", 1, 2)).tolist()
+    made = [[list(pack(part, context=16, bos_id=0)) for part in texts], rows]
+    assert (DATA_VERSION, digest(made)[:16]) == (1, "f7b1f7cc4ff4a684")
 
 
 def test_too_little_for_a_window_gives_none():
