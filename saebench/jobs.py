@@ -1,4 +1,4 @@
-"""The main jobs, as the command line and Python call them: plan, run, load an SAE, match two of them, write a starter suite."""
+"""The main jobs, as the command line and Python call them: plan, run, load an SAE, match two, write a starter suite."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def run_suite(
         opened = _Opened(suite, out, device, fresh, plugins, say)
         folder, catalog = opened.folder, opened.catalog
         # before anything is spent
-        own = check_folder(folder, fresh=fresh, force=force_folder).owner in (Owner.NOBODY, Owner.OURS)
+        own = check_folder(folder, fresh=fresh, force=force_folder).owner in (Owner.EMPTY, Owner.OURS)
         if not own:
             check_pages(RunFolder(folder).leaderboard)
         plan = opened.plan(calibrate=opened.measure)

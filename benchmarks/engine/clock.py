@@ -56,11 +56,11 @@ class Clock:
         self.spans: list[float] = []
 
     def init_sample(self, n: int) -> Tensor:
-        """See `BatchSource`."""
+        """See `TrainingSource`."""
         return self.sample[:n]
 
     def batches(self, batch: int, seed: int, start: int = 0) -> Iterator[ActivationBatch]:
-        """See `BatchSource`."""
+        """See `TrainingSource`."""
         rows = self.inner.batches(batch, seed, start)
         try:
             for index in count(start):

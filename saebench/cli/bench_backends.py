@@ -25,7 +25,7 @@ _SIZE = click.IntRange(min=1)
 @click.option("--k", type=_SIZE, metavar="N", help="Active latents a token. [32]")
 @click.option("--batch", type=_SIZE, metavar="N", help="Tokens a step. [2048]")
 @click.option("--architecture", metavar="NAME", help="Whose step is taken. [topk]")
-@click.option("--backend", "wanted", multiple=True, metavar="NAME", help="Only this one. May be given several times.")
+@click.option("--backend", "only", multiple=True, metavar="NAME", help="Only this one. May be given several times.")
 @click.option("--rounds", type=_SIZE, default=5, show_default=True, help="Turns of each back end.")
 @click.option("--threads", type=_SIZE, metavar="N", help="Default: as a run has.")
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="cpu, cuda, cuda:1, ...")
@@ -40,7 +40,7 @@ def command(
     k: int | None,
     batch: int | None,
     architecture: str | None,
-    wanted: tuple[str, ...],
+    only: tuple[str, ...],
     rounds: int,
     threads: int | None,
     device: str,
@@ -70,7 +70,7 @@ def command(
     from saebench.measure.machine import check_device, n_threads
 
     check_device(device)
-    chosen, catalog = choice.choice(device, wanted), load_catalog(plugins, say)
+    chosen, catalog = choice.choice(device, only), load_catalog(plugins, say)
     if suite is not None:
         shapes = bench_shapes.shapes_of_plan(_plan(suite, device, plugins), catalog)
     else:

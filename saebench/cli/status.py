@@ -100,11 +100,11 @@ def _sum(status: RunStatus) -> list[str]:
 
 def _doing(now: Now) -> str:
     """`training 6 cells, 45%, for 12 s`."""
-    words = [f"{now.phase} {now.detail or ''}".rstrip()]
+    shown = [f"{now.phase} {now.detail or ''}".rstrip()]
     if now.done is not None and now.total:
-        words.append(f"{100 * min(1.0, now.done / now.total):.0f}%")
+        shown.append(f"{100 * min(1.0, now.done / now.total):.0f}%")
     if now.note:
-        words.append(now.note)
+        shown.append(now.note)
     if (seconds := now.seconds()) is not None:
-        words.append(f"for {seconds:.0f} s")
-    return ", ".join(words)
+        shown.append(f"for {seconds:.0f} s")
+    return ", ".join(shown)

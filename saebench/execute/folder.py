@@ -22,8 +22,8 @@ from saebench.execute.lock import LOCK, held
 
 _OURS = b"saebench run folder\n"
 _BESIDE = b"saebench run folder, beside other files\n"
-_NOBODYS = frozenset({"lost+found", ".DS_Store"})
-_LOOKED_AT = 20
+_IGNORED = frozenset({"lost+found", ".DS_Store"})
+_FILES_READ = 20
 """Files that are read to find out whose a folder is."""
 _PLAN_KEYS = frozenset({"schema_version", "suite", "suite_digest", "cells", "cohorts", "groups"})
 
@@ -31,7 +31,7 @@ _PLAN_KEYS = frozenset({"schema_version", "suite", "suite_digest", "cells", "coh
 class Owner(Enum):
     """Whose a folder is."""
 
-    NOBODY = "nothing is in it, or it is not there"
+    EMPTY = "nothing is in it, or it is not there"
     OURS = "made by a run"
     BESIDE = "somebody's, and a run works in it by --force-folder"
     THEIRS = "somebody's"
@@ -45,7 +45,7 @@ class Tenancy:
     others: tuple[str, ...] = ()
 
     @property
-    def words(self) -> str:
+    def named(self) -> str:
         """The first of these names."""
         more = len(self.others) - 3
         return ", ".join(self.others[:3]) + (f" and {more} more" if more > 0 else "")
@@ -65,7 +65,7 @@ def tenancy(root: Path) -> Tenancy:
         try:
             names = sorted(path.name for path in root.iterdir())
         except FileNotFoundError:
-            return Tenancy(Owner.NOBODY)
+            return Tenancy(Owner.EMPTY)
         except NotADirectoryError as error:
             raise SuiteError(f"{root}: a file has this name or a part of it. Choose a folder with --out.") from error
     others = tuple(name for name in names if not _is_ours(name))
@@ -74,13 +74,13 @@ def tenancy(root: Path) -> Tenancy:
         return Tenancy(Owner.OURS, others)
     if mark == _BESIDE:
         return Tenancy(Owner.BESIDE, others)
-    if not set(names) - _NOBODYS:
-        return Tenancy(Owner.NOBODY)
-    rooms = [name for name in names if name in ROOT_NAMES]
-    begun = mark is not None and _BESIDE.startswith(mark.rstrip()) and not rooms and not others
-    if begun or _has_plan(root) or _has_evidence(root):
+    if not set(names) - _IGNORED:
+        return Tenancy(Owner.EMPTY)
+    folders = [name for name in names if name in ROOT_NAMES]
+    begun = mark is not None and _BESIDE.startswith(mark.rstrip()) and not folders and not others
+    if begun or _has_plan(root) or _has_results(root):
         return Tenancy(Owner.BESIDE if others else Owner.OURS, others)
-    return Tenancy(Owner.THEIRS, others or tuple(rooms) or (LOCK,))
+    return Tenancy(Owner.THEIRS, others or tuple(folders) or (LOCK,))
 
 
 def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Tenancy:
@@ -88,7 +88,7 @@ def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Ten
 
     Args:
         root: The folder.
-        fresh: The run wants to move it aside first.
+        fresh: The run moves it aside first.
         force: Work in it though it is somebody's.
 
     Raises:
@@ -98,7 +98,7 @@ def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Ten
     found = tenancy(root)
     if fresh and found.owner in (Owner.BESIDE, Owner.THEIRS):
         raise SuiteError(
-            f"{root}: --fresh moves a whole folder aside, but this one holds files that are not saebench's ({found.words}). "
+            f"{root}: --fresh moves a whole folder aside, but this one holds files that are not saebench's ({found.named}). "
             "Choose another folder with --out."
         )
     if fresh and found.owner is Owner.OURS and Path.cwd().is_relative_to(root.resolve()):
@@ -117,8 +117,8 @@ def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Ten
         return found
     if not force:
         raise SuiteError(
-            f"{root}: not empty and not a run folder of saebench ({found.words}). Choose a new or empty folder with --out, "
-            "or insist with --force-folder: what is there stays as it is."
+            f"{root}: not empty and not a run folder of saebench ({found.named}). Choose a new or empty folder with --out, "
+            "or insist with --force-folder: the files in it are kept."
         )
     for name in ("plan.json", LOCK, *ROOMS):
         if os.path.lexists(root / name) and not (name in ROOMS and (root / name).is_dir()):
@@ -130,7 +130,7 @@ def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Ten
 
 @contextmanager
 def locked(root: Path, *, fresh: bool = False, force: bool = False) -> Iterator[tuple[RunFolder, Path | None]]:
-    """Makes the folder, holds its lock, sweeps it; with `fresh` moves an older one aside before, which nothing works in then.
+    """Makes the folder, holds its lock, removes what a killed run left half-written; with `fresh` moves an older one aside.
 
     Yields:
         The folder, and where the older one is now.
@@ -176,7 +176,7 @@ def _is_ours(name: str) -> bool:
     return (
         name in ROOT_NAMES
         or name == LOCK
-        or name in _NOBODYS
+        or name in _IGNORED
         or (made is not None and made[0] in ("plan.json", PROGRESS))
     )
 
@@ -198,14 +198,14 @@ def _has_plan(root: Path) -> bool:
     return isinstance(plan, dict) and plan.keys() >= _PLAN_KEYS
 
 
-def _has_evidence(root: Path) -> bool:
+def _has_results(root: Path) -> bool:
     """Whether a record or a checkpoint of ours is below; also where there is no file at all, only folders."""
     run = RunFolder(root)
-    for path in islice(run.record_paths(), _LOOKED_AT):
+    for path in islice(run.record_paths(), _FILES_READ):
         with suppress(SuiteError, MachineError):
             read_record(path)
             return True
-    for path in islice((root / CHECKPOINTS).glob("*/"), _LOOKED_AT):
+    for path in islice((root / CHECKPOINTS).glob("*/"), _FILES_READ):
         with suppress(SuiteError, MachineError):
             read_meta(path)
             return True

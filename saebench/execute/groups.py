@@ -233,7 +233,7 @@ def group_record(
     Its arrays are named by its `group_id`: who saves them adds `arrays_sha256`.
     """
     first = cells[0]
-    infos, columns = without_columns(outcome.metric_info)
+    metric_info, columns = without_columns(outcome.metric_info)
     members = [
         {
             "label": member_label(cell, group.vary),
@@ -264,7 +264,7 @@ def group_record(
         "d_sae": first.d_sae,
         "members": members,
         "metrics": outcome.metrics,
-        "metric_info": infos,
+        "metric_info": metric_info,
         "metric_versions": outcome.metric_versions,
         "details": outcome.details,
         "arrays": sorted(outcome.arrays),

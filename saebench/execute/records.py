@@ -154,8 +154,8 @@ def _dataset_facts(use: DatasetUse) -> dict[str, Any]:
 
 def without_columns(metric_info: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What metrics are, and how tables print them: that is no fact of a score, so that a new heading changes none."""
-    infos = {id: {key: info[key] for key in info if key != "column"} for id, info in metric_info.items()}
-    return infos, {id: column for id, info in metric_info.items() if (column := info.get("column")) is not None}
+    facts = {id: {key: info[key] for key in info if key != "column"} for id, info in metric_info.items()}
+    return facts, {id: column for id, info in metric_info.items() if (column := info.get("column")) is not None}
 
 
 _SPENT_ON = ("train", "data", "parent", "forward", "scoring")
@@ -169,7 +169,7 @@ def cell_record(
     Args:
         environment: `host`, `versions`, `threads`, `started`, `finished`: measured, part of no id.
     """
-    infos, columns = without_columns(outcome.scored.metric_info if outcome.scored is not None else {})
+    metric_info, columns = without_columns(outcome.scored.metric_info if outcome.scored is not None else {})
     facts = {
         **planned_facts(cell),
         **tune_facts(cell, outcome),
@@ -178,7 +178,7 @@ def cell_record(
         "suite_digest": plan.suite_digest,
         "budget": budget_facts(cell, plan),
         **_outcome_facts(cell, outcome),
-        "metric_info": infos,
+        "metric_info": metric_info,
     }
     return {
         "kind": "cell",

@@ -78,7 +78,7 @@ class RunStatus:
         return found
 
     def seconds_left(self) -> float | None:
-        """As the run tells; where none runs, left cells times the mean time of the finished ones. None while nobody knows."""
+        """As the run tells; where none runs, left cells times the mean time of the finished ones. None while it is not known."""
         if self.now is not None and self.now.left_s is not None:
             return self.now.left_s
         times = [(cell.train_s or 0.0) + (cell.score_s or 0.0) for cell in self.cells if cell.state == "ok"]

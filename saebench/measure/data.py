@@ -86,15 +86,15 @@ def sampling_s(lm: LanguageModel, context: int) -> float:
     length = min(context, max(8, int(SAMPLE_S / (timed(lambda: draw(4), lm.device) / 3))))
     handle = lm.model.register_forward_pre_hook(note)
     try:
-        drawn = draw(length)
+        sampled = draw(length)
         note()
     finally:
         handle.remove()
     gaps = [after - before for before, after in pairwise(starts)]
-    real = (~lm.special_mask(drawn.to(lm.device)))[:, 1:].float().sum(0) / SAMPLE_ROWS
+    real = (~lm.special_mask(sampled.to(lm.device)))[:, 1:].float().sum(0) / SAMPLE_ROWS
     seconds, tokens = sum(gaps), float(real.sum())
     if length < context and len(gaps) == length - 1:
-        # a step takes longer the more stands before it; and sequences that have not ended go on ending at the same rate
+        # a step takes longer the more tokens precede it; and sequences that have not ended go on ending at the same rate
         seconds += sum(_line(gaps[1:], place - 1) for place in range(length - 1, context - 1))
         left = float(real[-1])
         kept = left ** (1 / (length - 1)) if left > 0 else 0.0

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from saebench.activations.sources.held_out.loss_windows import LossBatch, LossSet
 from saebench.activations.sources.held_out.streams import HeldOut
+from saebench.activations.sources.training import TrainingSource
 from saebench.api.batches import ActivationBatch
 from saebench.api.metrics import STREAMS
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 ROWS = 32_768
-"""Rows that a stand-in holds: as many as an initialisation looks at."""
+"""Rows that a stand-in holds: as many as an initialisation reads."""
 
 DISTURBED = 1 << 28
 """Most memory that is gone through between two steps; caches are smaller."""
@@ -42,7 +43,7 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-class StandInRows:
+class StandInRows(TrainingSource):
     """Rows that a cell trains on; times its steps.
 
     Args:

@@ -29,7 +29,7 @@ class ScoreOutcome:
     """What a record needs of one scoring.
 
     Attributes:
-        metrics, measured_metrics: `metrics[id]` of the record; those that differ between equal runs stand apart.
+        metrics, measured_metrics: `metrics[id]` of the record; those that differ between equal runs are kept apart.
         metric_info, metric_versions: What each id is; version by spec.
         details: JSON-ready extras of the first dataset under the first seed.
         arrays: Per-latent arrays of that same pass; `density` is there wherever stream `density` is.
@@ -81,7 +81,7 @@ def score_cell(
     specs = [catalog.cell_metric(name).spec for name in sorted(cell.metrics)]
     facts = ScoringFacts()
     runner = Runner(sae, cell.d_out, facts, label)
-    parts: dict[str, list[DatasetValue]] = {}
+    values: dict[str, list[DatasetValue]] = {}
     details: dict[str, Any] = {}
     arrays: dict[str, Tensor] = {}
     thresholds: dict[str, Any] = {}
@@ -89,7 +89,7 @@ def score_cell(
 
     def take(result: MetricResult, dataset: str | None, seed: int | None) -> None:
         for id, value in result.values.items():
-            parts.setdefault(id, []).append(DatasetValue(dataset, seed, value))
+            values.setdefault(id, []).append(DatasetValue(dataset, seed, value))
 
     def keep(result: MetricResult, texts: Any) -> None:
         found = plain_details(decode_tokens(dict(result.details), texts))
@@ -124,8 +124,8 @@ def score_cell(
     judged = validate(cell, sae, validation, catalog, training) if validation else None
     encoded = facts.encoded_tokens + (judged.encoded_tokens if judged is not None else 0)
     forward_flops += judged.forward_flops if judged is not None else 0
-    infos = [info for spec in specs for info in spec.provides if info.id in parts]
-    entries = {info.id: combine(info, parts[info.id]) for info in infos}
+    infos = [info for spec in specs for info in spec.provides if info.id in values]
+    entries = {info.id: combine(info, values[info.id]) for info in infos}
     _check_fvu(cell, entries.get("fvu"), label)
     measured = {info.id for info in infos if info.measured}
     return ScoreOutcome(
@@ -154,7 +154,7 @@ def _evaluation(cell: Cell, sources: Sequence[tuple[DatasetUse, int, HeldOut]]) 
     settings = cell.evaluation
     datasets: dict[str, dict[str, Any]] = {}
     for use, _, source in sources:
-        # all seeds of a dataset read the same number of tokens; the first one's content stands for the headline
+        # all seeds of a dataset read the same number of tokens; the content is that of the first
         if use.name not in datasets:
             datasets[use.name] = {
                 "name": use.name,
@@ -177,7 +177,7 @@ def _evaluation(cell: Cell, sources: Sequence[tuple[DatasetUse, int, HeldOut]]) 
 
 
 def _check_fvu(cell: Cell, fvu: Mapping[str, Any] | None, label: str) -> None:
-    """Raises Diverged where a cell that was trained reconstructs nothing. A permuted decoder may honestly be as far off."""
+    """Raises Diverged where a cell that was trained reconstructs nothing. A permuted decoder may be as far off."""
     if cell.control or fvu is None or fvu["value"] is None or fvu["value"] <= DIVERGED_FVU:
         return
     raise Diverged(f"{label}: the FVU on held-out data is {fvu['value']:.4g}, over {DIVERGED_FVU:g}. {DIVERGED_ADVICE}")

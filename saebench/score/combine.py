@@ -31,18 +31,18 @@ class DatasetValue:
         }
 
 
-def combine(info: MetricInfo, parts: Sequence[DatasetValue]) -> dict[str, Any]:
+def combine(info: MetricInfo, found: Sequence[DatasetValue]) -> dict[str, Any]:
     """`{value, unit, direction, n, stderr, reason, on, parts}` of one metric.
 
-    `value` is the mean over evaluation seeds on the dataset of the first part, `n` the sum. One null among them makes it null: a mean over
+    `value` is the mean over evaluation seeds on the dataset of the first value, `n` the sum. One null among them makes it null: a mean over
     fewer seeds would be another quantity. Evaluation seeds read overlapping text, so that their errors are not independent; the
     mean of their standard errors bounds that of the mean from above, whatever the correlation (exact for one seed).
     """
-    on = parts[0].dataset
-    head = [part for part in parts if part.dataset == on]
-    values = [part.value.value for part in head]
-    errors = [part.value.stderr for part in head]
-    empty = next((part for part in head if part.value.value is None), None)
+    on = found[0].dataset
+    head = [one for one in found if one.dataset == on]
+    values = [one.value.value for one in head]
+    errors = [one.value.stderr for one in head]
+    empty = next((one for one in head if one.value.value is None), None)
     known = [value for value in values if value is not None]
     known_errors = [error for error in errors if error is not None]
     reason = None
@@ -52,11 +52,11 @@ def combine(info: MetricInfo, parts: Sequence[DatasetValue]) -> dict[str, Any]:
         "value": sum(known) / len(known) if reason is None else None,
         "unit": info.unit,
         "direction": info.direction,
-        "n": sum(part.value.n for part in head),
+        "n": sum(one.value.n for one in head),
         "stderr": sum(known_errors) / len(head) if reason is None and len(known_errors) == len(head) else None,
         "reason": reason,
         "on": on,
-        "parts": [part.to_json() for part in parts],
+        "parts": [one.to_json() for one in found],
     }
 
 

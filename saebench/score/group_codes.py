@@ -1,4 +1,4 @@
-"""Codes of the members of a group on one held-out stream: made when a metric first reads them, and kept where they fit."""
+"""Codes of a group's members on one held-out stream: made when a metric first reads them, kept where they fit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Kept:
 
     @classmethod
     def of(cls, codes: SparseCodes) -> _Kept:
-        """Float32 values and int32 indices on the CPU, entries of zero left out, so that a repeat is the same bit for bit."""
+        """Float32 values, int32 indices, on the CPU, without zeros: a repeat is the same bit for bit."""
         found = codes.detach().nonzero()
         return cls(found.values.float().cpu(), found.latents.int().cpu(), found.offsets.int().cpu(), codes.d_sae)
 

@@ -140,7 +140,7 @@ def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decode_tokens(details: Any, texts: Callable[[list[int]], list[str]]) -> Any:
-    """Details with every `token_ids` list replaced by `text_tokens`, so that a record can be read without the tokenizer."""
+    """Details with every `token_ids` list replaced by `text_tokens`: a record can be read without the tokenizer."""
     if isinstance(details, Mapping):
         plain = {key: decode_tokens(value, texts) for key, value in details.items() if key != "token_ids"}
         return {**plain, "text_tokens": texts(list(details["token_ids"]))} if "token_ids" in details else plain

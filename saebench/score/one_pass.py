@@ -31,7 +31,7 @@ from saebench.score.isolate import Accumulator
 
 
 def batch_size(d_sae: int) -> int:
-    """Tokens a scoring batch: a power of two from 256 to 4096, so that dense pre-activations stay under 256 MiB where they can."""
+    """Tokens a scoring batch: a power of two from 256 to 4096; dense pre-activations are under 256 MiB where they can be."""
     fits = max(1, (1 << 26) // d_sae)
     return max(256, min(4096, 1 << (fits.bit_length() - 1)))
 

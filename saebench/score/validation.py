@@ -19,7 +19,12 @@ from saebench.score.one_pass import Runner, metric_context, run_pass
 
 @dataclass(frozen=True)
 class Validation:
-    """`value`: as an entry of `metrics` in a record, with the metric's id and the content digest of what was read; and the work."""
+    """A validation score.
+
+    Attributes:
+        value: As an entry of `metrics` in a record, with the metric's id and the content digest of what was read.
+        encoded_tokens, forward_flops: The work.
+    """
 
     value: dict[str, Any]
     encoded_tokens: int
@@ -51,12 +56,12 @@ def validate(
     info = next(info for info in spec.provides if info.id == tune.metric)
     facts = ScoringFacts()
     runner = Runner(sae, cell.d_out, facts, f"{cell.label} ({cell.part.architecture})")
-    parts, flops = [], 0
+    values, flops = [], 0
     with torch.no_grad():
         for use, seed, source in sources:
             context = metric_context(cell, sae, source, training, facts)
             metric = Accumulator(spec, context)
             flops += source.cost(run_pass(runner, source, [metric]))["flops"]
-            parts.append(DatasetValue(use.name, seed, metric.compute().values[info.id]))
-    value = {"metric": tune.metric, **combine(info, parts), "content": sources[0][2].content}
+            values.append(DatasetValue(use.name, seed, metric.compute().values[info.id]))
+    value = {"metric": tune.metric, **combine(info, values), "content": sources[0][2].content}
     return Validation(value, facts.encoded_tokens, flops)

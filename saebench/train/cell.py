@@ -1,4 +1,4 @@
-"""One cell of a pass: from its first weight, step by step, to its inference form. Its own errors end the cell, not the pass."""
+"""One cell of a pass, from its first weight to its inference form. Its errors end the cell, not the pass."""
 
 from __future__ import annotations
 

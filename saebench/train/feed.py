@@ -1,4 +1,4 @@
-"""Training activations as the loop takes them: read once for all cells, on the device, in float32, divided by one scalar."""
+"""Training activations as the loop takes them: read once for all cells, on the device, float32, divided by a scalar."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from saebench.activations.sources.training import TrainingSource
 from saebench.api import ActivationBatch, PluginError
 
 INIT_SAMPLE = 32_768
@@ -20,36 +20,14 @@ FINALIZE_TOKENS = 65_536
 """Most training tokens that `finalize`, or a control's `fit`, may read; read once and kept for all cells of a pass."""
 
 
-class BatchSource(Protocol):
-    """Training activations of one cohort, as `saebench.data` offers them."""
-
-    @property
-    def n_tokens(self) -> int:
-        """Distinct tokens."""
-        ...
-
-    @property
-    def forward_flops_per_token(self) -> int:
-        """FLOPs of the language model's forward up to the hook; 0 without a model."""
-        ...
-
-    def init_sample(self, n: int) -> Tensor:
-        """At most n activations `[<= n, d_in]`, the same for every cell."""
-        ...
-
-    def batches(self, batch: int, seed: int, start: int = 0) -> Iterator[ActivationBatch]:
-        """Endless batches of `batch` rows, the same for the same arguments; as if the first `start` had been drawn and dropped."""
-        ...
-
-
 def rms_scale(x: Tensor) -> float:
-    """`s = sqrt(mean ||x||^2 / d_in)`, summed in float64: `x / s` has mean squared norm d_in. 1.0 for all-zero input."""
+    """`s = sqrt(mean ||x||^2 / d_in)`, summed in float64, so that `x / s` has mean squared norm d_in; 1.0 for zeros."""
     scale = math.sqrt(float(x.double().square().sum()) / x.numel())
     return scale if scale > 0 and math.isfinite(scale) else 1.0
 
 
 def scaled(batch: ActivationBatch, scale: float, device: torch.device) -> ActivationBatch:
-    """The batch on a device, in float32, divided by one scalar, in memory of its own; `target is x` stays so. True codes too."""
+    """The batch and its true codes on a device, float32, divided by a scalar, in memory of its own; `target is x` stays so."""
 
     def ready(x: Tensor) -> Tensor:
         x = x.to(device=device, dtype=torch.float32)
@@ -61,7 +39,7 @@ def scaled(batch: ActivationBatch, scale: float, device: torch.device) -> Activa
 
 
 class SharedBatch:
-    """One batch for many cells: divided once for every scale among them, and never changed by one cell under another's hands."""
+    """One batch for many cells: divided once for every scale among them; a cell that writes into it is refused."""
 
     def __init__(self, raw: ActivationBatch, device: torch.device) -> None:
         self.raw, self._device = raw, device
@@ -102,7 +80,7 @@ class Feed:
         waited: Seconds that the newest batch took to come.
     """
 
-    def __init__(self, source: BatchSource, batch: int, seed: int, device: torch.device) -> None:
+    def __init__(self, source: TrainingSource, batch: int, seed: int, device: torch.device) -> None:
         self.source, self.batch, self.seed, self.device = source, batch, seed, device
         self.waited = 0.0
         self._batches: Iterator[ActivationBatch] | None = None
@@ -149,14 +127,17 @@ class Feed:
         self._batches = None
 
     def first(self, n_tokens: int) -> Iterator[ActivationBatch]:
-        """The first batches in training order that hold `n_tokens`, in the source's units; up to FINALIZE_TOKENS of them are kept for the next cell."""
-        wanted = math.ceil(n_tokens / self.batch)
-        kept = min(wanted, math.ceil(FINALIZE_TOKENS / self.batch))
+        """The first batches in training order that hold `n_tokens`, in the source's units.
+
+        Up to FINALIZE_TOKENS of them are kept for the next cell.
+        """
+        needed = math.ceil(n_tokens / self.batch)
+        kept = min(needed, math.ceil(FINALIZE_TOKENS / self.batch))
         if len(self._first) < kept:
             self._first += self._read(len(self._first), kept)
         yield from self._first[:kept]
-        if wanted > kept:
-            yield from self._read(kept, wanted)
+        if needed > kept:
+            yield from self._read(kept, needed)
 
     def _read(self, start: int, stop: int) -> Iterator[ActivationBatch]:
         batches = self.source.batches(self.batch, self.seed, start)
@@ -167,6 +148,6 @@ class Feed:
 
 
 def _close(batches: Iterator[ActivationBatch]) -> None:
-    """Ends a generator now, and with it what it keeps ready in the background; any other iterator has nothing to end."""
+    """Ends a generator now, and with it what it reads ahead; any other iterator has nothing to end."""
     if isinstance(batches, Generator):
         batches.close()

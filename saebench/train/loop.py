@@ -1,4 +1,4 @@
-"""One pass over activations in which many cells train: every batch is read once, and each cell takes its own step on it."""
+"""One pass over activations in which many cells train: each batch is read once, and each cell takes its own step."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from pathlib import Path
 
 import torch
 
+from saebench.activations.sources.training import TrainingSource
 from saebench.api import CellError, MachineError
 from saebench.api.errors import Damaged, contained
 from saebench.artifacts import has_checkpoint
 from saebench.cells.cell import Cell
 from saebench.host import Catalog
 from saebench.train.cell import CellRun
-from saebench.train.feed import BatchSource, Feed
+from saebench.train.feed import Feed
 from saebench.train.meter import PeakMemory
 from saebench.train.outcome import TrainOutcome
 from saebench.train.snapshot import Snapshots
 from saebench.train.watch import Watch
 
-Job = tuple[Cell, BatchSource]
+Job = tuple[Cell, TrainingSource]
 
 
 def train_pass(
@@ -100,7 +101,7 @@ class _Pass:
         self.feeds: dict[tuple[int, int, int], Feed] = {}
         self.runs = [self._new(cell, source) for cell, source in jobs]
 
-    def _new(self, cell: Cell, source: BatchSource) -> CellRun:
+    def _new(self, cell: Cell, source: TrainingSource) -> CellRun:
         key = id(source), cell.train.batch, cell.data_seed
         if key not in self.feeds:
             self.feeds[key] = Feed(source, *key[1:], self.device)

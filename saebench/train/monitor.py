@@ -1,4 +1,4 @@
-"""What is noted while a cell trains: its trajectory, which latents fire, its steps' facts. An ordinary step costs next to nothing."""
+"""What is noted while a cell trains: its trajectory, which latents fire, its steps' facts. Most steps cost nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _FactSummary:
 
 
 def batch_fvu(target: Tensor, x_hat: Tensor) -> float | None:
-    """FVU of one batch about its own mean; None where the batch has no variance. Differences in float32, sums over tokens in float64."""
+    """FVU of one batch about its own mean, summed over tokens in float64; None where the batch has no variance."""
 
     def energy(x: Tensor) -> float:
         return float(x.square().sum(1).double().sum())
@@ -58,7 +58,7 @@ def batch_fvu(target: Tensor, x_hat: Tensor) -> float | None:
 
 
 def batch_quality(module: Any, batch: ActivationBatch, terms: LossTerms, label: str) -> tuple[float | None, float]:
-    """FVU and mean L0 of one training batch, from the step's own codes and reconstruction where the terms carry them."""
+    """FVU and mean L0 of one training batch, from the step's codes and reconstruction where the terms have them."""
     with torch.no_grad():
         codes, x_hat = terms.codes, terms.x_hat
         if codes is None or x_hat is None:
@@ -105,10 +105,10 @@ class Monitor:
     def check_loss(self, loss: float, terms: LossTerms) -> None:
         """Raises Diverged as soon as a loss is not finite."""
         if not math.isfinite(loss):
-            parts = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.penalties.items())
+            penalties = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.penalties.items())
             raise Diverged(
                 f"{self._label}: the loss is {loss} after {self._meter.tokens:,} of {self._meter.allotted:,} tokens"
-                f"{f' (penalties: {parts})' if parts else ''}. {DIVERGED_ADVICE}"
+                f"{f' (penalties: {penalties})' if penalties else ''}. {DIVERGED_ADVICE}"
             )
 
     def observe(self, batch: ActivationBatch, terms: LossTerms) -> None:
@@ -136,7 +136,7 @@ class Monitor:
             self._progress(min(tokens, allotted), allotted, fvu, l0)
 
     def dead_fraction(self) -> float | None:
-        """Share of latents that did not fire in the last `DEAD_WINDOW` of the allotment; None before its end, or without codes."""
+        """Share of latents that did not fire in the last `DEAD_WINDOW` of the allotment; None before its end or without codes."""
         if self._fired is None or not self._meter.exhausted:
             return None
         return float((~self._fired).double().mean())

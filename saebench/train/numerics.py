@@ -1,4 +1,4 @@
-"""In which precision a cell is trained, for its record; and what else its bits depend on, for its snapshots."""
+"""In which precision a cell is trained, for its record; and what its bits depend on, for its snapshots."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def numerics(device: torch.device, activations: str) -> dict[str, Any]:
 
 
 def bits_depend_on(device: torch.device) -> dict[str, str | int]:
-    """What decides the last bits of training beside the cell itself: two runs that agree in all of it agree bit for bit."""
+    """What decides the bits of training besides the cell: two runs that agree in all of it agree bit for bit."""
     if device.type == "cpu":
         place: dict[str, str | int] = {
             "cpu": torch.backends.cpu.get_cpu_capability(),

@@ -31,12 +31,12 @@ class Constraints:
     """
 
     def __init__(self, module: torch.nn.Module, label: str) -> None:
-        wanted: Mapping[str, Constraint] = getattr(module, "constraints", dict)()
+        declared: Mapping[str, Constraint] = getattr(module, "constraints", dict)()
         parameters = dict(module.named_parameters())
         self._unit_rows: list[Tensor] = []
         self._floors: list[tuple[Tensor, float]] = []
         self._seen: list[int] = []
-        for name, constraint in wanted.items():
+        for name, constraint in declared.items():
             if name not in parameters:
                 raise PluginError(
                     f"{label}: constraints() names '{name}', which is no parameter. Parameters: {', '.join(parameters) or 'none'}."
@@ -109,7 +109,7 @@ def _groups(module: torch.nn.Module, lr: float, label: str) -> list[dict[str, An
         )
     if not made:
         raise PluginError(
-            f"{label}: nothing to train: no parameter requires a gradient. Offer `fit(batches)` in place of `training_loss`."
+            f"{label}: nothing to train: no parameter requires a gradient. Write `fit(batches)` in place of `training_loss`."
         )
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
@@ -149,7 +149,7 @@ class Optimiser:
         self.constraints.enforce()
 
     def step(self, before: float, after: float) -> None:
-        """One step on the gradients that stand in the parameters: project, clip, step, renormalise.
+        """One step on the gradients in the parameters' `.grad`: project, clip, step, renormalise.
 
         Args:
             before, after: Progress before and after the tokens of this step.

@@ -49,14 +49,14 @@ class TrainOutcome:
         numerics: Back end and precisions, see `saebench.train.numerics`; None where no step was taken.
         input_scale: Inputs were divided by it.
         facts: Summaries of the numbers that the steps reported.
-        fitted: True when `fit` stood in place of gradient steps.
+        fitted: True when `fit` was called in place of gradient steps.
         device_s: Measured seconds of its own work, its neighbours in the pass left out; None where training did not begin.
         waited_s: Measured seconds that its batches took to come, shared by all cells that read them.
         ancestors_s: Measured `device_s` of its parent and its parent's parents.
         trajectory_s: `device_s` at each point of the trajectory.
         peak_memory_bytes, peak_memory_scope: Measured; None where training did not begin.
         module: The trained module in its own units, in inference form; None unless ok.
-        traceback: For `--debug`; stands in no record.
+        traceback: For `--debug`; not in the record.
     """
 
     cell_id: str
@@ -183,7 +183,7 @@ def read_outcome(folder: Path) -> TrainOutcome:
     """The outcome that `save_outcome` stored, without its module.
 
     Raises:
-        SuiteError: No checkpoint stands there.
+        SuiteError: There is no checkpoint.
     """
     meta = read_meta(folder)
     return TrainOutcome.from_json(meta["cell_id"], meta["training"], meta["measured"])

@@ -32,6 +32,6 @@ def log_spaced_steps(n_steps: int, points: int = 12) -> list[int]:
         return list(range(1, n_steps + 1))
     steps: list[int] = []
     for index in range(points):
-        wanted = round(math.exp(math.log(n_steps) * index / (points - 1)))
-        steps.append(max(wanted, steps[-1] + 1 if steps else 1))
+        target = round(math.exp(math.log(n_steps) * index / (points - 1)))
+        steps.append(max(target, steps[-1] + 1 if steps else 1))
     return steps

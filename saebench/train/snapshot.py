@@ -1,4 +1,4 @@
-"""Snapshots of cells in the middle of their training. A killed run continues from them and ends bit for bit as if it had not been killed.
+"""Snapshots of cells in training. A killed run continues from them and ends bit for bit as if it had not been killed.
 
     ROOT/<cell id>/state.safetensors    parameters, all buffers, the optimiser's moments, generator state
     ROOT/<cell id>/state.json           steps, meter, trajectory and what else are plain numbers; digests of the tensors and of itself

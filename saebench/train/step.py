@@ -1,4 +1,4 @@
-"""One training step, for whoever trains: the loop, the bench, the contract checks; and what a module returns, held to its contract."""
+"""One training step, for all that train (loop, bench, checks), and the contract of what a module returns in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saebench.train.optimiser import Optimiser
 
 
 def check_terms(terms: object, batch: ActivationBatch, label: str, *, d_sae: int | None) -> None:
-    """Raises PluginError where `training_loss` returned something else than it promised; with `d_sae`, its codes are checked too."""
+    """Raises PluginError where `training_loss` returned something else than it must; `d_sae`: its codes are checked too."""
     if not isinstance(terms, LossTerms):
         raise PluginError(f"{label}: training_loss must return saebench.api.LossTerms, got {type(terms).__name__}")
     n_tokens = batch.n_tokens
@@ -63,11 +63,11 @@ class TokenWeights:
 
 
 Observe = Callable[[ActivationBatch, LossTerms, float], object]
-"""`observe(batch, terms, loss)`: called when the gradients are there and before the weights change; may raise to end the training."""
+"""`observe(batch, terms, loss)`: called after the gradients, before the weights change. It may raise."""
 
 
 class Trainer:
-    """Takes the training steps of one module: loss and gradients, the optimiser's step, `after_step`. Every step goes through here.
+    """Takes the training steps of one module: loss and gradients, the optimiser's step, `after_step`.
 
     Args:
         module: The SAE, on its device, in training mode.
@@ -99,7 +99,7 @@ class Trainer:
 
         Args:
             batch: In the module's units.
-            info: Where training stands; the learning rate is that of the tokens before and after this batch.
+            info: How far training is; the learning rate is that of the tokens before and after this batch.
             observe: Sees the detached terms and the reduced loss.
 
         Returns:
@@ -141,7 +141,7 @@ class Trainer:
 
 
 def _explain(module: Any, batch: ActivationBatch, step: StepInfo, label: str) -> None:
-    """Where a gradient failed because the terms broke their contract, says so (PluginError) in place of what torch says."""
+    """Raises PluginError where a gradient failed because the terms broke their contract."""
     try:
         with contained(), torch.no_grad():
             terms = module.training_loss(batch, step)

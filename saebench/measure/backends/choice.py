@@ -15,7 +15,7 @@ class Choice:
 
     Attributes:
         auto: The back end that fits.
-        why: In words.
+        why: For people.
         in_use: What a run takes now: `auto`, or what SAEBENCH_BACKEND names.
         features: Of the CPU and torch, as the choice sees them.
         measured: Back ends to measure.
@@ -30,12 +30,12 @@ class Choice:
     left_out: Mapping[str, str]
 
 
-def choice(device: str, wanted: Sequence[str] = ()) -> Choice:
-    """Looks at the machine.
+def choice(device: str, only: Sequence[str] = ()) -> Choice:
+    """What this machine takes and what can be measured on it.
 
     Args:
         device: Where steps are taken.
-        wanted: Back ends to measure; all that can run by default.
+        only: Back ends to measure; all that can run by default.
 
     Raises:
         SuiteError: An unknown back end, or one that cannot run here.
@@ -49,7 +49,7 @@ def choice(device: str, wanted: Sequence[str] = ()) -> Choice:
         if reason is not None:
             left_out[name] = reason
     can = [name for name in backends.BACKENDS if name not in left_out]
-    for name in wanted:
+    for name in only:
         if name not in backends.BACKENDS:
             raise SuiteError(f"--backend {name}: no such back end. Use one of {', '.join(backends.BACKENDS)}.")
         if name in left_out:
@@ -58,7 +58,7 @@ def choice(device: str, wanted: Sequence[str] = ()) -> Choice:
         in_use = backends.current(device)
     except ValueError as error:
         raise SuiteError(str(error)) from error
-    measured = tuple(name for name in can if not wanted or name in wanted)
+    measured = tuple(name for name in can if not only or name in only)
     return Choice(backends.best(device), _why(device, features), in_use, tuple(sorted(features)), measured, left_out)
 
 

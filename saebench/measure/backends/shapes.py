@@ -118,7 +118,7 @@ def shape_of(
 
 
 def shapes_of_plan(plan: Plan, catalog: Catalog) -> list[Shape]:
-    """The distinct shapes of a plan's arms; a wrapper steps as what it wraps, controls take no step."""
+    """The distinct shapes of a plan's cells; a wrapper steps as what it wraps, controls take no step."""
     found: dict[tuple[Any, ...], Shape] = {}
     for cell in plan.cells:
         if cell.control:

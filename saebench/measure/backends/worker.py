@@ -34,7 +34,7 @@ from saebench.train.meter import PeakMemory
 from saebench.train.step import Trainer
 
 STEPS, FIRST = 10_000, 2_000
-"""Steps are taken from the middle of a run of STEPS, where learning rate and penalties stand at their full size."""
+"""Steps are taken from the middle of a run of STEPS, where learning rate and penalties are at their full size."""
 ALLOTTED = 10**10
 """Tokens of that run: so many that no latent dies by itself while it is timed."""
 BATCHES = 4
@@ -51,7 +51,7 @@ def activations(n: int, d: int) -> Tensor:
     frequency = (ACTIVE * frequency / frequency.sum()).clamp_max(0.5)
     mean = torch.randn(d, generator=generator) * (0.25 * (ACTIVE / d) ** 0.5)
     x = torch.empty(n, d)
-    for rows in torch.split(x, _CHUNK):  # small pieces: what they took would stand in the peak otherwise
+    for rows in torch.split(x, _CHUNK):  # small pieces: what they take would be in the peak otherwise
         shape = (len(rows), 4 * d)
         active = torch.rand(shape, generator=generator) < frequency
         sizes = torch.empty(shape).exponential_(generator=generator)

@@ -91,8 +91,8 @@ def test_force_does_not_replace_a_file_that_a_run_would_write(tmp_path: Path, na
 
 def test_a_folder_that_nobody_uses_is_taken(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
-    assert tenancy(tmp_path).owner is Owner.NOBODY
-    assert tenancy(tmp_path / "new" / "deeper").owner is Owner.NOBODY
+    assert tenancy(tmp_path).owner is Owner.EMPTY
+    assert tenancy(tmp_path / "new" / "deeper").owner is Owner.EMPTY
     with locked(tmp_path / "new" / "deeper") as (run, moved):
         assert moved is None
         assert tenancy(run.root).owner is Owner.OURS
