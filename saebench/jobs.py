@@ -118,9 +118,9 @@ def plan_suite(
         suite: File or built-in name.
         out: Run folder: a calibration of device seconds that it holds is kept. Default `runs/<suite>`.
         device: Where it would run.
-        measure: Measure this machine for the estimate, which takes half a minute the first time; False: let it rest on an assumption;
-            None: measure where the assumption says that the run takes more than five minutes, as `run_suite` does. A budget
-            of device seconds must measure unless `out` holds its calibration.
+        measure: Measure this machine for the estimate, which takes half a minute the first time. False: the estimate
+            rests on an assumption. None: measure where the assumption says that the run takes more than five minutes,
+            as `run_suite` does. A budget of device seconds must measure unless `out` holds its calibration.
         fresh: Measure again what was measured before, and calibrate anew.
         plugins: Local plugin files.
         say: Prints one line for people.

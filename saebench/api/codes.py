@@ -59,7 +59,7 @@ class SparseCodes:
 
     @classmethod
     def concatenate(cls, pieces: Sequence[SparseCodes]) -> SparseCodes:
-        """Codes of tokens that follow one another, as one; at least one piece, all of the same `d_sae` and `side` names."""
+        """Codes of tokens that follow one another as one: one piece or more, of one `d_sae` and equal `side` names."""
         import torch
 
         first = pieces[0]

@@ -23,13 +23,18 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Named(click.Path):
-    """A file or folder whose name is not empty (`--out "$UNSET"` is refused, not taken for the current folder), and is text."""
+    """A file or folder whose name is text, and not empty: `--out "$UNSET"` is not taken for the current folder."""
 
     def __init__(self, *, dir_okay: bool = True) -> None:
         super().__init__(dir_okay=dir_okay, path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path, `~` resolved. Raises click.BadParameter where the name is empty, SuiteError where it is not UTF-8."""
+        """The path, `~` resolved.
+
+        Raises:
+            click.BadParameter: The name is empty.
+            SuiteError: It is not UTF-8.
+        """
         if isinstance(value, str) and not value.strip():
             self.fail("the name is empty.", param, ctx)
         path: Any = super().convert(value, param, ctx)
@@ -61,7 +66,7 @@ def debug_wanted(arguments: Sequence[str]) -> bool:
 
 
 def emit(text: str = "", *, end: str = "\n", bold: bool = False, err: bool = False) -> None:
-    """What a command prints. Names and messages come from files of others: no control character of theirs reaches a terminal."""
+    """Prints a text. Names and messages come from files: no control character reaches a terminal."""
     click.echo((click.style(shown(text), bold=True) if bold else shown(text)) + end, nl=False, err=err)
 
 
@@ -80,7 +85,7 @@ def loading_torch() -> Iterator[None]:
 
 
 def fail(error: BaseException) -> int:
-    """Prints one clear line for the error and gives its exit status. An interrupt's notes say what its command leaves."""
+    """Prints one line for the error and gives its exit status. An interrupt's notes say what its command leaves."""
     if isinstance(error, Ended):
         say(" ".join((f"saebench: ended by {error}.", *getattr(error, "__notes__", ()))))
         return 128 + error.number

@@ -18,7 +18,8 @@ from saebench.console import showing
 @click.option(
     "--measure/--no-measure",
     default=None,
-    help="Predict seconds from short measurements of this machine, or from an assumption. By default long runs are measured for.",
+    help="Predict seconds from short measurements of this machine, or from an assumption. "
+    "By default long runs are measured for.",
 )
 @click.option("--fresh", is_flag=True, help="Measure this machine anew; by default once a week.")
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="Where it would run: cpu, cuda, ...")

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command as Ctrl-C does: in order, with what was finished kept, locks released, children gone."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: what was finished is kept, locks are released."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def ending_in_order() -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """A signal that comes meanwhile ends the command after the block: libraries that are interrupted while they load swallow it, or break."""
+    """A signal that comes meanwhile ends the command after the block: libraries break if interrupted at import."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -65,7 +65,7 @@ def held_back() -> Iterator[None]:
 
 
 def deaf() -> None:
-    """From here to the end of the process no signal interrupts: everything is put away, a line and the status are left to say."""
+    """No signal interrupts from here to the end of the process: all that is left is to print a line."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, *_ENDING):
             signal.signal(number, signal.SIG_IGN)

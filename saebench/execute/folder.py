@@ -98,7 +98,8 @@ def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Ten
     found = tenancy(root)
     if fresh and found.owner in (Owner.BESIDE, Owner.THEIRS):
         raise SuiteError(
-            f"{root}: --fresh moves a whole folder aside, but this one holds files that are not saebench's ({found.named}). "
+            f"{root}: --fresh moves a whole folder aside, but this one holds files that are not saebench's "
+            f"({found.named}). "
             "Choose another folder with --out."
         )
     if fresh and found.owner is Owner.OURS and Path.cwd().is_relative_to(root.resolve()):
@@ -117,7 +118,8 @@ def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Ten
         return found
     if not force:
         raise SuiteError(
-            f"{root}: not empty and not a run folder of saebench ({found.named}). Choose a new or empty folder with --out, "
+            f"{root}: not empty and not a run folder of saebench ({found.named}). Choose a new or empty folder "
+            "with --out, "
             "or insist with --force-folder: the files in it are kept."
         )
     for name in ("plan.json", LOCK, *ROOMS):
@@ -130,7 +132,7 @@ def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Ten
 
 @contextmanager
 def locked(root: Path, *, fresh: bool = False, force: bool = False) -> Iterator[tuple[RunFolder, Path | None]]:
-    """Makes the folder, holds its lock, removes what a killed run left half-written; with `fresh` moves an older one aside.
+    """Makes the folder, holds its lock, clears what a killed run left; with `fresh` moves an older one aside.
 
     Yields:
         The folder, and where the older one is now.

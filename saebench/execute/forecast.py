@@ -34,7 +34,8 @@ def memory_short(predicted: Estimate, limit_bytes: int) -> str | None:
     if predicted.device_memory_bytes <= 2 * limit_bytes:
         return None
     return (
-        f"training needs {bytes_words(predicted.device_memory_bytes)} of memory, but only {bytes_words(2 * limit_bytes)} are free. "
+        f"training needs {bytes_words(predicted.device_memory_bytes)} of memory, but only "
+        f"{bytes_words(2 * limit_bytes)} are free. "
         "Use a smaller d_sae or batch."
     )
 
@@ -72,7 +73,8 @@ class Forecast:
         written = written_plan(self.run, say)
         if written is not None and written.get("suite") != self.plan.suite:
             say(
-                f"{self.run.plan}: was the plan of suite {written.get('suite')!r}, and is that of {self.plan.suite!r} now. "
+                f"{self.run.plan}: was the plan of suite {written.get('suite')!r}, and is that of {self.plan.suite!r} "
+                "now. "
                 "What belongs to the other suite stays as it is"
             )
         return written is not None and digest(written | {"estimate": None}) == digest(
@@ -95,7 +97,8 @@ class Forecast:
         if short and predicted.device_memory_bytes > HOPELESS * 2 * self._limit:
             raise MachineError(short)
         self._check_disk(predicted)
-        yield f"predicted: {time_words(predicted)}; disk {bytes_words(predicted.disk_bytes)}, memory about {bytes_words(predicted.memory_bytes)}"
+        disk, memory = bytes_words(predicted.disk_bytes), bytes_words(predicted.memory_bytes)
+        yield f"predicted: {time_words(predicted)}; disk {disk}, memory about {memory}"
         yield f"  {basis_words(predicted)}"
         if short:
             yield f"warning: {short}"
@@ -120,7 +123,8 @@ class Forecast:
             if need - (predicted.store_bytes - there) <= free:  # else it is not the activations that are too much
                 steps += ["ask for fewer tokens"] + stored * ["use `activations: {source: live}`"]
             raise MachineError(
-                f"{self.run.root}: the run writes about {bytes_words(need)} ({disk_words(predicted)}), but only {bytes_words(free)} of the disk are free. "
+                f"{self.run.root}: the run writes about {bytes_words(need)} ({disk_words(predicted)}), but only "
+                f"{bytes_words(free)} of the disk are free. "
                 f"{', '.join(steps[:-1]).capitalize()} or {steps[-1]}."
             )
 

@@ -59,7 +59,7 @@ class GroupRunner:
             self._model = use.digest
 
     def is_due(self, group: Group, cells: Sequence[Cell], statuses: Mapping[str, str]) -> bool:
-        """False where a record of these members, statuses and metric versions is there, with its arrays, and did not fail.
+        """False where a record of these members, statuses and versions is stored with its arrays, and did not fail.
 
         One that failed is tried again without a flag: the plugin that raised may have been mended.
         """
@@ -130,7 +130,7 @@ class GroupRunner:
         return outcome.error
 
     def _scored(self, group: Group, ready: Sequence[Cell], missing: Sequence[str]) -> GroupOutcome:
-        """All members are in memory together on the device while their group is scored, and are freed with this call."""
+        """The group's scores. All members are on the device together while it runs, and are freed when it returns."""
         from saebench.score import score_group
 
         members, failure = self._ready(group, ready)
@@ -193,7 +193,7 @@ class GroupRunner:
         )
 
     def _held_out(self, cell: Cell) -> HeldOut:
-        """The first evaluation dataset under the first evaluation seed; its store was built when the cell was scored."""
+        """The first evaluation dataset under the first evaluation seed; the store was built when it was scored."""
         use = cell.model
         self.use_model(use)
         settings = cell.evaluation

@@ -1,6 +1,7 @@
 """The lock of a run folder: one run at a time, and none that begins while another command reads.
 
-A run holds it alone; commands that read a moment share it. The lock file stays: removing it would let two runs lock two files of one name.
+A run holds it alone; commands that read a moment share it. The lock file stays: removing it would let two runs lock two
+files of one name.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def held(root: Path) -> Iterator[int]:
 
 @contextmanager
 def shared(root: Path) -> Iterator[bool]:
-    """Keeps a run from beginning meanwhile, where the folder can be locked; gives False where it cannot or a run works in it."""
+    """Keeps a run from beginning meanwhile; gives False where the folder cannot be locked, or a run works in it."""
     try:
         handle = _open(root, os.O_RDONLY)
     except (OSError, SuiteError):
@@ -62,7 +63,8 @@ def require(root: Path) -> None:
     """
     if not os.path.lexists(root / LOCK):
         raise MachineError(
-            f"{root}: the run folder was moved or removed while the run worked in it. Put it back, or not, and run the same command again."
+            f"{root}: the run folder was moved or removed while the run worked in it. Run the same command again: it "
+            "continues in the folder that it finds."
         )
 
 
@@ -91,19 +93,22 @@ def _alone(root: Path) -> int:
                     return handle
             elif not _flock(handle, fcntl.LOCK_SH):
                 raise SuiteError(
-                    f"{root}: another saebench run works in this folder. Wait for it, or choose another folder with --out."
+                    f"{root}: another saebench run works in this folder. Wait for it, or choose another folder with "
+                    "--out."
                 )
         except BaseException as error:
             os.close(handle)
             if isinstance(error, OSError):
                 raise MachineError(
-                    f"{root}: the file system takes no locks (flock: {os.strerror(error.errno or 0)}). Choose a folder on a local disk with --out."
+                    f"{root}: the file system takes no locks (flock: {os.strerror(error.errno or 0)}). Choose a folder "
+                    "on a local disk with --out."
                 ) from error
             raise
         os.close(handle)
         if time.monotonic() > patience:
             raise SuiteError(
-                f"{root}: another saebench command has read this folder for {READER_S:.0f} seconds. Wait for it, or choose another folder with --out."
+                f"{root}: another saebench command has read this folder for {READER_S:.0f} seconds. Wait for it, or "
+                "choose another folder with --out."
             )
         time.sleep(0.05)
 

@@ -1,8 +1,8 @@
 """From a plan to records: what is left to do, pass by pass; then groups.
 
-A cell is trained when its checkpoint is stored, and scored when its record and its arrays are stored, each proven against its digest:
-whatever was finished before a kill is kept, what is damaged is made again, cells in the middle of their training continue from their
-snapshots, and the facts end equal to those of an uninterrupted run.
+A cell is trained when its checkpoint is stored, and scored when its record and its arrays are stored, each proven
+against its digest: whatever was finished before a kill is kept, what is damaged is made again, cells in the middle of
+their training continue from their snapshots, and the facts end equal to those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Pipeline:
 
     def _to_do(self, cells: Sequence[Cell], retry_failed: bool) -> set[str]:
         with self._console.phase("planning", "what is left to do"):
-            # of a cell that is yet to be made the best is expected: a group that this holds back is due at the next look
+            # of a cell that is yet to be made the best is expected: a group that this holds back is due the next time
             expected = {cell.cell_id: self._state.status(cell) or "ok" for cell in cells}
             is_due = partial(self._is_due, statuses=expected)
             return self._state.to_do(cells, self._groups_of(cells), retry_failed=retry_failed, is_due=is_due)
@@ -128,7 +128,7 @@ class Pipeline:
             self._passes.run(together, todo)
 
     def _record_without_data(self, cells: Sequence[Cell]) -> None:
-        """Records of the cells whose data could not be had. Where that is all of them the suite is refused, and nothing recorded.
+        """Records the cells whose data could not be had. Where that is all of them, refuses the suite.
 
         Raises:
             SuiteError, PluginError: Of the first of them.

@@ -29,7 +29,8 @@ class RecordWriter:
         say: Prints one line for people.
 
     Attributes:
-        kept: New status, by `cell_id`, of cells that failed when they were made again after damage: their older record stays.
+        kept: New status, by `cell_id`, of cells that failed when they were made again after damage: their older record
+            stays.
         changed: Ids of the cells that were made again with other facts than before.
     """
 

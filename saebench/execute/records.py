@@ -120,8 +120,11 @@ class CellOutcome:
 
 
 def budget_facts(cell: Cell, plan: Plan) -> dict[str, Any]:
-    """What the cell was given: its share in the budget's own unit (which candidates of a search divide), the tokens that came of it,
-    and the calibration where a share of seconds became tokens. Controls have no budget."""
+    """What the cell was given; controls have no budget.
+
+    Its share in the budget's own unit (which candidates of a search divide), the tokens that came of it, and the
+    calibration where a share of seconds became tokens.
+    """
     facts = {
         "primary": plan.budget.get("primary", "tokens"),
         "share": None if cell.control else plan.budget.get("share"),

@@ -1,8 +1,8 @@
 """What an earlier run left in the folder, believed only where it is proven, and which cells that leaves to do.
 
 A record is believed if it has its own digest and is that of its cell and score; arrays if they are those that the
-record names; a checkpoint if it has its digests and is the cell's. What is damaged is named once and made again. What is missing
-and needed by nothing (a person may have freed the space) is left alone.
+record names; a checkpoint if it has its digests and is the cell's. What is damaged is named once and made again. What
+is missing and needed by nothing (a person may have freed the space) is left alone.
 """
 
 from __future__ import annotations
@@ -112,8 +112,9 @@ class FolderState:
     ) -> set[str]:
         """Ids of the cells that have to be trained or scored, found by going through the folder once.
 
-        These are cells without a believed record, cells of which a part is damaged, those of which a due group or a child in training
-        needs a part that is not there, and children that were skipped and whose parent has a score now.
+        These are cells without a believed record, cells of which a part is damaged, those of which a due group or a
+        child in training needs a part that is not there, and children that were skipped and whose parent has a score
+        now.
 
         Args:
             cells: Parents first.
@@ -150,7 +151,8 @@ class FolderState:
             more = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
             first = self._run.checkpoint(kept[0].cell_id)
             self.say(
-                f"{first}{more}: missing. Nothing needs these weights now, so they are not made again; the records are kept"
+                f"{first}{more}: missing. Nothing needs these weights now, so they are not made again; the records are "
+                "kept"
             )
         if self._seconds > SLOW_S:
             self.say(f"checked what an earlier run left in {self._seconds:.0f} s")
@@ -195,7 +197,7 @@ class FolderState:
 
 
 def changed_facts(older: Mapping[str, Any], newer: Mapping[str, Any]) -> list[str]:
-    """Names of the facts in which two records of one score differ; another suite that holds the same cell is no change."""
+    """Names of the facts in which two records of one score differ; which suite holds the cell is no change."""
     return [
         key for key in sorted({*older, *newer} - {*NOT_COMPARED}) if digest(older.get(key)) != digest(newer.get(key))
     ]
@@ -213,7 +215,7 @@ def written_plan(run: RunFolder, say: Callable[[str], None]) -> dict[str, Any] |
 
 
 def written_calibration(run: RunFolder, suite_digest: str) -> dict[str, Any] | None:
-    """The calibration of an earlier run of this suite, from its plan, or from one of its records where the plan is lost."""
+    """The calibration of an earlier run of this suite, from its plan, or from a record where that is lost."""
     plan = written_plan(run, lambda line: None)
     if plan is not None:
         return plan["budget"].get("calibration") if plan["suite_digest"] == suite_digest else None

@@ -18,7 +18,7 @@ from saebench.execute.lock import is_running
 
 @dataclass(frozen=True)
 class CellStatus:
-    """One cell. `state` is a record's status, or `damaged` (its record), `trained` (checkpoint, no score yet), or `left`."""
+    """One cell. `state`: its record's status, `damaged` (the record is), `trained` (not scored yet), or `left`."""
 
     entry: str
     point: str
@@ -78,7 +78,7 @@ class RunStatus:
         return found
 
     def seconds_left(self) -> float | None:
-        """As the run tells; where none runs, left cells times the mean time of the finished ones. None while it is not known."""
+        """As the run tells; where none runs, left cells times the mean time of the finished ones; None without any."""
         if self.now is not None and self.now.left_s is not None:
             return self.now.left_s
         times = [(cell.train_s or 0.0) + (cell.score_s or 0.0) for cell in self.cells if cell.state == "ok"]
@@ -121,7 +121,8 @@ def read_status(root: Path) -> RunStatus:
     run = RunFolder(root)
     if not os.path.lexists(run.plan):
         raise SuiteError(
-            f"{root}: no plan.json here, so this is no run folder. Give the folder that `saebench run --out` wrote (default runs/<suite>)."
+            f"{root}: no plan.json here, so this is no run folder. Give the folder that `saebench run --out` wrote "
+            "(default runs/<suite>)."
         )
     plan = read_plan(run)
     if wrong := misshapen("plan", plan):

@@ -1,4 +1,4 @@
-"""One pass: cells that read the same tokens are trained side by side, each saved, reloaded from disk, scored, recorded."""
+"""One pass: cells that read the same tokens are trained side by side; each is saved, reloaded, scored and recorded."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class PassRunner:
             cap_memory(device, int(self._memory_gb * GB))
 
     def run(self, cohorts: Sequence[Cohort], todo: Mapping[str, Sequence[Cell]]) -> None:
-        """Trains the cells of some cohorts in as few passes over their tokens as parents and memory allow, then scores them.
+        """Trains the cells of some cohorts in as few passes over their tokens as parents and memory allow; scores them.
 
         Args:
             cohorts: They read the same tokens.

@@ -46,7 +46,7 @@ def measure(
     fresh: bool = False,
     cache: Path | None = None,
 ) -> Measure:
-    """A function that measures, in the numerics of a run, what cells need and this machine was not measured for within a week.
+    """A function that measures, in the numerics of a run, what cells need and was not measured here within a week.
 
     Args:
         catalog: Installed plugins.
@@ -117,7 +117,8 @@ class _ToMeasure:
     def samples(self, key: str) -> bool:
         """True when this model is sampled."""
         return any(
-            "self-sampled" in self.streams(cell) or "generated" in (cell.dataset.kind, *(use.kind for use in cell.evaluation_datasets))
+            "self-sampled" in self.streams(cell)
+            or any(use.kind == "generated" for use in (cell.dataset, *cell.evaluation_datasets))
             for cell in self.cells
             if cell.model is not None and model_key(cell.model) == key
         )  # fmt: skip
@@ -156,7 +157,8 @@ class _ToMeasure:
             models={key: ModelRate(**value) for key, value in found("models").items()},
             datasets=datasets,
             remarks=tuple(
-                f"reading all of {name!r} takes longer than the few seconds it was tried for: the time predicted for data is too low by the rest."
+                f"reading all of {name!r} takes longer than the few seconds it was tried for: the time predicted for "
+                "data is too low by the rest."
                 for name in cut
             ),
             **({} if write_s is None else {"write_byte_s": float(write_s)}),

@@ -94,7 +94,7 @@ def sampling_s(lm: LanguageModel, context: int) -> float:
     real = (~lm.special_mask(sampled.to(lm.device)))[:, 1:].float().sum(0) / SAMPLE_ROWS
     seconds, tokens = sum(gaps), float(real.sum())
     if length < context and len(gaps) == length - 1:
-        # a step takes longer the more tokens precede it; and sequences that have not ended go on ending at the same rate
+        # a step takes longer the more tokens precede it; and sequences that have not ended end at the same rate
         seconds += sum(_line(gaps[1:], place - 1) for place in range(length - 1, context - 1))
         left = float(real[-1])
         kept = left ** (1 / (length - 1)) if left > 0 else 0.0
@@ -103,7 +103,7 @@ def sampling_s(lm: LanguageModel, context: int) -> float:
 
 
 def _line(values: Sequence[float], place: int) -> float:
-    """The straight line through values at 0, 1, ..., never falling, read at `place`. Theil and Sen: medians, as single steps may be slow."""
+    """The line through values at 0, 1, ..., never falling, read at `place`; by medians (Theil-Sen)."""
     half = len(values) // 2
     slopes = [(values[i + half] - values[i]) / half for i in range(len(values) - half)] if half else [0.0]
     slope = max(0.0, statistics.median(slopes))

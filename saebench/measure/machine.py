@@ -1,4 +1,4 @@
-"""Which machine and which versions, recorded with every score and part of no id; and the settings that make equal runs give equal bits."""
+"""Machine and versions, recorded with every score and part of no id; the settings that make equal runs equal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _memory_bytes() -> int | None:
 
 
 def n_threads() -> int:
-    """Threads that training and scoring use: the processors this process may run on, or OMP_NUM_THREADS where that is set."""
+    """Threads that training and scoring use: OMP_NUM_THREADS, or the processors this process may run on."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked) > 0:
         return int(asked)

@@ -1,4 +1,4 @@
-"""What was measured on this machine before, kept in the user's cache folder so that a second plan need not measure again."""
+"""What was measured on this machine before, in the user's cache folder: a second plan need not measure again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def speed_facts(device: str) -> dict[str, Any]:
 
 
 class Profile:
-    """Measured values by kind and key, each with its date. A damaged file is named and is an empty profile, as a missing one.
+    """Measured values by kind and key, each with its date. A damaged file is named and counts as an empty one.
 
     Args:
         facts: From `speed_facts`; another machine, or other versions, have another file.
@@ -81,7 +81,7 @@ class Profile:
         return min(dates, default=_now().isoformat())[:10]
 
     def save(self) -> None:
-        """Writes the file, with what other processes measured meanwhile. Where the cache folder cannot be written, it goes on."""
+        """Writes the file, with what other processes measured meanwhile; nothing where the folder cannot be written."""
         with suppress(OSError, SaebenchError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.with_suffix(".lock").open("a") as lock:

@@ -52,7 +52,8 @@ class StandInRows(TrainingSource):
         between: What a cell's neighbours in a pass do to the caches: called before each batch, outside of all times.
 
     Attributes:
-        steps: For each reading of `batches`, the times at which the work on a batch began and the next one was asked for.
+        steps: For each reading of `batches`, the times at which the work on a batch began and the next one was asked
+            for.
     """
 
     forward_flops_per_token = 0
@@ -135,7 +136,8 @@ class StandInStreams(HeldOut):
             tokens: dict[str, Tensor] = {}
             if self._lm is not None:
                 width = self._context - 1
-                tokens = {"token_ids": rows % self._lm.vocab_size, "positions": index % width + 1, "sequence_ids": index // width}  # fmt: skip
+                ids = rows % self._lm.vocab_size
+                tokens = {"token_ids": ids, "positions": index % width + 1, "sequence_ids": index // width}
             truth = self._codes(int(rows[0]), len(rows)) if self._truth is not None and name == "eval" else None
             yield ActivationBatch(x, x, **{key: value.to(self._device) for key, value in tokens.items()}, truth=truth)
 

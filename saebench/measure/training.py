@@ -82,12 +82,19 @@ def measure_training(
 # ---- scoring ---------------------------------------------------------------------------------------------------------
 
 
-def measure_scoring(cell: Cell, streams: Callable[[float], tuple[StandInStreams, float]], run: RunFolder, catalog: Catalog, device: torch.device) -> float:  # fmt: skip
+def measure_scoring(
+    cell: Cell,
+    streams: Callable[[float], tuple[StandInStreams, float]],
+    run: RunFolder,
+    catalog: Catalog,
+    device: torch.device,
+) -> float:
     """Seconds of one whole scoring pass of a cell, extrapolated from two short ones.
 
     Args:
         cell: Its checkpoint is in `run`.
-        streams: `streams(tokens)` -> the suite's streams cut to that many tokens at most, and the share of the whole that they are.
+        streams: `streams(tokens)` -> the suite's streams cut to that many tokens at most, and the share of the whole
+            that they are.
     """
     from saebench.host.build import load_sae
     from saebench.score import score_cell
@@ -154,8 +161,15 @@ class SiteStreams:
             losses = self._losses[count]
         context = model.context if model is not None else 128
         source = StandInStreams(
-            self._rows, sizes, device=self._device, lm=lm, losses=losses, context=context, truth=self._truth, dictionary=self._dictionary
-        )  # fmt: skip
+            self._rows,
+            sizes,
+            device=self._device,
+            lm=lm,
+            losses=losses,
+            context=context,
+            truth=self._truth,
+            dictionary=self._dictionary,
+        )
         return source, share
 
 

@@ -35,7 +35,8 @@ class ScoreOutcome:
         arrays: Per-latent arrays of that same pass; `density` is there wherever stream `density` is.
         evaluation: The record's `evaluation`.
         sae_facts: What the SAE says of itself.
-        spent: Tokens and FLOPs of scoring at its stand-alone cost: encoding, and the model's forwards behind the streams.
+        spent: Tokens and FLOPs of scoring at its stand-alone cost: encoding, and the model's forwards behind the
+            streams.
         seconds: Measured, all of it.
         validation: Of a candidate of a search: what the search goes by.
     """
@@ -74,7 +75,8 @@ def score_cell(
 
     Raises:
         PluginError: The SAE itself breaks its contract. A metric that raises only empties its own ids.
-        Diverged: What it gives is not finite, or its FVU is over `DIVERGED_FVU` (controls, which learn nothing, may have any).
+        Diverged: What it gives is not finite, or its FVU is over `DIVERGED_FVU` (controls, which learn nothing, may
+            have any).
     """
     started = time.perf_counter()
     label = f"{cell.label} ({cell.part.architecture})"

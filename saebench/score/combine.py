@@ -34,9 +34,10 @@ class DatasetValue:
 def combine(info: MetricInfo, found: Sequence[DatasetValue]) -> dict[str, Any]:
     """`{value, unit, direction, n, stderr, reason, on, parts}` of one metric.
 
-    `value` is the mean over evaluation seeds on the dataset of the first value, `n` the sum. One null among them makes it null: a mean over
-    fewer seeds would be another quantity. Evaluation seeds read overlapping text, so that their errors are not independent; the
-    mean of their standard errors bounds that of the mean from above, whatever the correlation (exact for one seed).
+    `value` is the mean over evaluation seeds on the dataset of the first value, `n` the sum. One null among them makes
+    it null: a mean over fewer seeds would be another quantity. Evaluation seeds read overlapping text, so that their
+    errors are not independent; the mean of their standard errors bounds that of the mean from above, whatever the
+    correlation (exact for one seed).
     """
     on = found[0].dataset
     head = [one for one in found if one.dataset == on]

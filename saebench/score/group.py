@@ -64,7 +64,8 @@ def score_group(
     failures = {} if failure is None else {"its members": failure}
     others = f"; without {', '.join(missing)}" if missing else ""
     names = ", ".join(member.label for member in members) or "none"
-    reason = f"needs two or more SAEs that differ in {' and '.join(group.vary)}, there {'is' if len(members) == 1 else 'are'} {len(members)} ({names}){others}"
+    count = f"there {'is' if len(members) == 1 else 'are'} {len(members)} ({names}){others}"
+    reason = f"needs two or more SAEs that differ in {' and '.join(group.vary)}, {count}"
     entries: dict[str, Any] = {}
     details: dict[str, Any] = {}
     arrays: dict[str, Tensor] = {}

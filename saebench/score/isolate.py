@@ -37,7 +37,7 @@ def null_result(spec: CellMetricSpec | GroupMetricSpec, reason: str) -> MetricRe
 
 @dataclass(frozen=True)
 class Answer:
-    """What a metric gave, every id that it promised among it. `failure`: what it raised, or how it broke its contract."""
+    """What a metric gave, with every id that it promised. `failure`: what it raised, or how it broke its contract."""
 
     result: MetricResult
     failure: str | None = None

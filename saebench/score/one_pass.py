@@ -31,7 +31,7 @@ from saebench.score.isolate import Accumulator
 
 
 def batch_size(d_sae: int) -> int:
-    """Tokens a scoring batch: a power of two from 256 to 4096; dense pre-activations are under 256 MiB where they can be."""
+    """Tokens a scoring batch: a power of two from 256 to 4096; keeps dense pre-activations under 256 MiB if it can."""
     fits = max(1, (1 << 26) // d_sae)
     return max(256, min(4096, 1 << (fits.bit_length() - 1)))
 
@@ -122,8 +122,8 @@ def run_pass(
 ) -> list[Stream]:
     """Feeds every stream of one source that some metric reads.
 
-    Codes are made once a batch and shared by the streams `eval` and `density`, which are prefixes of one order of tokens;
-    reconstructions only where a metric asks for them. With `firing`, stream `density` is read in any case.
+    Codes are made once a batch and shared by the streams `eval` and `density`, which are prefixes of one order of
+    tokens; reconstructions only where a metric asks for them. With `firing`, stream `density` is read in any case.
 
     Returns:
         The streams that were read.

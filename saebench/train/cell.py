@@ -61,9 +61,10 @@ class Prepared:
 class CellRun:
     """One cell. What is known of it so far is in `outcome`, also after an error.
 
-    Its bits depend on the cell and the source alone: generator, meter, optimiser and monitor are its own, and what it shares (batch,
-    sample, first tokens) is only read. Random numbers come from generators seeded by `derive_seed(init_seed, role)`: role `init` for
-    build and `init_from_data`, `train` for `after_step`, `fit` for `fit`.
+    Its bits depend on the cell and the source alone: generator, meter, optimiser and monitor are its own, and what it
+    shares (batch, sample, first tokens) is only read. Random numbers come from generators seeded by
+    `derive_seed(init_seed, role)`: role `init` for build and `init_from_data`, `train` for `after_step`, `fit` for
+    `fit`.
 
     Attributes:
         outcome: See `TrainOutcome`.

@@ -27,7 +27,7 @@ def rms_scale(x: Tensor) -> float:
 
 
 def scaled(batch: ActivationBatch, scale: float, device: torch.device) -> ActivationBatch:
-    """The batch and its true codes on a device, float32, divided by a scalar, in memory of its own; `target is x` stays so."""
+    """The batch and its true codes on a device, float32, divided by a scalar; a copy. `target is x` stays true."""
 
     def ready(x: Tensor) -> Tensor:
         x = x.to(device=device, dtype=torch.float32)
@@ -58,7 +58,8 @@ class SharedBatch:
         if _writes(batch) != writes or batch.x.requires_grad or batch.target.requires_grad:
             del self._made[scale]
             raise PluginError(
-                f"{label}: the module changed the batch it was given, which other cells read too. Work on a copy (x = x.clone())."
+                f"{label}: the module changed the batch it was given, which other cells read too. Work on a "
+                "copy (x = x.clone())."
             )
 
 

@@ -37,25 +37,26 @@ def train_pass(
 ) -> Iterator[tuple[Cell, TrainOutcome]]:
     """Trains cells side by side (or fits them; a control without `fit` is only built).
 
-    For every batch index each distinct source gives one batch, and every cell on it takes its own step, with its own learning rate,
-    schedule, generator, meter and stop. A cell's result depends on the cell and its source alone, bit for bit on one device and
-    thread count: never on its neighbours, on being alone, or on having been killed and restored. A cell that fails, diverges or ends
-    leaves; the others go on. One that finds no memory beside others is trained again alone, after them, and ends as `over_budget`
-    only if it finds none there either.
+    For every batch index each distinct source gives one batch, and every cell on it takes its own step, with its own
+    learning rate, schedule, generator, meter and stop. A cell's result depends on the cell and its source alone, bit
+    for bit on one device and thread count: never on its neighbours, on being alone, or on having been killed and
+    restored. A cell that fails, diverges or ends leaves; the others go on. One that finds no memory beside others is
+    trained again alone, after them, and ends as `over_budget` only if it finds none there either.
 
     Args:
         jobs: Cells and their sources. None may be the parent of another.
         catalog: Installed plugins.
         parents: Checkpoint folder by `cell_id`; a child whose parent has none there is skipped.
         device: Where to train.
-        memory_share_bytes: Refuse a cell whose parameters, gradients, moments and workspace need more; None for no limit.
+        memory_share_bytes: Refuse a cell whose parameters, gradients, moments and workspace need more; None for no
+            limit.
         progress: Hears how the pass goes on.
         snapshots: Folder for snapshots: cells found there go on from them; None for none.
         snapshot_every_s: Seconds between two.
 
     Yields:
-        Each cell's outcome as soon as it is known; save it before asking for the next. What goes wrong with a cell is its status and
-        error. Errors of the machine (disk full) and damaged files of ours are raised.
+        Each cell's outcome as soon as it is known; save it before asking for the next. What goes wrong with a cell is
+        its status and error. Errors of the machine (disk full) and damaged files of ours are raised.
     """
     device = torch.device(device)
     watch = progress or Watch()

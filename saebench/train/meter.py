@@ -16,8 +16,8 @@ from saebench.api import Cost, OverBudget, SparseCodes
 class Meter:
     """Counts a cell's own training, at its stand-alone cost, and says when its share is used up.
 
-    A step's FLOPs are `B * train_flops_per_token + nnz * train_flops_per_active + step_flops`, with the nnz of this very batch, and what the step
-    reports beyond that (`LossTerms.flops`).
+    A step's FLOPs are `B * train_flops_per_token + nnz * train_flops_per_active + step_flops`, with the nnz of this
+    very batch, and what the step reports beyond that (`LossTerms.flops`).
 
     Args:
         allotted: Tokens of the cell's share.
@@ -90,7 +90,8 @@ def refuse_if_too_big(cost: Cost, batch: int, share_bytes: int | None, label: st
     needed = cost.training_memory_bytes(batch)
     if share_bytes is not None and needed > share_bytes:
         raise OverBudget(
-            f"{label}: training needs {needed:,} bytes ({cost.n_parameters:,} learned values with gradients and moments, and the workspace of a batch of {batch:,}), "
+            f"{label}: training needs {needed:,} bytes ({cost.n_parameters:,} learned values with gradients and "
+            f"moments, and the workspace of a batch of {batch:,}), "
             f"but its memory share is {share_bytes:,} bytes. Use a smaller d_sae or batch, or raise budget.memory_gb."
         )
 
@@ -98,9 +99,9 @@ def refuse_if_too_big(cost: Cost, batch: int, share_bytes: int | None, label: st
 class PeakMemory:
     """Largest memory in use since it was made. `scope` says of what.
 
-    On CUDA: what tensors held on the device. On the CPU: the resident set of the whole process (the language model and the data
-    included). Since the pass began, in which all its cells are in memory together; on the CPU since the process began where the mark
-    cannot be reset.
+    On CUDA: what tensors held on the device. On the CPU: the resident set of the whole process (the language model and
+    the data included). Since the pass began, in which all its cells are in memory together; on the CPU since the
+    process began where the mark cannot be reset.
     """
 
     def __init__(self, device: torch.device, n_cells: int) -> None:

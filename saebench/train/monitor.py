@@ -136,7 +136,7 @@ class Monitor:
             self._progress(min(tokens, allotted), allotted, fvu, l0)
 
     def dead_fraction(self) -> float | None:
-        """Share of latents that did not fire in the last `DEAD_WINDOW` of the allotment; None before its end or without codes."""
+        """Share of latents silent in the last `DEAD_WINDOW` of the allotment; None before its end, or without codes."""
         if self._fired is None or not self._meter.exhausted:
             return None
         return float((~self._fired).double().mean())

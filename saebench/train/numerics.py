@@ -10,7 +10,8 @@ from saebench.cells.cell import ENGINE_VERSION
 from saebench.nn.kernels import backends
 
 _PRODUCTS = {
-    "bf16-screen": "float32; bfloat16 screens the encoder product, and what it cannot rule out is computed again in float32; "
+    "bf16-screen": "float32; bfloat16 screens the encoder product, and what it cannot rule out is computed again in "
+    "float32; "
     "AuxK's products with dead latents are bfloat16",
 }
 

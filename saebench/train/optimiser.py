@@ -39,7 +39,8 @@ class Constraints:
         for name, constraint in declared.items():
             if name not in parameters:
                 raise PluginError(
-                    f"{label}: constraints() names '{name}', which is no parameter. Parameters: {', '.join(parameters) or 'none'}."
+                    f"{label}: constraints() names '{name}', which is no parameter. Parameters: "
+                    f"{', '.join(parameters) or 'none'}."
                 )
             if isinstance(constraint, UnitRows):
                 self._unit_rows.append(parameters[name])
@@ -105,11 +106,13 @@ def _groups(module: torch.nn.Module, lr: float, label: str) -> list[dict[str, An
     ]
     if forgotten:
         raise PluginError(
-            f"{label}: param_groups(lr) leaves out {', '.join(forgotten)}. List every parameter, or set requires_grad to False."
+            f"{label}: param_groups(lr) leaves out {', '.join(forgotten)}. List every parameter, or set requires_grad "
+            "to False."
         )
     if not made:
         raise PluginError(
-            f"{label}: nothing to train: no parameter requires a gradient. Write `fit(batches)` in place of `training_loss`."
+            f"{label}: nothing to train: no parameter requires a gradient. Write `fit(batches)` in place of "
+            "`training_loss`."
         )
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
@@ -206,7 +209,8 @@ class Optimiser:
         """
         if not any(parameter is known for known in self._parameters):
             raise PluginError(
-                f"{self._label}: reset_moments got a tensor {list(parameter.shape)} that is no trained parameter. Pass the module's own parameter."
+                f"{self._label}: reset_moments got a tensor {list(parameter.shape)} that is no trained parameter. Pass "
+                "the module's own parameter."
             )
         state = self._adam.state.get(parameter, {})
         for name in ("exp_avg", "exp_avg_sq"):

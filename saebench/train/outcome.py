@@ -39,7 +39,8 @@ class TrainOutcome:
         status: ok, failed, diverged, over_budget or skipped.
         error: `{type, message}` where the status is not ok.
         steps: Optimiser steps taken.
-        tokens, flops: Spent by the cell itself, at its stand-alone cost; the last step may over-spend by less than a batch.
+        tokens, flops: Spent by the cell itself, at its stand-alone cost; the last step may over-spend by less than a
+            batch.
         ancestors: Tokens and FLOPs that its parent, and its parent's parents, spent on training.
         forward_flops: What the language model's forward of those tokens costs alone.
         epochs: Tokens over the distinct tokens of the source.
@@ -50,7 +51,8 @@ class TrainOutcome:
         input_scale: Inputs were divided by it.
         facts: Summaries of the numbers that the steps reported.
         fitted: True when `fit` was called in place of gradient steps.
-        device_s: Measured seconds of its own work, its neighbours in the pass left out; None where training did not begin.
+        device_s: Measured seconds of its own work, its neighbours in the pass left out; None where training did not
+            begin.
         waited_s: Measured seconds that its batches took to come, shared by all cells that read them.
         ancestors_s: Measured `device_s` of its parent and its parent's parents.
         trajectory_s: `device_s` at each point of the trajectory.

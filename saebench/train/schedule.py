@@ -8,8 +8,8 @@ import math
 def lr_factor(before: float, after: float, warmup: float, decay: float) -> float:
     """Share of the peak learning rate for a step that takes progress from `before` to `after`.
 
-    Linear from 0 over the first `warmup` of the allotment, 1, linear to 0 over the last `decay`, read at the step's midpoint: no step is
-    lost to a rate of zero, and the sum over steps is the area under the schedule.
+    Linear from 0 over the first `warmup` of the allotment, 1, linear to 0 over the last `decay`, read at the step's
+    midpoint: no step is lost to a rate of zero, and the sum over steps is the area under the schedule.
 
     Args:
         before: Progress before the step, in [0, 1).
@@ -24,7 +24,7 @@ def lr_factor(before: float, after: float, warmup: float, decay: float) -> float
 
 
 def log_spaced_steps(n_steps: int, points: int = 12) -> list[int]:
-    """`points` step counts from 1 to `n_steps`, evenly spaced in the logarithm, all different; every step where there are fewer.
+    """`points` step counts from 1 to `n_steps`, evenly spaced in the logarithm, all different; all steps where fewer.
 
     Example: `log_spaced_steps(100, 3)` is `[1, 10, 100]`.
     """

@@ -1,10 +1,11 @@
 """Snapshots of cells in training. A killed run continues from them and ends bit for bit as if it had not been killed.
 
     ROOT/<cell id>/state.safetensors    parameters, all buffers, the optimiser's moments, generator state
-    ROOT/<cell id>/state.json           steps, meter, trajectory and what else are plain numbers; digests of the tensors and of itself
+    ROOT/<cell id>/state.json           steps, meter, trajectory, other plain numbers; digests of the tensors and itself
 
-Every cell has a folder of its own and its own position in the order of batches: cells of a pass may be restored at different ones.
-A snapshot is used only under the numerics it was written under (`bits_depend_on`); under others the cell begins anew, and a line says so.
+Every cell has a folder of its own and its own position in the order of batches: cells of a pass may be restored at
+different ones. A snapshot is used only under the numerics it was written under (`bits_depend_on`); under others the
+cell begins anew, and a line says so.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def read_snapshot(folder: Path, key: Mapping[str, Any]) -> tuple[dict[str, Tenso
     """What `write_snapshot` wrote under the same key.
 
     Raises:
-        ValueError: It is damaged, of another cell, or was written under other numerics: the cell would end with other bits.
+        ValueError: It is damaged, of another cell, or was written under other numerics: the cell would end with other
+            bits.
     """
     from safetensors.torch import load_file
 

@@ -19,13 +19,14 @@ from saebench.train.optimiser import Optimiser
 
 
 def check_terms(terms: object, batch: ActivationBatch, label: str, *, d_sae: int | None) -> None:
-    """Raises PluginError where `training_loss` returned something else than it must; `d_sae`: its codes are checked too."""
+    """Raises PluginError where `training_loss` did not return what it must; with `d_sae`, codes are checked too."""
     if not isinstance(terms, LossTerms):
         raise PluginError(f"{label}: training_loss must return saebench.api.LossTerms, got {type(terms).__name__}")
     n_tokens = batch.n_tokens
     if terms.reconstruction.shape != (n_tokens,):
         raise PluginError(
-            f"{label}: LossTerms.reconstruction must be [{n_tokens}], one loss a token, got {_seen(terms.reconstruction)}"
+            f"{label}: LossTerms.reconstruction must be [{n_tokens}], one loss a token, got "
+            f"{_seen(terms.reconstruction)}"
         )
     for name, penalty in terms.penalties.items():
         if not isinstance(penalty, Tensor) or penalty.ndim:

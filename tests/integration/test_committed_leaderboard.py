@@ -21,7 +21,8 @@ def records() -> list[dict[str, Any]]:
 
 def test_it_is_what_its_records_give(tmp_path: Path) -> None:
     build([BOARD], tmp_path)
-    # the page holds the chart library and the chart its renderer's fonts: those may change with their versions, the numbers may not
+    # the page holds the chart library and the chart its renderer's fonts: those may change with their versions, the
+    # numbers may not
     for name in ("data.json", "README.md"):
         assert (tmp_path / name).read_bytes() == (BOARD / name).read_bytes(), (
             f"run: saebench leaderboard leaderboard --out leaderboard ({name})"

@@ -188,7 +188,8 @@ def test_every_file_of_a_run_is_of_a_kind(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", HARMS)
-# in two halves: of a cell or a group whose record is damaged nobody knows what its arrays should be, and they are made again unseen
+# in two halves: of a cell or a group whose record is damaged nobody knows what its arrays should be, and they are made
+# again unseen
 @pytest.mark.parametrize("names", [("record", "group", "weights"), ("meta", "arrays", "group arrays", "plan")])
 def test_damaged_products_are_all_found_and_made_again_in_one_run(
     suite: Path, whole: Path, run: Path, harm: Harm, names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""A package of somebody else's, installed into a fresh venv without a network, is trained and ranked like a built-in."""
+"""An external package, installed into a fresh venv without a network, is trained and ranked like a built-in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A venv of its own that sees this environment's packages; the example and a broken package are installed into it."""
+    """A venv that sees this environment's packages; the example and a broken package are installed into it."""
     folder = tmp_path_factory.mktemp("external")
     venv.create(folder / "venv", with_pip=False, symlinks=True)
     python = folder / "venv" / "bin" / "python"

@@ -1,4 +1,4 @@
-"""Groups over datasets and seeds: a metric from a plugin file gets arrays and codes of every member, and its arrays are kept."""
+"""Groups over datasets and seeds: a plugin file's metric gets arrays and codes of every member; its arrays are kept."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ class Together:
         first = members[0]
         again = sum(codes.values.double().sum() for codes in first.codes())
         assert again == sum(codes.values.double().sum() for codes in first.codes())
-        details = {"members": [dict(member.facts) for member in members], "names": sorted(first.arrays), "n_tokens": n_tokens}
+        facts = [dict(member.facts) for member in members]
+        details = {"members": facts, "names": sorted(first.arrays), "n_tokens": n_tokens}
         arrays = {f"share/{member.label}": member.arrays["variance-share"] for member in members}
         return MetricResult({"together": MetricValue.of(INFO, float(n), n_tokens)}, details, arrays)
 
@@ -105,7 +106,12 @@ def test_the_record_says_who_and_holds_what_was_measured(folder: Path) -> None:
     members = [
         (member["label"], member["entry"], member["dataset"], member["init_seed"]) for member in facts["members"]
     ]
-    assert members == [("one s0", "a", "one", 0), ("one s1", "a", "one", 1), ("two s0", "b", "two", 0), ("two s1", "b", "two", 1)]  # fmt: skip
+    assert members == [
+        ("one s0", "a", "one", 0),
+        ("one s1", "a", "one", 1),
+        ("two s0", "b", "two", 0),
+        ("two s1", "b", "two", 1),
+    ]
     assert facts["metrics"]["together"]["value"] == 900
     assert facts["details"]["n_tokens"] == 900
     assert facts["details"]["names"] == ["density", "variance-share"]

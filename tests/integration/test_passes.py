@@ -1,4 +1,4 @@
-"""Cells side by side in one run: hookpoints in one pass, memory, a kill in the middle of training, live and stored activations."""
+"""Cells side by side in one run: hookpoints in one pass, memory, a kill in training, live and stored activations."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from saebench.jobs import run_suite
 
 
 def test_topk_on_stories260k_is_as_faithful_as_measured_elsewhere(material: Path, tmp_path: Path) -> None:
-    """512 latents, k 16, 400k tokens of TinyStories, output of block 2: FVU about 0.06, over 95 % of the loss recovered."""
+    """512 latents, k 16, 400k tokens of TinyStories, output of block 2: FVU about 0.06, over 95 % of loss recovered."""
     (tmp_path / "stories.yaml").write_text(f"""
 schema: 1
 models: [{{id: {material / "models" / "stories260k"}, hookpoints: [layers.2], context: 256}}]

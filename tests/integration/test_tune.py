@@ -26,7 +26,11 @@ datasets:
 entries:
   - {{name: plain, architecture: topk, dataset: mine, config: {{d_sae: 32, k: 4}}}}
   - {{name: tuned, architecture: topk, dataset: mine, config: {{d_sae: 32, k: 4}}, tune: {{lr: [auto, 0.00001, 1e30]}}}}
-  - {{name: truth, architecture: topk, dataset: truth, config: {{d_sae: 32}}, tune: {{metric: variance-explained, k: [2, 8]}}}}
+  - name: truth
+    architecture: topk
+    dataset: truth
+    config: {{d_sae: 32}}
+    tune: {{metric: variance-explained, k: [2, 8]}}
 train: {{batch: 128}}
 metrics: [fvu, variance-explained, l0, sfr]
 evaluation: {{tokens: 600, loss_tokens: 100, density_tokens: 600}}

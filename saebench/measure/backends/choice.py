@@ -84,7 +84,10 @@ def _cannot(name: str, device: str, features: frozenset[str]) -> str | None:
     if "onednn" not in features:
         return "this torch was built without oneDNN"
     if name == "bf16-screen" and "bf16" not in features:
-        return "no units for bfloat16 products are listed for this CPU (avx512_bf16, amx_bf16 or bf16), and torch would emulate them"
+        return (
+            "no units for bfloat16 products are listed for this CPU (avx512_bf16, amx_bf16 or bf16), "
+            "and torch would emulate them"
+        )
     return None
 
 
@@ -99,4 +102,7 @@ def _why(device: str, features: frozenset[str]) -> str:
         return (
             "the CPU has AVX-512 but no units for bfloat16, and torch's own product (MKL) leaves AVX-512 unused on it"
         )
-    return "no units for bfloat16 products are listed for this CPU, and oneDNN has no wider vectors than torch's own product"
+    return (
+        "no units for bfloat16 products are listed for this CPU, "
+        "and oneDNN has no wider vectors than torch's own product"
+    )

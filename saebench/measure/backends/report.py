@@ -83,7 +83,8 @@ def advice(measured: Sequence[Measured], chosen: Choice) -> list[str]:
     said = [f"`auto` takes {chosen.auto} here: {chosen.why}."]
     if chosen.in_use != chosen.auto:
         said.append(
-            f"{VARIABLE}={chosen.in_use} is set: runs started from here take {chosen.in_use}. Unset it to go back to {chosen.auto}."
+            f"{VARIABLE}={chosen.in_use} is set: runs started from here take {chosen.in_use}. Unset it to go back to "
+            f"{chosen.auto}."
         )
     compared = [one for one in measured if _yardstick(one, chosen).backend == chosen.auto and len(_good(one)) > 1]
     faster: dict[str, list[str]] = {}
@@ -96,12 +97,14 @@ def advice(measured: Sequence[Measured], chosen: Choice) -> list[str]:
         elif auto.against(best) > WORTH:
             open_cases += 1
             said.append(
-                f"{best.backend} looked faster ({auto.against(best):.2f}x at {one.shape.title}), but in too few rounds to trust: "
+                f"{best.backend} looked faster ({auto.against(best):.2f}x at {one.shape.title}), but in too few rounds "
+                "to trust: "
                 "measure again, with more --rounds."
             )
     for name, where in faster.items():
         said.append(
-            f"{name} measured faster than {chosen.auto}: {'; '.join(where)}. To force it: {VARIABLE}={name} saebench run SUITE. "
+            f"{name} measured faster than {chosen.auto}: {'; '.join(where)}. To force it: {VARIABLE}={name} saebench "
+            "run SUITE. "
             f"A run has one back end for all its cells, so force it only where it wins at what costs most."
         )
     decided = len(compared) - open_cases
@@ -121,7 +124,8 @@ def advice(measured: Sequence[Measured], chosen: Choice) -> list[str]:
     if busy > BUSY:
         said.append(f"Rounds lay up to {100 * busy:.0f} % apart: the machine was busy. Measure again when it is quiet.")
     said.append(
-        f"Every record says which back end trained it ({RECORDED}), forced or not. All of them choose the same latents; "
+        f"Every record says which back end trained it ({RECORDED}), forced or not. All of them choose the same "
+        "latents; "
         "values may differ in the last bit, so compare only runs of one back end bit for bit."
     )
     return said

@@ -1,4 +1,4 @@
-"""How fast each numeric back end takes a training step here: one process each, interleaved rounds. Loads torch when it is called."""
+"""How fast each numeric back end takes a training step here: one process each, interleaved rounds. Loads no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from saebench.measure.backends.choice import Choice
 from saebench.measure.backends.shapes import Shape, refusal
 
 FEWEST, WARM, WARM_S = 3, 30, 4.0
-"""Steps before anything is timed: what a selection costs depends a little on how far the weights are trained. As many as take WARM_S."""
+"""Steps before anything is timed, as many as take WARM_S: a selection costs less with trained weights."""
 TURN, TURN_S = (2, 20), 0.4
 """Fewest and most steps of a turn, of about TURN_S together."""
 START_FLOPS = 2e11
@@ -107,7 +107,10 @@ def measure(
     """
     for shape in shapes:
         job = {
-            "shape": {"part": dataclasses.asdict(shape.part), "d_in": shape.d_in, "d_sae": shape.d_sae, "train": dataclasses.asdict(shape.train)},
+            "shape": {
+                "part": dataclasses.asdict(shape.part), "d_in": shape.d_in, "d_sae": shape.d_sae,
+                "train": dataclasses.asdict(shape.train)
+            },
             "device": device, "threads": threads, "plugins": [str(path) for path in plugins],
         }  # fmt: skip
         with ExitStack() as stack:

@@ -1,7 +1,8 @@
-"""One numeric back end in one process, so that its memory is its own. Reads a line of JSON on stdin, answers one on stdout.
+"""One numeric back end in a process of its own. Reads a line of JSON on stdin, answers one on stdout.
 
-First comes the shape; `{"ready": true}` answers it. Then `{"do": "steps", "n": 5}` and `{"do": "product", "n": 5}` -> `{"seconds": [...]}`,
-and `{"do": "facts"}` -> `{"peak_bytes", "fallback_rows", "backend"}`. Whatever fails is answered by `{"failed": "..."}`, and the process ends.
+First comes the shape; `{"ready": true}` answers it. Then `{"do": "steps", "n": 5}` and `{"do": "product", "n": 5}` ->
+`{"seconds": [...]}`, and `{"do": "facts"}` -> `{"peak_bytes", "fallback_rows", "backend"}`. Whatever fails is answered
+by `{"failed": "..."}`, and the process ends.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _CHUNK = 256
 
 
 def activations(n: int, d: int) -> Tensor:
-    """`[n, d]` float32 with E||x||^2 = d: features whose frequency falls with their rank, a mean, and a little noise."""
+    """`[n, d]` float32 with E||x||^2 = d: features whose frequency falls with their rank, a mean, a little noise."""
     generator = seeded("bench-backends", d)
     features = torch.nn.functional.normalize(torch.randn(4 * d, d, generator=generator), dim=1)
     frequency = 1.0 / (torch.arange(4 * d) + 10.0)
@@ -126,7 +127,7 @@ class Steps:
         return seconds
 
     def facts(self) -> dict[str, Any]:
-        """Memory that building and stepping took; mean share of rows computed again, None where the architecture does not tell."""
+        """Memory that building and stepping took; mean share of rows computed again, None where that is not told."""
         fallback = sum(self._fallback) / len(self._fallback) if self._fallback else None
         return {
             "peak_bytes": self._peak_bytes,
@@ -136,7 +137,7 @@ class Steps:
 
 
 def _product(x: Tensor, W: Tensor, backend: str) -> Callable[[], Tensor]:
-    """The product; operands in bfloat16 are made before it, and memory for the result is reused where the operator can."""
+    """The product alone: bfloat16 operands are made before it, memory for the result is reused where it can be."""
     if backend == "bf16-screen":
         x, W = x.bfloat16(), W.bfloat16()
     if backend == "onednn":

@@ -93,7 +93,8 @@ def test_a_disk_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.M
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, need - 1))
     with pytest.raises(
         MachineError,
-        match=r"\(activations .*, checkpoints .*, records .*, pages .*, snapshots .*\), but only .* --out or ask for fewer tokens\.$",
+        match=r"\(activations .*, checkpoints .*, records .*, pages .*, snapshots .*\), "
+        r"but only .* --out or ask for fewer tokens\.$",
     ):
         list(sight.lines(sight.plan.cells, False))
     # there is no model to be read live, and without a token the pages would still not fit

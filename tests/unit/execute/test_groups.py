@@ -16,9 +16,12 @@ from saebench.execute.resume import FolderState
 def cell(entry, seed, **changes):
     use = DatasetUse(f"{entry}-text", "docs", "1", "text", {}, f"recipe-{entry}")
     made = Cell(
-        cell_id=f"{entry}{seed}", score_id=f"score-{entry}{seed}", suite="t", entry=entry, point="k4", sweep={}, where="", part=ArchitectureUse("topk", "1", {}),
-        base=None, d_in=4, d_out=4, d_sae=8, tags=(), model=None, dataset=use, evaluation=EvaluationSettings(("docs",), 10, 1, 10, (3, 4)),
-        evaluation_datasets=(use,), init_seed=seed, data_seed=0, parent=None, train=None, tokens=0, control=False, expected_l0=None, cohort="", group="",
+        cell_id=f"{entry}{seed}", score_id=f"score-{entry}{seed}", suite="t", entry=entry, point="k4", sweep={},
+        where="", part=ArchitectureUse("topk", "1", {}),
+        base=None, d_in=4, d_out=4, d_sae=8, tags=(), model=None, dataset=use,
+        evaluation=EvaluationSettings(("docs",), 10, 1, 10, (3, 4)),
+        evaluation_datasets=(use,), init_seed=seed, data_seed=0, parent=None, train=None, tokens=0, control=False,
+        expected_l0=None, cohort="", group="",
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -32,7 +35,8 @@ OK = {c.cell_id: "ok" for c in CELLS}
 
 def outcome(*arrays):
     return SimpleNamespace(
-        status="ok", metrics={}, metric_info={}, metric_versions={"m": "2"}, details={}, arrays=dict.fromkeys(arrays), times={}, error=None
+        status="ok", metrics={}, metric_info={}, metric_versions={"m": "2"}, details={}, arrays=dict.fromkeys(arrays),
+        times={}, error=None
     )  # fmt: skip
 
 
@@ -133,8 +137,8 @@ def test_the_record_names_all_that_differs():
 def test_members_are_told_apart_by_their_facts():
     model = ModelUse("m", None, "digest", "blocks.2", "layers.2", 32)
     assert member_facts(cell("a", 1, model=model)) == {
-        "entry": "a", "point": "k4", "dataset": "a-text", "hookpoint": "layers.2", "init_seed": 1, "data_seed": 0, "cell_id": "a1",
-        "score_id": "score-a1",
+        "entry": "a", "point": "k4", "dataset": "a-text", "hookpoint": "layers.2", "init_seed": 1, "data_seed": 0,
+        "cell_id": "a1", "score_id": "score-a1",
     }  # fmt: skip
 
 
@@ -148,7 +152,8 @@ def test_codes_come_from_the_first_dataset_and_seed_and_one_model_is_held_at_a_t
         def release(self):
             released.append(len(asked))
 
-    runner = GroupRunner(RunFolder(tmp_path), None, Sources(), "cpu", FolderState(RunFolder(tmp_path), print))  # type: ignore[arg-type]
+    run = RunFolder(tmp_path)
+    runner = GroupRunner(run, None, Sources(), "cpu", FolderState(run, print))  # type: ignore[arg-type]
     runner.use_model(ModelUse("m", None, "one", "h", "h", 32))
     for digest in (None, "one", "one", "two", "two", None, "one"):
         model = ModelUse("m", None, digest, "h", "h", 32) if digest else None

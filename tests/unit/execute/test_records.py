@@ -23,10 +23,12 @@ DATASET = DatasetUse("text", "docs", "1", "text", {}, "recipe")
 
 def make_cell(**changes):
     made = Cell(
-        cell_id="c", score_id="s", suite="t", entry="a", point="k4", sweep={}, where="", part=ArchitectureUse("topk", "1", {}), base=None, d_in=4, d_out=4,
-        d_sae=8, tags=(), model=None, dataset=DATASET, evaluation=EvaluationSettings(("docs",), 10, 1, 10, (3,)), evaluation_datasets=(DATASET,),
-        init_seed=0, data_seed=0, parent=None, train=TrainSettings(64, 1e-3, (0.9, 0.99), 1e-8, None, 0.0, 0.0, "rms"), tokens=640,
-        control=False, expected_l0=None, cohort="", group="",
+        cell_id="c", score_id="s", suite="t", entry="a", point="k4", sweep={}, where="",
+        part=ArchitectureUse("topk", "1", {}), base=None, d_in=4, d_out=4,
+        d_sae=8, tags=(), model=None, dataset=DATASET, evaluation=EvaluationSettings(("docs",), 10, 1, 10, (3,)),
+        evaluation_datasets=(DATASET,),
+        init_seed=0, data_seed=0, parent=None, train=TrainSettings(64, 1e-3, (0.9, 0.99), 1e-8, None, 0.0, 0.0, "rms"),
+        tokens=640, control=False, expected_l0=None, cohort="", group="",
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -63,8 +65,10 @@ def test_a_share_of_seconds_comes_with_what_turned_it_into_tokens(monkeypatch):
 @pytest.mark.parametrize("control", [False, True])
 def test_what_training_left_in_the_record_s_words(control):
     training = TrainOutcome(
-        "c", steps=3, tokens=3, flops=4, ancestors={"tokens": 5, "flops": 6}, ancestors_s=7.0, forward_flops=9, epochs=1.5, input_scale=2.0,
-        device_s=1.25, waited_s=0.5, trajectory_s=[0.1], peak_memory_bytes=10, peak_memory_scope="here", numerics={"deterministic": False},
+        "c", steps=3, tokens=3, flops=4, ancestors={"tokens": 5, "flops": 6}, ancestors_s=7.0, forward_flops=9,
+        epochs=1.5, input_scale=2.0,
+        device_s=1.25, waited_s=0.5, trajectory_s=[0.1], peak_memory_bytes=10, peak_memory_scope="here",
+        numerics={"deterministic": False},
     )  # fmt: skip
     source = SimpleNamespace(
         content="c", manifest={}, n_tokens=2, token_policy=None, rounding=None, data_cost={"tokens": 8, "flops": 0}
@@ -99,7 +103,8 @@ def test_of_a_cell_that_did_not_begin_the_record_says_null():
 def test_a_candidate_s_record_holds_its_place_in_the_search_and_others_say_nothing():
     tune = Tune("group", "k4", "fvu", "lower", "reconstruction", "1", {"lr": 0.1}, 3)
     candidate = SimpleNamespace(control=False, tokens=1_280, tune=tune)
-    assert records.budget_facts(candidate, plan()) == {**records.budget_facts(cell(), plan()), "tokens": 1_280, "candidates": 3}  # fmt: skip
+    plain = records.budget_facts(cell(), plan())
+    assert records.budget_facts(candidate, plan()) == {**plain, "tokens": 1_280, "candidates": 3}
     assert "candidates" not in records.budget_facts(cell(), plan())
     outcome = records.CellOutcome("failed")
     assert records.tune_facts(cell(), outcome) == {}

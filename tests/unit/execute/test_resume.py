@@ -18,10 +18,12 @@ from saebench.execute.resume import FolderState, changed_facts
 def cell(name, parent=None):
     use = DatasetUse("text", "docs", "1", "text", {}, "recipe")
     return Cell(
-        cell_id=name * 16, score_id=f"score-{name}", suite="t", entry=name, point="k4", sweep={}, where="", part=ArchitectureUse("topk", "1", {}), base=None,
-        d_in=4, d_out=4, d_sae=8, tags=(), model=None, dataset=use, evaluation=EvaluationSettings(("docs",), 10, 1, 10, (3,)),
-        evaluation_datasets=(use,), init_seed=0, data_seed=0, parent=parent and parent.cell_id, train=None, tokens=0, control=False,
-        expected_l0=None, cohort="", group="",
+        cell_id=name * 16, score_id=f"score-{name}", suite="t", entry=name, point="k4", sweep={}, where="",
+        part=ArchitectureUse("topk", "1", {}), base=None,
+        d_in=4, d_out=4, d_sae=8, tags=(), model=None, dataset=use,
+        evaluation=EvaluationSettings(("docs",), 10, 1, 10, (3,)),
+        evaluation_datasets=(use,), init_seed=0, data_seed=0, parent=parent and parent.cell_id, train=None, tokens=0,
+        control=False, expected_l0=None, cohort="", group="",
     )  # fmt: skip
 
 

@@ -148,10 +148,12 @@ def kit():
         for spec in specs:
             catalog.metrics[spec.name] = Registered(spec, "tests", "0", __name__)
         made = Cell(
-            cell_id="c", score_id="s", suite="t", entry="any", point="default", sweep={}, where="", part=ArchitectureUse("any", "1", {"d_sae": D}), base=None,
-            d_in=D, d_out=D, d_sae=D, tags=(), model=None, dataset=DATASET, evaluation=EvaluationSettings(("docs",), 100, 32, 150, (0,)),
-            evaluation_datasets=(DATASET,), init_seed=0, data_seed=0, parent=None, train=None, tokens=0, control=False, expected_l0=None,
-            cohort="", group="", metrics={spec.name: spec.version for spec in specs},
+            cell_id="c", score_id="s", suite="t", entry="any", point="default", sweep={}, where="",
+            part=ArchitectureUse("any", "1", {"d_sae": D}), base=None,
+            d_in=D, d_out=D, d_sae=D, tags=(), model=None, dataset=DATASET,
+            evaluation=EvaluationSettings(("docs",), 100, 32, 150, (0,)),
+            evaluation_datasets=(DATASET,), init_seed=0, data_seed=0, parent=None, train=None, tokens=0, control=False,
+            expected_l0=None, cohort="", group="", metrics={spec.name: spec.version for spec in specs},
         )  # fmt: skip
         return replace(made, **changes)
 
@@ -161,6 +163,6 @@ def kit():
         return Group("g", "t", "any", "default", "default", cells, {spec.name: spec.version for spec in specs})
 
     return SimpleNamespace(
-        catalog=catalog, cell=cell, group=group, metric=metric, info=info, Identity=Identity, Source=Source, docs=DATASET, near=NEAR, d=D,
-        training=TrainingFacts(10, 20, 0, 1.5, 100), GroupMetricSpec=GroupMetricSpec,
+        catalog=catalog, cell=cell, group=group, metric=metric, info=info, Identity=Identity, Source=Source,
+        docs=DATASET, near=NEAR, d=D, training=TrainingFacts(10, 20, 0, 1.5, 100), GroupMetricSpec=GroupMetricSpec,
     )  # fmt: skip

@@ -52,7 +52,9 @@ def test_the_shape_of_a_metric_s_entry(kit):
     outcome = score(kit, kit.metric("m", "a"), sources=[(kit.docs, 3, kit.Source())])
     assert outcome.metrics["a"] == {
         "value": 100.0, "unit": "ratio", "direction": "lower", "n": 100, "stderr": 1.0, "reason": None, "on": "docs",
-        "parts": [{"dataset": "docs", "seed": 3, "slice": None, "value": 100.0, "stderr": 1.0, "n": 100, "reason": None}],
+        "parts": [
+            {"dataset": "docs", "seed": 3, "slice": None, "value": 100.0, "stderr": 1.0, "n": 100, "reason": None}
+        ],
     }  # fmt: skip
     assert outcome.metric_info["a"] == {
         "family": "test",

@@ -38,7 +38,8 @@ def test_members_are_measured_together(kit):
     outcome = score_group(kit.group(spec_of(kit, same(kit))), members(kit, 3), kit.catalog)
     assert outcome.status == "ok"
     assert outcome.metrics["same"] == {
-        "value": 1.0, "unit": "ratio", "direction": "lower", "n": 3, "stderr": 0.0, "reason": None, "on": None, "parts": [],
+        "value": 1.0, "unit": "ratio", "direction": "lower", "n": 3, "stderr": 0.0, "reason": None, "on": None,
+        "parts": [],
     }  # fmt: skip
     assert outcome.details == {"labels": ["s0", "s1", "s2"]}
     assert outcome.metric_versions == {"stability": "3"}

@@ -15,8 +15,8 @@ def codes(kit):
         source = kit.Source(n_eval=100)
         opened = []
         found = HeldOutCodes(
-            sae or Positive(kit.Identity()), kit.d, lambda: opened.append(1) or source, n_tokens=n_tokens, batch=64, label="me",
-            allowance=allowance or Allowance(),
+            sae or Positive(kit.Identity()), kit.d, lambda: opened.append(1) or source, n_tokens=n_tokens, batch=64,
+            label="me", allowance=allowance or Allowance(),
         )  # fmt: skip
         return found, source, opened
 

@@ -40,7 +40,8 @@ def test_the_metric_that_decides_is_the_mean_over_evaluation_seeds(kit):
     cell = kit.cell(fvu(kit), tune=TUNE, metrics={})  # not among the metrics of the suite, and read all the same
     sources = [kit.Source(seed) for seed in (3, 4)]
     sae = kit.Identity(value=1.0)  # writes ones whatever it reads
-    found = validate(cell, sae, [(kit.docs, seed, source) for seed, source in enumerate(sources)], kit.catalog, kit.training)  # fmt: skip
+    validation = [(kit.docs, seed, source) for seed, source in enumerate(sources)]
+    found = validate(cell, sae, validation, kit.catalog, kit.training)
     expected = [by_hand(source.x[:100], torch.ones(100, kit.d)) for source in sources]
     assert found.value["value"] == pytest.approx(sum(expected) / 2)
     assert [part["value"] for part in found.value["parts"]] == pytest.approx(expected)
@@ -71,7 +72,8 @@ def test_a_metric_that_raises_leaves_a_reason(kit):
         raise ValueError("no luck")
 
     spec = kit.metric("judge", "fvu", fields=("reconstruction",), compute=boom)
-    found = validate(kit.cell(spec, tune=TUNE), kit.Identity(), [(kit.docs, 0, kit.Source())], kit.catalog, kit.training)  # fmt: skip
+    cell, sources = kit.cell(spec, tune=TUNE), [(kit.docs, 0, kit.Source())]
+    found = validate(cell, kit.Identity(), sources, kit.catalog, kit.training)
     assert found.value["value"] is None
     assert found.value["reason"] == "ValueError: no luck"
 

@@ -125,10 +125,12 @@ def _id(architecture, config, changes):
 def make_cell(architecture="tiny", *, config=None, base=None, **changes):
     config = config or {"d_sae": D_SAE, "k": 2, "break_at": -1, "raise_at": -1}
     cell = Cell(
-        cell_id=_id(architecture, config, changes), score_id="s", suite="t", entry=architecture, point="default", sweep={}, where="t.yaml:1",
-        part=ArchitectureUse(architecture, "1", config), base=base, d_in=D_IN, d_out=D_IN, d_sae=D_SAE, tags=(), model=None, dataset=DATASET,
-        evaluation=EVALUATION, evaluation_datasets=(DATASET,), init_seed=0, data_seed=5, parent=None, train=SETTINGS, tokens=640,
-        control=False, expected_l0=2.0, cohort="c", group="g",
+        cell_id=_id(architecture, config, changes), score_id="s", suite="t", entry=architecture, point="default",
+        sweep={}, where="t.yaml:1",
+        part=ArchitectureUse(architecture, "1", config), base=base, d_in=D_IN, d_out=D_IN, d_sae=D_SAE, tags=(),
+        model=None, dataset=DATASET,
+        evaluation=EVALUATION, evaluation_datasets=(DATASET,), init_seed=0, data_seed=5, parent=None, train=SETTINGS,
+        tokens=640, control=False, expected_l0=2.0, cohort="c", group="g",
     )  # fmt: skip
     return replace(cell, **changes)
 
@@ -157,6 +159,8 @@ def kit():
 
     add("tiny", Tiny)
     return SimpleNamespace(
-        catalog=catalog, add=add, train=train, TinyConfig=TinyConfig, site=Site(D_IN, D_IN), equal=equal, cell=make_cell, source=FakeSource, Tiny=Tiny, settings=SETTINGS, d_in=D_IN, d_sae=D_SAE, replace=replace,
-        config=lambda **changes: {"d_sae": D_SAE, "k": 2, "break_at": -1, "raise_at": -1, **changes}, spec_of=spec_of, Part=ArchitectureUse,
+        catalog=catalog, add=add, train=train, TinyConfig=TinyConfig, site=Site(D_IN, D_IN), equal=equal,
+        cell=make_cell, source=FakeSource, Tiny=Tiny, settings=SETTINGS, d_in=D_IN, d_sae=D_SAE, replace=replace,
+        config=lambda **changes: {"d_sae": D_SAE, "k": 2, "break_at": -1, "raise_at": -1, **changes}, spec_of=spec_of,
+        Part=ArchitectureUse,
     )  # fmt: skip

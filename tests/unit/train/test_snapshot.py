@@ -76,9 +76,9 @@ def test_every_architecture_of_a_killed_pass_ends_bitwise_equal(kit, catalog, tm
     cells = [real_cell(kit, catalog, name) for name in CONFIGS]
     parent = kit.cell("topk", config=cells[0].part.config, d_sae=D_SAE, tokens=640)
     save_outcome(run([parent], kit, catalog)[parent.cell_id], parent, tmp_path / "parent")
-    cells.append(
-        kit.cell("ssae", config={"tilt": 1.0}, base=ArchitectureUse("topk", parent.part.version, parent.part.config), d_sae=D_SAE, parent=parent.cell_id, tokens=64 * 30)
-    )  # fmt: skip
+    base = ArchitectureUse("topk", parent.part.version, parent.part.config)
+    child = {"config": {"tilt": 1.0}, "base": base, "d_sae": D_SAE, "parent": parent.cell_id, "tokens": 64 * 30}
+    cells.append(kit.cell("ssae", **child))
     parents = {parent.cell_id: tmp_path / "parent"}
     whole = run(cells, kit, catalog, parents=parents)
     assert {outcome.status for outcome in whole.values()} == {"ok"}, {o.status: o.error for o in whole.values()}
