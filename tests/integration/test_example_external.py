@@ -100,3 +100,18 @@ def test_it_is_trained_and_ranked(fresh: Path, suite: Path, tmp_path: Path) -> N
     assert "saebench-example" in data
     assert "theirs" in (tmp_path / "run" / "leaderboard" / "README.md").read_text()
     assert sys.executable != str(fresh)
+
+
+def test_an_entry_that_starts_it_from_another_is_refused_by_plan(fresh: Path, suite: Path, tmp_path: Path) -> None:
+    text = suite.read_text().split("entries:")[0] + (
+        "entries:\n"
+        "  - {name: one, architecture: example-relu, dataset: mine, config: {d_sae: 64}}\n"
+        "  - {name: two, architecture: example-relu, dataset: mine, init_from: one}\n"
+        "budget: {primary: tokens, tokens: 4_000}\n"
+    )
+    (tmp_path / "s.yaml").write_text(text)
+    result = subprocess.run(
+        [fresh, "-m", "saebench", "plan", str(tmp_path / "s.yaml")], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert "architecture 'example-relu' always starts fresh. Leave `init_from` out." in result.stderr

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from saebench.api import ArchitectureSpec, Cost, Problem, Site, hookimpl
+from saebench.api import ArchitectureSpec, Problem, Site, hookimpl
 
 
 @dataclass(frozen=True)
@@ -15,22 +15,15 @@ def check(config: Config, site: Site) -> list[Problem]:
     return [] if config.l1 > 0 else [Problem("l1", f"got {config.l1}, must be positive. Use about 0.05.")]
 
 
-def cost(config: Config, site: Site) -> Cost:
-    n, d = config.d_sae, site.d_in
-    values = 2 * n * d + n + d
-    return Cost(values, 4 * values, 12 * n * d, 0, 16 * values, 2 * n * d, 12 * n)
-
-
 @hookimpl
 def saebench_architectures() -> list[ArchitectureSpec]:
     return [
         ArchitectureSpec(
-            "example-relu",
-            "1",
-            Config,
-            "saebench_example.model:build",
-            cost,
-            check,
+            name="example-relu",
+            version="1",
+            config=Config,
+            build="saebench_example.model:build",
+            check=check,
             description="ReLU with an L1 penalty",
         )
     ]

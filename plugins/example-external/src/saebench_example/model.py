@@ -29,5 +29,5 @@ class ReluL1(nn.Module):
         return LossTerms((batch.target - x_hat).square().mean(1), {"l1": self.l1 * f.abs().sum(1).mean() / self.d_in})
 
 
-def build(config, *, site, generator, init_from=None, base=None):
+def build(config, *, site, generator):
     return ReluL1(site.d_in, config.d_sae, config.l1, generator)
