@@ -1,1 +1,1 @@
-"""The words of a run: cells, cohorts, groups, settings, and the plan that holds them. Everybody may read them."""
+"""The vocabulary of a run: cells, cohorts, groups, settings, and the plan that holds them."""

@@ -1,4 +1,4 @@
-"""A cell: one training run and its scoring, with all that decides its weights and its score. Plain data, JSON in and out."""
+"""A cell: one training run and its scoring, with all that decides its weights and its score. Plain data."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ ENGINE_VERSION = "2"
 """Goes up whenever the harness itself can change trained weights (loop, optimiser, order of tokens, normalisation)."""
 
 DATA_VERSION = 1
-"""Goes up whenever equal suites can give other tokens or activations (splits, packing, order, what is left out). It is in the key
-of every store, and in every id from version 2 on: the ids of version 1 were made without it, and keep their names."""
+"""Goes up whenever equal suites can give other tokens or activations (splits, packing, order, what is left out).
+
+It is in the key of every store, and in every id from version 2 on: the ids of version 1 were made without it.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ class DatasetUse:
         plugin, version, kind: Of the spec.
         options: With defaults filled in, JSON-ready.
         recipe: Recipe digest, known before anything is built.
-        model: The language model that makes its vectors, of a dataset of vectors that needs one. None for all others: text is read
-            through the model of the cell.
-        holds: About how many tokens (vectors) each part holds, where a look at plan time tells.
+        model: The language model that makes its vectors, of a dataset of vectors that needs one. None for all others:
+            text is read through the model of the cell.
+        holds: About how many tokens (vectors) each split holds, where this is known at plan time.
         keeps: Bytes that it and the datasets it reads keep, about.
     """
 
@@ -114,7 +116,8 @@ class Tune:
 
     Attributes:
         group, point: Key of the search; label of the operating point it is made for.
-        metric, direction, spec, version: What decides, on the validation part of the held-out data, and the spec that gives it.
+        metric, direction, spec, version: What decides, on the validation part of the held-out data, and the spec that
+            gives it.
         values, n_candidates: Those tried here; how many divide the share.
     """
 
@@ -146,7 +149,7 @@ class Cell:
         evaluation: Settings; `evaluation_datasets` resolved in the same order.
         init_seed, data_seed: Seeds.
         parent: `cell_id` of the cell whose weights it starts from.
-        train: How it is trained; of a control as of the cell that it stands beside.
+        train: How it is trained; a control has the settings of the cell that it is made after.
         tokens: Allotment.
         control: Floor or ceiling row, never ranked.
         expected_l0: What the config aims at, or None.

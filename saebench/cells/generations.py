@@ -1,4 +1,4 @@
-"""How many cells stand between a cell and one that starts fresh."""
+"""How many parents lie between a cell and one that starts fresh."""
 
 from __future__ import annotations
 

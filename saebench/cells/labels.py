@@ -12,7 +12,10 @@ LONGEST_LABEL = 120
 
 
 def point_label(sweep: Mapping[str, Any]) -> str:
-    """`k16`, `k16-degree7`, `l1_coefficient0.003`, `target_l0_16` (a key that ends in a digit is set apart); `default` without sweep."""
+    """`k16`, `k16-degree7`, `l1_coefficient0.003`, `target_l0_16`; `default` without sweep.
+
+    A key that ends in a digit is set apart from its value.
+    """
     return "-".join(_one(key, value) for key, value in sweep.items()) or "default"
 
 

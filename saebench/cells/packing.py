@@ -1,4 +1,4 @@
-"""How documents become windows of tokens: one policy for everybody, part of a dataset's digest and printed in every record."""
+"""How documents become windows of tokens: one policy, part of a dataset's digest and printed in every record."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _SPECIAL = "left out of activations in training and scoring; they keep their own
 
 POLICIES: Mapping[str, Mapping[str, Any]] = {
     "text": {
-        "held_out": "one document in five, by SHA-256 of the text without case, Unicode form, characters that print nothing, "
-        "and kinds of quotes, dashes and ellipses",
+        "held_out": "one document in five, by SHA-256 of the text without case, Unicode form, characters that print "
+        "nothing, and kinds of quotes, dashes and ellipses",
         "bos": "first token of every window",
         "separator": "bos between documents",
         "packing": "documents joined, cut into windows of the context length; the last short window is dropped; "

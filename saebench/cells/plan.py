@@ -85,8 +85,8 @@ class Group:
 
 
 CELL_PHASES = ("loading", "reading", "sampling", "activations", "held-out", "training", "scoring")
-"""Kinds of phases of a run that are behind when all cells have ended: loading models, turning documents into tokens, sampling the
-model, writing activations (of a live source: making them while training), making held-out data, training, and scoring cells."""
+"""Kinds of phases that are over when all cells have ended: loading models, turning documents into tokens, sampling the
+model, writing activations (a live source makes them while training), making held-out data, training, scoring cells."""
 PHASES = ("planning", *CELL_PHASES, "groups", "leaderboard")
 
 
@@ -99,13 +99,14 @@ class Estimate:
         forward_flops: Of the language model, for all that is read, sampled and scored.
         seconds: All of it: the sum over `phases`.
         phases: Seconds by `PHASES`, as a run shows them.
-        disk_bytes: The five parts below.
+        disk_bytes: The sum of the five below.
         store_bytes: Activation stores, those for scoring included.
         checkpoint_bytes: Trained weights.
         record_bytes: Plan, records, groups, per-latent arrays.
         page_bytes: The leaderboard.
         snapshot_bytes: Most that snapshots of unfinished cells take, old and new at once; gone at the end.
-        memory_bytes: Of the process; `device_memory_bytes` of it holds models, cells and batches (on a CPU it is the same memory).
+        memory_bytes: Of the process; `device_memory_bytes` of it hold the model with cells that train, or with the
+            members of a group that is scored (on a CPU it is the same memory).
         basis: Where the seconds come from: `source` measured or assumed, and the machine.
     """
 
@@ -137,7 +138,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Refused:
-    """An entry (or what it has at one place) that is left out because its data cannot be had. `reason` names file and line."""
+    """An entry (or its cells at one place) that is left out: its data cannot be had. `reason` names file and line."""
 
     entry: str
     reason: str

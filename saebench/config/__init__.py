@@ -20,6 +20,7 @@ from saebench.config.schema import (
 from saebench.config.suite import Suite, builtin_suites, load_suite
 
 __all__ = [
-    "BudgetConfig", "DatasetConfig", "EntryConfig", "EvaluationConfig", "ModelConfig", "Problems", "SeedsConfig", "Suite", "SuiteConfig",
-    "TrainConfig", "TuneConfig", "as_json", "builtin_suites", "format_path", "json_schema", "load_suite", "nearest", "options_schema", "parse_options",
+    "BudgetConfig", "DatasetConfig", "EntryConfig", "EvaluationConfig", "ModelConfig", "Problems", "SeedsConfig",
+    "Suite", "SuiteConfig", "TrainConfig", "TuneConfig", "as_json", "builtin_suites", "format_path", "json_schema",
+    "load_suite", "nearest", "options_schema", "parse_options",
 ]  # fmt: skip

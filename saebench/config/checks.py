@@ -1,4 +1,4 @@
-"""What can be wrong with a suite beyond single values, and needs no plugin to see: names that must be known, or told apart."""
+"""What can be wrong with a suite beyond single values, without plugins: names that must be known, or must differ."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def check_suite(config: SuiteConfig, problems: Problems) -> None:
         if train.warmup != "auto" and train.decay != "auto" and train.warmup + train.decay > 1:
             problems.add(
                 at,
-                f"warmup {train.warmup:g} and decay {train.decay:g} are fractions of the allotment and give more than 1.",
+                f"warmup {train.warmup:g} and decay {train.decay:g} are fractions of the allotment and give more than "
+                "1.",
             )
 
 
@@ -80,12 +81,13 @@ def _budget(config: SuiteConfig, problems: Problems) -> None:
     if getattr(budget, budget.primary) is None:
         problems.add(
             ("budget",),
-            f"primary is {budget.primary} but `{budget.primary}:` is not given. Add it, in {budget.primary.replace('_', ' ')} a cell.",
+            f"primary is {budget.primary} but `{budget.primary}:` is not given. Add it, in "
+            f"{budget.primary.replace('_', ' ')} a cell.",
         )
 
 
 def _size(config: SuiteConfig, problems: Problems) -> None:
-    """Refuses a product of lists that nobody can run, before it is expanded."""
+    """Refuses a product of lists that is too large to run, before it is expanded."""
     by_name = {entry.name: entry for entry in config.entries}
     seeds = len(config.seeds.init) * len(config.seeds.data)
     places = max(1, sum(len(model.hookpoints) for model in config.models))
@@ -102,7 +104,8 @@ def _size(config: SuiteConfig, problems: Problems) -> None:
         if n_cells > MOST_CELLS:
             problems.add(
                 ("entries", i),
-                f"{points:,} points at {places:,} places with {seeds:,} seeds each are {n_cells:,} cells; a suite has at most {MOST_CELLS:,}. List fewer values.",
+                f"{points:,} points at {places:,} places with {seeds:,} seeds each are {n_cells:,} cells; a suite has "
+                f"at most {MOST_CELLS:,}. List fewer values.",
             )
             return
     if total > MOST_CELLS:
@@ -132,8 +135,10 @@ def _entry(i: int, entry: EntryConfig, config: SuiteConfig, problems: Problems) 
     elif any(other.name == entry.init_from.entry and other.tune is not None for other in config.entries):
         problems.add(
             at,
-            f"{entry.init_from.entry!r} is tuned: which of its candidates wins is known only when all have been scored. "
-            "Run the search, write the values it finds into the config of an entry without `tune`, and start from that one.",
+            f"{entry.init_from.entry!r} is tuned: which of its candidates wins is known only when all have been "
+            "scored. "
+            "Run the search, write the values it finds into the config of an entry without `tune`, and start from that "
+            "one.",
         )
     else:
         _circle(i, entry, config, problems)
@@ -154,7 +159,8 @@ def _tune(i: int, entry: EntryConfig, tune: TuneConfig, problems: Problems) -> N
     if prod(len(values) for values in tune.grid.values()) < 2:
         problems.add(
             at,
-            "a search needs two candidates or more. List values to try, such as `tune: {lr: [0.0003, 0.001]}`; what is fixed belongs in config or train.",
+            "a search needs two candidates or more. List values to try, such as `tune: {lr: [0.0003, 0.001]}`; what is "
+            "fixed belongs in config or train.",
         )
 
 

@@ -25,8 +25,8 @@ class _Mismatch(Exception):
 def parse_options(cls: type[T], values: Mapping[str, Any], where: Callable[[str], str], label: str) -> T:
     """Builds the frozen dataclass `cls` from the keys of a suite file.
 
-    Fields may be bool, int, float, str, Path, None, Literal, tuples, lists, mappings and unions of these. A whole number is taken
-    for a float, and a float without a fraction (`1e6`) for an int, so that equal meanings give equal configs.
+    Fields may be bool, int, float, str, Path, None, Literal, tuples, lists, mappings and unions of these. A whole
+    number is taken for a float, and a float without a fraction (`1e6`) for an int: equal meanings give equal configs.
 
     Args:
         cls: A frozen dataclass.
@@ -50,7 +50,8 @@ def parse_options(cls: type[T], values: Mapping[str, Any], where: Callable[[str]
             arguments[key] = convert(value, hints[key])
         except _Mismatch:
             problems.append(
-                f"{where(key)} {label}.{key}: got {show(value)} but {describe(hints[key])} is expected.{_near_choice(value, hints[key])}"
+                f"{where(key)} {label}.{key}: got {show(value)} but {describe(hints[key])} is "
+                f"expected.{_near_choice(value, hints[key])}"
             )
     for name, field in fields.items():
         if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
@@ -81,12 +82,13 @@ def field_hints(cls: type) -> dict[str, Any]:
         return typing.get_type_hints(cls)
     except (NameError, TypeError) as error:
         raise PluginError(
-            f"{cls.__module__}.{cls.__qualname__}: its type hints cannot be read ({error}). Import their names at run time."
+            f"{cls.__module__}.{cls.__qualname__}: its type hints cannot be read ({error}). Import their names at run "
+            "time."
         ) from error
 
 
 def convert(value: Any, hint: Any) -> Any:
-    """`value` as the type `hint` wants it; raises `_Mismatch`."""
+    """`value` as the type that `hint` names; raises `_Mismatch`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is typing.Annotated:
         return convert(value, args[0])
@@ -157,7 +159,7 @@ _WORDS = {
 
 
 def describe(hint: Any) -> str:
-    """A type hint in words: `a whole number`, `one of a, b`, `a list of text`."""
+    """A type hint in English: `a whole number`, `one of a, b`, `a list of text`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is typing.Annotated:
         return describe(args[0])

@@ -12,7 +12,7 @@ from saebench.base.text import one_line, shown
 
 MOST_LINES = 50
 Path = tuple[str | int, ...]
-"""Where something stands in a suite: `("entries", 2, "config", "k")`."""
+"""A place in a suite: `("entries", 2, "config", "k")`."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def format_path(path: Sequence[str | int]) -> str:
 
 
 def position(marks: Marks, path: Sequence[str | int]) -> Position:
-    """Position of `path`, or of the nearest thing around it that stands in the file."""
+    """Position of `path`, or of the nearest thing around it that the file has."""
     for end in range(len(path), -1, -1):
         found = marks.get(tuple(path[:end]))
         if found is not None:
@@ -89,7 +89,7 @@ class Problems:
             self._lines[text] = None
 
     def take(self, error: SuiteError, path: Sequence[str | int] | None = None) -> None:
-        """The lines of another error; with `path`, prefixed by where that stands."""
+        """The lines of another error; with `path`, prefixed by its position."""
         for text in str(error).splitlines():
             if path is None:
                 self.line(text)

@@ -1,4 +1,4 @@
-"""The suite file as pydantic models: names, types, ranges, defaults. What needs plugins is checked by `saebench.plan`."""
+"""The suite file as pydantic models: names, types, ranges, defaults. `saebench.plan` checks what needs plugins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from saebench.config.problems import show
 NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$"
 """Names become file names: no system takes a dot at the end for the same as every other does."""
 LONGEST_NAME = 120
-"""In bytes: a file system takes 255, and a temporary name is longer than the name it stands for."""
+"""In bytes: a file system takes 255, and the name of a temporary file is longer than that of its file."""
 ANY_METRICS = ("core", "extended")
 
 
@@ -125,7 +125,7 @@ class DatasetConfig(BaseModel):
 
 
 class TrainConfig(Block):
-    """Training settings; a key that is not set falls through from entry to suite to the architecture's default (`auto`).
+    """Training settings. A key that is not set falls through from entry to suite to the architecture's (`auto`).
 
     Attributes:
         batch: Tokens a step; auto: 1024.
@@ -215,15 +215,15 @@ class EvaluationConfig(Block):
 
 
 class ActivationsConfig(Block):
-    """Where training activations come from. Only `dtype` and `shuffle` decide what a cell sees, and so stand in its id.
+    """Where training activations come from. Only `dtype` and `shuffle` decide what a cell sees, and so are in its id.
 
     Attributes:
-        source: `store`: written to disk once, read through memory maps; `live`: made by the model whenever they are read.
+        source: `store`: written to disk once, read through memory maps; `live`: made by the model at each reading.
         dtype: Precision of the activations, stored or live; computing is float32.
         shuffle: Rows of one shuffled block.
         build: A store is built `ahead` of training, or `parallel`: by the first epoch while it trains.
         prefetch: Blocks that a background thread keeps ready; auto: 1 on an accelerator, 0 on the CPU.
-        quota_gb: Most that the run's stores may take on disk, in 10^9 bytes; older ones make room. null: what the disk has.
+        quota_gb: Most that the run's stores may take on disk, in 10^9 bytes; older ones go first. null: no limit.
     """
 
     source: Literal["store", "live"] = "store"

@@ -148,7 +148,7 @@ def _read(
 def _merge(
     base: dict[str, Any], base_marks: Marks, over: dict[str, Any], over_marks: Marks, path: Path
 ) -> tuple[dict[str, Any], dict[Path, Position]]:
-    """Deep merge of mappings; all else is replaced. A dataset whose plugin changes is replaced whole: its options are others."""
+    """Deep merge of mappings; all else is replaced. A dataset whose plugin changes is replaced with its options."""
     result = dict(base)
     marks = {at: mark for at, mark in base_marks.items() if at[: len(path)] == path}
     for key, value in over.items():
@@ -172,7 +172,7 @@ def _merge(
     return result, marks
 
 
-# what pydantic found, in a reader's words
+# what pydantic found, as a reader of the file would say it
 
 _EXPECTED = {
     "string_type": "text",
@@ -187,7 +187,8 @@ _EXPECTED = {
 }
 _MISSING = {
     "budget": "Add `budget: {primary: tokens, tokens: 150_000}`.",
-    "entries": "Add `entries:` with at least one contender: `- {name: topk, architecture: topk, dataset: docs, config: {d_sae: 512, k: 16}}`.",
+    "entries": "Add `entries:` with at least one contender: "
+    "`- {name: topk, architecture: topk, dataset: docs, config: {d_sae: 512, k: 16}}`.",
     "datasets": "Add `datasets:` such as `docs: {plugin: docs}`.",
     "plugin": "Add `plugin:` with the name of a dataset plugin; `saebench plugins` lists them.",
     "name": "Add `name:`; it names the run's folder.",
@@ -212,7 +213,8 @@ def _explain(item: Mapping[str, Any], problems: Problems) -> None:
                 f" Did you mean {close!r}?" if (close := nearest(str(value), choices)) else ""
             )
     elif kind == "string_pattern_mismatch":
-        message = f"got {show(value)} but letters, digits, '.', '_' and '-' are allowed, a letter or digit first, no '.' last."
+        allowed = "letters, digits, '.', '_' and '-' are allowed, a letter or digit first, no '.' last."
+        message = f"got {show(value)} but {allowed}"
     elif kind == "string_too_long":
         message = f"got a name of {len(value)} bytes; at most {context['max_length']} are allowed, as it names files."
     elif kind in ("too_short", "string_too_short"):

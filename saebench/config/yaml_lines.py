@@ -1,7 +1,7 @@
 """A safe YAML reader that keeps file and line of every key, and reads numbers as YAML 1.2's core schema does.
 
-PyYAML implements YAML 1.1: it reads `1e-3` as text, `no` as False and `010` as eight, and lets the later of two equal keys
-win. Here plain scalars are resolved by the core schema (plus underscores between digits), and equal keys are an error.
+PyYAML implements YAML 1.1: it reads `1e-3` as text, `no` as False and `010` as eight, and lets the later of two equal
+keys win. Here plain scalars are resolved by the core schema (plus underscores between digits); equal keys are an error.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def read_yaml(path: FilePath, shown: str) -> tuple[dict[str, Any], dict[Path, Po
         shown: How messages call it.
 
     Returns:
-        The mapping in plain Python, and the position of every key and list element by its path; `()` is the file itself.
+        The mapping in plain Python, and the position of every key and list element by its path; `()` is the file.
 
     Raises:
         SuiteError: One line a problem (syntax, equal keys, tags that are not plain data).

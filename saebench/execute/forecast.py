@@ -29,13 +29,13 @@ HOPELESS = 2
 
 def memory_short(predicted: Estimate, limit_bytes: int) -> str | None:
     """That training needs more memory than is free; None where it does not. `limit_bytes` is half of what is free."""
-    from saebench.plan.print import bytes_words
+    from saebench.plan.print import format_bytes
 
     if predicted.device_memory_bytes <= 2 * limit_bytes:
         return None
     return (
-        f"training needs {bytes_words(predicted.device_memory_bytes)} of memory, but only "
-        f"{bytes_words(2 * limit_bytes)} are free. "
+        f"training needs {format_bytes(predicted.device_memory_bytes)} of memory, but only "
+        f"{format_bytes(2 * limit_bytes)} are free. "
         "Use a smaller d_sae or batch."
     )
 
@@ -87,7 +87,7 @@ class Forecast:
         Raises:
             MachineError: The disk cannot hold what they write, or the memory by far not what they need.
         """
-        from saebench.plan.print import basis_words, bytes_words, time_words
+        from saebench.plan.print import format_basis, format_bytes, format_time
 
         left = self._left(cells, retry_failed)
         if not left:
@@ -97,9 +97,9 @@ class Forecast:
         if short and predicted.device_memory_bytes > HOPELESS * 2 * self._limit:
             raise MachineError(short)
         self._check_disk(predicted)
-        disk, memory = bytes_words(predicted.disk_bytes), bytes_words(predicted.memory_bytes)
-        yield f"predicted: {time_words(predicted)}; disk {disk}, memory about {memory}"
-        yield f"  {basis_words(predicted)}"
+        disk, memory = format_bytes(predicted.disk_bytes), format_bytes(predicted.memory_bytes)
+        yield f"predicted: {format_time(predicted)}; disk {disk}, memory about {memory}"
+        yield f"  {format_basis(predicted)}"
         if short:
             yield f"warning: {short}"
 
@@ -112,7 +112,7 @@ class Forecast:
         return [cell for cell in cells if self._status(cell) not in done]
 
     def _check_disk(self, predicted: Estimate) -> None:
-        from saebench.plan.print import bytes_words, disk_words
+        from saebench.plan.print import format_bytes, format_disk
 
         there = min(_size(self.run.root / "activations"), predicted.store_bytes)
         need = predicted.disk_bytes - there
@@ -123,8 +123,8 @@ class Forecast:
             if need - (predicted.store_bytes - there) <= free:  # else it is not the activations that are too much
                 steps += ["ask for fewer tokens"] + stored * ["use `activations: {source: live}`"]
             raise MachineError(
-                f"{self.run.root}: the run writes about {bytes_words(need)} ({disk_words(predicted)}), but only "
-                f"{bytes_words(free)} of the disk are free. "
+                f"{self.run.root}: the run writes about {format_bytes(need)} ({format_disk(predicted)}), but only "
+                f"{format_bytes(free)} of the disk are free. "
                 f"{', '.join(steps[:-1]).capitalize()} or {steps[-1]}."
             )
 

@@ -46,12 +46,13 @@ def make_plan(
         facts: Answers what the planner asks of language models.
         rates: Measures this machine for the estimate; None: the estimate rests on an assumption.
         calibrate: Measures this machine for a budget of device seconds.
-        calibration: `budget.calibration` of an earlier plan of this suite: where it knows every contender, its seconds are taken as they are.
+        calibration: `budget.calibration` of an earlier plan of this suite: where it knows every contender, its seconds
+            are taken as they are.
         memory_limit_bytes: What cells that are trained together may take here, for the estimate.
 
     Raises:
-        SuiteError: Everything wrong with the suite, one line a problem; or no entry is left whose data can be had. A refused
-            entry beside others that can run is listed in the plan's `refused`.
+        SuiteError: Everything wrong with the suite, one line a problem; or no entry is left whose data can be had. A
+            refused entry beside others that can run is listed in the plan's `refused`.
         PluginError: A needed plugin is broken.
     """
     problems = Problems(suite.where)
@@ -157,18 +158,20 @@ def _evaluation_datasets(suite: Suite, book: DatasetBook, problems: Problems, re
         if plan is not None and not plan.on_model:
             problems.add(
                 ("evaluation", "datasets", i),
-                f"{name!r} is {plan.kind}: its entries are scored on it of their own. List text or generated datasets here.",
+                f"{name!r} is {plan.kind}: its entries are scored on it of their own. List text or generated datasets "
+                "here.",
             )
         elif plan is not None and not on_model:
             problems.add(
                 ("evaluation", "datasets", i),
-                f"{name!r} is {plan.kind} and needs a language model, but the suite has none. Leave `datasets` out or add `models:`.",
+                f"{name!r} is {plan.kind} and needs a language model, but the suite has none. Leave `datasets` out or "
+                "add `models:`.",
             )
     return named
 
 
 def _datasets(book: DatasetBook, made: Sequence[tuple[Contender, Cell]]) -> dict[str, DatasetUse]:
-    """Every dataset that some cell reads, and what those read, by name. Where content depends on the model: the first model's."""
+    """Every dataset that some cell reads, and what those read, by name. Where a model decides content: the first's."""
     uses: dict[str, DatasetUse] = {}
 
     def add(name: str, contender: Contender) -> None:
@@ -192,7 +195,8 @@ def _short_evaluation(made: Sequence[tuple[Contender, Cell]]) -> list[str]:
             if there is not None and there < asked:
                 found = f"{there:,} vectors" if cell.model is None else f"about {there:,} tokens"
                 short[
-                    f"dataset '{use.name}': {found} are held out, evaluation.tokens asks for {asked:,}. All of them are used; records say how many."
+                    f"dataset '{use.name}': {found} are held out, evaluation.tokens asks for {asked:,}. All of them "
+                    "are used; records say how many."
                 ] = None
     return list(short)
 

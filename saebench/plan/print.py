@@ -22,7 +22,8 @@ def print_plan(plan: Plan) -> str:
     n_controls = sum(cell.control for cell in plan.cells)
     number = {cohort.key: i + 1 for i, cohort in enumerate(plan.cohorts)}
     lines = [
-        f"{plan.suite}: {len(plan.cells)} cells ({n_controls} of them controls), {len(plan.cohorts)} cohorts, {_groups(plan)}",
+        f"{plan.suite}: {len(plan.cells)} cells ({n_controls} of them controls), {len(plan.cohorts)} cohorts, "
+        f"{_groups(plan)}",
         "",
     ]
     rows = [
@@ -63,8 +64,8 @@ def print_plan(plan: Plan) -> str:
 def _groups(plan: Plan) -> str:
     """`14 groups`; `14 groups (2 across datasets)`."""
     across = Counter(" and ".join(_MANY[name] for name in group.vary if name in _MANY) for group in plan.groups)
-    words = [f"{n} across {names}" for names, n in across.items() if names]
-    return f"{len(plan.groups)} groups" + (f" ({', '.join(words)})" if words else "")
+    counts = [f"{n} across {names}" for names, n in across.items() if names]
+    return f"{len(plan.groups)} groups" + (f" ({', '.join(counts)})" if counts else "")
 
 
 def _entry_row(name: str, cells: list[Cell], number: dict[str, int]) -> list[Any]:
@@ -87,11 +88,12 @@ def _budget(plan: Plan) -> list[str]:
         else ""
     )
     counts = "data and parents count" if budget["counts"] == "all" else "what a cell itself trains counts"
-    text = f"Budget: {kind}{_short(budget['share'])} {unit} {'a cell' if not tuned else 'a cell or search'}, the same for every entry, point and seed; {counts}."
+    share = f"{_short(budget['share'])} {unit} {'a cell or search' if tuned else 'a cell'}"
+    text = f"Budget: {kind}{share}, the same for every entry, point and seed; {counts}."
     if budget["memory_gb"] is not None:
         text += f" Memory: at most {budget['memory_gb']:g} GB a cell."
     if (calibration := budget.get("calibration")) is not None:
-        text += f" Seconds became tokens by a calibration of {machine_words(calibration)}; the plan keeps it."
+        text += f" Seconds became tokens by a calibration of {format_machine(calibration)}; the plan keeps it."
     return wrap(text, WIDTH)
 
 
@@ -124,7 +126,8 @@ def _searches(plan: Plan) -> list[str]:
         at = "" if len(points) == 1 else f" at each of {len(points)} points"
         each = ", ".join(_short(tokens) for tokens in sorted({tokens for _, tokens in tunes}))
         lines += wrap(
-            f"Search: {name} tries {first.n_candidates} candidates{at} ({'; '.join(tried)}) and takes the {'lowest' if first.direction == 'lower' else 'highest'} "
+            f"Search: {name} tries {first.n_candidates} candidates{at} ({'; '.join(tried)}) and takes the "
+            f"{'lowest' if first.direction == 'lower' else 'highest'} "
             f"{first.metric} on validation data. They divide one share: {each} tokens a candidate and seed.",
             WIDTH,
             subsequent_indent="  ",
@@ -145,38 +148,46 @@ def _totals(plan: Plan) -> list[str]:
         ["training tokens", f"{predicted.train_tokens:,}"],
         ["training FLOPs", f"{predicted.train_flops:.3g}"],
         ["language model FLOPs", f"{predicted.forward_flops:.3g}"],
-        ["time", f"about {time_words(predicted)}"],
-        ["", basis_words(predicted)],
-        ["disk", f"{bytes_words(predicted.disk_bytes)} ({disk_words(predicted)})"],
-        ["memory", f"about {bytes_words(predicted.memory_bytes)}, of it on the device {bytes_words(predicted.device_memory_bytes)}"],
+        ["time", f"about {format_time(predicted)}"],
+        ["", format_basis(predicted)],
+        ["disk", f"{format_bytes(predicted.disk_bytes)} ({format_disk(predicted)})"],
+        ["memory", f"about {format_bytes(predicted.memory_bytes)}, "
+         f"of it on the device {format_bytes(predicted.device_memory_bytes)}"],
     ]  # fmt: skip
     cells = [[name, "\n".join(wrap(text, WIDTH - 22))] for name, text in rows]
     return ["Predicted", tabulate(cells, tablefmt="plain", disable_numparse=True)]
 
 
-def disk_words(predicted: Estimate) -> str:
-    """`activations 1.2 GB, checkpoints 40 MB, ...`: all parts of `disk_bytes`."""
-    parts = [("activations", predicted.store_bytes), ("checkpoints", predicted.checkpoint_bytes), ("records", predicted.record_bytes), ("pages", predicted.page_bytes), ("snapshots", predicted.snapshot_bytes)]  # fmt: skip
-    return ", ".join(f"{name} {bytes_words(size)}" for name, size in parts)
+def format_disk(predicted: Estimate) -> str:
+    """`activations 1.2 GB, checkpoints 40 MB, ...`: all that `disk_bytes` sums."""
+    sizes = {
+        "activations": predicted.store_bytes,
+        "checkpoints": predicted.checkpoint_bytes,
+        "records": predicted.record_bytes,
+        "pages": predicted.page_bytes,
+        "snapshots": predicted.snapshot_bytes,
+    }
+    return ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes.items())
 
 
-def time_words(predicted: Estimate) -> str:
+def format_time(predicted: Estimate) -> str:
     """`3 min (reading 41 s, training 50 s, scoring 74 s)`: phases of half a second and more."""
-    parts = [f"{kind} {_time(seconds)}" for kind, seconds in predicted.phases.items() if seconds >= 0.5]
-    return f"{_time(predicted.seconds)} ({', '.join(parts)})" if parts else _time(predicted.seconds)
+    phases = [f"{kind} {_time(seconds)}" for kind, seconds in predicted.phases.items() if seconds >= 0.5]
+    return f"{_time(predicted.seconds)} ({', '.join(phases)})" if phases else _time(predicted.seconds)
 
 
-def basis_words(predicted: Estimate) -> str:
+def format_basis(predicted: Estimate) -> str:
     """Where the seconds come from."""
     if predicted.basis.get("source") != "measured":
         return f"assuming {ASSUMED_FLOPS_PER_S:.0e} FLOP/s sustained; nothing was measured"
-    return f"from {machine_words(predicted.basis)}"
+    return f"from {format_machine(predicted.basis)}"
 
 
-def machine_words(machine: Mapping[str, Any]) -> str:
+def format_machine(machine: Mapping[str, Any]) -> str:
     """`steps measured 2026-11-20 on cpu, 2 threads (Some Processor)`."""
     threads = machine.get("threads")
-    return f"steps measured {machine.get('date', 'before')} on {machine.get('device', 'cpu')}, {threads} thread{'s' * (threads != 1)} ({machine.get('cpu')})"
+    place = f"{machine.get('device', 'cpu')}, {threads} thread{'s' * (threads != 1)} ({machine.get('cpu')})"
+    return f"steps measured {machine.get('date', 'before')} on {place}"
 
 
 def _table(rows: list[list[Any]], headers: list[str], widths: list[int]) -> str:
@@ -208,7 +219,7 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def bytes_words(count: int) -> str:
+def format_bytes(count: int) -> str:
     """`1.5 GB`."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= size:

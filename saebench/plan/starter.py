@@ -24,10 +24,10 @@ datasets:
   own:  {{plugin: faithful, tokens: {tokens:_}}}   # samples of the model itself
 
 entries:                           # the contenders; every point of a sweep gets the full budget
-  - {{name: topk,     architecture: topk,     dataset: text, config: {{d_sae: {d_sae}}}, sweep: {{k: [{low}, {high}]}}}}
-  - {{name: jumprelu, architecture: jumprelu, dataset: text, config: {{d_sae: {d_sae}}}, sweep: {{target_l0: [{low}, {high}]}}}}
-  - {{name: expander, architecture: expander, dataset: text, config: {{d_sae: {d_sae}, degree: 7}}, sweep: {{k: [{low}, {high}]}}}}
-  - {{name: faithful, architecture: topk,     dataset: own,  config: {{d_sae: {d_sae}}}, sweep: {{k: [{low}, {high}]}}}}
+  - {{name: topk,     architecture: topk,     dataset: text, {config}}}, sweep: {{k: {points}}}}}
+  - {{name: jumprelu, architecture: jumprelu, dataset: text, {config}}}, sweep: {{target_l0: {points}}}}}
+  - {{name: expander, architecture: expander, dataset: text, {config}, degree: 7}}, sweep: {{k: {points}}}}}
+  - {{name: faithful, architecture: topk,     dataset: own,  {config}}}, sweep: {{k: {points}}}}}
 
 evaluation: {{datasets: [text], tokens: 65_536, loss_tokens: 16_384, density_tokens: 65_536}}
 budget: {{primary: tokens, tokens: {tokens:_}}}   # the same for every contender: raise it for results to trust
@@ -45,13 +45,12 @@ def starter_suite(
         model: Folder or hub id.
         text: File or folder of text.
         hookpoint: `layers.N` or a dotted module path.
-        d_in: Width at the hookpoint. The dictionary is four times as wide, a power of two from 512 to 16384; the two sparsity
-            levels are about a sixteenth and an eighth of the width, powers of two from 8 to 64.
+        d_in: Width at the hookpoint. The dictionary is four times as wide, a power of two from 512 to 16384; the two
+            values of L0 are about a sixteenth and an eighth of the width, powers of two from 8 to 64.
         context: Tokens a sequence.
         tokens: Budget of a cell.
         causal: False for an encoder, which writes no samples of its own: then there is no FaithfulSAE entry.
     """
-    d_sae = _power_of_two(4 * d_in, 512, 16384)
     low = _power_of_two(d_in // 16, 8, 32)
     template = _TEMPLATE if causal else "".join(line for line in _TEMPLATE.splitlines(True) if "faithful" not in line)
     return template.format(
@@ -59,18 +58,17 @@ def starter_suite(
         text=json.dumps(text, ensure_ascii=False),
         hookpoint=json.dumps(hookpoint),
         context=context,
-        d_sae=d_sae,
-        low=low,
-        high=2 * low,
+        config=f"config: {{d_sae: {_power_of_two(4 * d_in, 512, 16384)}",
+        points=[low, 2 * low],
         tokens=tokens,
     )
 
 
 def check_text(text: str, catalog: Catalog, *, say: Callable[[str], None]) -> None:
-    """Looks at somebody's text as a plan does; a column that has another name is said alone: the suite's reader writes it in.
+    """Inspects text as a plan does. A column of another name is a warning alone: the suite's reader writes it in.
 
     Raises:
-        SuiteError: It cannot be read, or one of its parts is empty.
+        SuiteError: It cannot be read, or one of its splits is empty.
     """
     registered = catalog.dataset("local")
     options = registered.spec.options(path=text)
@@ -84,9 +82,9 @@ def check_text(text: str, catalog: Catalog, *, say: Callable[[str], None]) -> No
             raise SuiteError(f"--text {reason}")
 
 
-def _power_of_two(wanted: int, low: int, high: int) -> int:
-    """The smallest power-of-two multiple of `low` that is at least `wanted`, at most `high`."""
+def _power_of_two(least: int, low: int, high: int) -> int:
+    """The smallest power-of-two multiple of `low` that is at least `least`, at most `high`."""
     value = low
-    while value < min(wanted, high):
+    while value < min(least, high):
         value *= 2
     return value

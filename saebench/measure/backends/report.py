@@ -11,7 +11,7 @@ from tabulate import tabulate
 from saebench.measure import machine
 from saebench.measure.backends.choice import Choice
 from saebench.measure.backends.run import Measured, Timing
-from saebench.plan.print import bytes_words
+from saebench.plan.print import format_bytes
 
 WIDTH = 80
 WORTH = 1.1
@@ -49,7 +49,7 @@ def _table(one: Measured, chosen: Choice) -> str:
             rows.append([timing.backend, "-", "-", "-", "-", "-"])
             continue
         fallback = "-" if timing.fallback_rows is None else f"{100 * timing.fallback_rows:.2f} %"
-        peak = "-" if timing.peak_bytes is None else bytes_words(timing.peak_bytes)
+        peak = "-" if timing.peak_bytes is None else format_bytes(timing.peak_bytes)
         name = timing.backend + " *" * (timing.backend == chosen.auto)
         rows.append([name, _ms(timing.step_s), f"{timing.against(first):.2f}", _ms(timing.product_s), fallback, peak])
     return tabulate(

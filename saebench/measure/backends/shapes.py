@@ -14,7 +14,7 @@ from saebench.config import as_json, parse_options
 from saebench.host import Catalog
 from saebench.host.build import architecture_cost
 from saebench.plan.grouping.memory_batches import FREE_SHARE, memory_limit
-from saebench.plan.print import bytes_words
+from saebench.plan.print import format_bytes
 
 REFERENCE = {"d_in": 512, "d_sae": 8192, "k": 32, "batch": 2048}
 LARGE = {"d_in": 768, "d_sae": 24576, "k": 32, "batch": 4096}
@@ -139,7 +139,7 @@ def refusal(shape: Shape, n_backends: int, device: str) -> str | None:
         return None
     hint = " Measure one back end at a time (--backend)," if n_backends > 1 and own + result <= free else ""
     return (
-        f"{shape.title}: training needs {bytes_words(own)} of memory, for each of {n_backends} back ends side by side, "
-        f"and a product {bytes_words(result)}; "
-        f"{bytes_words(int(free))} are free.{hint or ' Use'}{' or use' if hint else ''} a smaller d_sae or batch."
+        f"{shape.title}: training needs {format_bytes(own)} of memory, for each of {n_backends} back ends side by side, "
+        f"and a product {format_bytes(result)}; "
+        f"{format_bytes(int(free))} are free.{hint or ' Use'}{' or use' if hint else ''} a smaller d_sae or batch."
     )

@@ -173,6 +173,7 @@ def train_settings(
     if settings.warmup + settings.decay > 1:
         problems.add(
             ("entries", index, "train") if entry.model_fields_set else ("train",),
-            f"warmup {settings.warmup:g} and decay {settings.decay:g} are fractions of the allotment and give more than 1.",
+            f"warmup {settings.warmup:g} and decay {settings.decay:g} are fractions of the allotment and give more "
+            "than 1.",
         )
     return settings

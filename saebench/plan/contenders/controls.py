@@ -1,4 +1,4 @@
-"""Floor and ceiling rows: random directions, a permuted decoder, PCA and the identity, one set for each site and d_sae."""
+"""Floor and ceiling rows: random directions, a permuted decoder, PCA and the identity, for each site and d_sae."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def control_contenders(
 ) -> tuple[list[tuple[Contender, Contender]], tuple[str, ...]]:
     """Controls of a suite, each with the contender that it is made after.
 
-    Random, permuted and PCA are made at the first entry's first sweep point of their site and d_sae, with `k` its expected L0; the
-    permuted one starts from that contender's weights. The identity is made once a site.
+    Random, permuted and PCA are made at the first entry's first sweep point of their site and d_sae, with `k` its
+    expected L0; the permuted one starts from that contender's weights. The identity is made once a site.
 
     Returns:
         Pairs (control, reference), and remarks on controls that cannot exist.
@@ -28,8 +28,8 @@ def control_contenders(
     warnings: list[str] = []
     firsts: dict[tuple[tuple[str, ...], int], Contender] = {}
     sites: dict[tuple[str, ...], Contender] = {}
-    # the first entry as the suite lists them (sorting keeps its points in order), the fixed ones before candidates of a search;
-    # a wrapper cannot be wrapped again
+    # the first entry as the suite lists them (sorting keeps its points in order), the fixed ones before candidates of a
+    # search; a wrapper cannot be wrapped again
     plain = [contender for contender in contenders if contender.architecture.base is None]
     for contender in sorted(plain, key=lambda one: (one.tune is not None, one.index or 0)):
         firsts.setdefault((contender.site.key, contender.architecture.d_sae), contender)
@@ -86,7 +86,8 @@ def _control(
     parent = reference if registered.spec.parent == "required" else None
     site, where = reference.site, suite.where("controls")
     architecture = read_architecture(
-        registered, values, site.site, parent, catalog, problems, where=lambda key: where, label="controls", d_sae=site.site.d_in
+        registered, values, site.site, parent, catalog, problems,
+        where=lambda key: where, label="controls", d_sae=site.site.d_in,
     )  # fmt: skip
     if architecture is None:
         return None

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class DatasetPlan:
     """A dataset of the suite with its options as the plugin reads them.
 
-    `faults` are places in the suite, each with what is wrong with the material there: entries that need the dataset are refused.
+    `faults` are places in the suite, each with what is wrong with the material there: entries that need the dataset are
+    refused.
     """
 
     name: str
@@ -54,7 +55,8 @@ class DatasetPlan:
         """Where an entry on it reads and writes; for activations and synthetic data."""
         if self.registered.spec.site is None:
             raise PluginError(
-                f"dataset plugin '{self.registered.spec.name}' of {self.registered.distribution}: kind {self.kind} needs `site`."
+                f"dataset plugin '{self.registered.spec.name}' of {self.registered.distribution}: kind {self.kind} "
+                "needs `site`."
             )
         return ask(self.registered, "site", self.registered.spec.site, self.options)
 
@@ -113,7 +115,7 @@ class DatasetBook:
         return [fault for name, plan in self._plans.items() if name not in needed for fault in plan.faults]
 
     def findings(self, name: str) -> Findings:
-        """What a look at its material shows."""
+        """What a short inspection of its material shows."""
         if name not in self._findings:
             plan = self._plans[name]
             self._findings[name] = ask(plan.registered, "inspect", plan.registered.spec.inspect, plan.options)
@@ -132,9 +134,8 @@ class DatasetBook:
         """The dataset as cells use it, with its recipe digest.
 
         The recipe is what decides the content: plugin and version, options, what the plugin adds (file manifest, source
-        revision), recipes of the datasets it reads, how its tokens are packed, and, where it depends on them, the language model and
-        the context length.
-        The data seed is the cell's.
+        revision), recipes of the datasets it reads, how its tokens are packed, and, where it depends on them, the
+        language model and the context length. The data seed is the cell's.
         """
         plan = self._plans[name]
         spec = plan.registered.spec
@@ -164,7 +165,8 @@ class DatasetBook:
             code = digest(recipe)
         except (TypeError, ValueError) as error:
             raise PluginError(
-                f"dataset plugin '{spec.name}' of {plan.registered.distribution}: options and recipe must be plain JSON ({error})."
+                f"dataset plugin '{spec.name}' of {plan.registered.distribution}: options and recipe must be plain "
+                f"JSON ({error})."
             ) from error
         holds = self._holds(name, model)
         use = DatasetUse(name, spec.name, spec.version, spec.kind, options, code, maker, holds, self._keeps(name))
@@ -224,7 +226,8 @@ class DatasetBook:
             if base not in self._suite.config.datasets:
                 self._problems.add(
                     path,
-                    f"no dataset named {base!r}. {hint(base, [other for other in self._suite.config.datasets if other != name])}",
+                    f"no dataset named {base!r}. "
+                    f"{hint(base, [other for other in self._suite.config.datasets if other != name])}",
                 )
                 self._plans.pop(name, None)
             elif base in chain:

@@ -162,7 +162,8 @@ class Expansion:
             self.refusals.add(
                 entry.name,
                 at,
-                f"{dataset.name!r} is {dataset.kind} and needs a language model, but the suite has none. Add `models:`.",
+                f"{dataset.name!r} is {dataset.kind} and needs a language model, but the suite has none. Add "
+                "`models:`.",
             )
         here = []
         for site in self.sites:
@@ -170,7 +171,8 @@ class Expansion:
                 self.refusals.add(
                     entry.name,
                     at,
-                    f"{dataset.name!r} samples the model, but {site.model.id} is no causal language model. Use a text dataset.",
+                    f"{dataset.name!r} samples the model, but {site.model.id} is no causal language model. Use a text "
+                    "dataset.",
                 )
             else:
                 here.append(site)
@@ -239,7 +241,7 @@ def _inherited(registered: Registered[ArchitectureSpec], parent: Contender | Non
 
 
 def _label(entry: EntryConfig, own: Mapping[str, Any], tried: Mapping[str, Any], parent: Contender | None) -> str:
-    """The point's name. A child that overrides what its parent swept names the parent's point, or two points would share a name."""
+    """The point's name. A child that overrides what its parent swept names the parent's point too."""
     if parent is None:
         return point_label(own)
     if any(key in own or key in tried or key in entry.config for key in parent.sweep):

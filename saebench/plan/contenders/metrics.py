@@ -32,7 +32,7 @@ class MetricChoice:
 
     @property
     def varied(self) -> list[tuple[str, ...]]:
-        """Each set of aspects that some group metric varies, sorted; the init seed alone, which always forms groups, first."""
+        """Each set of aspects that some group metric varies, sorted; the init seed alone comes first, always."""
         return list(
             dict.fromkeys([SEEDS_ALONE, *sorted(tuple(sorted(registered.spec.vary)) for registered in self.group)])
         )
@@ -47,25 +47,25 @@ class MetricChoice:
 
 
 def choose_metrics(suite: Suite, catalog: Catalog, problems: Problems) -> MetricChoice:
-    """Reads the suite's `metrics`; unknown ids, and group metrics that vary what cannot be varied, are added as problems.
+    """Reads the suite's `metrics`; unknown ids, and group metrics that vary what cannot vary, are added as problems.
 
     Cell metrics without an id of their own make per-latent arrays for group metrics, and come along with any of these.
     """
     cell = sorted(catalog.cell_metrics(), key=lambda registered: registered.spec.name)
     group = sorted(catalog.group_metrics(), key=lambda registered: registered.spec.name)
-    wanted = suite.config.metrics
+    asked = suite.config.metrics
 
     def taken(registered: Registered[Any]) -> bool:
-        if isinstance(wanted, str):
-            return wanted == "extended" or bool(registered.spec.core)
-        return any(info.id in wanted for info in registered.spec.provides)
+        if isinstance(asked, str):
+            return asked == "extended" or bool(registered.spec.core)
+        return any(info.id in asked for info in registered.spec.provides)
 
     for clash in catalog.clashes:
         if any(isinstance(one.spec, CellMetricSpec | GroupMetricSpec) and taken(one) for one in clash.specs):
             raise PluginError(clash.message)
     known = [*_ids(cell), *_ids(group)]
-    if not isinstance(wanted, str):
-        for i, name in enumerate(wanted):
+    if not isinstance(asked, str):
+        for i, name in enumerate(asked):
             if name not in known:
                 problems.add(("metrics", i), f"no metric named {name!r}. {hint(name, known)}")
 
@@ -86,7 +86,8 @@ def choose_metrics(suite: Suite, catalog: Catalog, problems: Problems) -> Metric
         for stream in metric.spec.streams:
             if stream not in STREAMS:
                 problems.line(
-                    f"metric '{metric.spec.name}' of {metric.distribution} reads a stream {stream!r}. {hint(stream, STREAMS)}"
+                    f"metric '{metric.spec.name}' of {metric.distribution} reads a stream {stream!r}. "
+                    f"{hint(stream, STREAMS)}"
                 )
     return chosen
 

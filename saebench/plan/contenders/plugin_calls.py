@@ -36,10 +36,12 @@ def ask(registered: Registered[Any], what: str, call: Callable[..., T], *argumen
         ) from error
     except Exception as error:
         raise PluginError(
-            f"{registered.spec.name} of {registered.distribution} {registered.version}: {what} raised {describe(error)}. This is a bug of the plugin."
+            f"{registered.spec.name} of {registered.distribution} {registered.version}: {what} raised "
+            f"{describe(error)}. This is a bug of the plugin."
         ) from error
     if wrong := misfit(answer, _ANSWERS[what], what):
         raise PluginError(
-            f"{registered.spec.name} of {registered.distribution} {registered.version}: {wrong}. This is a bug of the plugin."
+            f"{registered.spec.name} of {registered.distribution} {registered.version}: {wrong}. This is a bug of the "
+            "plugin."
         )
     return answer  # type: ignore[no-any-return]

@@ -80,7 +80,7 @@ def _orphan(parent: str) -> str:
 
 
 def _missing(contender: Contender, evaluation: Sequence[str], book: DatasetBook) -> list[tuple[Path, str]]:
-    """What is wrong with a contender's data, parts of it that are empty, and evaluation data that its model cannot make."""
+    """What is wrong with a contender's data: faults, empty splits, evaluation data that its model cannot make."""
     needed: list[tuple[str, Split]] = [(contender.dataset.name, "train"), *((name, "held-out") for name in evaluation)]
     found: list[tuple[Path, str]] = []
     for name, split in needed:

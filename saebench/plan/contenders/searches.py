@@ -1,4 +1,4 @@
-"""Searches: every combination of the values under an entry's `tune` is a candidate of its point; together they divide one share."""
+"""Searches: each combination of the values under `tune` is a candidate of its point; they divide one share."""
 
 from __future__ import annotations
 

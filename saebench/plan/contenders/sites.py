@@ -89,7 +89,7 @@ def model_sites(suite: Suite, source: ModelBook, problems: Problems) -> list[Sit
 
 
 def lone_model(suite: Suite, source: ModelBook) -> ModelUse | None:
-    """The suite's one language model, whatever is read from it; None where there are none or several, or it cannot be used."""
+    """The suite's one language model; None where there are none or several, or it cannot be used."""
     if len(suite.config.models) != 1:
         return None
     (model,) = suite.config.models

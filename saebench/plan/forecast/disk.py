@@ -25,7 +25,8 @@ CELL_BYTES = 8_000
 LATENT_BYTES = 12
 """Per-latent arrays of a cell."""
 PAGES_BYTES, CURVE_BYTES, PAGE_SHARE, PAGE_CONTEXT_SHARE = 970_000, 55_000, 0.85, 0.4
-"""A leaderboard without data, what an entry at a site adds (charts), and what of each byte of a record it repeats, contexts apart."""
+"""A leaderboard without data, what an entry at a site adds (charts), and how much of each byte of a record it repeats:
+of the rest, and of contexts."""
 SNAPSHOT_S, SNAPSHOT_VALUE_BYTES = 60.0, 12
 """Predicted training from which on snapshots are counted (half of the time to the first); a weight and its moments."""
 
@@ -45,7 +46,7 @@ def token_bytes(n_tokens: int, context: int) -> int:
 
 
 def written_bytes(cells: Sequence[Cell], groups: Sequence[Group], catalog: Catalog) -> tuple[int, int]:
-    """Records with all that belongs to them (plan, arrays), and the leaderboard that is drawn from them, about."""
+    """Records with all that belongs to them (plan, arrays), and the leaderboard made from them, about."""
     if not cells:
         return 0, 0
     contexts = sum(_context_bytes(cell, catalog) for cell in cells)
@@ -71,7 +72,7 @@ def _context_bytes(cell: Cell, catalog: Catalog) -> int:
 
 
 def snapshot_bytes(passes: Sequence[Sequence[Cell]], costs: Mapping[str, Cost], training_s: float) -> int:
-    """Most that snapshots of one pass take. One is replaced cell by cell: once the new one is whole, the one before it goes."""
+    """Most that snapshots of one pass take. They are replaced cell by cell: the old one goes last."""
     if training_s <= SNAPSHOT_S:
         return 0
     trained = ([costs[cell.cell_id].n_parameters for cell in cells if not cell.control] for cells in passes)

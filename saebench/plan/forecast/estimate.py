@@ -35,7 +35,7 @@ def predict(
         catalog: Installed plugins: costs, and what streams metrics read.
         facts: Answers what is asked of language models.
         rates: Of this machine.
-        memory_limit_bytes: What cells that are trained together may take; more are trained one batch of cells after another.
+        memory_limit_bytes: What cells that are trained together may take; more are trained one after another.
     """
     by_id = {cell.cell_id: cell for cell in cells}
     costs = {cell.cell_id: cell_cost(cell, catalog) for cell in cells}

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from saebench.lm.book import ModelBook
 
 BASE_BYTES = 1_500_000_000
-"""Interpreter, torch, transformers, log-probabilities of held-out text, mapped stores: what the quickstart was seen to take."""
+"""Interpreter, torch, transformers, log-probabilities of held-out text, mapped stores: what the quickstart took."""
 BARE_BYTES = 500_000_000
 """The same without a language model: interpreter and torch."""
 PARAMETER_BYTES = 4
 PAIR_SQUARE_BYTES, PAIR_MOST_BYTES = 90, 700_000_000
-"""Matching two dictionaries of n latents: the first times n^2, at most the second, as seen at 1,024 to 8,192 latents."""
+"""Matching two dictionaries of n latents: the first times n^2, at most the second (measured at 1,024 to 8,192)."""
 CODE_BYTES = 8
 """An active latent of a token, as the codes of a group are kept."""
 
@@ -35,7 +35,9 @@ def most_bytes(
     facts: ModelBook,
     limit_bytes: int | None,
 ) -> tuple[int, int]:
-    """Most that the process takes, and most of it that is on the device: the model, with cells that train or a group that is scored.
+    """Most that the process takes, and most of it that is on the device.
+
+    The language model is in memory with cells that train, or with a group that is compared.
 
     Args:
         cells: All of them.
@@ -63,7 +65,7 @@ def most_bytes(
 
 
 def _comparing_bytes(group: Group, members: Sequence[Cell], catalog: Catalog) -> int:
-    """What comparing the members of a group takes beside them: the matching of a pair, and codes where a metric reads these."""
+    """What comparing a group takes beside its members: the matching of a pair, and codes if a metric reads them."""
     if len(members) < 2:
         return 0
     pair = min(PAIR_MOST_BYTES, PAIR_SQUARE_BYTES * max(cell.d_sae for cell in members) ** 2)

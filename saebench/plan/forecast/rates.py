@@ -1,6 +1,6 @@
 """How fast a machine does what a plan asks for: measured, or under a named assumption where nothing was measured.
 
-Rates are plain data. `saebench.measure.calibrate` measures them; the estimate and the `device_seconds` budget read them.
+Rates are plain data. `saebench.measure.calibrate` measures them; the estimate and the budget read them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class DatasetRate:
     """Seconds of a dataset.
 
     Attributes:
-        open_s: Reading it for the first time in a run folder; `again_s` once its cache stands there.
+        open_s: Reading it for the first time in a run folder; `again_s` once its cache is there.
         token_s: Turning text into a token, or making a vector.
         whole: False when reading was stopped before its end: `open_s` is a lower bound.
     """

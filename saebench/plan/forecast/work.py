@@ -1,4 +1,4 @@
-"""What a plan does, in the order in which it does it: FLOPs as the meter counts them, seconds from rates, bytes of activation stores."""
+"""What a plan does, in order: FLOPs as the meter counts them, seconds from rates, bytes of activation stores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLAN_S, LOAD_S, BOARD_S = 2.0, 2.0, 2.0
 CELL_S = 0.1
 """Checkpoint, reloading and record of one cell."""
 PAIR_S, PAIR_SQUARE_S = 0.15, 5e-8
-"""A group metric over two dictionaries of n latents, all its matchings together: the first, and the second times n^2 (15 s at 16,384)."""
+"""A group metric over two dictionaries of n latents: the first, and the second times n^2 (15 s at 16,384)."""
 TRUTH_BYTES = 2
 """True codes of a synthetic vector, for each of its coordinates."""
 TEST_SHARE = 0.75
@@ -70,10 +70,8 @@ class Work:
         """Activations of one pass: what is not stored yet is read in one forward to the deepest hook."""
         first = cohorts[0]
         live = first.activations.source == "live" and first.model is not None
-        fresh = [
-            cohort for cohort in cohorts
-            if live or self._first("store", site_key(cohort.model), cohort.dataset.recipe, cohort.data_seed, cohort.tokens, cohort.dtype)
-        ]  # fmt: skip
+        stores = [(site_key(one.model), one.dataset.recipe, one.data_seed, one.tokens, one.dtype) for one in cohorts]
+        fresh = [cohort for cohort, key in zip(cohorts, stores, strict=True) if live or self._first("store", *key)]
         if not fresh:
             return
         made = made_tokens(first.dataset)
@@ -241,7 +239,7 @@ class Work:
 
 
 def bounded(asked: int, use: DatasetUse, split: Split, share: float = 1.0) -> int:
-    """Distinct tokens (vectors) that are read of a part, or of a share of it: what is asked for, at most what there is."""
+    """Distinct tokens (vectors) that are read of a split, or of a share of it: what is asked for, or all there are."""
     made, there = made_tokens(use), use.holds.get(split)
     asked = min(asked, made) if made and split == "train" else asked
     return asked if there is None else min(asked, int(share * there))

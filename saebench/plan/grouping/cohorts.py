@@ -15,8 +15,8 @@ from saebench.cells.plan import ActivationUse, Cohort
 def order_cells(cells: Sequence[Cell], activations: ActivationUse) -> tuple[list[Cell], list[Cohort]]:
     """Cells cohort by cohort, parents before children.
 
-    A suite may go back and forth (A on docs, its child on samples, a grandchild on docs again), so that two cohorts would each
-    wait for the other. Then a cohort is cut into stages by the depth of its cells, each with a key of its own.
+    A suite may go back and forth (A on docs, its child on samples, a grandchild on docs again), so that two cohorts
+    would each wait for the other. Then a cohort is cut into stages by the depth of its cells, each with its own key.
     """
     try:
         ordered = _cohort_order(cells)

@@ -1,4 +1,4 @@
-"""Groups: cells equal but for what a group metric varies (the init seed alone, or the dataset too, or another aspect)."""
+"""Groups: cells equal but for what a group metric varies: the init seed alone, or the dataset or another aspect too."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ GROUP_CODES_BYTES = 1_000_000_000
 
 
 def form_groups(cells: Sequence[Cell], metrics: MetricChoice) -> list[Group]:
-    """For each set of aspects that some chosen group metric varies: one group for each set of cells equal but for these.
+    """For each set of aspects that a chosen group metric varies: one group for each set of cells equal but for these.
 
-    Groups of seeds alone come first; one is formed for a lone seed too (and its values are null with a reason). Any other group
-    is formed where each of its aspects, the init seed aside, takes two values among cells that are scored on the same first
-    evaluation dataset and have equal allotments. Controls form none.
+    Groups of seeds alone come first; one is formed for a lone seed too (and its values are null with a reason). Any
+    other group is formed where each of its aspects, the init seed aside, takes two values among cells that are scored
+    on the same first evaluation dataset and have equal allotments. Controls form none.
     """
     by_id = {cell.cell_id: cell for cell in cells}
     ranked = [cell for cell in cells if not cell.control]
@@ -119,8 +119,8 @@ def _apart(
 ) -> dict[str, Sequence[Cell]]:
     """The same cells as one group or as several, by key, in none of which two cells agree in all that is varied.
 
-    Two children of one dataset whose parents learnt from different ones agree so; then those stay together whose parents'
-    datasets stand in the same relation to their own.
+    Two children of one dataset whose parents learnt from different ones agree so. Then those stay together whose
+    ancestors learnt from the same datasets, apart from their own.
     """
     if len({member_label(cell, vary) for cell in cells}) == len(cells):
         return {key: cells}

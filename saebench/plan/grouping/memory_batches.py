@@ -13,9 +13,9 @@ from saebench.host import Catalog
 from saebench.host.build import cell_cost
 
 FREE_SHARE = 0.5
-"""Share of the free memory that the cells of one pass may take; the language model, batches and the store's pages need some too."""
+"""Share of the free memory that the cells of one pass may take: model, batches and stores need some too."""
 CostOf = Callable[[Cell], Cost | None]
-"""The stand-alone cost of a cell; None where it cannot be told: such a cell counts nothing (it will fail when it begins)."""
+"""The stand-alone cost of a cell; None where it is not known: such a cell counts nothing (it will fail)."""
 
 
 def memory_batches(
@@ -54,7 +54,7 @@ def memory_together(cells: Sequence[Cell], cost: CostOf) -> int:
 
 
 def _needs(cell: Cell, cost: CostOf) -> tuple[int, int]:
-    """Bytes that a cell holds throughout (weights, gradients, moments; a control has weights alone), and those of its step."""
+    """Bytes that a cell holds throughout (weights, gradients, moments; a control weights alone), and of its step."""
     price = cost(cell)
     if price is None:
         return 0, 0
@@ -72,7 +72,7 @@ def cost_of(cell: Cell, catalog: Catalog) -> Cost | None:
 
 
 def memory_limit(device: str, memory_gb: float | None) -> int:
-    """Bytes that the cells of one pass may take together: half of what is free, and no more than the budget's `memory_gb`."""
+    """Bytes that the cells of one pass may take together: half of what is free, at most the budget's `memory_gb`."""
     limit = int(FREE_SHARE * _free_bytes(device))
     return min(limit, int(memory_gb * 1e9)) if memory_gb else limit
 

@@ -10,8 +10,8 @@ from saebench.cells.plan import Cohort
 def form_passes(cohorts: Sequence[Cohort]) -> list[tuple[Cohort, ...]]:
     """Cohorts in passes, in an order in which every cohort comes after all that it waits for.
 
-    One pass holds cohorts on the same model, context, dataset, data seed, batch, precision and shuffle at different hookpoints, of
-    which none waits for another, not even through a third.
+    One pass holds cohorts on the same model, context, dataset, data seed, batch, precision and shuffle at different
+    hookpoints, of which none waits for another, not even through a third.
 
     Args:
         cohorts: In an order in which each comes after those it waits for.

@@ -1,9 +1,9 @@
 """From the suite's shared budget to a token allotment for every contender.
 
-Seeds and sweep points never divide a share; the candidates of a search (`tune`) do; `pool: true` divides the figure equally among the
-entries. FLOPs become tokens through
-the architecture's own `Cost`, at the L0 that its config aims at; seconds through a calibration that is frozen in the plan. So a cell
-is stopped by tokens whatever the currency, and stays deterministic.
+Seeds and sweep points never divide a share; the candidates of a search (`tune`) do; `pool: true` divides the figure
+equally among the entries. FLOPs become tokens through the architecture's own `Cost`, at the L0 that its config aims at;
+seconds through a calibration that is frozen in the plan. So a cell is stopped by tokens whatever the currency, and stays
+deterministic.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def share_out(
     if primary == "device_seconds" and calibration is None:
         problems.add(
             ("budget", "primary"),
-            "device_seconds needs a calibration: some training steps of each contender on this machine. Run it, or plan without --no-measure.",
+            "device_seconds needs a calibration: some training steps of each contender on this machine. Run it, or "
+            "plan without --no-measure.",
         )
         return Shares({}, resolved, ())
     if budget.pool:
@@ -75,13 +76,15 @@ def share_out(
         if (need := contender.training_memory_bytes) > MOST_MEMORY_BYTES:
             problems.add(
                 ("entries", contender.index or 0),
-                f"training needs about {need // 10**12:,} TB of memory, more than any machine has. Use a smaller d_sae or batch.",
+                f"training needs about {need // 10**12:,} TB of memory, more than any machine has. Use a smaller d_sae "
+                "or batch.",
             )
             continue
         if calibration is not None and _unmeasured(contender, book, budget.counts, calibration):
             problems.add(
                 ("entries", contender.index or 0),
-                "its seconds could not be measured on this machine: its training steps (or its model's sampling) fail, or need more memory than there is. "
+                "its seconds could not be measured on this machine: its training steps (or its model's sampling) fail, "
+                "or need more memory than there is. "
                 "Run it with `primary: tokens` to see why.",
             )
             continue
@@ -91,15 +94,18 @@ def share_out(
         if n > 1 and allotted < contender.train.batch:
             problems.add(
                 ("entries", contender.index or 0, "tune"),
-                f"{n} candidates divide a share of {_amount(share)} {SHORT[primary]}{_less(charged)}; each gets less than one batch of {contender.train.batch:,} tokens. "
+                f"{n} candidates divide a share of {_amount(share)} {SHORT[primary]}{_less(charged)}; each gets less "
+                f"than one batch of {contender.train.batch:,} tokens. "
                 f"Try fewer values, raise budget.{primary}, or use a smaller batch.",
             )
             continue
         if allotted < contender.train.batch and charged:
             problems.add(
                 ("entries", contender.index or 0),
-                f"making its data and its parent cost {_amount(charged)} {SHORT[primary]} of its share of {_amount(share)}, and `counts: all` makes them count; "
-                f"what is left is under one batch of {contender.train.batch:,} tokens. Raise budget.{primary} or use `counts: train`.",
+                f"making its data and its parent cost {_amount(charged)} {SHORT[primary]} of its share of "
+                f"{_amount(share)}, and `counts: all` makes them count; "
+                f"what is left is under one batch of {contender.train.batch:,} tokens. Raise budget.{primary} or use "
+                "`counts: train`.",
             )
             continue
         if allotted < contender.train.batch:
@@ -107,7 +113,8 @@ def share_out(
             gives = "" if primary == "tokens" else f" gives {max(allotted, 0):,} tokens"
             problems.add(
                 ("budget", primary),
-                f"a share of {_amount(share)} {SHORT[primary]}{pooled}{gives} but one batch of entries[{contender.index}] ({contender.entry}) is {contender.train.batch:,} tokens. "
+                f"a share of {_amount(share)} {SHORT[primary]}{pooled}{gives} but one batch of "
+                f"entries[{contender.index}] ({contender.entry}) is {contender.train.batch:,} tokens. "
                 "Raise it or use a smaller batch.",
             )
             continue
@@ -118,7 +125,10 @@ def share_out(
 
 
 def _allotted(left: int | float, contender: Contender, primary: str, calibration: Calibration | None) -> int:
-    """Tokens that what is left of a share pays for. Candidates of a search divide it equally, each in whole batches, so that together they stay within it."""
+    """Tokens that what is left of a share pays for.
+
+    Candidates of a search divide it equally, each in whole batches, so that together they stay within it.
+    """
     batch, n = contender.train.batch, contender.n_candidates
     if primary == "tokens":
         return int(left) if n == 1 else int(left) // n // batch * batch
@@ -136,25 +146,27 @@ def _remarks(contender: Contender, primary: str, memory_gb: float | None) -> lis
     remarks = []
     if primary == "flops" and contender.architecture.cost.expected_l0 is None:
         remarks.append(
-            f"entries[{contender.index}] ({contender.entry}) aims at no L0: its FLOPs are counted at all {contender.architecture.d_sae} latents, the most there can be."
+            f"entries[{contender.index}] ({contender.entry}) aims at no L0: its FLOPs are counted at all "
+            f"{contender.architecture.d_sae} latents, the most there can be."
         )
     need = contender.training_memory_bytes
     if memory_gb is not None and need > memory_gb * 1e9:
         remarks.append(
-            f"entries[{contender.index}] ({contender.entry}) needs {need / 1e9:.2f} GB to train, over memory_gb {memory_gb:g}: its cells end as over_budget."
+            f"entries[{contender.index}] ({contender.entry}) needs {need / 1e9:.2f} GB to train, over memory_gb "
+            f"{memory_gb:g}: its cells end as over_budget."
         )
     return remarks
 
 
 def tokens_for_flops(flops: int, cost: Cost, batch: int, d_sae: int) -> int:
-    """Most tokens, in whole batches, whose training at the expected L0 costs at most `flops`; 0 where not one batch fits."""
+    """Most tokens, in whole batches, whose training at the expected L0 costs at most `flops`; 0 where no batch fits."""
     l0 = cost.expected_l0 if cost.expected_l0 is not None else float(d_sae)
     step = batch * cost.train_flops_per_token + math.ceil(batch * l0) * cost.train_flops_per_active + cost.step_flops
     return max(flops, 0) // max(step, 1) * batch
 
 
 def tokens_for_seconds(seconds: float, step_s: float, batch: int) -> int:
-    """Most tokens, in whole batches, that `seconds` of training steps of `step_s` each pay for; 0 where not one fits."""
+    """Most tokens, in whole batches, that `seconds` of training steps of `step_s` each pay for; 0 where none fits."""
     return int(max(seconds, 0.0) / step_s) * batch
 
 
@@ -165,7 +177,7 @@ def _charged(
     unit: str,
     calibration: Calibration | None,
 ) -> int | float:
-    """What `counts: all` takes off a share and is known before anything runs: making the data, and the parent's share."""
+    """What `counts: all` takes off a share, known before anything runs: making the data, and the parent's share."""
     made: int | float = book.made_tokens(contender.dataset.name)
     if unit == "flops":
         made *= contender.site.facts.forward_flops_per_token() if contender.site.facts is not None else 0

@@ -1,4 +1,4 @@
-"""What turns a share of device seconds into tokens: seconds of one step of every contender, measured once and frozen in the plan."""
+"""What turns device seconds into tokens: seconds of one step of every contender, measured once, frozen in the plan."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Calibration:
 
 
 def resumed(frozen: Mapping[str, Any], to_measure: Mapping[Contender, Cell]) -> Calibration | None:
-    """The calibration that an earlier plan of this suite wrote down; None where it lacks a contender or a model of these."""
+    """The calibration that an earlier plan of this suite wrote down; None where it lacks a contender or a model."""
     keys = {contender: training_key(cell) for contender, cell in to_measure.items()}
     try:
         steps = {key: float(frozen["seconds_per_step"][key]) for key in sorted(set(keys.values()))}

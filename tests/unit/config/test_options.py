@@ -82,7 +82,8 @@ def test_json_form_has_every_field_and_comes_back():
         ),
         (
             {"d_sae": 4, "mode": "exakt"},
-            "s.yaml:3 entries[0].config.mode: got 'exakt' but one of 'fast', 'exact' is expected. Did you mean 'exact'?",
+            "s.yaml:3 entries[0].config.mode: got 'exakt' but one of 'fast', 'exact' is expected. Did you mean "
+            "'exact'?",
         ),
         (
             {"d_sae": 4, "size": "aut"},

@@ -91,7 +91,8 @@ def test_positions(tmp_path, monkeypatch):
         (
             "{primary: tokens,",
             "{primary: tokes,",
-            "s.yaml:9 budget.primary: got 'tokes' but one of tokens, flops, device_seconds is expected. Did you mean 'tokens'?",
+            "s.yaml:9 budget.primary: got 'tokes' but one of tokens, flops, device_seconds is expected. Did you mean "
+            "'tokens'?",
         ),
         (
             "tokens: 150_000",
@@ -113,7 +114,8 @@ def test_positions(tmp_path, monkeypatch):
         (
             "name: topk",
             "name: to/pk",
-            "s.yaml:8 entries[0].name: got 'to/pk' but letters, digits, '.', '_' and '-' are allowed, a letter or digit first, no '.' last.",
+            "s.yaml:8 entries[0].name: got 'to/pk' but letters, digits, '.', '_' and '-' are allowed, a letter or "
+            "digit first, no '.' last.",
         ),
         ("{plugin: docs}", "{}", "s.yaml:6 datasets.docs.plugin: is missing. Add `plugin:`"),
         ("{plugin: docs}", "docs", "s.yaml:6 datasets.docs: got 'docs' but a mapping (key: value) is expected."),
@@ -228,7 +230,8 @@ def test_extends_merges_mappings_and_keeps_origins(tmp_path, monkeypatch):
     write(tmp_path / "base", MINIMAL + "train: {batch: 64, lr: 1e-3}\n", "base.yaml")
     write(
         tmp_path,
-        "extends: base/base.yaml\nname: child\ntrain: {lr: 2e-3}\nmodels:\n  - {id: other, hookpoints: [layers.0]}\ndatasets:\n  docs: {plugin: local, path: x}\n  more: {plugin: docs}\n",
+        "extends: base/base.yaml\nname: child\ntrain: {lr: 2e-3}\nmodels:\n  - {id: other, hookpoints: "
+        "[layers.0]}\ndatasets:\n  docs: {plugin: local, path: x}\n  more: {plugin: docs}\n",
     )
     suite = load_suite("s.yaml")
     config = suite.config

@@ -122,7 +122,7 @@ def test_a_calibration_is_frozen(planner):
     again = planner(f"{A}\n{B}", base=SECONDS, calibrate=slower, calibration=first.budget["calibration"])
     assert [cell.cell_id for cell in again.cells] == [cell.cell_id for cell in first.cells]
     assert again.budget == first.budget
-    # without any measurement too; and a calibration of other arms is none
+    # without any measurement too; and a calibration of other contenders is none
     assert planner(f"{A}\n{B}", base=SECONDS, calibration=first.budget["calibration"]).budget == first.budget
     other = B.replace("128", "256")
     slower.calls = 0
@@ -159,7 +159,8 @@ def test_an_entry_that_cannot_be_measured_is_named(refused):
 
     found = refused(f"{A}\n{B}", base=SECONDS, calibrate=measure)
     assert found == [
-        "s.yaml:12 entries[1]: its seconds could not be measured on this machine: its training steps (or its model's sampling) fail, "
+        "s.yaml:12 entries[1]: its seconds could not be measured on this machine: its training steps (or its model's "
+        "sampling) fail, "
         "or need more memory than there is. Run it with `primary: tokens` to see why."
     ]
 
@@ -186,7 +187,8 @@ def test_counts_all_takes_data_and_parents_off_the_share(planner, refused):
     child = "{name: child, architecture: ssae, dataset: near, init_from: a}"
     found = refused(f"{A}\n{child}", base=base)
     assert found == [
-        "s.yaml:12 entries[1]: making its data and its parent cost 1,000 tokens of its share of 1,000, and `counts: all` makes them count; "
+        "s.yaml:12 entries[1]: making its data and its parent cost 1,000 tokens of its share of 1,000, and `counts: "
+        "all` makes them count; "
         "what is left is under one batch of 64 tokens. Raise budget.tokens or use `counts: train`."
     ]
     flops = planner(B, base="train: {batch: 64}\nbudget: {primary: flops, flops: 1e8, counts: all}\n").cells[0].tokens

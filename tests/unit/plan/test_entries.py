@@ -42,12 +42,12 @@ def test_sweeps_multiply_and_label(planner):
 
 def test_train_settings_entry_before_suite_before_architecture(planner):
     entries = """{name: a, architecture: topk, dataset: docs, config: {d_sae: 64, k: 4}}
-    {name: b, architecture: topk, dataset: docs, config: {d_sae: 1024, k: 4}, train: {lr: auto, batch: 32, clip: null}}"""
+    {name: b, architecture: topk, dataset: docs, config: {d_sae: 9, k: 4}, train: {lr: auto, batch: 32, clip: null}}"""
     plan = planner(entries, base="train: {batch: 64, lr: 5e-4, decay: 0.5}\nbudget: {tokens: 1000}\n")
     a, b = (cell.train for cell in plan.cells)
     assert (a.batch, a.lr, a.decay, a.warmup, a.clip) == (64, 5e-4, 0.5, 0.05, 1.0)
     assert (b.batch, b.decay, b.clip) == (32, 0.5, None)
-    assert b.lr == pytest.approx(1e-3 * (256 / 1024) ** 0.5, rel=1e-15)
+    assert b.lr == pytest.approx(1e-3 * (256 / 9) ** 0.5, rel=1e-15)
     assert (a.normalise, a.dtype, a.betas) == ("rms", "float32", (0.9, 0.999))
 
 
@@ -71,13 +71,14 @@ def test_a_wrapper_is_crossed_with_its_parents_points(planner):
 
 def test_a_parent_may_stand_below_its_child_and_be_narrowed(planner):
     plan = planner(
-        f"{{name: ssae, architecture: ssae, dataset: near, init_from: {{entry: topk, at: {{k: 8}}}}, sweep: {{tilt: [0.5, 1]}}}}\n{TOPK}"
+        "{name: s, architecture: ssae, dataset: near, init_from: {entry: topk, at: {k: 8}}, sweep: {tilt: [0.5, 1]}}\n"
+        + TOPK
     )
     assert [(cell.entry, cell.point) for cell in plan.cells] == [
         ("topk", "k4"),
         ("topk", "k8"),
-        ("ssae", "k8-tilt0.5"),
-        ("ssae", "k8-tilt1"),
+        ("s", "k8-tilt0.5"),
+        ("s", "k8-tilt1"),
     ]
     order = [cell.cell_id for cell in plan.cells]
     assert all(cell.parent is None or order.index(cell.parent) < order.index(cell.cell_id) for cell in plan.cells)
@@ -85,7 +86,8 @@ def test_a_parent_may_stand_below_its_child_and_be_narrowed(planner):
 
 def test_a_plain_child_inherits_and_overrides(planner):
     plan = planner(
-        f"{TOPK}\n{{name: tuned, architecture: topk, dataset: near, init_from: topk, config: {{k: 2}}}}\n{{name: more, architecture: topk, dataset: near, init_from: topk}}"
+        f"{TOPK}\n{{name: tuned, architecture: topk, dataset: near, init_from: topk, config: {{k: 2}}}}\n"
+        "{name: more, architecture: topk, dataset: near, init_from: topk}"
     )
     tuned = [cell for cell in plan.cells if cell.entry == "tuned"]
     assert [cell.part.config for cell in tuned] == [{"d_sae": 64, "k": 2}] * 2
@@ -116,6 +118,7 @@ def test_synthetic_entries_have_no_model_and_are_scored_on_their_own(planner):
 
 def test_default_evaluation_is_the_first_entry_on_a_model(planner):
     plan = planner(
-        f"{{name: truth, architecture: topk, dataset: truth, config: {{d_sae: 64, k: 4}}}}\n{TOPK.replace('dataset: docs', 'dataset: own')}"
+        "{name: truth, architecture: topk, dataset: truth, config: {d_sae: 64, k: 4}}\n"
+        + TOPK.replace("dataset: docs", "dataset: own")
     )
     assert plan.cells[-1].evaluation.datasets == ("own",)

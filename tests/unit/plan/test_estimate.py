@@ -158,7 +158,8 @@ def test_seconds_by_hand(planner):
     assert predicted.phases["sampling"] == pytest.approx(400 * 0.01)
     assert predicted.phases["groups"] == pytest.approx(0.15, rel=1e-2)
     assert all(predicted.phases[kind] > 0 for kind in ("planning", "loading", "held-out", "leaderboard"))
-    assert predicted.basis == {"source": "measured", "cpu": "a processor", "threads": 2, "date": "2026-01-02", "device": "cpu"}  # fmt: skip
+    machine = {"cpu": "a processor", "threads": 2, "date": "2026-01-02", "device": "cpu"}
+    assert predicted.basis == {"source": "measured", **machine}
 
 
 def test_hookpoints_share_a_forward_and_a_reading(planner):
@@ -179,7 +180,10 @@ def test_a_live_source_stores_nothing_and_reads_every_epoch(planner):
 
 
 def test_a_child_in_the_same_cohort_reads_a_live_source_again(planner):
-    entries = "{name: a, architecture: topk, dataset: docs, config: {d_sae: 64, k: 4}}\n{name: c, architecture: ssae, dataset: docs, init_from: a}"
+    entries = (
+        "{name: a, architecture: topk, dataset: docs, config: {d_sae: 64, k: 4}}\n"
+        "{name: c, architecture: ssae, dataset: docs, init_from: a}"
+    )
     tail = EVALUATION + "activations: {source: live}\n"
     alone = planner(entries.splitlines()[0], tail, rates=known).estimate
     both = planner(entries, tail, rates=known).estimate
@@ -218,7 +222,7 @@ def test_memory_counts_workspace_that_does_not_grow_with_the_batch(planner, fake
 
 
 def test_the_members_of_a_group_are_on_the_device_together(planner):
-    """Forty seeds, trained one at a time (16 bytes a parameter and a workspace), are all loaded (4 bytes) when they are compared."""
+    """Forty seeds, trained one at a time (16 bytes a parameter and a workspace), are compared all at once (4 bytes)."""
     tail = f"seeds: {{init: {list(range(40))}}}\n"
     predicted = planner(OWN, tail, memory_limit_bytes=1).estimate
     assert predicted.device_memory_bytes == 40 * 4 * 2 * 32 * 64 + 4000

@@ -13,7 +13,7 @@ from saebench.plan import make_plan, starter_suite
 from saebench.plan.print import print_plan
 
 ENTRIES = """{name: topk, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}
-{name: a-contender-with-a-long-name, architecture: ssae, dataset: near, init_from: topk, sweep: {tilt: [0.25, 0.5, 1, 2]}}
+{name: contender-with-a-long-name, architecture: ssae, dataset: near, init_from: topk, sweep: {tilt: [0.25, 0.5, 1, 2]}}
 {name: truth, architecture: topk, dataset: truth, config: {d_sae: 64, k: 3}}"""
 
 

@@ -44,7 +44,10 @@ def test_an_entry_is_checked(refused, entry, line):
 
 
 def test_a_sweep_points_at_its_own_line(refused, fakes):
-    entry = "  - name: other\n    architecture: topk\n    dataset: docs\n    config:\n      d_sae: 64\n    sweep:\n      k: [4, 512]\n"
+    entry = (
+        "  - name: other\n    architecture: topk\n    dataset: docs\n    config:\n      d_sae: 64\n"
+        "    sweep:\n      k: [4, 512]\n"
+    )
     assert refused(GOOD, base=entry + fakes.tail) == [
         "s.yaml:18 entries[1].config.k: got 512 but d_sae is 64. Use k <= d_sae."
     ]
@@ -85,7 +88,8 @@ def test_a_child_elsewhere_or_of_a_wrapper(refused):
         "s.yaml:12 entries[1].init_from: 'topk' has no cell at 'synthetic' (d_in 16). Use a dataset on the same site."
     ]
     found = refused(
-        f"{GOOD}\n{{name: a, dataset: docs, architecture: ssae, init_from: topk}}\n{{name: b, dataset: docs, architecture: ssae, init_from: a}}"
+        f"{GOOD}\n{{name: a, dataset: docs, architecture: ssae, init_from: topk}}\n"
+        "{name: b, dataset: docs, architecture: ssae, init_from: a}"
     )
     assert found == [
         "s.yaml:13 entries[2].init_from: 'a' is a wrapper (ssae); start from a plain entry, such as its own parent."
@@ -144,7 +148,8 @@ def test_models_and_datasets_are_checked(refused, fakes, old, new, line):
     [
         (
             "metrics: [fvu, f-v-u]",
-            "s.yaml:14 metrics[1]: no metric named 'f-v-u'. Did you mean 'fvu'? Allowed: oddness, fvu, mse, l0, drift, sfr.",
+            "s.yaml:14 metrics[1]: no metric named 'f-v-u'. Did you mean 'fvu'? Allowed: oddness, fvu, mse, l0, drift, "
+            "sfr.",
         ),
         (
             "evaluation: {datasets: [docs, truth]}",
@@ -176,8 +181,8 @@ def test_a_bad_hookpoint_does_not_hide_a_bad_config(refused, fakes):
 def test_equal_cells_under_two_names(refused):
     found = refused(f"{GOOD}\n{GOOD.replace('name: topk', 'name: twin')}")
     assert (
-        found[0]
-        == "s.yaml:12 topk k4 s0 and twin k4 s0: both are the same training run (equal architecture, config, data, seed). Keep one of them."
+        found[0] == "s.yaml:12 topk k4 s0 and twin k4 s0: both are the same training run "
+        "(equal architecture, config, data, seed). Keep one of them."
     )
 
 
@@ -225,8 +230,16 @@ def test_an_entry_without_the_language_model_it_needs_is_refused_and_the_others_
     plan = planner(f"{GOOD}\n{ON_TRUTH}\n{MADE}\n{child}", header=NO_MODEL, catalog=with_vectors(fakes))
     assert {cell.entry for cell in plan.cells} == {"truth"}
     assert [(refused.entry, refused.reason) for refused in plan.refused] == [
-        ("topk", "s.yaml:8 entries[0].dataset: 'docs' is text and needs a language model, but the suite has none. Add `models:`."),
-        ("made", "s.yaml:10 entries[2].dataset: 'made' (plugin vectors) needs a language model to make its vectors, but the suite has none. Add one under `models`."),
+        (
+            "topk",
+            "s.yaml:8 entries[0].dataset: 'docs' is text and needs a language model, but the suite has none. "
+            "Add `models:`.",
+        ),
+        (
+            "made",
+            "s.yaml:10 entries[2].dataset: 'made' (plugin vectors) needs a language model to make its vectors, "
+            "but the suite has none. Add one under `models`.",
+        ),
         ("child", "s.yaml:11 entries[3].init_from: it starts from 'topk', which is refused. Mend that first."),
     ]  # fmt: skip
 

@@ -15,7 +15,10 @@ from saebench.plan.grouping.cells import score_identity
 from saebench.plan.print import print_plan
 
 PLAIN = "{name: plain, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}"
-TUNED = "{name: tuned, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}, tune: {lr: [auto, 0.01, 0.003]}}"
+TUNED = (
+    "{name: tuned, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}, "
+    "tune: {lr: [auto, 0.01, 0.003]}}"
+)
 SEEDS = "seeds: {init: [0, 1]}\n"
 
 
@@ -39,7 +42,8 @@ def of(plan: Plan, entry: str) -> list[Any]:
 
 
 def test_every_combination_is_a_candidate_at_every_point_and_seed(planner, fakes):
-    plan = planner(TUNED.replace("lr:", "d_sae: [32, 64], lr:").replace("config: {d_sae: 64}, ", ""), SEEDS, catalog=catalog(fakes), base="train: {batch: 64}\nbudget: {tokens: 4_000}\n")  # fmt: skip
+    entry = TUNED.replace("lr:", "d_sae: [32, 64], lr:").replace("config: {d_sae: 64}, ", "")
+    plan = planner(entry, SEEDS, catalog=catalog(fakes), base="train: {batch: 64}\nbudget: {tokens: 4_000}\n")
     cells = of(plan, "tuned")
     assert len(cells) == 2 * 6 * 2
     assert len({cell.cell_id for cell in cells}) == len({cell.score_id for cell in cells}) == 24
@@ -84,8 +88,12 @@ def test_flops_are_divided_too(planner, fakes):
 
 def test_what_counts_all_takes_off_a_share_is_paid_once(planner, fakes):
     base = "train: {batch: 64}\nbudget: {tokens: 2_000, counts: all}\n"
-    entries = f"{PLAIN}\n{{name: child, architecture: ssae, dataset: own, init_from: {{entry: plain, at: {{k: 4}}}}, tune: {{tilt: [1, 2]}}}}"
-    assert {cell.tokens for cell in of(planner(entries.replace("own", "docs"), base=base.replace("all", "train"), catalog=catalog(fakes)), "child")} == {960}  # fmt: skip
+    child = (
+        "{name: child, architecture: ssae, dataset: own, init_from: {entry: plain, at: {k: 4}}, tune: {tilt: [1, 2]}}"
+    )
+    entries = f"{PLAIN}\n{child}"
+    on_docs = planner(entries.replace("own", "docs"), base=base.replace("all", "train"), catalog=catalog(fakes))
+    assert {cell.tokens for cell in of(on_docs, "child")} == {960}
     header = fakes.header
     entries = "{name: own, architecture: topk, dataset: own, config: {d_sae: 64, k: 4}, tune: {lr: [0.1, 0.2]}}"
     cells = of(planner(entries, base=base, header=header, catalog=catalog(fakes)), "own")
@@ -93,7 +101,8 @@ def test_what_counts_all_takes_off_a_share_is_paid_once(planner, fakes):
 
 
 def test_a_share_under_a_batch_a_candidate_is_refused(refused, fakes):
-    (line,) = refused(TUNED.replace("0.003", "0.003, " + ", ".join(str(i) for i in range(1, 14))), catalog=catalog(fakes))  # fmt: skip
+    rates = ", ".join(str(i) for i in range(1, 14))
+    (line,) = refused(TUNED.replace("0.003", f"0.003, {rates}"), catalog=catalog(fakes))
     assert line.startswith("s.yaml:11 entries[0].tune: 16 candidates divide a share of 1,000 tokens;")
     assert "each gets less than one batch of 64 tokens. Try fewer values, raise budget.tokens" in line
 
@@ -197,7 +206,8 @@ def test_a_search_is_part_of_the_prediction(planner, fakes):
 def test_it_is_plain_data(planner, fakes):
     cell = of(planner(TUNED, catalog=catalog(fakes)), "tuned")[1]
     assert asdict(cell)["tune"] == {
-        "group": cell.tune.group, "point": "k4", "metric": "fvu", "direction": "lower", "spec": "reconstruction", "version": "1",
+        "group": cell.tune.group, "point": "k4", "metric": "fvu", "direction": "lower", "spec": "reconstruction",
+        "version": "1",
         "values": {"lr": 0.01}, "n_candidates": 3,
     }  # fmt: skip
 
