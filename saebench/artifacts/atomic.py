@@ -32,7 +32,8 @@ _REFUSALS = {
     errno.ENAMETOOLONG: "the name is too long for the file system. Choose a shorter one",
     errno.EBUSY: f"it is a mount point, or in use. {_ELSEWHERE}",
     errno.EFBIG: f"the file grew past the size limit of this process (ulimit -f). Raise it, {_AGAIN}",
-    errno.EIO: f"the disk failed (input/output error). Look at the disk or its cable, or choose another folder with --out, {_AGAIN}",
+    errno.EIO: "the disk failed (input/output error). Look at the disk or its cable, or choose another folder with "
+    f"--out, {_AGAIN}",
     errno.ESTALE: f"the network file system lost the file. Mount it again, {_AGAIN}",
     errno.EMFILE: f"too many files are open in this process (ulimit -n). Raise it, {_AGAIN}",
     errno.ENFILE: f"too many files are open on this machine. Close some programs, {_AGAIN}",
@@ -75,7 +76,7 @@ def _of_network(error: OSError) -> bool:
 
 @contextmanager
 def machine_errors(path: Path) -> Iterator[None]:
-    """Around work on `path`, a file or folder of ours: whatever the operating system refuses there becomes a `MachineError` that names it.
+    """Around work on `path`: whatever the operating system refuses there becomes a `MachineError` that names it.
 
     An error that names a file elsewhere (one that the block reads), or that no file gives, goes through as it is.
     """
@@ -90,7 +91,8 @@ def machine_errors(path: Path) -> Iterator[None]:
         if found is not error and found.filename is None:
             raise  # quoted by a library, of a file that the caller does not know
         raise MachineError(
-            f"{path}: the machine refuses ({os.strerror(found.errno or 0)}). Remove the cause or choose another folder with --out, {_AGAIN}."
+            f"{path}: the machine refuses ({os.strerror(found.errno or 0)}). Remove the cause or choose another folder "
+            f"with --out, {_AGAIN}."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file with the tensors, one JSON file that says what they are, with the digest of both."""
+"""Checkpoints: a safetensors file with the tensors, and a JSON file that says what they are, with both digests."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def read_meta(folder: Path, cell_id: str | None = None) -> dict[str, Any]:
     path = folder / META
     if not os.path.lexists(path) and not os.path.lexists(folder / TENSORS):
         raise SuiteError(
-            f"{folder}: no checkpoint is here ({in_the_way(folder) or f'{META} is missing'}). Give a folder that `saebench run` wrote under checkpoints/."
+            f"{folder}: no checkpoint is here ({in_the_way(folder) or f'{META} is missing'}). Give a folder that "
+            "`saebench run` wrote under checkpoints/."
         )
     meta = read_json(path)
     version = meta.get("schema_version") if isinstance(meta, dict) else None

@@ -19,7 +19,7 @@ ROOT_NAMES = frozenset({"plan.json", PROGRESS, *ROOMS})
 
 
 def cache_folder() -> Path:
-    """What a user keeps between runs: `saebench` below `$XDG_CACHE_HOME`, or below `~/.cache`; nowhere for a user without a home."""
+    """What a user keeps between runs: `saebench` below `$XDG_CACHE_HOME` or `~/.cache`; None without a home."""
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "saebench"
     user = home()

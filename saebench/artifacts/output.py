@@ -112,7 +112,7 @@ def _real(path: Path) -> Path:
 
 
 def _standard_stream(path: Path) -> TextIO | None:
-    """The standard stream of this process that a path such as /dev/stdout names: opened anew, a file behind it would be cut."""
+    """The standard stream that a path such as /dev/stdout names: opened anew, a file behind it would be cut."""
     if not path.is_absolute() or path.parts[1] not in ("dev", "proc"):
         return None
     for stream in (sys.stdout, sys.stderr):

@@ -43,7 +43,7 @@ def kind_of(path: Path) -> str:
 
 
 def in_the_way(folder: Path) -> str | None:
-    """What is no folder, of a folder that is not there yet and the folders above it: `checkpoints: a file has the name of a folder`."""
+    """What is no folder among a path and those above it, as in `checkpoints: a file has the name of a folder`."""
     for part in (*reversed(folder.parents), folder):
         if os.path.lexists(part) and not part.is_dir():
             return f"{part}: {kind_of(part)} has the name of a folder"
@@ -76,7 +76,8 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 def refused_reading(path: Path, error: OSError) -> MachineError:
     """The error of a file or folder of ours that is there and cannot be read."""
     return MachineError(
-        f"{path}: the machine refuses to read it ({os.strerror(error.errno or 0)}). Make it readable, then run the same command again."
+        f"{path}: the machine refuses to read it ({os.strerror(error.errno or 0)}). Make it readable, then run the "
+        "same command again."
     )
 
 

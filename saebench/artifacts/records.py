@@ -19,7 +19,10 @@ NOT_COMPARED = ("suite_digest",)
 """Facts of a plan, not of a score: they differ where partial runs of one suite are merged, or a suite was given a new
 entry."""
 STATUSES = ("ok", "failed", "diverged", "over_budget", "skipped")
-_ADVICE = "Run the suite again into this folder: it is written anew. Keep only saebench's own files below records/ and groups/."
+_ADVICE = (
+    "Run the suite again into this folder: it is written anew. "
+    "Keep only saebench's own files below records/ and groups/."
+)
 
 
 def read_record(path: Path, kind: Literal["cell", "group"] = "cell") -> dict[str, Any]:
@@ -35,7 +38,8 @@ def read_record(path: Path, kind: Literal["cell", "group"] = "cell") -> dict[str
         raise Damaged(f"{path}: not a {kind} record of saebench", _ADVICE)
     if record.get("schema_version") != RECORD_SCHEMA_VERSION:
         raise Damaged(
-            f"{path}: schema_version is {one_line(repr(record.get('schema_version')), 60)}; this saebench reads {RECORD_SCHEMA_VERSION}",
+            f"{path}: schema_version is {one_line(repr(record.get('schema_version')), 60)}; this saebench reads "
+            f"{RECORD_SCHEMA_VERSION}",
             "Use the saebench that wrote it, or run the suite again.",
         )
     check_seal(path, record, SEAL)

@@ -176,7 +176,8 @@ def misshapen(kind: Kind, value: Any) -> str | None:
         first = error.errors(include_url=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"] if not str(part).startswith("function-"))
         return one_line(
-            f"{one_line(where, 120)}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {one_line(repr(first['input']), 60)}",
+            f"{one_line(where, 120)}: {first['msg'][:1].lower()}{first['msg'][1:]}, got "
+            f"{one_line(repr(first['input']), 60)}",
             300,
         )
     return not_sensible(value)

@@ -1,1 +1,1 @@
-"""What every room may use and that knows nothing of SAEs: canonical JSON, text as people read it, near misses, generators."""
+"""What all may use and that knows nothing of SAEs: canonical JSON, text as people read it, near misses, generators."""

@@ -24,7 +24,7 @@ def canonical_json(value: Any) -> str:
 def pretty_json(value: Any) -> str:
     r"""JSON for files: sorted keys, two spaces, a newline at the end; otherwise as `canonical_json`.
 
-    Characters that move a cursor, hide or turn what is read are written as `\u202e`: the value is the same, and a terminal shows it.
+    Characters that move a cursor, hide or turn text are written as `\u202e`: the value is the same.
     """
     text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     return _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)

@@ -1,4 +1,4 @@
-"""What does not tell two documents apart: case, Unicode form, whatever prints nothing, and how quotes and dashes are set."""
+"""What does not tell two documents apart: case, Unicode form, characters that print nothing, kinds of quotes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FORMAT = (
     "\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001-\U000e007f"
 )
-"""Inside of a pattern's brackets: Unicode 16's controls beyond ASCII, format characters, line and paragraph separators, and halves of characters.
+"""Inside of a pattern's brackets: Unicode 16's controls beyond ASCII, format characters, separators, half characters.
 Written out, so that every Python knows the same."""
 UNSEEN = FORMAT + (
     "\0-\x20\xa0\u034f\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200a\u202f\u205f\u2065\u2800\u3000\u3164\ufe00-\ufe0f\uffa0"
@@ -65,7 +65,7 @@ def _codes(ranges: str) -> list[int]:
 
 @cache
 def _piled() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """More marks over one letter than any language writes; first a pattern that is quick, and finds some other characters too."""
+    """More marks over one letter than any language writes; before it a faster pattern that finds other ones too."""
     marks = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.combining(chr(code))]
     quick = "".join(mark for mark in marks if mark < "\U00010000") + "\U00010000-\U0010ffff"
     first, second = (re.compile(f"[{each}][{each}]{{{_MOST_MARKS - 1},}}") for each in (quick, "".join(marks)))
@@ -93,7 +93,7 @@ def _plain(text: str) -> str:
 
 
 def folded(text: str) -> str:
-    """What makes a document: equal for copies that differ in case, Unicode form, blanks and other characters that print nothing, or in
+    """What makes a document: equal for copies that differ in case, Unicode form, blanks, unseen characters, or in
     how quotes, dashes and ellipses are set. `core_datasets/README.md` says it in full.
 
     Empty where nothing is printed at all.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def derive_seed(*parts: str | int) -> int:
-    """A seed in `[0, 2^63)` from what it is for, such as `derive_seed(data_seed, "epoch", 3)`: other parts, another stream."""
+    """A seed in `[0, 2^63)` from what it is for, such as `derive_seed(data_seed, "epoch", 3)`."""
     return int.from_bytes(hashlib.sha256(canonical_json(list(parts)).encode()).digest()[:8], "big") >> 1
 
 

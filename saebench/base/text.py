@@ -17,7 +17,7 @@ _QUOTED = re.compile(rf"(['\"]){_ROOT}[^\n'\"]*?([^\n'\"/\\]*)[/\\]*\1")
 
 
 def shown(text: str) -> str:
-    r"""`text` as it may be printed: whatever moves a cursor, hides or turns what is read is written out (`\x1b`, `\u202e`, `\ud800`).
+    r"""`text` as it may be printed: what moves a cursor or hides or turns text is shown (`\x1b`, `\u202e`, `\ud800`).
 
     Line breaks and tabs stay; `one_line` takes these out too.
     """
@@ -37,7 +37,7 @@ def _escape(char: str) -> str:
 
 
 def without_folders(text: str) -> str:
-    """`text` with every absolute path cut to its last part: what is published tells nothing of the folders of a machine."""
+    """`text` with every absolute path cut to its last part: what is published names no folders of a machine."""
     user = str(home() or "")  # a user's name may hold blanks, which end a path where no quotes do
     if len(user) > 1:
         text = text.replace(user, "~")

@@ -1,1 +1,1 @@
-"""Comparing two SAEs, ours or other libraries': reading both sides, matching them, the page for a terminal and the picture."""
+"""Comparing two SAEs, ours or other libraries': reading both, matching them, the terminal page and the picture."""

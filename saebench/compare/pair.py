@@ -203,7 +203,8 @@ def _fit(rows: tuple[Floats, Floats], given: tuple[str | Path, str | Path]) -> N
         turned = width_a == m or width_b == n
         hint = " One of them seems to be stored with a column a latent: transpose it." if turned else ""
         raise SuiteError(
-            f"{given[0]} has directions of width {width_a}, {given[1]} of width {width_b}; both must come from one site of one model.{hint}"
+            f"{given[0]} has directions of width {width_a}, {given[1]} of width {width_b}; both must come from one "
+            f"site of one model.{hint}"
         )
 
 
@@ -211,7 +212,8 @@ def _notes(a: Side, b: Side, which: Which, null: Null | None) -> tuple[str, ...]
     notes = [f"{label}: {note}" for label, side in (("A", a), ("B", b)) for note in side.notes]
     if a.support != b.support:
         notes.append(
-            "The two have different frozen supports (mask seeds): their directions cannot be close however alike they work. "
+            "The two have different frozen supports (mask seeds): their directions cannot be close however alike they "
+            "work. "
             "In a suite, matched-correlation compares such SAEs by what they do."
         )
     elif a.support is not None and null is not None:

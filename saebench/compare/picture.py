@@ -36,6 +36,15 @@ MARKS = {
 """By ending: what every picture of ours holds."""
 SUFFIXES = tuple(MARKS)
 BLOCK = 64
+_POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
+_STYLE = (
+    "body { margin: 24px; font: 15px/1.5 system-ui, sans-serif; } "
+    "@media (prefers-color-scheme: dark) { body { background: #14171a; } }"
+)
+_DRAW = (
+    'const draw = () => vegaEmbed("#picture", spec, {actions: false, renderer: "svg", '
+    'tooltip: {theme: dark.matches ? "dark" : "light"}, config: themes[dark.matches ? "dark" : "light"]});'
+)
 _SIZE = 300
 _PAIRS, _CHANCE = "matched pairs", "random directions"
 
@@ -155,7 +164,9 @@ def _histograms(comparison: Comparison) -> alt.LayerChart:
     )
     mark = alt.Chart(alt.Data(values=[{"at": comparison.threshold, "label": f"SFR counts > {comparison.threshold:g}"}]))
     rule = mark.mark_rule(strokeDash=[4, 3]).encode(x=alt.X("at:Q", scale=x_scale))
-    label = mark.mark_text(align="right", baseline="top", dx=-5, y=2, fontSize=11).encode(x=alt.X("at:Q", scale=x_scale), text="label:N")  # fmt: skip
+    label = mark.mark_text(align="right", baseline="top", dx=-5, y=2, fontSize=11).encode(
+        x=alt.X("at:Q", scale=x_scale), text="label:N"
+    )
     return alt.layer(bars, rule, label).properties(width=380, height=_SIZE, title=_title("How close the pairs are"))
 
 
@@ -206,13 +217,13 @@ def _page(spec: dict[str, Any], comparison: Comparison) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="generator" content="saebench match">
 <title>{escape(f"{comparison.a.path.name} and {comparison.b.path.name}, matched")}</title>
 <link rel="icon" href="data:,">
-<style>body {{ margin: 24px; font: 15px/1.5 system-ui, sans-serif; }} @media (prefers-color-scheme: dark) {{ body {{ background: #14171a; }} }}</style>
+<style>{_STYLE}</style>
 </head>
 <body>
 <div id="picture"></div>
@@ -220,7 +231,7 @@ def _page(spec: dict[str, Any], comparison: Comparison) -> str:
 <script>
 const spec = {script_json(spec)}, themes = {themes};
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const draw = () => vegaEmbed("#picture", spec, {{actions: false, renderer: "svg", tooltip: {{theme: dark.matches ? "dark" : "light"}}, config: themes[dark.matches ? "dark" : "light"]}});
+{_DRAW}
 dark.addEventListener("change", draw);
 draw();
 </script>

@@ -92,7 +92,8 @@ def read_side(path: str | Path, *, catalog: Catalog) -> Side:
         return _of_record(path, catalog)
     if (path / "plan.json").is_file():
         raise SuiteError(
-            f"{path}: a run folder, with many SAEs. Give the record of one (below {path}/records) or its folder (below {path}/checkpoints)."
+            f"{path}: a run folder, with many SAEs. Give the record of one (below {path}/records) or its folder (below "
+            f"{path}/checkpoints)."
         )
     found = read_foreign(path)
     kind = found.library if found.library == "file" else f"{found.library} folder"
@@ -117,14 +118,16 @@ def _of_record(path: Path, catalog: Catalog) -> Side:
     parents = [parent.parent for parent in path.resolve().parents if parent.name == "records"]
     if not parents:
         raise SuiteError(
-            f"{path}: a record outside of a records/ folder does not say where its checkpoint is. Give the checkpoint's folder."
+            f"{path}: a record outside of a records/ folder does not say where its checkpoint is. Give the "
+            "checkpoint's folder."
         )
     folder = RunFolder(parents[0]).checkpoint(record["cell_id"])
     if not surviving(folder).is_dir():
         status = record["facts"]["status"]
         why = "only the records are here" if status == "ok" else f"its cell is {status}"
         raise SuiteError(
-            f"{path}: its checkpoint {folder} is not there ({why}). Give a cell whose checkpoint is there, or run the suite again."
+            f"{path}: its checkpoint {folder} is not there ({why}). Give a cell whose checkpoint is there, or run the "
+            "suite again."
         )
     return _checkpoint(folder, catalog, detail=f"{path.parent.name} {path.stem.rsplit('-', 1)[0]}")
 
@@ -138,7 +141,8 @@ def _checkpoint(folder: Path, catalog: Catalog, *, detail: str | None) -> Side:
     decoder = decoder_directions(sae)
     if decoder is None:
         raise SuiteError(
-            f"{folder}: architecture '{meta['architecture']}' gives no decoder_directions() and has no W_dec, so its latents have no directions to match."
+            f"{folder}: architecture '{meta['architecture']}' gives no decoder_directions() and has no W_dec, so its "
+            "latents have no directions to match."
         )
     notes = []
     try:
@@ -166,7 +170,7 @@ def _checkpoint(folder: Path, catalog: Catalog, *, detail: str | None) -> Side:
 
 
 def _dead(run: RunFolder, cell_id: str) -> Bools | None:
-    """`[d_sae]` bool: silent on the held-out data of the cell, as the arrays of one of its records say; None where it has none.
+    """`[d_sae]` bool: silent on the cell's held-out data, by the arrays of one of its records; None without arrays.
 
     Raises:
         Damaged: The arrays are those of none of its records.

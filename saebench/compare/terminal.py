@@ -39,7 +39,8 @@ def page(comparison: Comparison) -> str:
     if comparison.null is not None:
         notes.append(
             "null: what random directions of the same sizes score, ± the 95 % interval of the mean over "
-            f"{max((level.draws for level in comparison.scores.null.values()), default=0)} draws; corrected: (value - null) / (1 - null). One pair of SAEs has no interval over seeds."
+            f"{max((level.draws for level in comparison.scores.null.values()), default=0)} draws; corrected: (value - "
+            "null) / (1 - null). One pair of SAEs has no interval over seeds."
         )
     else:
         notes.append("One pair of SAEs has no interval over seeds, and no null was asked for.")
@@ -135,7 +136,8 @@ def _others(comparison: Comparison) -> list[str]:
     if scores.proven or not scores.matching.proven:
         return []
     return _wrapped(
-        f"NOT proven optimal: the matching of alive latents or of encoders, by up to {100 * scores.gap:.2g} % of its total"
+        f"NOT proven optimal: the matching of alive latents or of encoders, by up to {100 * scores.gap:.2g} % of its "
+        "total"
     )
 
 

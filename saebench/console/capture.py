@@ -1,4 +1,4 @@
-"""What libraries print, log and warn while bars are shown: whole lines above the bars, each once; their own bars are left out."""
+"""What libraries print, log and warn while bars are shown: whole lines above the bars, each once, and no bars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a run is done and how long the rest takes: predicted seconds by kind of phase, corrected by what was seen."""
+"""How much of a run is done and how long the rest takes: predicted seconds of each phase, corrected as it goes."""
 
 from __future__ import annotations
 

@@ -95,7 +95,13 @@ def read_foreign(path: Path) -> ForeignSae:
         raise SuiteError(f"{path}: no such file or folder. {looked_for()}")
     if found := [format for format in FORMATS if _is(format, path)]:
         return _read_folder(path, found[0])
-    inside = [(child, format) for child in sorted(path.iterdir()) if child.is_dir() for format in FORMATS if _is(format, child)]  # fmt: skip
+    inside = [
+        (child, format)
+        for child in sorted(path.iterdir())
+        if child.is_dir()
+        for format in FORMATS
+        if _is(format, child)
+    ]
     if len(inside) > 1:
         names = ", ".join(child.name for child, _ in inside[:8]) + (", ..." if len(inside) > 8 else "")
         raise SuiteError(f"{path}: holds {len(inside)} SAEs: {names}. Give one of these folders.")
@@ -149,7 +155,8 @@ def _read_file(path: Path) -> ForeignSae:
     if decoder is None:
         if len(matrices) != 1:
             raise SuiteError(
-                f"{path}: which of its tensors is the decoder? It has {_shapes(tensors)}. Name it {' or '.join(DECODERS)}, or store it alone."
+                f"{path}: which of its tensors is the decoder? It has {_shapes(tensors)}. Name it "
+                f"{' or '.join(DECODERS)}, or store it alone."
             )
         ((name, decoder),) = matrices.items()
         if name:
@@ -158,14 +165,16 @@ def _read_file(path: Path) -> ForeignSae:
     per_latent.discard(1)
     if per_latent and len(decoder) not in per_latent:
         raise SuiteError(
-            f"{path}: the decoder has {len(decoder)} rows, its biases or thresholds are of {max(per_latent)} latents. Store it with a row a latent."
+            f"{path}: the decoder has {len(decoder)} rows, its biases or thresholds are of {max(per_latent)} latents. "
+            "Store it with a row a latent."
         )
     encoder = _pick(tensors, ENCODERS, path)
     if encoder is not None and len(encoder) != len(decoder) and encoder.shape[1] == len(decoder):
         encoder = np.ascontiguousarray(encoder.T)  # W_enc as saebench stores it: a row a latent already
     if encoder is not None and len(encoder) != len(decoder):
         raise SuiteError(
-            f"{path}: {len(decoder)} latents in the decoder, {len(encoder)} in the encoder. Store both with a row a latent."
+            f"{path}: {len(decoder)} latents in the decoder, {len(encoder)} in the encoder. Store both with a row a "
+            "latent."
         )
     if encoder is not None and encoder.shape[0] == encoder.shape[1] and "W_enc" in tensors:
         notes.append("its W_enc is square: taken as [d_in, d_sae], as most libraries store it")
@@ -181,7 +190,8 @@ def _pick(tensors: Tensors, names: Mapping[str, bool], path: Path) -> Floats | N
             tensor = tensors[name]
             if tensor.ndim != 2:
                 raise SuiteError(
-                    f"{path}: {name} has shape {list(tensor.shape)}; only SAEs with one matrix [latents, width] can be matched, not crosscoders."
+                    f"{path}: {name} has shape {list(tensor.shape)}; only SAEs with one matrix [latents, width] can be "
+                    "matched, not crosscoders."
                 )
             return np.ascontiguousarray(tensor.T if columns else tensor)
     return None
@@ -197,7 +207,8 @@ def _config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise SuiteError(
-            f"{path}: not readable as JSON ({one_line(first_line(error), 300)}). Restore it from where the SAE came from."
+            f"{path}: not readable as JSON ({one_line(first_line(error), 300)}). Restore it from where the SAE came "
+            "from."
         ) from error
     if not isinstance(config, dict):
         raise SuiteError(f"{path}: holds no JSON object. Restore it from where the SAE came from.")
@@ -232,28 +243,30 @@ def _sizes(format: Format, config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _is_size(value: object, *, fraction: bool = False) -> bool:
-    """A number that can be one of latents or dimensions (or a factor of these): no truth value, no NaN, none of 400 digits."""
+    """A number of latents or dimensions, or a factor of these: no truth value, no NaN, none of 400 digits."""
     kinds = (int, float) if fraction else (int,)
     return isinstance(value, kinds) and not isinstance(value, bool) and 0 < value < 2**53
 
 
 def _check(decoder: Floats, encoder: Floats | None, sizes: Mapping[str, int], path: Path, config: str) -> None:
-    """The orientation is the one expected: shapes are those that the config names, and both matrices have as many latents."""
+    """The orientation is the expected one: shapes are those of the config, and both matrices have as many latents."""
     d_sae, d_in = sizes.get("d_sae", len(decoder)), sizes.get("d_in")
     d_out = sizes.get("d_out", d_in) or decoder.shape[1]
     if decoder.shape != (d_sae, d_out):
         raise SuiteError(
-            f"{path}: its decoder is {len(decoder)} latents of width {decoder.shape[1]}, but {config} says {d_sae} of width {d_out}. Restore the two files from one source."
+            f"{path}: its decoder is {len(decoder)} latents of width {decoder.shape[1]}, but {config} says {d_sae} of "
+            f"width {d_out}. Restore the two files from one source."
         )
     expected = (len(decoder), encoder.shape[1] if encoder is not None and d_in is None else d_in)
     if encoder is not None and encoder.shape != expected:
         raise SuiteError(
-            f"{path}: its encoder is {len(encoder)} latents of width {encoder.shape[1]}, expected {expected[0]} of width {expected[1]}. Restore the file from its source."
+            f"{path}: its encoder is {len(encoder)} latents of width {encoder.shape[1]}, expected {expected[0]} of "
+            f"width {expected[1]}. Restore the file from its source."
         )
 
 
 def _silent(path: Path, d_sae: int) -> Bools | None:
-    """Which latents never fired in the window of a SAELens `sparsity.safetensors`; None where it is absent or of another size."""
+    """Which latents never fired in a SAELens `sparsity.safetensors`; None where it is absent or of another size."""
     if not path.is_file():
         return None
     frequency = read_tensors(path).get("sparsity")

@@ -21,7 +21,9 @@ SUFFIXES = (".safetensors", ".npz", ".npy", ".pt")
 
 
 def read_tensors(path: Path) -> dict[str, Floats]:
-    """All floating tensors of a safetensors, npz, npy or pt file by name (`""` for a file that holds just one), as float32 or float64.
+    """All floating tensors of a safetensors, npz, npy or pt file by name, as float32 or float64.
+
+    The name is `""` in a file that holds just one.
 
     Raises:
         SuiteError: Of another kind, damaged, or a pickle that holds more than tensors.
@@ -49,7 +51,8 @@ def read_tensors(path: Path) -> dict[str, Floats]:
     except Exception as error:  # each reader has exceptions of its own; all mean that the file cannot be used
         more = " Only tensors are read, never pickled code." if path.suffix == ".pt" else ""
         raise SuiteError(
-            f"{path}: not readable as {path.suffix[1:]} ({one_line(describe(error), 300)}).{more} Save its tensors again."
+            f"{path}: not readable as {path.suffix[1:]} ({one_line(describe(error), 300)}).{more} Save its tensors "
+            "again."
         ) from error
     if not isinstance(found, Mapping):
         found = {"": found}

@@ -1,4 +1,4 @@
-"""Exact one-to-one matching of the latents of two SAEs, its chance level, and the stability scores that come from it."""
+"""Exact one-to-one matching of the latents of two SAEs, its chance level, and the scores that come from it."""
 
 from __future__ import annotations
 

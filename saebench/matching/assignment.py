@@ -1,4 +1,4 @@
-"""One-to-one matching of directions that maximises the sum of cosines (the Hungarian assignment), with a certificate."""
+"""One-to-one matching that maximises the sum of cosines (the Hungarian assignment), with a certificate."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def match_saes(a: Any, b: Any, which: Which = "decoder", **options: Any) -> Matc
             if A is None or B is None:
                 lacking = a if A is None else b
                 raise SuiteError(
-                    f"{type(lacking).__name__} has neither {side}_directions() nor W_{side[:3]}: its {side} cannot be matched"
+                    f"{type(lacking).__name__} has neither {side}_directions() nor W_{side[:3]}: its {side} cannot be "
+                    "matched"
                 )
             factors.append((A, B))
     return match_factors(factors, **options)
@@ -136,7 +137,8 @@ def match_factors(
         sizes = {len(pair[side]) for pair in tensors}
         if len(sizes) > 1:
             raise SuiteError(
-                f"directions to match: the matrices of {label} have {' and '.join(map(str, sorted(sizes)))} rows; they must have a row a latent"
+                f"directions to match: the matrices of {label} have {' and '.join(map(str, sorted(sizes)))} rows; they "
+                "must have a row a latent"
             )
     similarity = Similarity(tensors, signed=signed)
     n, m = similarity.n, similarity.m
@@ -144,7 +146,8 @@ def match_factors(
         return match_cosines(np.zeros((n, m)))
     if method == "dense" and max(n, m) > DENSE_ALLOWED:
         raise SuiteError(
-            f"method: 'dense' holds all {n:,} x {m:,} cosines and is allowed up to {DENSE_ALLOWED:,}. Use 'sparse' or 'auto'."
+            f"method: 'dense' holds all {n:,} x {m:,} cosines and is allowed up to {DENSE_ALLOWED:,}. Use 'sparse' or "
+            "'auto'."
         )
     may_be_dense = method == "auto" and max(n, m) <= DENSE_ALLOWED and 32 * n * m <= (memory_limit_bytes or math.inf)
     if method == "dense" or (may_be_dense and (min(n, m) <= DENSE_UP_TO or similarity.width < CROWDED_WIDTH)):

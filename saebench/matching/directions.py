@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def directions(sae: Any, side: str) -> Any | None:
-    """Rows of a side, `decoder` or `encoder`, as the SAE holds them: its own method (`decoder_directions()`), else `W_dec`, `W_enc`."""
+    """Rows of a side, `decoder` or `encoder`, as the SAE holds them.
+
+    From its own method (`decoder_directions()`), else `W_dec`, `W_enc`; None where it has neither.
+    """
     own = getattr(sae, f"{side}_directions", None)
     return own() if callable(own) else getattr(sae, f"W_{side[:3]}", None)
 
@@ -46,7 +49,8 @@ def as_matrix(rows: Any, label: str) -> Floats:
     unfit = np.flatnonzero(~np.isfinite(matrix).all(1))
     if len(unfit):
         raise SuiteError(
-            f"{label}: {len(unfit)} of {len(matrix)} rows hold values that are not finite, first row {unfit[0]}; they have no direction"
+            f"{label}: {len(unfit)} of {len(matrix)} rows hold values that are not finite, first row {unfit[0]}; they "
+            "have no direction"
         )
     return matrix
 

@@ -54,7 +54,8 @@ _COLUMNS = {
             ),
             "sfr-alive-corrected": Column(
                 "SFR alive, corrected", _SEEDS,
-                hint="SFR alive over chance: (SFR - chance) / (1 - chance), chance being random directions of the same shape",
+                hint="SFR alive over chance: (SFR - chance) / (1 - chance), "
+                "chance being random directions of the same shape",
                 terminal="SFR alive", replaces=("sfr-alive",),
             ),
             "strict-shared": Column(
@@ -77,7 +78,8 @@ _COLUMNS = {
             ),
             "block-agreement": Column(
                 "blocks", _SEEDS, main=False,
-                hint="mean cos² of principal angles between blocks of latents matched one to one, the share of one random pair taken out",
+                hint="mean cos² of principal angles between blocks of latents matched one to one, "
+                "the share of one random pair taken out",
             ),
             "subspace-agreement": Column(
                 "orphans' subspace", _SEEDS, main=False,
@@ -100,16 +102,23 @@ def _family(
 
 RECONSTRUCTION = _family(
     "reconstruction",
-    ("fvu", "fraction", "lower", "Fraction of variance unexplained: sum ||x - x_hat||^2 / sum ||x - mean x||^2 over all tokens."),
+    (
+        "fvu", "fraction", "lower",
+        "Fraction of variance unexplained: sum ||x - x_hat||^2 / sum ||x - mean x||^2 over all tokens.",
+    ),
     ("variance-explained", "fraction", "higher", "1 - fvu: 1 is perfect, 0 is no better than predicting the mean."),
     ("mse", "squared activation", "lower", "Mean over tokens of ||x - x_hat||^2 (summed over coordinates)."),
     (
         "fvu-median-token", "fraction", "lower",
-        "Median over tokens of ||x - x_hat||^2, over the mean of ||x - mean x||^2: fvu without the pull of extreme tokens.",
+        "Median over tokens of ||x - x_hat||^2, over the mean of ||x - mean x||^2: fvu without the pull of extreme "
+        "tokens.",
     ),
     ("cosine", "ratio", "higher", "Mean over tokens of cos(x, x_hat); a zero vector counts 0."),
     ("l2-ratio", "ratio", "neutral", "Mean over tokens of ||x_hat|| / ||x||; under 1 is shrinkage."),
-    ("relative-bias", "ratio", "neutral", "sum ||x_hat||^2 / sum <x, x_hat>; under 1 is shrinkage (Gated SAE paper, eq. 10)."),
+    (
+        "relative-bias", "ratio", "neutral",
+        "sum ||x_hat||^2 / sum <x, x_hat>; under 1 is shrinkage (Gated SAE paper, eq. 10).",
+    ),
 )  # fmt: skip
 
 LOSSES = _family(
@@ -169,20 +178,30 @@ TRUTH = _family(
 )
 
 _CHANCE: tuple[tuple[str, Unit], ...] = (
-    ("sfr", "fraction"), ("sfr-alive", "fraction"), ("strict-shared", "fraction"), ("matched-cosine", "ratio"), ("mmcs", "ratio"),
+    ("sfr", "fraction"), ("sfr-alive", "fraction"), ("strict-shared", "fraction"),
+    ("matched-cosine", "ratio"), ("mmcs", "ratio"),
 )  # fmt: skip
 
 STABILITY = _family(
     "stability",
-    ("sfr", "fraction", "higher", "Shared feature ratio: one-to-one matched decoder pairs with cosine > 0.7, over the smaller dictionary."),
+    (
+        "sfr", "fraction", "higher",
+        "Shared feature ratio: one-to-one matched decoder pairs with cosine > 0.7, over the smaller dictionary.",
+    ),
     ("sfr-alive", "fraction", "higher", "sfr with each SAE's own dead latents dropped before matching."),
     (
         "strict-shared", "fraction", "higher",
         "Latents whose decoder and encoder matchings agree with both cosines >= 0.7, over the smaller dictionary.",
     ),
     ("matched-cosine", "ratio", "higher", "Mean cosine of decoder rows matched one to one."),
-    ("matched-cosine-null", "ratio", "neutral", "matched-cosine of random directions of the same counts and width: the chance level."),
-    ("mmcs", "ratio", "higher", "Mean over latents of the best cosine with any latent of the other SAE, both ways (many to one)."),
+    (
+        "matched-cosine-null", "ratio", "neutral",
+        "matched-cosine of random directions of the same counts and width: the chance level.",
+    ),
+    (
+        "mmcs", "ratio", "higher",
+        "Mean over latents of the best cosine with any latent of the other SAE, both ways (many to one).",
+    ),
     (
         "subspace-agreement", "ratio", "higher",
         "Mean squared cosine of principal angles between the spans of unmatched latents, 0 at chance, 1 when equal.",
@@ -192,10 +211,14 @@ STABILITY = _family(
         for id, unit in _CHANCE
         if id != "matched-cosine"
     ),
-    *((f"{id}-corrected", unit, "higher", f"({id} - chance) / (1 - chance): 0 at chance, 1 where {id} is 1.") for id, unit in _CHANCE),
+    *(
+        (f"{id}-corrected", unit, "higher", f"({id} - chance) / (1 - chance): 0 at chance, 1 where {id} is 1.")
+        for id, unit in _CHANCE
+    ),
     (
         "matched-correlation", "ratio", "higher",
-        "Mean over latents of the correlation of codes on held-out tokens, matched one to one by it; unmatched and silent latents count 0.",
+        "Mean over latents of the correlation of codes on held-out tokens, matched one to one by it; unmatched and "
+        "silent latents count 0.",
     ),
     (
         "matched-correlation-null", "ratio", "neutral",
@@ -211,12 +234,17 @@ STABILITY = _family(
     ),
     (
         "block-agreement", "ratio", "higher",
-        "Grouped latents: mean squared cosine of principal angles between blocks matched one to one, one random pair's r/d taken out.",
+        "Grouped latents: mean squared cosine of principal angles between blocks matched one to one, one random "
+        "pair's r/d taken out.",
     ),
-    ("distinct-latents", "latents", "neutral", "Distinct alive latents that all seeds find together; matched cosine > 0.7 is the same latent."),
+    (
+        "distinct-latents", "latents", "neutral",
+        "Distinct alive latents that all seeds find together; matched cosine > 0.7 is the same latent.",
+    ),
     (
         "idealised-dictionary-size", "latents", "neutral",
-        "Distinct latents that ever more seeds would find: capture-recapture (Chao2; Chapman for two seeds), a lower bound.",
+        "Distinct latents that ever more seeds would find: capture-recapture (Chao2; Chapman for two seeds), a lower "
+        "bound.",
     ),
 )  # fmt: skip
 
@@ -238,7 +266,8 @@ AGREEMENT = _family(
     ),
     (
         "dataset-over-seed", "fraction", "neutral",
-        "sfr-alive across seeds minus sfr-alive across datasets: positive where the dataset matters more than the seed.",
+        "sfr-alive across seeds minus sfr-alive across datasets: positive where the dataset matters more than the "
+        "seed.",
     ),
 )  # fmt: skip
 

@@ -22,7 +22,7 @@ MOST_ENTRIES = 1 << 23
 
 
 class ContextCollector:
-    """Keeps the first 65,536 tokens of a stream with their active latents (at most 8 M of these) and reads contexts from them."""
+    """Keeps the first 65,536 tokens of a stream with their active latents, at most 8 M, and takes contexts of them."""
 
     def __init__(self, d_sae: int) -> None:
         self.d_sae = d_sae

@@ -106,7 +106,7 @@ class ReconstructionSums:
         return self._ratio("mse", "error", "count")
 
     def fvu_median_token(self) -> MetricValue:
-        """median_T ||e||^2 / (sum_T ||x - mu||^2 / |T|), in [0, inf): the denominator of fvu over what half of the tokens stay under.
+        """median_T ||e||^2 / (sum_T ||x - mu||^2 / |T|), in [0, inf): fvu without the pull of extreme tokens.
 
         Per-token errors are kept in float32. The standard error counts the denominator as known. Null where x does not
         vary.
@@ -175,7 +175,7 @@ class ReconstructionSums:
         return np.asarray(by_cluster)
 
     def _fvu(self) -> tuple[float | None, float | None, str | None]:
-        """Value, standard error (mu moves with the sample, but to first order the denominator does not feel it), reason."""
+        """Value, standard error, reason. mu moves with the sample; to first order the denominator does not feel it."""
         variance = self._variance()
         if isinstance(variance, str):
             return None, None, variance

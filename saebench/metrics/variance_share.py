@@ -30,9 +30,9 @@ class VarianceShareAccumulator:
     """Share of the explained variance that goes when one latent is silenced and the others stay as they are.
 
     With e = x - x_hat and x_hat linear in the codes, silencing latent j on token t adds f_tj d_j to e. So the squared
-    error grows by sum_t (2 f_tj <e_t, d_j> + f_tj^2 ||d_j||^2), which is divided by what the SAE explains, sum_t ||x_t
-    - mu||^2 - ||e_t||^2. Shares of latents that work together need not sum to 1; a latent that does harm has a negative one. Our own definition: the
-    leave-one-out form of variance explained.
+    error grows by sum_t (2 f_tj <e_t, d_j> + f_tj^2 ||d_j||^2). The share is this over what the SAE explains,
+    sum_t (||x_t - mu||^2 - ||e_t||^2). Shares of latents that work together need not sum to 1; a latent that does harm
+    has a negative one. Our own definition: the leave-one-out form of variance explained.
 
     Sums are float64; the tokens' part of the first one is taken inside the product, <sum_t f_tj e_t, d_j>, so that a
     batch costs about a decoding. Memory: `[d_sae]` and `[d_out]` sums, and of a batch one row a latent that fires in
@@ -102,7 +102,7 @@ class VarianceShareAccumulator:
         return self._growth / explained
 
     def _take(self, x: Tensor, error: Tensor) -> None:
-        """Squared distances are summed about an origin near mu, so that a mean much larger than the spread costs no digits."""
+        """Sums squared distances about an origin near mu: a mean much larger than the spread then costs no digits."""
         if self._origin is None:
             self._origin = x[:_ORIGIN_ROWS].median(0).values
         centred = x - self._origin

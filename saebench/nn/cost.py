@@ -17,7 +17,7 @@ CLIP_FLOPS = 3
 
 
 def block_tokens(d_sae: int) -> int:
-    """Tokens whose pre-activations exist at once: a power of two from 256 to 2048, as many as give about 12 million of them."""
+    """Tokens whose pre-activations exist at once: a power of two from 256 to 2048, for about 12 million of them."""
     return 1 << min(11, max(8, (12_582_912 // max(1, d_sae)).bit_length() - 1))
 
 
@@ -78,7 +78,7 @@ def linear_cost(
 def dense_cost(
     d_in: int, d_sae: int, *, n_parameters: int, stored_bytes: int, expected_l0: float | None = None
 ) -> Cost:
-    """Cost of an SAE whose training step is dense: encoder, decoder and both of their backward products, six products in all."""
+    """Cost of an SAE whose training step is dense: encoder, decoder and their backward products, six in all."""
     product = 2 * d_in * d_sae
     return Cost(
         n_parameters=n_parameters,
@@ -98,7 +98,8 @@ def one_place(site: Site) -> Iterator[Problem]:
     if site.d_in != site.d_out:
         yield Problem(
             "architecture",
-            f"reads {site.d_in} and writes {site.d_out} values. An SAE needs one place; use a hookpoint that is read and written.",
+            f"reads {site.d_in} and writes {site.d_out} values. An SAE needs one place; use a hookpoint that is read "
+            "and written.",
         )
 
 

@@ -95,7 +95,9 @@ def aux_k_flops(n_tokens: int, d: int, n_dead: int, k_aux: int) -> int:
 def add_aux_k_gradients(
     sae: Any, x: Tensor, pre: Tensor, residual: Tensor, dead: Tensor, k_aux: int, coefficient: float
 ) -> Tensor:
-    """`coefficient * aux_k_loss(...)`, its gradient added to what W_enc, b_enc and W_dec hold. b_dec's follows from b_enc's.
+    """`coefficient * aux_k_loss(...)`; adds its gradient to those of W_enc, b_enc and W_dec.
+
+    The gradient of b_dec follows from that of b_enc.
 
     Selected are many of few latents, so products with the dead rows alone, dense, cost least. They run in the precision
     of `pre` (the loss stays float32); entries equal to the k-th all count, which in bfloat16 are more than one now and
@@ -125,7 +127,7 @@ def add_aux_k_gradients(
 
 
 def keep_largest_(z: Tensor, k: int) -> None:
-    """Rectifies `z [B, m]` in place and sets all but the k largest of each row to zero; entries equal to the k-th stay."""
+    """Rectifies `z [B, m]` in place and zeroes all but the k largest of each row; entries equal to the k-th stay."""
     m = z.shape[1]
     if z.device.type != "cpu":
         z.relu_()
@@ -149,7 +151,7 @@ def zero_where_zero_(values: Tensor, f: Tensor) -> None:
 
 
 def draw_by_loss(losses: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """`[n]` token ids drawn with replacement, with probability proportional to `losses [B]` (uniform where all are zero)."""
+    """`[n]` token ids, sampled with replacement in proportion to `losses [B]` (uniformly where all are zero)."""
     p = losses.detach().double().to(generator.device)
     if not float(p.sum()) > 0:
         p = torch.ones_like(p)

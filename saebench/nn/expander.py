@@ -5,7 +5,7 @@ Values `W [n, g]` and coordinates `coords [n, g]` (int32, ascending in a row) de
 `D[j, coords[j, r]] = W[j, r]`, zero elsewhere. No parameter, gradient or moment of size n x d ever exists, and no
 scratch.
 
-    encode     z[:, b]    = D x[b] + b_enc                       bags are latents: sums of g rows of the transposed batch
+    encode     z[:, b]    = D x[b] + b_enc                       bags are latents: g rows of the transposed batch
     select     the k largest of each column of z                 by maxima of groups, a block of tokens at a time
     decode     x_hat[b]   = sum_i  values[i] * D[latents[i]]     nnz * g terms summed into place, in order
     gradients  dW[j], db[j], dvalues[i]                          nnz * g terms gathered, bags are latents
@@ -63,7 +63,7 @@ class _Counter:
 
 
 def sample_mask(d_sae: int, d_in: int, degree: int, seed: int) -> Tensor:
-    """A left-regular mask: each latent draws `degree` distinct coordinates uniformly, then no coordinate is left without a latent.
+    """A left-regular mask: each latent has `degree` distinct random coordinates, each coordinate a latent at least.
 
     Draws by Floyd's algorithm, vectorised over latents. A coordinate without a latent takes the place of an entry drawn
     uniformly among those whose coordinate occurs more than once; degrees of latents stay as they are.
@@ -129,7 +129,9 @@ def expander_pre_acts(x: Tensor, W: Tensor, b: Tensor, coords: Tensor) -> Tensor
 
 
 def _largest(z: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    """The m largest entries of each column of `z [n, T]`: values and rows, both `[T, m]`, descending; which of equals is open.
+    """The m largest entries of each column of `z [n, T]`: values and rows, both `[T, m]`, descending.
+
+    Which of equal entries is taken is open.
 
     They are in the m groups of rows with the largest maxima: these hold m entries (their maxima) that no entry outside
     surpasses. So the maxima, an eighth of z, are searched first, in the same way.

@@ -17,7 +17,7 @@ def unit_rows_(matrix: Tensor) -> Tensor:
 
 
 def tied_init(d_sae: int, d_in: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`W_enc` and `W_dec`, both `[d_sae, d_in]` float32: the same uniformly random unit rows (Gao et al., section A.1)."""
+    """`W_enc`, `W_dec`, both `[d_sae, d_in]` float32: the same uniformly random unit rows (Gao et al., section A.1)."""
     W_dec = unit_rows_(torch.randn(d_sae, d_in, generator=generator))
     return W_dec.clone(), W_dec
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def term_weights(losses: Tensor, tilt: float) -> Tensor:
-    """Weights whose weighted loss has the gradient of `(1 / t) log mean exp(t * l / mean(l))`, up to the factor mean(l).
+    """Weights whose loss has the gradient of `(1 / t) log mean exp(t * l / mean(l))`, up to the factor mean(l).
 
     `w = softmax(tilt * l / mean(l))`. The batch mean is detached, so `tilt` has no unit and means the same for every
     model: 0 is the mean, and a token whose loss is 1 above the mean (in means) weighs `exp(tilt)` times as much.

@@ -16,8 +16,14 @@ from saebench.metrics.catalogue import metric_value
 
 Pairs = Mapping[tuple[int, int], PairScores]
 
-GROUPED = "the latents come in blocks, and single directions inside a block are not identified; block-agreement compares the blocks"
-SUPPORTS = "the members have different frozen supports (mask seeds), so their directions could not be close however alike they work"
+GROUPED = (
+    "the latents come in blocks, and single directions inside a block are not identified; "
+    "block-agreement compares the blocks"
+)
+SUPPORTS = (
+    "the members have different frozen supports (mask seeds), "
+    "so their directions could not be close however alike they work"
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def null_details(pairs: Pairs) -> dict[str, Any]:
 
 
 def mean_level(levels: Sequence[NullLevel]) -> NullLevel:
-    """Mean of levels of like sizes; their intervals are averaged too (not narrowed: levels of one size are one sample)."""
+    """Mean of null levels of like sizes, and of their intervals: these are not narrowed, as one size is one sample."""
     return NullLevel(
         _mean([level.value for level in levels]),
         _mean([level.low for level in levels]),

@@ -87,5 +87,5 @@ METRICS: tuple[MetricSpec, ...] = (
 
 @hookimpl
 def saebench_metrics() -> Sequence[MetricSpec]:
-    """Reconstruction, losses, sparsity, density, truth, cost; stability over seeds, agreement over seeds and datasets."""
+    """Reconstruction, losses, sparsity, density, truth, cost; stability over seeds; agreement over datasets too."""
     return METRICS

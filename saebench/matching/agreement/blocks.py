@@ -43,8 +43,9 @@ class BlockAgreement:
 
 
 def block_agreement(A: Any, B: Any, group_size: int) -> BlockAgreement:
-    """One-to-one agreement of the blocks of `A [n, d]` and `B [m, d]`; latents g r .. (g + 1) r - 1 are block g, r = `group_size`.
+    """One-to-one agreement of the blocks of `A [n, d]` and `B [m, d]`.
 
+    Latents g r .. (g + 1) r - 1 are block g, r = `group_size`.
     For two blocks with principal angles theta_1 .. theta_r, s = (1 / r) sum cos^2 theta_i (Bjorck and Golub 1973; the
     mean squared cosine, tr(P Q) / r for their projectors P and Q); missing dimensions of a block count 0. Blocks are
     matched one to one so that the sum of s is largest; with S its mean over the smaller number of blocks the value is
@@ -74,7 +75,7 @@ def block_agreement(A: Any, B: Any, group_size: int) -> BlockAgreement:
 
 @lru_cache(maxsize=64)
 def block_null(n: int, m: int, d: int, group_size: int) -> NullLevel:
-    """The value of `block_agreement` for random Gaussian rows of these sizes: mean over draws with its 95 % t-interval."""
+    """`block_agreement` of random Gaussian rows of these sizes: mean over draws with its 95 % t-interval."""
     values = []
     for draw in range(n_draws(max(n, m))):
         rng = np.random.default_rng((n, m, d, group_size, draw))

@@ -147,7 +147,7 @@ class Firing:
 def activation_match(
     a: Firing, b: Firing, *, signed: bool = True, floor: float = FLOOR, threshold: float = THRESHOLD
 ) -> ActivationMatch:
-    """One-to-one matching of the latents of two SAEs that maximises the sum of max(r, 0), r the Pearson correlation of their codes.
+    """One-to-one matching of latents that maximises the sum of max(r, 0), r the Pearson correlation of their codes.
 
     r_ij = (mean_t a_ti b_tj - mu_i mu_j) / (sd_i sd_j) over all tokens t, zeros included. Latents whose code never
     varies have no correlation; they stay unmatched and count in the denominators, min(n, m).
@@ -192,7 +192,7 @@ def activation_match(
 
 
 def _products(a: Firing, b: Firing) -> Iterator[tuple[int, csr_array]]:
-    """First latent and `[block, m]` first term of r, a block of latents of A at a time: only pairs that fire together are in it."""
+    """First latent and `[block, m]` first term of r, a block of A at a time; only of pairs that fire together."""
     block = max(1, _CELLS // max(1, len(b.alive)))
     for start in range(0, len(a.alive), block):
         yield start, csr_array(a.by_latent[start : start + block] @ b.by_token)
@@ -244,7 +244,7 @@ def _sparse(a: Firing, b: Firing, signed: bool, floor: float) -> tuple[Integers,
 
 
 def _apart(own: Floats, other: Floats, signed: bool) -> Floats:
-    """Largest weight that each latent can have with one that it never fires together with: from -mu_i mu_j / (sd_i sd_j)."""
+    """The largest weight of each latent with one that it never fires together with, -mu_i mu_j / (sd_i sd_j)."""
     if not signed:
         return np.asarray(np.abs(own) * np.abs(other).max(initial=0))
     return np.asarray(np.maximum(0, np.maximum(-own * other.max(initial=0), -own * other.min(initial=0))))

@@ -75,7 +75,9 @@ class Compared:
 
 
 def compare(A: Any, B: Any, keep_a: Bools, keep_b: Bools, *, signed: bool = True, **solver: Any) -> Compared:
-    """The matchings and best cosines of `A [n, d]` and `B [m, d]`; the matrix of cosines is made once where it is small.
+    """The matchings and best cosines of `A [n, d]` and `B [m, d]`.
+
+    The matrix of cosines is made once where it is small.
 
     Args:
         A, B: Directions.

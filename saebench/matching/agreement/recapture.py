@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 ASSUMPTIONS = (
-    "One closed dictionary from which every seed draws its latents independently; a matched cosine over 0.7 means the same latent. "
-    "Latents are not equally easy to find (frequent ones are found by every seed), so the estimate is a lower bound; what the threshold "
+    "One closed dictionary from which every seed draws its latents independently; a matched cosine over 0.7 means the "
+    "same latent. "
+    "Latents are not equally easy to find (frequent ones are found by every seed), so the estimate is a lower bound; "
+    "what the threshold "
     "wrongly keeps apart makes it too large, what chance brings over it (sfr-null) too small."
 )
 _Z = 1.96

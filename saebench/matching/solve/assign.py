@@ -1,4 +1,4 @@
-"""The best assignment on a sparse graph: prices to begin with by auction, then SciPy's solver in stages, or OR-tools."""
+"""The best assignment on a sparse graph: first prices by auction, then SciPy's solver in stages, or OR-tools."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def auction(edges: Edges) -> Prices:
 
 
 def greedy(edges: Edges) -> Places:
-    """`[n]` column of each row: pairs that are each other's best among what is left, again and again; then whatever is free."""
+    """`[n]` column of each row: again and again the pairs that are each other's best of what is left; then any."""
     column_of = np.full(edges.n, -1)
     taken = np.zeros(edges.m, dtype=bool)
     left = np.argsort(-edges.values, kind="stable")
@@ -121,7 +121,7 @@ def assign(
 
 
 def _stage(edges: Edges, u: Floats, v: Floats, slack: float, grid: float) -> tuple[Places, Floats, Floats]:
-    """The best assignment on reduced costs, which leave the solver little to search, and on those pairs alone that can be part of it.
+    """The best assignment on reduced costs, which leave the solver little to search, and on possible pairs alone.
 
     All assignments lose the same by the reduction if they use the same columns. Where n < m they need not; but one that
     is best on reduced costs and uses every column of positive price is best: any other saves at most the prices of
@@ -151,7 +151,7 @@ def _stage(edges: Edges, u: Floats, v: Floats, slack: float, grid: float) -> tup
 
 
 def cheapest(edges: Edges, costs: Floats, slack: float = math.inf) -> Places:
-    """`[n]`: the column of each row in the assignment of the least sum of `costs [E]` (0 or more), by pairs that cost `slack` or less."""
+    """`[n]`: columns of the assignment with the least sum of `costs [E]`, 0 or more, by pairs of at most `slack`."""
     from scipy.sparse import csr_matrix
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
@@ -164,7 +164,7 @@ def cheapest(edges: Edges, costs: Floats, slack: float = math.inf) -> Places:
 
 
 def assign_ortools(edges: Edges) -> tuple[Places, float]:
-    """The column of each row by OR-tools' cost scaling (extra `matching`), as near to the best as integers go, and their unit; n = m only.
+    """The column of each row by OR-tools' cost scaling (extra `matching`), and the unit of its integer costs; n = m.
 
     Raises:
         MachineError: OR-tools is not installed, or gave up.

@@ -1,4 +1,4 @@
-"""Assignment where the whole matrix of cosines is small enough to hold: SciPy's solver, and the dual prices of what it finds."""
+"""Assignment where the matrix of cosines is small enough to hold: SciPy's solver, and dual prices of its answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOLERANCE = 1e-14
 
 
 def solve_dense(c: Floats) -> tuple[Places, Floats, Floats]:
-    """Best assignment of all rows of `c [n, m]`, n <= m: `(column_of [n], u [n], v [m])` with `u_i + v_j >= c_ij` and v >= 0.
+    """Best assignment of `c [n, m]`, n <= m: `(column_of [n], u [n], v [m])` with `u_i + v_j >= c_ij`, v >= 0.
 
     SciPy gives no prices. They are the least v >= 0 with `v_j >= v_p(i) + c_ij - c_ip(i)` for all pairs: raised from 0
     by the rows whose column has changed its price, until nothing changes (Bellman-Ford); 0 at columns that stay free.

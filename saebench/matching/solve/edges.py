@@ -99,7 +99,7 @@ def best_gain(edges: Edges, v: Floats) -> Floats:
 
 
 def prices(edges: Edges, column_of: Places, start: Floats, *, tolerance: float = 1e-13) -> Prices:
-    """Dual prices of an assignment: u `[n]`, v `[m]`, v >= start, with `u_i + v_j = c_ij` on its pairs and `>=` on all edges.
+    """Dual prices u `[n]`, v `[m]`, v >= start: `u_i + v_j = c_ij` on the pairs of an assignment, `>=` on all edges.
 
     `v_j >= v_p(i) + c_ij - c_ip(i)` for every edge, raised until nothing changes (Bellman-Ford from the rows whose
     column changed its price). There are such prices if the assignment is the best on the edges. If it is not, columns

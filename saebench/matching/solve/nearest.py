@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def best_cosines(A: Any, B: Any, *, signed: bool = True, device: Any = None) -> tuple[Floats, Floats]:
-    """The largest cosine of each row of `A [n, d]` with any of `B [m, d]`, `[n]`, and of each row of B with any of A, `[m]`.
+    """The largest cosine of each row of `A [n, d]` with any of `B [m, d]`, `[n]`, and the other way round, `[m]`.
 
     Exact in float64. Above 4,096 rows the maxima of low-precision products say which pairs can be the largest, and only
     those are computed.
@@ -56,7 +56,7 @@ def best_cosines(A: Any, B: Any, *, signed: bool = True, device: Any = None) -> 
 
 
 def _largest_products(similarity: Similarity, screen: Screen) -> tuple[Tensor, Tensor]:
-    """The largest product of each row `[n]` and column `[m]`, 0 where none is positive: integers order the bits of such floats."""
+    """The largest product of each row `[n]` and column `[m]`; 0 where none is positive."""
     import torch
 
     n, m = similarity.n, similarity.m

@@ -86,8 +86,9 @@ class Screen:
     # ------------------------------------------------------------------------
 
     def strongest(self, per_row: int) -> Iterator[tuple[Places, Places]]:
-        """Tile by tile, pairs among the about `per_row` largest of their row or of their column, by thresholds estimated from samples.
+        """Tile by tile, pairs among the about `per_row` largest of their row or of their column.
 
+        Thresholds are estimated from samples.
         No promise: pairs of cosine 0 and less never come, and crowded rows (duplicates) give a sample of theirs.
         """
         n = self.similarity.n
@@ -138,7 +139,7 @@ class Screen:
     def possible(
         self, u: Floats, v: Floats, margin: float, rows: Places | None = None, columns: Places | None = None
     ) -> Iterator[tuple[Places, Places]]:
-        """Tile by tile, a set of pairs that holds every pair with `c_ij - u_i - v_j > -margin`, among `rows` and `columns` (default all).
+        """Tile by tile, pairs of `rows` and `columns` (default all): every one with `c_ij - u_i - v_j > -margin`.
 
         A pair may come twice where there are several signs.
         """
@@ -184,7 +185,9 @@ class Screen:
         rows: Places | None = None,
         columns: Places | None = None,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Tile by tile `(i, j, z)`: rows of `P`, rows of `Q`, the bits of their products `[len(i), len(j)]`, overwritten by the next tile.
+        """Tile by tile `(i, j, z)`: rows of `P`, rows of `Q`, the bits of their products `[len(i), len(j)]`.
+
+        The next tile overwrites z.
 
         Args:
             left, right: Other matrices than `P[i]` and `Q[j]`.

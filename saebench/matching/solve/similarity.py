@@ -22,7 +22,9 @@ _CHUNK_VALUES = 2_000_000
 
 
 def as_rows(rows: Any, label: str, device: torch.device | str = "cpu") -> Tensor:
-    """A tensor or array `[n, d]` as float32 or float64, in place where it is that already (16-bit floats become float32, integers float64).
+    """A tensor or array `[n, d]` as float32 or float64, in place where it is that already.
+
+    16-bit floats become float32, integers float64.
 
     Raises:
         SuiteError: Not two-dimensional, or a value is not finite.
@@ -48,7 +50,8 @@ def as_rows(rows: Any, label: str, device: torch.device | str = "cpu") -> Tensor
     unfit = torch.nonzero(~torch.isfinite(largest)).squeeze(1)  # amax passes a NaN on
     if unfit.numel():
         raise SuiteError(
-            f"{label}: {unfit.numel()} of {len(tensor)} rows hold values that are not finite, first row {int(unfit[0])}; "
+            f"{label}: {unfit.numel()} of {len(tensor)} rows hold values that are not finite, first row "
+            f"{int(unfit[0])}; "
             "they have no direction"
         )
     if tensor.dtype == torch.float64 and tensor.numel():
@@ -58,7 +61,7 @@ def as_rows(rows: Any, label: str, device: torch.device | str = "cpu") -> Tensor
 
 
 class Similarity:
-    """`c_ij`: the mean over factors of the cosine of row i of A with row j of B, its absolute value where the sign is not identified.
+    """`c_ij`: the mean over factors of the cosine of row i of A with row j of B, or of its absolute value.
 
     A factor is a pair of matrices `A [n, d]`, `B [m, d]` (decoders, or encoders). A zero row has cosine 0 with
     everything. Without sign, `|p . q|` is the largest of the signed products, so that what follows needs only `max over

@@ -2,8 +2,8 @@
 
 1. Candidates: the strongest pairs of every row and column (`Screen.strongest`).
 2. The best assignment on the candidates (`assign.assign`) and its dual prices u, v (`edges.prices`).
-3. Pricing: every pair with `c_ij > u_i + v_j` would make a better one possible. A product in low precision says which pairs can be
-   such (`Screen.possible`), float64 says which are. None: the assignment is the best of all, by linear programming
+3. Pricing: every pair with `c_ij > u_i + v_j` would make a better one possible. A product in low precision says which
+   pairs can be such (`Screen.possible`), float64 says which are. None: the assignment is best, by linear programming
    duality, and u, v are the certificate. Otherwise they join the candidates: back to 2.
 
 After a whole pass over all pairs at prices u', v', every pair outside its near list has `c_ij <= u'_i + v'_j - margin`.
@@ -262,7 +262,7 @@ class Solver:
     def _over(
         self, i: Places, j: Places, c: Floats, u: Floats, v: Floats, over: Floats
     ) -> tuple[Places, Places, Floats]:
-        """Raises `over` to what these pairs ask, and gives those worth adding: at most so many a row, the worst ones."""
+        """Raises `over` to what these pairs need, and gives the worst of them, at most so many a row, to be added."""
         excess = c - u[i] - v[j]
         np.maximum.at(over, i, excess)
         kept = np.flatnonzero(excess > ROUNDING)

@@ -3,7 +3,7 @@
 Legend: B tokens, n = d_sae latents, d coordinates, nnz active entries in rows order (see `SparseCodes`).
 
     decode               x_hat[b]  = sum_i  values[i] * W_dec[latents[i]]             bags are tokens
-    its weight gradient  dW_dec[j] = sum_i  values[i] * dx_hat[rows[i]]               bags are latents (the transposed product)
+    its weight gradient  dW_dec[j] = sum_i  values[i] * dx_hat[rows[i]]               bags are latents
     its value gradient   dvalues[i] = <dx_hat[rows[i]], W_dec[latents[i]]>            a dot product for each entry
     linear encode        values[i] = <x[rows[i]], W_enc[latents[i]]> + b_enc[latents[i]], the same three in other roles
 """
@@ -114,7 +114,7 @@ def linear_topk(x: Tensor, W_enc: Tensor, b_enc: Tensor | None, k: int) -> Spars
 
 
 def linear_threshold(x: Tensor, W_enc: Tensor, b_enc: Tensor | None, threshold: Tensor | float) -> SparseCodes:
-    """All entries of `x @ W_enc.T + b_enc` above `threshold` (scalar or `[n]`), as pre-activations; gradient for those alone."""
+    """The entries of `x @ W_enc.T + b_enc` above `threshold` (scalar or `[n]`); gradient for those alone."""
     found = linear_above(x.detach(), W_enc.detach(), None if b_enc is None else b_enc.detach(), _plain(threshold))
     values = sparse_linear(x, W_enc, b_enc, found.values, found.latents, found.offsets)
     return SparseCodes(values, found.latents, found.offsets, W_enc.shape[0])

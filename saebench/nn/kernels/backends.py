@@ -29,7 +29,10 @@ _forced: str | None = None
 
 @lru_cache(maxsize=1)
 def cpu_features() -> frozenset[str]:
-    """What the choice depends on: `bf16` (units for bfloat16 products), `onednn` (built in), `mkl-narrow` (MKL leaves AVX-512 unused)."""
+    """What the choice depends on.
+
+    `bf16`: the CPU has units for bfloat16 products. `onednn`: it is built in. `mkl-narrow`: MKL leaves AVX-512 unused.
+    """
     found = set()
     if onednn_available():
         found.add("onednn")
@@ -68,7 +71,7 @@ def best(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32)
 
 
 def current(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> str:
-    """The back end in use: the forced one (`force`, or the environment variable SAEBENCH_BACKEND) where it can run, else the best.
+    """The back end in use: the forced one (`force`, or SAEBENCH_BACKEND) where it can run, else the best.
 
     Raises:
         SuiteError: The forced name is unknown.

@@ -1,4 +1,6 @@
-"""Gradients of an SAE with a linear encoder and decoder, written out: only active latents cost anything, and nothing large is allocated twice.
+"""Gradients of an SAE with a linear encoder and decoder, written out.
+
+Only active latents cost anything, and nothing large is allocated twice.
 
 Legend: B tokens, n = d_sae latents, d coordinates, nnz active entries. With f the codes, z the pre-activations they
 came from and `x_hat = f @ W_dec + b_dec`, `z = (x - b_dec) @ W_enc.T + b_enc`:

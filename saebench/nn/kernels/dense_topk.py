@@ -1,4 +1,4 @@
-"""Exact top-k of dense pre-activations, ties to the lowest index: on its own, and as what `linear_select` is held against."""
+"""Exact top-k of dense pre-activations, ties to the lowest index; also the plain twin of `linear_select`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _with_edge(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Latents `[B, k]` as `topk` gives them, and `[B, 2]`: the smallest chosen and the largest other entry (empty if there is none)."""
+    """Latents `[B, k]` of `topk`, and `[B, 2]`: the smallest chosen and the largest other entry, if there is one."""
     n = pre.shape[1]
     if not 0 <= k <= n:
         raise ValueError(f"topk: k must lie in [0, {n}], got {k}")
@@ -59,7 +59,9 @@ def encode_topk(pre: Tensor, k: int) -> SparseCodes:
 
 
 def batch_topk(pre: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The k * B largest entries of the whole batch (BatchTopK, arXiv 2412.06410); ties to the earliest token and latent.
+    """The k * B largest entries of the whole batch (BatchTopK, arXiv 2412.06410).
+
+    Ties go to the earliest token, then to the lowest latent.
 
     Args:
         pre: `[B, n]`, already rectified where only positive entries may win.

@@ -7,8 +7,8 @@ x and W are rounded to bfloat16; b goes along as two more columns (its bfloat16 
 The product accumulates in float32 and is rounded once more to bfloat16, which gives z. With r(.) the rounding residual
 of a vector, measured,
 
-    |z - v| <= E + rho |z|,    E = ||r(x)|| max ||w|| + ||x~|| max ||r(w)|| + (d + 4) 2^-23 (||x~|| max ||w~|| + max |b|) + max |r(b)|,
-    rho = u / (1 - u).
+    |z - v| <= E + rho |z|,    rho = u / (1 - u),
+    E = ||r(x)|| max ||w|| + ||x~|| max ||r(w)|| + (d + 4) 2^-23 (||x~|| max ||w~|| + max |b|) + max |r(b)|.
 
 2^-23 and not 2^-24, because some units round sums to odd. Every norm has sqrt(d) 2^-63 added and E has (d + 4) 2^-124,
 for squares and products too small for float32, which units may also take for zero. Residual norms are about 0.0017 of
@@ -66,7 +66,10 @@ def block_rows(d_sae: int, dtype: torch.dtype) -> int:
 
 
 def bits_of(x: Tensor) -> Tensor:
-    """The same memory as integers: for numbers that are not negative they have the same order, and integers are what vector units are quick at."""
+    """The same memory as integers, which vector units compare faster.
+
+    Numbers that are not negative have the same order as their bits.
+    """
     return x.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()])
 
 
@@ -130,7 +133,10 @@ def _lost(d: int) -> float:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Entries that may matter, in CSR order: `latents [nnz]` int64 ascending inside a row, `offsets [B + 1]`, and their place in `[B * n]`."""
+    """Entries that may matter, in CSR order.
+
+    `latents [nnz]` int64 ascend inside a row; `offsets [B + 1]`; `flat [nnz]` are their places in `[B * n]`.
+    """
 
     flat: Tensor
     latents: Tensor

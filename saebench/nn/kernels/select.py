@@ -1,4 +1,4 @@
-"""Exact top-k of an encoder's pre-activations, ties to the lowest index, most of which are never computed in float32."""
+"""Exact top-k of an encoder, ties to the lowest index; most pre-activations are never computed in float32."""
 
 from __future__ import annotations
 

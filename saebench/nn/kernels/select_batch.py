@@ -57,9 +57,9 @@ class Found(NamedTuple):
 
 @torch.no_grad()
 def linear_batch_topk(x: Tensor, W: Tensor, b: Tensor | None, k: int, columns: Tensor | None = None) -> Entries:
-    """The k * B largest positive entries of `x @ W.T + b` over the whole batch (BatchTopK, arXiv 2412.06410); ties to the earliest.
+    """The k * B largest positive entries of `x @ W.T + b` over the whole batch (BatchTopK, arXiv 2412.06410).
 
-    At most k * B: fewer where fewer are positive.
+    Ties go to the earliest. At most k * B: fewer where fewer are positive.
 
     Args:
         x: `[B, d]`. W: `[n, d]`. b: `[n]` or None.

@@ -133,7 +133,8 @@ from saebench.api import MachineError
 from saebench.artifacts import save_arrays, save_checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-for save in (lambda: save_checkpoint(Path("c"), {"w": torch.zeros(9999)}, {}), lambda: save_arrays(Path("a"), {"w": torch.zeros(9999)})):
+large = {"w": torch.zeros(9999)}
+for save in (lambda: save_checkpoint(Path("c"), large, {}), lambda: save_arrays(Path("a"), large)):
     try:
         save()
     except MachineError as error:

@@ -32,12 +32,27 @@ def test_sound_ones_pass() -> None:
         ({"init_seed": "zero"}, "facts.init_seed: input should be a valid integer, got 'zero'"),
         ({"init_seed": True}, "facts.init_seed: input should be a valid integer, got True"),
         ({"init_seed": -1}, "facts.init_seed: input should be greater than or equal to 0, got -1"),
-        ({"metrics": {"fvu": {**METRIC, "value": True}}}, "facts.metrics.fvu.value: input should be a valid number, got True"),
-        ({"metrics": {"fvu": {**METRIC, "value": "0.5"}}}, "facts.metrics.fvu.value: input should be a valid number, got '0.5'"),
-        ({"metrics": {"fvu": {**METRIC, "value": 1e61}}}, "facts.metrics.fvu.value: input should be less than or equal to 1000"),
-        ({"metrics": {"fvu": {**METRIC, "value": float("nan")}}}, "facts.metrics.fvu.value: input should be a finite number"),
+        (
+            {"metrics": {"fvu": {**METRIC, "value": True}}},
+            "facts.metrics.fvu.value: input should be a valid number, got True",
+        ),
+        (
+            {"metrics": {"fvu": {**METRIC, "value": "0.5"}}},
+            "facts.metrics.fvu.value: input should be a valid number, got '0.5'",
+        ),
+        (
+            {"metrics": {"fvu": {**METRIC, "value": 1e61}}},
+            "facts.metrics.fvu.value: input should be less than or equal to 1000",
+        ),
+        (
+            {"metrics": {"fvu": {**METRIC, "value": float("nan")}}},
+            "facts.metrics.fvu.value: input should be a finite number",
+        ),
         ({"metrics": {"fvu": {**METRIC, "n": -1}}}, "facts.metrics.fvu.n: input should be greater than or equal to 0"),
-        ({"metrics": {"fvu": {**METRIC, "stderr": -0.1}}}, "facts.metrics.fvu.stderr: input should be greater than or equal to 0"),
+        (
+            {"metrics": {"fvu": {**METRIC, "stderr": -0.1}}},
+            "facts.metrics.fvu.stderr: input should be greater than or equal to 0",
+        ),
         ({"metrics": {"fvu": 0.5}}, "facts.metrics.fvu: input should be a valid dictionary"),
         ({"metrics": [METRIC]}, "facts.metrics: input should be a valid dictionary"),
         ({"metrics": {"fvu": {"value": 0.5}}}, "facts.metrics.fvu.unit: field required"),
@@ -46,14 +61,17 @@ def test_sound_ones_pass() -> None:
         ({"entry": ""}, "facts.entry: string should have at least 1 character"),
         ({"entry": "e" * 301}, "facts.entry: string should have at most 300 characters"),
         ({"spent": {"train": {"flops": -1e9}}}, "facts.spent.train.flops: input should be greater than or equal to 0"),
-        ({"training": {"trajectory": [{"tokens": "1"}]}}, "facts.training.trajectory.0.tokens: input should be a valid number"),
+        (
+            {"training": {"trajectory": [{"tokens": "1"}]}},
+            "facts.training.trajectory.0.tokens: input should be a valid number",
+        ),
         ({"details": {"a": deep(60)}}, "nested deeper than 40 levels"),
         ({"config": {"k": 10**400}}, "an integer of 1329 bits"),
         ({"config": {"k": 1.7e308}}, "a number of 1.7e+308"),
         ({"config": {"k": "\ud800"}}, r"half a character in '\ud800'"),
         ({"error": {"message": "\ud800"}}, "facts.error.message: input should be a valid string"),
     ],
-)  # fmt: skip
+)
 def test_a_cell_of_another_shape(facts: dict[str, Any], said: str) -> None:
     wrong = misshapen("cell", bare_cell(**facts))
     assert wrong is not None

@@ -69,7 +69,9 @@ def write_checkpoint(
     run, id, d_sae = RunFolder(root), cell_id(seed), int(part.config["d_sae"])
     folder = run.checkpoint(id)
     meta = {"architecture": part.architecture, "version": part.version, "config": dict(part.config), "base": None}
-    save_checkpoint(folder, state, {**meta, "cell_id": id, "site": site, "d_sae": d_sae, "input_scale": 1.5, "tags": list(tags)})  # fmt: skip
+    save_checkpoint(
+        folder, state, {**meta, "cell_id": id, "site": site, "d_sae": d_sae, "input_scale": 1.5, "tags": list(tags)}
+    )
     density = torch.full((d_sae,), 0.1)
     density[list(dead)] = 0
     arrays = save_arrays(run.arrays(id), {"density": density})

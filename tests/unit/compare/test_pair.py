@@ -27,7 +27,10 @@ def planted(folder: Path) -> Comparison:
     """The first 24 of B are latents of A in another order and length; the rest of both is apart."""
     other, other_encoder = made.directions(5, 40, 16)
     keep = torch.arange(40) < 24
-    decoder, encoder = (torch.where(keep[:, None], 3 * mine[ORDER], theirs) for mine, theirs in ((DECODER, other), (ENCODER, other_encoder)))  # fmt: skip
+    decoder, encoder = (
+        torch.where(keep[:, None], 3 * mine[ORDER], theirs)
+        for mine, theirs in ((DECODER, other), (ENCODER, other_encoder))
+    )
     a = made.dictionary_learning(folder / "a", DECODER, ENCODER)
     b = made.saelens(folder / "b", decoder, encoder)
     return match_folders(a, b)

@@ -59,9 +59,15 @@ def test_what_is_missing_has_its_reason(tmp_path: Path) -> None:
 
 def test_certificates_in_words() -> None:
     found = match(DECODER, OTHER)
-    stopped = replace(found, proven=False, relative_gap=0.0123, facts={"method": "sparse", "solver": "scipy", "rounds": 2, "stopped": "time"})  # fmt: skip
+    stopped = replace(
+        found,
+        proven=False,
+        relative_gap=0.0123,
+        facts={"method": "sparse", "solver": "scipy", "rounds": 2, "stopped": "time"},
+    )
     assert certificate(stopped) == (
-        "NOT proven optimal: the best total is at most 1.2 % higher; stopped by the time limit (2 rounds, sparse, scipy)"
+        "NOT proven optimal: the best total is at most 1.2 % higher; stopped by the time limit (2 rounds, sparse, "
+        "scipy)"
     )
     assert "nothing is known" in certificate(replace(stopped, relative_gap=float("inf")))
     exact = replace(stopped, proven=True, relative_gap=3e-16, facts={"solver": "scipy", "rounds": 1})

@@ -16,7 +16,7 @@ _MOVES = re.compile(r"\x1b\[(\d*)([AJK])|(\r)|(\n)|([^\x1b\r\n]+)")
 
 
 class Terminal:
-    """Lines as they stand; knows just what bars need: up, erase below, erase the rest of a line, return, new line, wrap.
+    """The lines of a screen; it knows what bars need: up, erase below, erase a line's rest, return, new line, wrap.
 
     Attributes:
         wrapped: Whether a line was ever wider than the terminal.

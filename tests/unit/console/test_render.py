@@ -56,7 +56,8 @@ def test_the_bar_fills() -> None:
 
 def test_a_line_of_a_log_tells_the_same() -> None:
     assert log_line(view()) == (
-        "[01:05] 12/54 cells, 25%, 04:20 left; training topk k8 s0: 45%, 450k/1.00M tok, topk k8 s0: fvu 0.312 l0 16.0, for 00:12"
+        "[01:05] 12/54 cells, 25%, 04:20 left; training topk k8 s0: 45%, 450k/1.00M tok, topk k8 s0: fvu 0.312 l0 "
+        "16.0, for 00:12"
     )
     assert log_line(view(share=None, total=None)).startswith("[01:05] 12/54 cells; training topk k8 s0: 450k tok, ")
 

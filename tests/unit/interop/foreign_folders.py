@@ -1,4 +1,4 @@
-"""Small SAEs in other libraries' formats, written as those libraries write them, from one pair of matrices with a row a latent."""
+"""Small SAEs in other libraries' formats, from one pair of matrices with a row a latent."""
 
 from __future__ import annotations
 
@@ -34,8 +34,14 @@ def saelens(folder: Path, decoder: torch.Tensor, encoder: torch.Tensor, *, silen
     d_sae, d_in = decoder.shape
     _safetensors(
         folder / "sae_weights.safetensors",
-        {"W_enc": encoder.T, "W_dec": decoder, "b_enc": torch.zeros(d_sae), "b_dec": torch.zeros(d_in), "threshold": torch.ones(d_sae)},
-    )  # fmt: skip
+        {
+            "W_enc": encoder.T,
+            "W_dec": decoder,
+            "b_enc": torch.zeros(d_sae),
+            "b_dec": torch.zeros(d_in),
+            "threshold": torch.ones(d_sae),
+        },
+    )
     _json(
         folder / "cfg.json", {"architecture": "jumprelu", "d_in": d_in, "d_sae": d_sae, "normalize_activations": "none"}
     )
@@ -100,8 +106,12 @@ def gemma_scope(folder: Path, decoder: torch.Tensor, encoder: torch.Tensor) -> P
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(
         folder / "params.npz",
-        W_enc=encoder.T.numpy(), W_dec=decoder.numpy(), b_enc=np.zeros(d_sae), b_dec=np.zeros(d_in), threshold=np.ones(d_sae),
-    )  # fmt: skip
+        W_enc=encoder.T.numpy(),
+        W_dec=decoder.numpy(),
+        b_enc=np.zeros(d_sae),
+        b_dec=np.zeros(d_in),
+        threshold=np.ones(d_sae),
+    )
     return folder
 
 

@@ -47,8 +47,12 @@ def test_architectures_stand_where_the_configs_name_them(tmp_path: Path) -> None
         for library, write in made.WRITERS.items()
     }
     assert names == {
-        "SAELens": "jumprelu", "sparsify": "topk", "dictionary_learning": "AutoEncoderTopK", "OpenMOSS": "topk", "Gemma Scope": None,
-    }  # fmt: skip
+        "SAELens": "jumprelu",
+        "sparsify": "topk",
+        "dictionary_learning": "AutoEncoderTopK",
+        "OpenMOSS": "topk",
+        "Gemma Scope": None,
+    }
 
 
 def test_matryoshka_stores_its_encoder_the_other_way(tmp_path: Path) -> None:
@@ -169,7 +173,10 @@ class Code:
 
 
 def test_pickled_code_never_runs(tmp_path: Path) -> None:
-    for name, save in (("x.pt", lambda path: torch.save({"W_dec": Code()}, path)), ("y.pt", lambda path: path.write_bytes(pickle.dumps(Code())))):  # fmt: skip
+    for name, save in (
+        ("x.pt", lambda path: torch.save({"W_dec": Code()}, path)),
+        ("y.pt", lambda path: path.write_bytes(pickle.dumps(Code()))),
+    ):
         save(tmp_path / name)
         with pytest.raises(SuiteError, match="never pickled code"):
             read_foreign(tmp_path / name)
@@ -288,7 +295,10 @@ def test_an_archive_that_unpacks_to_gigabytes_is_refused_unread(tmp_path: Path) 
     import zipfile
 
     path = tmp_path / "bomb.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("W_dec.npy", "w", force_zip64=True) as file:  # fmt: skip
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("W_dec.npy", "w", force_zip64=True) as file,
+    ):
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (75, 1 << 20)})
         for _ in range(75):
             file.write(bytes(4 << 20))

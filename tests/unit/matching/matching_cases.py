@@ -92,7 +92,7 @@ def cases(draw: st.DrawFn, largest: int = 40) -> Case:
 
 @lru_cache(maxsize=8)
 def trained(d_sae: int, d_in: int, seed: int, steps: int = 120, k: int = 2) -> tuple[Tensor, Tensor]:
-    """`(W_enc, W_dec)`, `[d_sae, d_in]` float32, of a TopK SAE on sums of a few out of `d_sae` directions that all seeds share."""
+    """`(W_enc, W_dec)`, `[d_sae, d_in]` float32, of a TopK SAE on sums of a few of `d_sae` directions."""
     truth = torch.nn.functional.normalize(_gaussian(d_sae, d_in, seed=0), dim=1)
     generator = torch.Generator().manual_seed(1 + seed)
     W_enc = (torch.randn(d_sae, d_in, generator=generator) / d_in**0.5).requires_grad_()

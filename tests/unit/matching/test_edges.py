@@ -70,7 +70,7 @@ def test_prices_are_proven_exactly_where_the_assignment_is_the_best(
 
 
 def _another(rng: np.random.Generator, c: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """An assignment on the edges that differs from the best by an exchange, or by the use of a free column, where there is one."""
+    """An assignment on the edges that differs from the best by an exchange, or by a free column, where there is one."""
     n, m = c.shape
     columns = columns.copy()
     i, j = rng.integers(0, n, 2)

@@ -1,4 +1,4 @@
-"""Limits of time and of memory: the best matching so far, with a gap that is true; and no array of all pairs, whatever the limit."""
+"""Limits of time and of memory: the best matching so far with a true gap, and never an array of all pairs."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ def test_a_frozen_support_is_shared_by_chance_too() -> None:
 
 
 def test_the_jackknife_covers_what_it_says() -> None:
-    """Pair scores with a seed effect: the jackknife error is near the spread of the mean over repetitions, the naive one far under."""
+    """Pair scores with a seed effect: the jackknife error is near the spread of the mean, the naive one is not."""
     rng = np.random.default_rng(0)
     means, errors, naive = [], [], []
     for _ in range(400):

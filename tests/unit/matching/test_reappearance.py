@@ -11,7 +11,7 @@ from saebench.matching.agreement.reappearance import Reappearance, binned, count
 
 
 def planted() -> list[Latents]:
-    """Feature 0 in all three seeds, 1 in the first two, the others in one; latent 3 of each seed is dead (and alike)."""
+    """Feature 0 in all three seeds, 1 in the first two, the others in one; latent 3 of each is dead (and alike)."""
     eye = np.eye(12)
     features = [[0, 1, 2, 11], [1, 0, 3, 11], [4, 5, 0, 11]]
     dead = np.array([False, False, False, True])

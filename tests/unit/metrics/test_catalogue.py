@@ -21,20 +21,28 @@ from saebench.metrics.catalogue import (
 )
 
 IDS = {
-    RECONSTRUCTION
-    + LOSSES: "fvu variance-explained mse fvu-median-token cosine l2-ratio relative-bias ce-clean ce-spliced ce-zero ce-mean "
-    "ce-recovered-zero ce-recovered-mean kl kl-recovered",
-    SPARSITY: "l0 l0-p5 l0-p95 l1",
-    DENSITY: "dead-fraction ultralow-fraction dense-fraction-1pct dense-fraction-10pct dense-mass-10pct",
-    STABILITY: "sfr sfr-alive strict-shared matched-cosine matched-cosine-null mmcs subspace-agreement sfr-null sfr-alive-null "
-    "strict-shared-null mmcs-null sfr-corrected sfr-alive-corrected strict-shared-corrected matched-cosine-corrected mmcs-corrected "
-    "matched-correlation matched-correlation-null matched-correlation-corrected sfr-activation block-agreement distinct-latents "
-    "idealised-dictionary-size",
-    AGREEMENT: "sfr-across-seeds sfr-across-datasets sfr-across-both sfr-alive-across-seeds sfr-alive-across-datasets "
-    "sfr-alive-across-both matched-cosine-across-seeds matched-cosine-across-datasets matched-cosine-across-both mmcs-across-seeds "
-    "mmcs-across-datasets mmcs-across-both dataset-over-seed",
-    TRUTH: "truth-mcc truth-f1 truth-uniqueness",
-    COST: "train-tokens train-flops train-device-s peak-memory-bytes data-cost-tokens stored-bytes learned-values encode-tokens-per-s",
+    RECONSTRUCTION + LOSSES: (
+        "fvu variance-explained mse fvu-median-token cosine l2-ratio relative-bias ce-clean ce-spliced ce-zero "
+        "ce-mean ce-recovered-zero ce-recovered-mean kl kl-recovered"
+    ),
+    SPARSITY: ("l0 l0-p5 l0-p95 l1"),
+    DENSITY: ("dead-fraction ultralow-fraction dense-fraction-1pct dense-fraction-10pct dense-mass-10pct"),
+    STABILITY: (
+        "sfr sfr-alive strict-shared matched-cosine matched-cosine-null mmcs subspace-agreement sfr-null "
+        "sfr-alive-null strict-shared-null mmcs-null sfr-corrected sfr-alive-corrected strict-shared-corrected "
+        "matched-cosine-corrected mmcs-corrected matched-correlation matched-correlation-null "
+        "matched-correlation-corrected sfr-activation block-agreement distinct-latents idealised-dictionary-size"
+    ),
+    AGREEMENT: (
+        "sfr-across-seeds sfr-across-datasets sfr-across-both sfr-alive-across-seeds sfr-alive-across-datasets "
+        "sfr-alive-across-both matched-cosine-across-seeds matched-cosine-across-datasets "
+        "matched-cosine-across-both mmcs-across-seeds mmcs-across-datasets mmcs-across-both dataset-over-seed"
+    ),
+    TRUTH: ("truth-mcc truth-f1 truth-uniqueness"),
+    COST: (
+        "train-tokens train-flops train-device-s peak-memory-bytes data-cost-tokens stored-bytes learned-values "
+        "encode-tokens-per-s"
+    ),
 }
 
 

@@ -13,9 +13,15 @@ def test_defaults_and_own_counts() -> None:
     module.register_buffer("mask", torch.zeros(5, dtype=torch.uint8))
     values = cost_values(module, TrainingFacts(1000, 5_000_000, 20, 1.5, 1 << 20), ScoringFacts(400, 0.5))
     assert {id: value.value for id, value in values.items()} == {
-        "train-tokens": 1000, "train-flops": 5e6, "train-device-s": 1.5, "peak-memory-bytes": 1 << 20, "data-cost-tokens": 20,
-        "stored-bytes": 8 * 4 + 5, "learned-values": 8, "encode-tokens-per-s": 800,
-    }  # fmt: skip
+        "train-tokens": 1000,
+        "train-flops": 5e6,
+        "train-device-s": 1.5,
+        "peak-memory-bytes": 1 << 20,
+        "data-cost-tokens": 20,
+        "stored-bytes": 8 * 4 + 5,
+        "learned-values": 8,
+        "encode-tokens-per-s": 800,
+    }
 
     class Compact(torch.nn.Module):
         def stored_bytes(self) -> int:

@@ -177,9 +177,14 @@ def test_single_accumulators_agree_with_the_joint_one(data: tuple[Tensor, Tensor
     x, x_hat, ids = data
     joint = measure(x, x_hat, ids)
     accumulators = (
-        FvuAccumulator, VarianceExplainedAccumulator, MseAccumulator, MedianTokenFvuAccumulator, CosineAccumulator, L2RatioAccumulator,
+        FvuAccumulator,
+        VarianceExplainedAccumulator,
+        MseAccumulator,
+        MedianTokenFvuAccumulator,
+        CosineAccumulator,
+        L2RatioAccumulator,
         RelativeBiasAccumulator,
-    )  # fmt: skip
+    )
     for info, accumulator in zip(RECONSTRUCTION, accumulators, strict=True):
         single = accumulator(8)
         single.update(x, x_hat, ids)

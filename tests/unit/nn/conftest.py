@@ -63,7 +63,7 @@ def exact(x: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
 
 
 def assert_chosen(made: Any, k: int, latents: Tensor) -> None:
-    """`latents [B, k]` are the k largest exact entries of each row, ties to the lowest index; float64's own rounding apart."""
+    """`latents [B, k]` are the k largest exact entries of each row, ties to the lowest, up to float64's rounding."""
     v, n = made.exact, made.exact.shape[1]
     assert latents.shape == (len(v), k)
     assert bool((latents.diff(dim=1) > 0).all()), "ascending, each once"
@@ -100,7 +100,7 @@ def cases(draw: st.DrawFn) -> Any:
 
 
 def opposed(seed: int) -> tuple[Tensor, Tensor]:
-    """x `[1, 514]` and W `[2, 514]`: rounding takes a whole E from one latent and gives it to the other, so that bfloat16 has them
+    """x `[1, 514]` and W `[2, 514]`: rounding takes a whole E from one latent for the other, so that bfloat16 has them
     in the wrong order by 1.5 E."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.randn(512, generator=generator)

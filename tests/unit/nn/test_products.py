@@ -92,8 +92,10 @@ def test_memory_for_a_large_result_is_overwritten_whatever_it_held(
 def test_the_same_bits_twice() -> None:
     row, latent, offsets = entries(200, 300)
     weights, left, right = (
-        rand(len(row), dtype=torch.float32), rand(200, 33, seed=1, dtype=torch.float32), rand(300, 33, dtype=torch.float32)
-    )  # fmt: skip
+        rand(len(row), dtype=torch.float32),
+        rand(200, 33, seed=1, dtype=torch.float32),
+        rand(300, 33, dtype=torch.float32),
+    )
     order, by_offsets = by_latent(latent, 300)
 
     def once() -> list[Tensor]:

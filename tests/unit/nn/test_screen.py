@@ -77,7 +77,7 @@ def test_the_bound_is_reached_by_a_token_whose_rounding_points_at_a_latent() -> 
 
 
 def test_each_part_of_the_bound_is_needed_where_the_others_vanish() -> None:
-    """Numbers that bfloat16 holds have no residual: what is left is the rounding of sums, and what two columns leave of a bias."""
+    """Numbers that bfloat16 holds have no residual: what remains is the rounding of sums and of the bias columns."""
     generator = torch.Generator().manual_seed(1)
     terms = torch.rand(64, 2048, generator=generator).bfloat16().float()
     x = torch.ones(1, 4096)

@@ -36,7 +36,7 @@ def test_step_gradient_goes_to_the_threshold_only() -> None:
 
 
 def test_step_gradient_is_that_of_smoothed_l0() -> None:
-    """The mean STE gradient estimates d E[L0] / d theta = -density(theta): here -1 for uniform pre-activations on [0, 1]."""
+    """The mean STE gradient estimates d E[L0] / d theta = -density(theta): -1 for uniform pre-activations on [0, 1]."""
     z = torch.linspace(0, 1, 100_001, dtype=torch.float64)
     theta = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
     step(z, theta, 0.1).mean().backward()

@@ -113,8 +113,10 @@ def test_details() -> None:
     for kind in ("seeds", "datasets", "both"):
         of = details["agreement"][kind]
         assert set(of) == {
-            f"{id}{form}" for id in ("sfr", "sfr-alive", "strict-shared", "matched-cosine", "mmcs") for form in ("", "-null", "-corrected")
-        }  # fmt: skip
+            f"{id}{form}"
+            for id in ("sfr", "sfr-alive", "strict-shared", "matched-cosine", "mmcs")
+            for form in ("", "-null", "-corrected")
+        }
         assert all(entry["value"] is not None for entry in of.values())
         assert of["sfr-null"]["stderr"] is None
         assert of["mmcs"]["value"] == pytest.approx(
