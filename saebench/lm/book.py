@@ -20,7 +20,7 @@ PROOF_TOKENS = 16
 
 
 class ModelBook:
-    """Looks models up for the planner , asking plugins first."""
+    """Looks models up for the planner, asking plugins first."""
 
     def __init__(self, catalog: Catalog | None = None) -> None:
         self._catalog = catalog

@@ -17,9 +17,11 @@ import torch
 from saebench.api.errors import SuiteError
 from saebench.lm import hf
 from saebench.lm.folder import loading
-from saebench.lm.folder.loading import Kind, Loading
+from saebench.lm.folder.locate import BUILT_IN, model_folder
+from saebench.lm.folder.model_config import Kind, context_limit, read_config
+from saebench.lm.folder.tensor_fit import Loading, fit, refuse_unused
 from saebench.lm.folder.tokenizers import check_tokenizer, read_tokenizer, tokens_in
-from saebench.lm.folder.weights import BUILT_IN, WeightFiles, model_digest, model_folder, stored_tensors, weight_files
+from saebench.lm.folder.weights import WeightFiles, model_digest, stored_tensors, weight_files
 from saebench.lm.hookpoints import Hookpoint, default_hookpoint, find_hookpoint
 from saebench.lm.trace import Trace, trace
 
@@ -102,7 +104,7 @@ class ModelFacts:
             SuiteError: With the first of them, and how to insist.
         """
         if self.loading is not None:
-            loading.refuse_unused(self.loading, self.weights, allow_unused, self.id)
+            refuse_unused(self.loading, self.weights, allow_unused, self.id)
 
     @property
     def default_hookpoint(self) -> str:
@@ -156,7 +158,7 @@ def facts_of(
         revision=revision,
         digest=model_digest,
         n_parameters=traced.n_parameters,
-        context_limit=loading.context_limit(config),
+        context_limit=context_limit(config),
         kind=kind,
         n_layers=traced.n_layers,
         d_model=block.shape[-1] if block and block.shape else int(getattr(text, "hidden_size", 0)),
@@ -172,7 +174,7 @@ def _describe_folder(
     folder: Path, stamp: tuple[tuple[str, int, int], ...], model_id: str, revision: str | None
 ) -> ModelFacts:
     del stamp  # decides only whether an earlier answer still holds
-    config = loading.read_config(folder, model_id)
+    config = read_config(folder, model_id)
     weights = weight_files(folder, model_id)
     named = getattr(config, "transformers_weights", None)
     if named not in (None, weights.names):
@@ -182,11 +184,11 @@ def _describe_folder(
     stored = stored_tensors(weights, model_id)
     kind: Kind = "decoder" if hf.is_decoder(config) else "encoder"
     model = loading.build(config, kind, model_id)
-    found = loading.fit(model, config, kind, stored, weights, model_id)
+    found = fit(model, config, kind, stored, weights, model_id)
     if found.kind != kind:  # without its head it is read by another class
         kind = found.kind
         model = loading.build(config, kind, model_id)
-        found = loading.fit(model, config, kind, stored, weights, model_id)
+        found = fit(model, config, kind, stored, weights, model_id)
     try:
         traced = trace(model, causal=kind != "encoder")
     except Exception:

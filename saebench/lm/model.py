@@ -10,9 +10,10 @@ from torch import Tensor
 
 from saebench.api.errors import SuiteError
 from saebench.lm.facts import ModelFacts, describe_model, facts_of, plugin_model, state_digest
-from saebench.lm.folder.loading import load_weights, read_config
+from saebench.lm.folder.loading import load_weights
+from saebench.lm.folder.locate import model_folder
+from saebench.lm.folder.model_config import read_config
 from saebench.lm.folder.tokenizers import read_tokenizer
-from saebench.lm.folder.weights import model_folder
 from saebench.lm.loaded import LoadedModel
 from saebench.lm.sampling import sample
 from saebench.lm.splicing import Splicer

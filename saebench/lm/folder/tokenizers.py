@@ -10,7 +10,7 @@ from typing import Any
 from saebench.api.errors import SuiteError
 from saebench.lm import hf
 from saebench.lm.folder.blame import tokenizer_fault
-from saebench.lm.folder.loading import reason
+from saebench.lm.folder.model_config import reason
 
 PIECE = 2_000
 """Characters of a sample that are tokenised at a time."""

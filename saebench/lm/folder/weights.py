@@ -1,8 +1,7 @@
-"""Model folders: which folder an id means, which of its files are read, and what stands in them. No weight is loaded."""
+"""Weight files of a model folder: which of them are read, and which tensors are in them."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import pickle
@@ -10,33 +9,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
 
 from saebench.api.errors import SuiteError
 from saebench.artifacts import digest, file_digest
-from saebench.base.paths import located
-from saebench.base.text import without_folders
+from saebench.lm.folder.locate import DECIDING, OTHER_WEIGHTS, WEIGHT_SETS, check_real, in_a_line, json_object
 
-BUILT_IN = {"docs-lm": Path(__file__).parents[1] / "docs_lm"}
-_TOKENIZER = re.compile(
-    r"tokenizer\.json|tokenizer\.model.*|spiece\.model|sentencepiece\.bpe\.model|vocab\.(json|txt)|tekken\.json|.*\.tiktoken|.*\.spm"
-)
-_DECIDING = re.compile(
-    r"config\.json|tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt|.*\.model|tekken\.json|.*\.tiktoken|.*\.spm|bpe\.codes"
-)
-_WEIGHT_SETS = (
-    ("model.safetensors", "model.safetensors.index.json"),
-    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
-)
-"""One file, or the index of several: safetensors first."""
 _ADAPTER = re.compile(r"adapter_(config\.json|model.*)")
-_OTHER_WEIGHTS = re.compile(
-    r".*\.safetensors|pytorch_model.*\.bin|.*\.gguf|consolidated.*\.pth|tf_model\.h5|.*\.msgpack"
-)
-_LFS = b"version https://git-lfs.github.com/spec"
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
@@ -87,135 +68,6 @@ class WeightFiles:
         return sum(path.stat().st_size for path in self.files)
 
 
-def model_folder(model_id: str, revision: str | None = None) -> Path:
-    """The folder behind an id: built in, a folder, or a snapshot from the hub.
-
-    Raises:
-        SuiteError: No such folder, no model in it, or the hub cannot be reached.
-    """
-    if model_id in BUILT_IN:
-        return _checked(BUILT_IN[model_id], model_id)
-    path = located(model_id)
-    try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except OSError as error:  # a name that is too long, a folder that is not ours to enter
-        raise SuiteError(
-            f"model '{model_id[:80]}': cannot be looked for ({error.strerror}). Allowed: a model folder, a hub id or {_built_in()}."
-        ) from error
-    if is_folder:
-        return _checked(path, model_id)
-    if exists:
-        raise SuiteError(
-            f"model '{model_id}' is a file; a model is a folder (config.json, weights, tokenizer), a hub id or {_built_in()}."
-        )
-    if model_id.startswith(("/", ".", "~")) or model_id.count("/") > 1 or "\\" in model_id:
-        siblings = [child.name for child in path.parent.iterdir() if child.is_dir()] if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.5)
-        hint = f"Did you mean '{path.parent / near[0]}'? " if near else ""
-        raise SuiteError(
-            f"model '{model_id}': there is no such folder. {hint}Allowed: a model folder, a hub id or {_built_in()}."
-        )
-    return _checked(_from_hub(model_id, revision), model_id)
-
-
-def _built_in() -> str:
-    return "the built-in " + ", ".join(repr(name) for name in BUILT_IN)
-
-
-def _from_hub(model_id: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError
-    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
-
-    wanted = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.spm"]
-    where = f"model '{model_id}'{f' at revision {revision}' if revision else ''}"
-    disable_progress_bars()
-    try:
-        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=[*wanted, "*.safetensors"]))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(
-                snapshot_download(model_id, revision=revision, allow_patterns=[*wanted, "pytorch_model*.bin"])
-            )
-    except GatedRepoError as error:
-        raise SuiteError(
-            f"{where} is gated: accept its terms on its page of the hub and log in (`hf auth login`), then run again."
-        ) from error
-    except Exception as error:
-        near = difflib.get_close_matches(model_id, BUILT_IN, n=1)
-        hint = f"Did you mean the built-in '{near[0]}'? " if near else ""
-        raise SuiteError(
-            f"{where}: {hint}no folder of that name is here, and the hub did not give it "
-            f"({in_a_line(error)}). Offline, run `hf download {model_id} --local-dir FOLDER` on a connected machine, bring the folder here, and write its path as the id."
-        ) from error
-    finally:
-        enable_progress_bars()
-    return folder
-
-
-def in_a_line(error: BaseException) -> str:
-    """Type and message of an error of a library, short."""
-    text = without_folders(" ".join(str(error).split()))
-    return f"{type(error).__name__}: {shorten(text, 160, placeholder=' ...')}" if text else type(error).__name__
-
-
-def _checked(folder: Path, model_id: str) -> Path:
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    adapter = "adapter_config.json" in names
-    if adapter and not any(name in names for pair in _WEIGHT_SETS for name in pair):
-        base = json_object(folder / "adapter_config.json", model_id).get("base_model_name_or_path")
-        raise SuiteError(
-            f"model '{model_id}' is an adapter without the weights of its base model{f' ({base})' if base else ''}. "
-            "Merge it into the base model (`merge_and_unload`), save the result with its tokenizer, and give that folder."
-        )
-    missing = []
-    if "config.json" not in names:
-        missing.append("config.json")
-    if not any(_OTHER_WEIGHTS.fullmatch(name) or name in {pair[1] for pair in _WEIGHT_SETS} for name in names):
-        missing.append("weights (model.safetensors)")
-    if not any(_TOKENIZER.fullmatch(name) for name in names):
-        missing.append("a tokenizer (tokenizer.json)")
-    if missing:
-        found = ", ".join(sorted(names)[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
-        raise SuiteError(
-            f"model '{model_id}' is no transformers model folder: {' and '.join(missing)} missing, found {found}. "
-            "Give a folder that `save_pretrained` of both the model and its tokenizer wrote."
-        )
-    for name in sorted(names):
-        if _DECIDING.fullmatch(name) and (folder / name).is_file():
-            _real_file(folder / name, model_id)
-    return folder
-
-
-def _real_file(path: Path, model_id: str) -> None:
-    """Refuses a file that is empty or a pointer to where it is."""
-    with path.open("rb") as file:
-        start = file.read(len(_LFS))
-    if start == _LFS:
-        raise SuiteError(
-            f"model '{model_id}': {path.name} is a pointer of Git LFS, not the file itself. Run `git lfs pull` in the folder, or download it again."
-        )
-    if not start:
-        raise SuiteError(f"model '{model_id}': {path.name} is empty. Copy or download the folder again.")
-
-
-def json_object(path: Path, model_id: str) -> dict[str, Any]:
-    """What a file holds.
-
-    Raises:
-        SuiteError: It is empty, a pointer, or no JSON object.
-    """
-    _real_file(path, model_id)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SuiteError(
-            f"model '{model_id}': {path.name} cannot be read ({in_a_line(error)}). Copy it again."
-        ) from error
-    if not isinstance(value, dict):
-        raise SuiteError(f"model '{model_id}': {path.name} holds no JSON object. Copy it again.")
-    return value
-
-
 def weight_files(folder: Path, model_id: str) -> WeightFiles:
     """The weight files that are read, and those that are not.
 
@@ -224,19 +76,19 @@ def weight_files(folder: Path, model_id: str) -> WeightFiles:
     """
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     adapter = tuple(name for name in names if _ADAPTER.fullmatch(name))
-    others = [name for name in names if _OTHER_WEIGHTS.fullmatch(name) and name not in adapter]
-    for single, listed in _WEIGHT_SETS:
+    others = [name for name in names if OTHER_WEIGHTS.fullmatch(name) and name not in adapter]
+    for single, listed in WEIGHT_SETS:
         if single in names and listed in names:
             raise SuiteError(
                 f"model '{model_id}' has two sets of weights, {single} and the files of {listed}. Remove the one that is left over."
             )
-    chosen = next((name for pair in _WEIGHT_SETS for name in pair if name in names), None)
+    chosen = next((name for pair in WEIGHT_SETS for name in pair if name in names), None)
     if chosen is None:
         raise SuiteError(f"model '{model_id}': {_no_weights(others)}")
     index = folder / chosen if chosen.endswith(".index.json") else None
     files = _shards(index, model_id) if index is not None else (folder / chosen,)
     for path in files:
-        _real_file(path, model_id)
+        check_real(path, model_id)
     read = {path.name for path in files}
     return WeightFiles(files, index, tuple(name for name in others if name not in read), adapter)
 
@@ -350,6 +202,6 @@ def _unpickled(path: Path, device: str) -> dict[str, Any]:
 
 def model_digest(folder: Path, weights: WeightFiles) -> str:
     """SHA-256 over names and contents of the files that decide what the model computes: config, tokenizer, weights that are read."""
-    deciding = {path for path in folder.iterdir() if path.is_file() and _DECIDING.fullmatch(path.name)}
+    deciding = {path for path in folder.iterdir() if path.is_file() and DECIDING.fullmatch(path.name)}
     deciding |= {*weights.files, *([weights.index] if weights.index else [])}
     return digest([[path.name, file_digest(path)] for path in sorted(deciding)])

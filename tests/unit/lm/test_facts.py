@@ -10,7 +10,7 @@ import pytest
 from saebench.api import SuiteError
 from saebench.lm.book import ModelBook
 from saebench.lm.facts import describe_model
-from saebench.lm.folder.weights import model_folder
+from saebench.lm.folder.locate import model_folder
 from saebench.lm.model import LanguageModel
 
 
