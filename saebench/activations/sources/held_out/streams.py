@@ -25,7 +25,6 @@ class HeldOut:
     Attributes:
         shared: The data itself.
         content: Digest of what was read.
-        d_in: Width.
         n_tokens, n_density_tokens, n_loss_tokens: What the streams hold; less than asked for where the held-out part is short.
         streams, absent: Which streams exist, and why others do not.
         dictionary: `[n_features, d_in]` true features, or None.
@@ -36,7 +35,6 @@ class HeldOut:
     ) -> None:
         self.shared, self._training, self._device, self._near = shared, training, device, near
         self.content: str = shared.store.facts["content"]
-        self.d_in = shared.store.d
         self.dictionary = None if shared.dictionary is None else shared.dictionary.to(device)
         self.absent: dict[str, str] = shared.absent()
         everything: tuple[Stream, ...] = ("eval", "density", "loss", "random-tokens", "self-sampled")

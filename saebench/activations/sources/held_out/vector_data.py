@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor
 
 from saebench import console
 from saebench.activations.sources.context import Meter
@@ -61,7 +59,9 @@ class HeldOutVectors(HeldOutData):
                     truths.append(batch.truth)
             if writer.n_rows == 0:
                 raise SuiteError(self._empty())
-            writer.extras = _joined(truths)
+            if truths:
+                codes = SparseCodes.concatenate(truths)
+                writer.extras = {"values": codes.values, "latents": codes.latents.int(), "offsets": codes.offsets}
             writer.facts = {
                 "content": writer.content(),
                 "manifest": dict(vectors.manifest()),
@@ -95,18 +95,6 @@ class HeldOutVectors(HeldOutData):
         n_features = self.store.facts["n_features"]
         if not n_features:
             return None
-        offsets = self.store.extra("offsets")[start : stop + 1]
-        here = slice(int(offsets[0]), int(offsets[-1]))
-        values, latents = self.store.extra("values")[here], self.store.extra("latents")[here].long()
-        return SparseCodes(values, latents, offsets - offsets[0], n_features)
-
-
-def _joined(truths: Sequence[SparseCodes]) -> dict[str, Tensor]:
-    if not truths:
-        return {}
-    counts = torch.cat([truth.offsets.diff() for truth in truths])
-    return {
-        "values": torch.cat([truth.values for truth in truths]),
-        "latents": torch.cat([truth.latents for truth in truths]).to(torch.int32),
-        "offsets": torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
-    }
+        values, latents, offsets = (self.store.extra(name) for name in ("values", "latents", "offsets"))
+        codes = SparseCodes(values, latents, offsets, n_features).slice(start, stop)
+        return replace(codes, latents=codes.latents.long())
