@@ -20,7 +20,8 @@ class ActivationBatch:
         target: `[B, d_out]`, what it must write; `x` itself for an SAE.
         token_ids: `[B]` int64, or None where the site has no tokens.
         positions: `[B]` int64 position in its sequence, or None.
-        sequence_ids: `[B]` int64, the cluster for standard errors, or None. Equal ids are one sequence under every seed of a dataset.
+        sequence_ids: `[B]` int64, the cluster for standard errors, or None. Equal ids are one sequence under every seed
+            of a dataset.
         truth: True codes (synthetic data only).
     """
 

@@ -38,8 +38,8 @@ class TextDataset(Protocol):
     def documents(self) -> Iterator[Document]:
         """All documents; the same in the same order at each call.
 
-        A method with a parameter `split` is told which part is asked for, and may leave out documents of the other (a retrieval that ranks
-        inside each part).
+        A method with a parameter `split` is told which part is asked for, and may leave out documents of the other (a
+        retrieval that ranks inside each part).
         """
         ...
 
@@ -148,11 +148,12 @@ class DatasetContext(Protocol):
         ...
 
     def keep(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """What `make` gives. It is made once: later runs read it from a file of this dataset's own (in a folder named by its recipe
-        digest), proven to be what was written, and call `make` again where it is missing or damaged.
+        """What `make` gives. It is made once: later runs read it from a file of this dataset's own (in a folder named
+        by its recipe digest), proven to be what was written, and call `make` again where it is missing or damaged.
 
         Args:
-            name: Of the file, such as `part/000001.bin`. Whatever decides the content beside the recipe belongs into it.
+            name: Of the file, such as `part/000001.bin`. Whatever decides the content beside the recipe belongs into
+                it.
             make: Gives the content; equal bytes at every call.
         """
         ...

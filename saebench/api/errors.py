@@ -10,8 +10,8 @@ SaebenchError                 everything that saebench raises on purpose; `exit_
     ├── Diverged              a loss, a parameter or a reconstruction is not finite, or the FVU is over 10
     └── OverBudget            memory or another share would be exceeded
 
-A message says where, what was found, what is allowed, and the next step. Any exception, also one that cannot be printed, becomes
-text by `said`, `first_line`, `describe` or `recorded`.
+A message says where, what was found, what is allowed, and the next step. Any exception, also one that cannot be
+printed, becomes text by `said`, `first_line`, `describe` or `recorded`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,15 @@ class Damaged(SuiteError):
     """A file that saebench wrote is not what it wrote, or is missing.
 
     Attributes:
-        found: Which file and what is wrong with it, as the beginning of a sentence: whoever makes it again says so behind it.
+        found: Which file and what is wrong with it, as the beginning of a sentence: whoever makes it again says so
+            behind it.
     """
 
     def __init__(
         self,
         found: str,
-        advice: str = "Run the suite again into this folder: it is made again. Or remove it, where no suite needs it any more.",
+        advice: str = "Run the suite again into this folder: it is made again. Or remove it, where no suite needs it "
+        "any more.",
     ) -> None:
         super().__init__(f"{found}. {advice}")
         self.found = found
@@ -97,8 +99,8 @@ class Escaped(Exception):
 class contained:
     """Around a call into a plugin: an exception that would end the process becomes `Escaped`, any other goes through.
 
-    KeyboardInterrupt and its subclasses go through as well: they come from a person or a signal, not from the plugin. Put no `yield`
-    into it: a generator that is closed there raises GeneratorExit, which is no fault of a plugin.
+    KeyboardInterrupt and its subclasses go through as well: they come from a person or a signal, not from the plugin.
+    Put no `yield` into it: a generator that is closed there raises GeneratorExit, which is no fault of a plugin.
     """
 
     def __enter__(self) -> None:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 Stream = str
 """Name of a stream of held-out data, one of `STREAMS`."""
 STREAMS: tuple[Stream, ...] = ("eval", "density", "random-tokens", "self-sampled", "loss")
-"""`eval`: held-out tokens (`evaluation.tokens`) · `density`: held-out tokens (`density_tokens`) · `loss`: held-out tokens
-(`loss_tokens`) with spliced losses · `random-tokens`: activations on uniform random token ids · `self-sampled`: activations on
-the model's own samples (both `density_tokens`)."""
+"""`eval`: held-out tokens (`evaluation.tokens`) · `density`: held-out tokens (`density_tokens`) · `loss`: held-out
+tokens (`loss_tokens`) with spliced losses · `random-tokens`: activations on uniform random token ids · `self-sampled`:
+activations on the model's own samples (both `density_tokens`)."""
 Field = Literal["codes", "reconstruction", "losses", "truth"]
 
 
@@ -84,15 +84,16 @@ class GroupMember:
     """One SAE of a group, in inference form.
 
     Attributes:
-        label: What differs, for messages and names of arrays: `s0`; in a group that varies more than the seed also `docs s0`.
+        label: What differs, for messages and names of arrays: `s0`; in a group that varies more than the seed also
+            `docs s0`.
         sae: The SAE.
         tags: The architecture's tags; a metric looks at these, never at names.
         dead: `[d_sae]` bool, latents silent on the density stream of the first evaluation dataset; None if unknown.
         facts: `entry`, `point`, `dataset`, `hookpoint`, `init_seed`, `data_seed`, `cell_id`, `score_id` of its cell.
         arrays: `[d_sae]` arrays of its cell where they are known: `density` (share of tokens on which a latent fires),
             `variance-share` (share of the explained variance that goes when a latent is silenced).
-        codes: Where the spec asks for `streams`: codes on the held-out stream of the group, batch by batch. The tokens and
-            their order are the same for every member, and each call starts anew. None otherwise.
+        codes: Where the spec asks for `streams`: codes on the held-out stream of the group, batch by batch. The tokens
+            and their order are the same for every member, and each call starts anew. None otherwise.
     """
 
     label: str
@@ -110,6 +111,7 @@ class GroupMetric(Protocol):
     def measure(self, members: Sequence[GroupMember]) -> MetricResult:
         """All values this spec provides; at least two members.
 
-        Arrays of the result are kept beside the record of the group; one for each member is named `<name>/<member label>`.
+        Arrays of the result are kept beside the record of the group; one for each member is named `<name>/<member
+        label>`.
         """
         ...

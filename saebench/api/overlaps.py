@@ -1,8 +1,8 @@
 """Near-duplicates on both sides of a split: how much of the held-out text is in the training text as well.
 
-Copies cannot be on both sides (`splits.folded`). A reworded copy, a shared passage or a shared frame can. A document's runs of
-`RUN_WORDS` words (Broder 1997, shingles) show all three: a held-out document counts as a near-duplicate when at least `MIN_SHARED`
-of its runs stand in training documents, in one of them or in several.
+Copies cannot be on both sides (`splits.folded`). A reworded copy, a shared passage or a shared frame can. A document's
+runs of `RUN_WORDS` words (Broder 1997, shingles) show all three: a held-out document counts as a near-duplicate when at
+least `MIN_SHARED` of its runs occur in training documents, in one of them or in several.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ MAX_DOCUMENT_CHARACTERS = 20_000
 MAX_TRAIN_CHARACTERS = 1 << 24
 """Characters of training documents looked at, in the order they come."""
 REMARKABLE, REMARKABLE_RUNS = 0.01, 0.3
-"""Shares of near-duplicates, and of shared runs, from which on a person is told. Children's stories share 0.14 of their runs."""
+"""Shares of near-duplicates, and of shared runs, from which on a person is told. Children's stories share 0.14 of their
+runs."""
 
 _WORD = re.compile(r"\w+")
 
@@ -57,14 +58,17 @@ class Overlap:
         if self.near_duplicates <= REMARKABLE * self.held_out_documents and self.shared_runs <= REMARKABLE_RUNS:
             return None
         return (
-            f"{where}: {self.near_duplicates:,} of {self.held_out_documents:,} held-out documents are near-duplicates of training documents "
-            f"(training documents hold at least {self.min_shared:.0%} of their runs of {self.run_words} words, and {self.shared_runs:.0%} of the runs of all held-out documents): "
+            f"{where}: {self.near_duplicates:,} of {self.held_out_documents:,} held-out documents are near-duplicates "
+            "of training documents "
+            f"(training documents hold at least {self.min_shared:.0%} of their runs of {self.run_words} words, and "
+            f"{self.shared_runs:.0%} of the runs of all held-out documents): "
             "scores favour what remembers. Take near-duplicates and shared passages out of the corpus."
         )
 
 
 def overlap(train: Iterable[Document], held_out: Iterable[Document]) -> Overlap:
-    """Compares a sample of the held-out documents with the training documents. Deterministic, in bounded memory and time."""
+    """Compares a sample of the held-out documents with the training documents. Deterministic, in bounded memory and
+    time."""
     sample = heapq.nsmallest(MAX_HELD_OUT, _distinct(held_out), key=lambda document: document.digest)
     runs = [set(_runs(document.text)) for document in sample]
     wanted = set().union(*runs)

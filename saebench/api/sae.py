@@ -41,7 +41,8 @@ class LossTerms:
         codes: This batch's codes, if the architecture has them at hand; the monitor reads l0 and firing from them.
         x_hat: `[B, d_out]` reconstruction, if at hand; the monitor reads fvu from it.
         facts: Plain numbers worth recording for this step (a tilt's effective sample size).
-        flops: Work of this step that the architecture's `Cost` does not know of, because it depends on the state (AuxK).
+        flops: Work of this step that the architecture's `Cost` does not know of, because it depends on the state
+            (AuxK).
     """
 
     reconstruction: Tensor
@@ -99,13 +100,14 @@ class SparseAutoencoder(Protocol):
     """A `torch.nn.Module` with these methods. Required: `encode`, `decode`, `training_loss`.
 
     Optional, used where they exist (the harness asks with `getattr`):
-        `init_from_data(x [n, d_in], generator)`: set biases and thresholds from a sample, before the first step. Never called where
-            the weights come from a parent.
+        `init_from_data(x [n, d_in], generator)`: set biases and thresholds from a sample, before the first step. Never
+            called where the weights come from a parent.
         `param_groups(lr) -> list[dict]`: torch optimiser groups; each group's `lr` is the peak of its own schedule.
         `constraints() -> {parameter name: Constraint}`: applied by the harness.
-        `loss_and_grad(batch, step, token_weights=None) -> LossTerms`: fills (sets, not adds) every parameter's `.grad` with the gradient of
-            the reduced loss itself, in place of autograd through `training_loss`, and returns the terms detached. `token_weights`
-            maps detached losses `[B]` to weights `[B]` of sum 1; None means the mean. A contract check holds both equal.
+        `loss_and_grad(batch, step, token_weights=None) -> LossTerms`: fills (sets, not adds) every parameter's `.grad`
+            with the gradient of the reduced loss itself, in place of autograd through `training_loss`, and returns the
+            terms detached. `token_weights` maps detached losses `[B]` to weights `[B]` of sum 1; None means the mean. A
+            contract check holds both equal.
         `token_weights(losses [B], step) -> [B]`: weights (sum 1) over tokens in place of the mean; losses are detached.
         `after_step(AfterStep)`: resampling, re-aiming; under `torch.no_grad()`.
         `finalize(batches: Iterable[Tensor [B, d_in]])`: make the inference form, once, before the checkpoint.

@@ -1,7 +1,7 @@
 """What a plugin registers: typed descriptions of architectures, datasets and metrics.
 
-A spec is plain data. Whatever needs torch stands behind a string `"module:attribute"`, so that listing plugins, planning and
-drawing the leaderboard load no torch.
+A spec is plain data. Whatever needs torch stands behind a string `"module:attribute"`, so that listing plugins,
+planning and drawing the leaderboard load no torch.
 """
 
 from __future__ import annotations
@@ -52,10 +52,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a config. `key` is the config key; `message` says what was found, what is allowed, the next step.
+    """One thing wrong with a config. `key` is the config key; `message` says what was found, what is allowed, the next
+    step.
 
-    `data` is true where a dataset's material is at fault (a file that is not there) and not the suite: then only the entries that need
-    this dataset are refused.
+    `data` is true where a dataset's material is at fault (a file that is not there) and not the suite: then only the
+    entries that need this dataset are refused.
     """
 
     key: str
@@ -152,13 +153,14 @@ class ArchitectureSpec:
         name: Lower-kebab id.
         version: Goes up whenever trained weights can change.
         config: Frozen dataclass; its fields are the entry's `config` keys.
-        build: `build(config, *, site, generator)` -> an untrained module; or `"module:attribute"`. For a wrapper also `base`.
-        cost: `cost(config, site)` -> Cost. For a wrapper: `cost(config, site, base_cost)`. None: parameters are counted on a module
-            without memory, and a step costs six dense products (a wrapper: what its base costs).
+        build: `build(config, *, site, generator)` -> an untrained module; or `"module:attribute"`. For a wrapper also
+            `base`.
+        cost: `cost(config, site)` -> Cost. For a wrapper: `cost(config, site, base_cost)`. None: parameters are counted
+            on a module without memory, and a step costs six dense products (a wrapper: what its base costs).
         check: `check(config, site)` -> problems, at plan time.
         parent: Whether an entry may or must start from another entry's checkpoint. The harness copies the weights.
-        wraps: True means it takes another architecture as base (`base` is the built module, its weights already loaded).
-            Its entries start from another entry.
+        wraps: True means it takes another architecture as base (`base` is the built module, its weights already
+            loaded). Its entries start from another entry.
         tags: `signed_latents`, `batch_coupled`, `grouped_latents`, `raw_units` (reads x as it is, never normalised),
             `control` (never ranked, no budget).
         train: What `auto` means.
@@ -186,11 +188,14 @@ class DatasetSpec:
         name: Lower-kebab id.
         version: Goes up whenever the content can change for equal options.
         options: Frozen dataclass; its fields are the keys beside `plugin:`.
-        kind: What `open` returns: text -> TextDataset, generated -> TokenDataset, activations / synthetic -> ActivationDataset.
+        kind: What `open` returns: text -> TextDataset, generated -> TokenDataset, activations / synthetic ->
+            ActivationDataset.
         open: `open(options, context)`; or `"module:attribute"`.
         check: `check(options)` -> problems, at plan time (missing files, wrong ranges).
-        inspect: `inspect(options)` -> Findings, at plan time and in seconds: what the material is like. Asked when `check` finds nothing.
-        recipe: `recipe(options)` -> JSON-ready facts beyond the options that decide the content (file manifest, package versions).
+        inspect: `inspect(options)` -> Findings, at plan time and in seconds: what the material is like. Asked when
+            `check` finds nothing.
+        recipe: `recipe(options)` -> JSON-ready facts beyond the options that decide the content (file manifest, package
+            versions).
         site: `site(options)` -> Site, for activations and synthetic.
         bases: `bases(options)` -> names of other datasets of the suite that it reads.
         uses_model: True when its content depends on the language model.
@@ -241,8 +246,8 @@ class GroupMetricSpec:
     Attributes:
         make: `make()` -> GroupMetric; or `"module:attribute"`.
         vary: What the members differ in, one or several of `init_seed`, `data_seed`, `dataset` (that they learnt from),
-            `hookpoint` and `entry` (architecture, config and parent, at operating points of one name). All else that decides
-            the weights is equal, whatever the entries are called.
+            `hookpoint` and `entry` (architecture, config and parent, at operating points of one name). All else that
+            decides the weights is equal, whatever the entries are called.
         streams: Members get `codes` on a held-out stream.
     """
 

@@ -41,7 +41,8 @@ def parse_config(spec: ArchitectureSpec, config: Mapping[str, Any]) -> Any:
     unknown = sorted(set(config) - known)
     if unknown:
         raise PluginError(
-            f"architecture '{spec.name}' {spec.version}: config key {', '.join(map(repr, unknown))} is unknown; known: {', '.join(sorted(known))}. "
+            f"architecture '{spec.name}' {spec.version}: config key {', '.join(map(repr, unknown))} is unknown; known: "
+            f"{', '.join(sorted(known))}. "
             "Install the plugin version that wrote it, or plan again."
         )
     try:
@@ -62,7 +63,8 @@ def architecture_cost(part: ArchitectureUse, base: ArchitectureUse | None, site:
     """What an architecture costs at a site, a wrapper's base included. Builds nothing that takes memory.
 
     Raises:
-        PluginError: `cost` raised, or did not return a `Cost`; or there is none, and a module cannot be built without memory.
+        PluginError: `cost` raised, or did not return a `Cost`; or there is none, and a module cannot be built without
+            memory.
     """
     spec = catalog.architecture(part.architecture).spec
     config = parse_config(spec, part.config)
@@ -85,7 +87,8 @@ def architecture_cost(part: ArchitectureUse, base: ArchitectureUse | None, site:
 def _default_cost(
     part: ArchitectureUse, base: ArchitectureUse | None, site: Site, catalog: Catalog, base_cost: Cost | None
 ) -> Cost:
-    """Parameters and bytes of a module on the meta device, which has no memory; FLOPs of dense products, or of a wrapper's base."""
+    """Parameters and bytes of a module on the meta device, which has no memory; FLOPs of dense products, or of a
+    wrapper's base."""
     import torch
 
     from saebench.nn.cost import dense_cost
@@ -95,7 +98,8 @@ def _default_cost(
             module: Any = build_module(part, base, site=site, generator=torch.Generator(), catalog=catalog)
     except PluginError as error:
         raise PluginError(
-            f"{error}. Its parameters were to be counted on torch's meta device. Give the ArchitectureSpec a `cost`, or build without "
+            f"{error}. Its parameters were to be counted on torch's meta device. Give the ArchitectureSpec a `cost`, "
+            "or build without "
             "reading values of tensors."
         ) from error
     n_parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
@@ -114,7 +118,8 @@ def build_module(
     catalog: Catalog,
     parent: torch.nn.Module | None = None,
 ) -> torch.nn.Module:
-    """An untrained SAE on the CPU, or one with its parent's weights. A wrapper's base is built first; it takes the parent's weights.
+    """An untrained SAE on the CPU, or one with its parent's weights. A wrapper's base is built first; it takes the
+    parent's weights.
 
     Args:
         part: The architecture.
@@ -133,7 +138,8 @@ def build_module(
     if spec.wraps:
         if base is None:
             raise PluginError(
-                f"architecture '{spec.name}' wraps another architecture, and none was given. Give the entry an `init_from`."
+                f"architecture '{spec.name}' wraps another architecture, and none was given. Give the entry an "
+                "`init_from`."
             )
         inner = build_module(base, None, site=site, generator=generator, catalog=catalog, parent=parent)
         return _call_build(spec, config, site, generator, inner)
@@ -182,7 +188,8 @@ def _copy_parent(module: Any, parent: torch.nn.Module, architecture: str) -> Non
         )
     if support() != own:
         raise SuiteError(
-            f"init_from: the parent's frozen support is not that of this config of architecture '{architecture}'. Use the parent's "
+            f"init_from: the parent's frozen support is not that of this config of architecture '{architecture}'. Use "
+            "the parent's "
             "config (an expander's mask_seed)."
         )
 
@@ -219,14 +226,16 @@ def load_module(folder: Path, catalog: Catalog) -> tuple[torch.nn.Module, dict[s
     module = build_module(part, base, site=site, generator=torch.Generator().manual_seed(0), catalog=catalog)
     if wrong := _load_state(module, tensors):
         raise PluginError(
-            f"{folder}: architecture '{part.architecture}' {part.version}: the stored tensors do not fit the module: {wrong} "
+            f"{folder}: architecture '{part.architecture}' {part.version}: the stored tensors do not fit the module: "
+            f"{wrong} "
             "Install the plugin version that wrote them."
         )
     return module.requires_grad_(False).eval(), meta
 
 
 def load_sae(folder: Path, catalog: Catalog) -> torch.nn.Module:
-    """A trained SAE (see `saebench.api.SparseAutoencoder`) on the CPU, in inference form and in the units of the activations.
+    """A trained SAE (see `saebench.api.SparseAutoencoder`) on the CPU, in inference form and in the units of the
+    activations.
 
     Raises:
         SuiteError: No checkpoint, or a damaged one.

@@ -36,7 +36,8 @@ class Registered(Generic[SpecT]):
 
 @dataclass(frozen=True)
 class Clash:
-    """Names that more than one spec has. None of these specs is used; whatever needs one of the names fails with the message.
+    """Names that more than one spec has. None of these specs is used; whatever needs one of the names fails with the
+    message.
 
     Attributes:
         kind: `architecture`, `dataset plugin` or `metric`.
@@ -60,7 +61,8 @@ class Clash:
             f"{one.distribution} {one.version} ({one.module}, '{one.spec.name}')" for one in self.specs
         )
         return (
-            f"{self.kind}{'s' * several} {', '.join(map(repr, self.names))} {'are' if several else 'is'} registered by {who}. "
+            f"{self.kind}{'s' * several} {', '.join(map(repr, self.names))} {'are' if several else 'is'} registered by "
+            f"{who}. "
             "Uninstall one, or rename one of them."
         )
 
@@ -192,7 +194,8 @@ def _specs_of(function: Callable[[], Sequence[Any]] | None, allowed: tuple[type,
     for spec in specs:
         if not isinstance(spec, allowed):
             raise PluginError(
-                f"{function.__name__} must return {' or '.join(kind.__name__ for kind in allowed)}, got {type(spec).__name__}"
+                f"{function.__name__} must return {' or '.join(kind.__name__ for kind in allowed)}, got "
+                f"{type(spec).__name__}"
             )
         if wrong := misshapen_spec(spec):
             raise PluginError(wrong)
@@ -204,7 +207,8 @@ def load_catalog(files: Sequence[Path] = (), say: Callable[[str], None] = lambda
 
     Args:
         files: Local plugins (`--plugin`).
-        say: Hears a line for each of these that cannot be used: nothing may name it, and whoever gave it expects it to count.
+        say: Hears a line for each of these that cannot be used: nothing may name it, and whoever gave it expects it to
+            count.
     """
     manager = new_manager()
     origins, problems = register_all(manager, files)

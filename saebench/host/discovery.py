@@ -55,7 +55,8 @@ def _origin_of(point: EntryPoint) -> Origin:
 
 
 def _installed() -> Iterator[tuple[Origin, EntryPoint]]:
-    # one environment can show a distribution twice (an editable install beside a folder on the path): the first one counts, as for import
+    # one environment can show a distribution twice (an editable install beside a folder on the path): the first one
+    # counts, as for import
     seen: set[tuple[str, str]] = set()
     for point in sorted(
         entry_points(group=ENTRY_POINT_GROUP), key=lambda point: (point.dist.name if point.dist else "", point.name)
@@ -72,7 +73,8 @@ def _load_file(path: Path) -> Any:
             f"--plugin {path}: no such file. Give a Python file with hook implementations (see docs/hooks.md)."
         )
     # two files of one name in different folders are two modules
-    name = f"saebench_local_{path.stem}_{hashlib.sha256(str(path.absolute()).encode(errors='surrogateescape')).hexdigest()[:8]}"
+    place = hashlib.sha256(str(path.absolute()).encode(errors="surrogateescape")).hexdigest()[:8]
+    name = f"saebench_local_{path.stem}_{place}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"--plugin {path}: not a Python file. Give a file that ends in .py.")
@@ -83,7 +85,8 @@ def _load_file(path: Path) -> Any:
 
 
 def _check_hook_names(manager: pluggy.PluginManager, plugin: object) -> None:
-    # pluggy ignores a function that it does not know as long as it carries no marker: a misspelt hook would do nothing, silently
+    # pluggy ignores a function that it does not know as long as it carries no marker: a misspelt hook would do nothing,
+    # silently
     known = {name for name in dir(hookspecs) if name.startswith(_HOOK_PREFIX)}
     for name in dir(plugin):
         if name.startswith(_HOOK_PREFIX) and name not in known and callable(getattr(plugin, name)):

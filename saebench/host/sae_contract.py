@@ -1,4 +1,5 @@
-"""Whether what a plugin builds is an SAE, and what its `encode` answers are codes. Importing this module imports no torch."""
+"""Whether what a plugin builds is an SAE, and what its `encode` answers are codes. Importing this module imports no
+torch."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def broken_contract(module: Any, d_in: int) -> str | None:
         return f"build returned {kind} without {', '.join(missing)}. See saebench.api.SparseAutoencoder."
     if misspelt := misspelt_methods(module):
         return " ".join(
-            f"{kind}.{name} is no method that saebench calls. Did you mean '{known}'? Rename it, or begin a helper's name with '_'."
+            f"{kind}.{name} is no method that saebench calls. Did you mean '{known}'? Rename it, or begin a helper's "
+            "name with '_'."
             for name, known in misspelt.items()
         )
     if (found := getattr(module, "d_in", None)) != d_in:
@@ -37,8 +39,8 @@ def broken_contract(module: Any, d_in: int) -> str | None:
 def misspelt_methods(module: Any) -> dict[str, str]:
     """Public methods that look like an optional one that the module lacks, each with the name that is meant.
 
-    A module may have helpers of its own. One is only taken for a mistake where its name is nearly that of a method that saebench would
-    call, and that method is not there.
+    A module may have helpers of its own. One is only taken for a mistake where its name is nearly that of a method that
+    saebench would call, and that method is not there.
     """
     import torch
 
@@ -85,13 +87,15 @@ def normalise_codes(answer: object, d_sae: int, *, n_rows: int | None = None, pl
         or codes.offsets.ndim != 1
     ):
         raise breach(
-            f"codes with d_sae {codes.d_sae}, values {list(codes.values.shape)}, latents {list(codes.latents.shape)}, offsets {list(codes.offsets.shape)}"
+            f"codes with d_sae {codes.d_sae}, values {list(codes.values.shape)}, latents {list(codes.latents.shape)}, "
+            f"offsets {list(codes.offsets.shape)}"
         )
     if n_rows is not None and codes.n_rows != n_rows:
         raise breach(f"{codes.n_rows} rows")
     if not codes.values.is_floating_point() or codes.latents.dtype != torch.int64 or codes.offsets.dtype != torch.int64:
         raise breach(
-            f"codes of types {codes.values.dtype}, {codes.latents.dtype}, {codes.offsets.dtype} (float, int64, int64 wanted)"
+            f"codes of types {codes.values.dtype}, {codes.latents.dtype}, {codes.offsets.dtype} (float, int64, int64 "
+            "wanted)"
         )
     if int(codes.offsets[0]) != 0 or int(codes.offsets[-1]) != n_values or bool((codes.offsets.diff() < 0).any()):
         raise breach(f"offsets that do not run from 0 to {n_values} without falling")

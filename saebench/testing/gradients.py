@@ -16,15 +16,17 @@ FIRST = StepInfo(index=0, progress=0.0, tokens_seen=0, tokens_allotted=10_000)
 LATER = StepInfo(index=1, progress=0.5, tokens_seen=1, tokens_allotted=2)
 """After one token of two: what has not fired counts as dead, and penalties are past their warm-up."""
 EXACT, SINGLE, SCREENED = 1e-9, 1e-4, 0.02
-"""How far a gradient may lie from autograd's, as a fraction of its norm: in float64, in float32, and on back end `bf16-screen`, where
-AuxK reads bfloat16 pre-activations of dead latents."""
+"""How far a gradient may lie from autograd's, as a fraction of its norm: in float64, in float32, and on back end
+`bf16-screen`, where AuxK reads bfloat16 pre-activations of dead latents."""
 BATCH = 64
 
 
 def check_gradients(build: Callable[[], Any], x: Tensor) -> None:
-    """Holds `loss_and_grad` against autograd through `training_loss`: at the start and later, with and without token weights.
+    """Holds `loss_and_grad` against autograd through `training_loss`: at the start and later, with and without token
+    weights.
 
-    Once in float64, where a millionth shows, and once as it trains: in float32, on the back end that this machine takes.
+    Once in float64, where a millionth shows, and once as it trains: in float32, on the back end that this machine
+        takes.
 
     Args:
         build: Makes the module afresh at each call, ready to be trained; equal bits each time.

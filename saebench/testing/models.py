@@ -8,13 +8,15 @@ from typing import Any, Literal
 Family = Literal["gpt2", "gpt_neox", "llama", "bert"]
 
 _TEXT = (
-    "the quick brown fox jumps over the lazy dog while a small model learns to read and write short sentences about sockets, files and "
+    "the quick brown fox jumps over the lazy dog while a small model learns to read and write short sentences about "
+    "sockets, files and "
     "trees; every word here becomes a piece of its tokenizer, and whatever is not a piece falls back to bytes."
 )
 
 
 def make_tokenizer(vocab_size: int = 300) -> Any:
-    """A byte-level BPE tokenizer with `<s>` (0) and `</s>` (1), trained on one paragraph; no padding token of its own."""
+    """A byte-level BPE tokenizer with `<s>` (0) and `</s>` (1), trained on one paragraph; no padding token of its
+    own."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     from saebench.lm import hf

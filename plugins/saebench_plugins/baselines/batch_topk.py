@@ -45,7 +45,8 @@ class BatchTopK(AuxKSAE):
 
     @torch.no_grad()
     def finalize(self, batches: Iterable[Tensor]) -> None:
-        """The threshold: mean over batches of the smallest activation that batch-wise selection keeps, with the final weights."""
+        """The threshold: mean over batches of the smallest activation that batch-wise selection keeps, with the final
+        weights."""
         smallest = [codes.values.min().double() for x in batches if (codes := self.training_codes(x)).values.numel()]
         if smallest:
             # Selection keeps that smallest value itself and `encode` keeps what lies above: one step down.

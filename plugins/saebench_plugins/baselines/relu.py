@@ -1,4 +1,5 @@
-"""ReLU SAE with L1. `f = ReLU(W_enc (x - b_dec) + b_enc)`, `x_hat = W_dec f + b_dec`, `L = FVU + l1_coefficient * L1`."""
+"""ReLU SAE with L1. `f = ReLU(W_enc (x - b_dec) + b_enc)`, `x_hat = W_dec f + b_dec`, `L = FVU + l1_coefficient *
+L1`."""
 
 from __future__ import annotations
 

@@ -106,7 +106,8 @@ class PCA(Control):
     """The k leading components, the same for every token, signed.
 
     Attributes:
-        W_dec: `[min(d_sae, d_in), d_in]` orthonormal rows by falling variance; the largest coordinate of each is positive.
+        W_dec: `[min(d_sae, d_in), d_in]` orthonormal rows by falling variance; the largest coordinate of each is
+            positive.
         b_dec: `[d_in]` the mean.
     """
 

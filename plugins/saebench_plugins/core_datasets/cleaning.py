@@ -65,23 +65,27 @@ class Counts:
         found = []
         if self.replaced_characters:
             found.append(
-                f"{path}: lone surrogates, NUL or invalid UTF-8 in {self.replaced_documents:,} of {self.documents:,} documents "
+                f"{path}: lone surrogates, NUL or invalid UTF-8 in {self.replaced_documents:,} of {self.documents:,} "
+                "documents "
                 f"({self.replaced_characters:,} characters). Each becomes U+FFFD."
             )
         if self.special_token_documents:
             found.append(
-                f"{path}: {self.special_token_documents:,} of {self.documents:,} documents hold the text of a special token, such as <|endoftext|> or </s>. "
+                f"{path}: {self.special_token_documents:,} of {self.documents:,} documents hold the text of a special "
+                "token, such as <|endoftext|> or </s>. "
                 "It is read as text. Take it out, or in a txt put it on a line of its own, where it parts documents."
             )
         if self.markers:
             found.append(
-                f"{path}: {self.markers:,} lines with the text of a special token part the documents; blank lines do not."
+                f"{path}: {self.markers:,} lines with the text of a special token part the documents; blank lines do "
+                "not."
             )
         return found
 
 
 def cut_at_markers(line: str) -> tuple[bool, str, bool]:
-    """Whether a marker begins the line, the line without it, and whether a marker ends it. A line that is only a marker is empty."""
+    """Whether a marker begins the line, the line without it, and whether a marker ends it. A line that is only a marker
+    is empty."""
     if "<" not in line and "[" not in line:
         return False, line, False
     if _ONLY.fullmatch(line):

@@ -90,7 +90,8 @@ CATALOGUE: tuple[Source, ...] = (
             "feature_extraction_sequence_utils.py feature_extraction_utils.py image_transforms.py image_utils.py "
             "masking_utils.py modelcard.py modeling_outputs.py modeling_rope_utils.py modeling_utils.py "
             "optimization.py processing_utils.py pytorch_utils.py tokenization_utils_base.py "
-            "tokenization_utils_tokenizers.py trainer.py trainer_callback.py trainer_pt_utils.py trainer_utils.py training_args.py video_utils.py",
+            "tokenization_utils_tokenizers.py trainer.py trainer_callback.py trainer_pt_utils.py trainer_utils.py "
+            "training_args.py video_utils.py",
         ),
     ),
 )

@@ -107,7 +107,8 @@ def _shingles(words: Sequence[int]) -> set[int]:
 def installed_version(source: Source) -> str | None:
     """Version of a distribution on this machine, or None where it is not installed.
 
-    Without what it says of its build (`2.13.0+cpu`): all builds of a version hold the same docstrings, so that cells on them have equal ids.
+    Without what it says of its build (`2.13.0+cpu`): all builds of a version hold the same docstrings, so that cells on
+        them have equal ids.
     """
     try:
         return importlib.metadata.version(source.name).partition("+")[0]

@@ -22,8 +22,6 @@ MIN_WORDS = 20
 
 _DOC_CALLS = frozenset({"add_newdoc", "add_docstr", "add_docstr_all", "_add_docstr"})
 
-# --- finding ----------------------------------------------------------------------------------------------------------
-
 
 def docstrings(source: bytes) -> list[str]:
     """Returns the raw documentation strings of one Python file, in source order.
@@ -77,8 +75,6 @@ def _called(call: ast.Call) -> Iterator[str]:
             yield argument.value
 
 
-# --- cleaning ---------------------------------------------------------------------------------------------------------
-
 _UNDERLINE = re.compile(r"^\s*([=\-~^\"'`#*+_.:])\1{2,}\s*$")
 _TABLE = re.compile(r"^\s*(?:[|+].*[|+]\s*$|[=\-]{2,}(?:\s+[=\-]{2,})+\s*$)")
 _FENCE = re.compile(r"^\s*(?:```|~~~)")
@@ -109,8 +105,8 @@ _GOOGLE_ENTRY = re.compile(r"^[`*\"']*\w[\w.]*[`*\"']*(?:\s*\([^()]*(?:\([^()]*\
 _BULLET = re.compile(r"^(?:[-*+•]|\(?(?:\d{1,2}|[a-z])[.)])\s+")
 _SECTION = re.compile(
     r"^(?:Args|Arguments|Parameters?|Other Parameters|Returns?|Yields?|Raises|Warns|Examples?|Usage|See Also|"
-    r"References|Attributes|Methods|Keyword Args|Keyword Arguments|Kwargs|Inputs?|Outputs?|Shape|Notes?|Warning|Warnings|"
-    r"Todo|Receives|Keywords)\s*:{0,2}$",
+    r"References|Attributes|Methods|Keyword Args|Keyword Arguments|Kwargs|Inputs?|Outputs?|Shape|Notes?|Warning|"
+    r"Warnings|Todo|Receives|Keywords)\s*:{0,2}$",
     re.IGNORECASE,
 )
 _REFERENCES = re.compile(r"^(?:See Also|References|Examples?|Usage|Methods|Shape)\b", re.IGNORECASE)
@@ -153,7 +149,8 @@ def to_prose(docstring: str) -> str:
 def _without_margin(docstring: str) -> list[str]:
     """The lines without their common indentation.
 
-    `inspect.cleandoc` will not do: which blanks it takes for indentation depends on the version of Python, and the corpus must not.
+    `inspect.cleandoc` will not do: which blanks it takes for indentation depends on the version of Python, and the
+        corpus must not.
     """
     first, *others = docstring.expandtabs().split("\n")
     margin = min((len(line) - len(line.lstrip(" ")) for line in others if line.strip()), default=0)
@@ -282,9 +279,7 @@ def documents(source: bytes) -> list[str]:
     """Returns the cleaned documents of one file: docstrings with at least `MIN_WORDS` words of prose."""
     found = []
     for text in docstrings(source):
-        if len(text) < 4 * MIN_WORDS or text.isspace():
-            continue
-        prose = to_prose(text)
+        prose = to_prose(text) if len(text) >= 4 * MIN_WORDS and not text.isspace() else ""
         if len(prose.split()) >= MIN_WORDS and not _SURROGATE.search(prose):
             found.append(prose)
     return found

@@ -1,4 +1,5 @@
-"""Text documents in files: txt, jsonl, jsonl.gz, parquet, or a folder of them. Errors name file and line. Loads no torch."""
+"""Text documents in files: txt, jsonl, jsonl.gz, parquet, or a folder of them. Errors name file and line. Loads no
+torch."""
 
 from __future__ import annotations
 
@@ -26,8 +27,9 @@ ENDINGS = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
 BATCH_BYTES = 1 << 26
 """Of a parquet column read at once, about."""
 LARGE_GROUP, LARGE_ROW, GROUP_EXPANSION = 1 << 28, 1 << 16, 12
-"""A parquet row group of more bytes, in rows of more bytes (both unpacked), that unpacks to more times its size, has a row that is no
-document: text shrinks to a third. Only a page that is read would tell how long its rows are."""
+"""A parquet row group of more bytes, in rows of more bytes (both unpacked), that unpacks to more times its size, has a
+row that is no document: text shrinks to a third. Only a page that is read would tell how long its
+rows are."""
 _ALLOWED = "txt, jsonl, jsonl.gz and parquet files, or a folder of them"
 
 
@@ -87,8 +89,8 @@ def empty_message(path: str) -> str:
 def read_documents(path: str, text_column: str, counts: Counts | None = None) -> Iterator[Document]:
     """Documents in file and line order; those without any text are passed over.
 
-    Characters that are none (lone surrogates, NUL, invalid UTF-8) come as U+FFFD. `counts` tells what was found. One document is in
-    memory at a time.
+    Characters that are none (lone surrogates, NUL, invalid UTF-8) come as U+FFFD. `counts` tells what was found. One
+    document is in memory at a time.
 
     Raises:
         SuiteError: A file cannot be read as what it is called, the text column is missing, or a document does not end.
@@ -176,11 +178,13 @@ def _json_lines(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
             )
         except (ValueError, RecursionError) as error:
             raise SuiteError(
-                f'{place}: the line is not sound JSON ({str(error)[:160]}). Every line must be one object such as {{"{text_column}": "..."}}.'
+                f"{place}: the line is not sound JSON ({str(error)[:160]}). Every line must be one object such as "
+                f'{{"{text_column}": "..."}}.'
             ) from error
         if not isinstance(row, dict):
             raise SuiteError(
-                f'{place}: found {type(row).__name__}, expected one JSON object a line such as {{"{text_column}": "..."}}.'
+                f"{place}: found {type(row).__name__}, expected one JSON object a line such as "
+                f'{{"{text_column}": "..."}}.'
             )
         if text_column not in row:
             raise ColumnProblem(missing_column(place, text_column, row))
@@ -199,7 +203,8 @@ def _parquet(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
                     raise ColumnProblem(missing_column(str(file), text_column, table.schema_arrow.names))
                 if table.schema_arrow.names.count(text_column) > 1:
                     raise ColumnProblem(
-                        f"{file}: there are several columns '{text_column}'. Rename all but the one that holds the text."
+                        f"{file}: there are several columns '{text_column}'. Rename all but the one that holds the "
+                        "text."
                     )
                 for group in range(table.num_row_groups):
                     a_row = _bytes_of_a_row(table, group, text_column)
@@ -212,14 +217,16 @@ def _parquet(file: Path, text_column: str) -> Iterator[tuple[str, str]]:
                             yield f"{file} row {number}", _as_text(value, f"{file} row {number}", text_column)
         except (ArrowException, OSError, ValueError) as error:
             raise SuiteError(
-                f"{file}: cannot be read as parquet after row {number} ({' '.join(str(error).split())[:160]}). Write it again."
+                f"{file}: cannot be read as parquet after row {number} ({' '.join(str(error).split())[:160]}). Write "
+                "it again."
             ) from error
 
 
 def _bytes_of_a_row(table: Any, number: int, name: str) -> int | None:
     """Bytes of a text in a row group, on average and unpacked; None where they are too many.
 
-    Column metadata are read only where rows are large: where they are damaged, pyarrow ends the process. Reading the column itself does not.
+    Column metadata are read only where rows are large: where they are damaged, pyarrow ends the process. Reading the
+        column itself does not.
     """
     group = table.metadata.row_group(number)
     n_rows = max(1, group.num_rows)
@@ -260,7 +267,10 @@ def missing_column(place: str, text_column: str, columns: Iterable[str]) -> str:
     near = difflib.get_close_matches(text_column, names, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     shown = ", ".join(name[:80] for name in names[:20]) + (", ..." if len(names) > 20 else "")
-    return f"{place}: no text column '{text_column}'; found columns {shown or 'none'}.{hint} Set `text_column:` to the one that holds the text."
+    return (
+        f"{place}: no text column '{text_column}'; found columns {shown or 'none'}.{hint} Set `text_column:` to the "
+        "one that holds the text."
+    )
 
 
 def _as_text(value: Any, place: str, text_column: str) -> str:
@@ -268,6 +278,7 @@ def _as_text(value: Any, place: str, text_column: str) -> str:
         return ""
     if not isinstance(value, str):
         raise ColumnProblem(
-            f"{place}: column '{text_column}' holds {type(value).__name__}, expected text. Set `text_column:` to the one that holds the text."
+            f"{place}: column '{text_column}' holds {type(value).__name__}, expected text. Set `text_column:` to the "
+            "one that holds the text."
         )
     return value

@@ -48,12 +48,15 @@ class HubText:
         line = f"{type(error).__name__}: {' '.join(str(error).split())[:240]}"
         if local_folder(self._options):
             return SuiteError(
-                f"hub dataset '{self._source.id}': the folder cannot be read as a dataset with split '{self._options.split}' ({line}). "
+                f"hub dataset '{self._source.id}': the folder cannot be read as a dataset with split "
+                f"'{self._options.split}' ({line}). "
                 "It must hold jsonl or parquet files in the hub's layout, such as data/train-00000-of-00001.parquet."
             )
         return SuiteError(
-            f"hub dataset '{self._source.id}': cannot be opened ({line}). Without a network, run `hf download {self._source.id} --repo-type dataset --local-dir FOLDER` "
-            "on a connected machine, bring the folder here, and write `id: FOLDER`; for a gated dataset accept its terms and run `hf auth login` first."
+            f"hub dataset '{self._source.id}': cannot be opened ({line}). Without a network, run `hf download "
+            f"{self._source.id} --repo-type dataset --local-dir FOLDER` "
+            "on a connected machine, bring the folder here, and write `id: FOLDER`; for a gated dataset accept its "
+            "terms and run `hf auth login` first."
         )
 
     def _texts(self) -> Iterator[tuple[int, str]]:
@@ -123,7 +126,8 @@ def as_text(value: Any, place: str) -> str:
         else:
             return "\n\n".join(turns)
     raise SuiteError(
-        f"{place}: holds {type(value).__name__}, expected text or a conversation. Set `text_column:` to the one that holds the text."
+        f"{place}: holds {type(value).__name__}, expected text or a conversation. Set `text_column:` to the one that "
+        "holds the text."
     )
 
 

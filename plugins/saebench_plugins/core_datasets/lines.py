@@ -1,4 +1,5 @@
-"""Lines of text files in bounded memory, whatever their encoding, their line ends, and what calls itself a text file."""
+"""Lines of text files in bounded memory, whatever their encoding, their line ends, and what calls itself a text
+file."""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ def signature(path: Path) -> tuple[int, int, int]:
 def too_long(place: str, what: str) -> SuiteError:
     """For text that is not cut into documents."""
     return SuiteError(
-        f"{place}: the {what} has over {MAX_CHARACTERS:,} characters. Cut the text into documents (a txt: by blank lines)."
+        f"{place}: the {what} has over {MAX_CHARACTERS:,} characters. Cut the text into documents (a txt: by blank "
+        "lines)."
     )
 
 
@@ -105,16 +107,19 @@ def too_empty(place: str, what: str) -> SuiteError:
 
 
 def read_lines(file: Path, *, packed: bool) -> Iterator[str]:
-    """Lines without their ends (LF, CR LF or CR). A BOM names another encoding than UTF-8; each invalid sequence comes as U+DCFF.
+    """Lines without their ends (LF, CR LF or CR). A BOM names another encoding than UTF-8; each invalid sequence comes
+    as U+DCFF.
 
     Raises:
-        SuiteError: It is no plain file, cannot be read or unpacked, is not UTF-8, changes meanwhile, or has a line without end.
+        SuiteError: It is no plain file, cannot be read or unpacked, is not UTF-8, changes meanwhile, or has a line
+            without end.
     """
     with reading(file):
         try:
             with gzip.open(file, "rb") if packed else file.open("rb") as stream:
                 check = _Check(file)
-                # a decoder's own newline translation knows all three line ends; `splitlines` would part at U+2028 as well
+                # a decoder's own newline translation knows all three line ends; `splitlines` would part at U+2028 as
+                # well
                 text = io.TextIOWrapper(stream, _encoding(file, packed), "saebench-invalid", newline=None)
                 while line := text.readline(MAX_CHARACTERS + 2):
                     check.add(line)
@@ -132,7 +137,8 @@ def _encoding(file: Path, packed: bool) -> str:
     for mark, kind in _PACKED.items():
         if head.startswith(mark):
             raise SuiteError(
-                f"{file}: found {kind}{' inside of gzip' if packed else ''}, expected text. Unpack it; of packed files, jsonl.gz and parquet are read under these endings."
+                f"{file}: found {kind}{' inside of gzip' if packed else ''}, expected text. Unpack it; of packed "
+                "files, jsonl.gz and parquet are read under these endings."
             )
     return next((name for mark, name in _MARKS.items() if head.startswith(mark)), "utf-8-sig")
 
@@ -162,13 +168,16 @@ class _Check:
     def invalid(self) -> None:
         if self._invalid > MAX_INVALID * self._characters:
             raise SuiteError(
-                f"{self.file}:{self._first}: the file is not UTF-8: {self._invalid:,} of its first {self._characters:,} characters are none. "
-                f"Convert it, for example with `iconv -f {'UTF-16LE' if self._zeros > self._characters // 3 else 'LATIN1'} -t UTF-8`."
+                f"{self.file}:{self._first}: the file is not UTF-8: {self._invalid:,} of its first "
+                f"{self._characters:,} characters are none. "
+                "Convert it, for example with `iconv -f "
+                f"{'UTF-16LE' if self._zeros > self._characters // 3 else 'LATIN1'} -t UTF-8`."
             )
 
     def expansion(self, unpacked: int) -> None:
         packed = self.file.stat().st_size
         if unpacked > max(EXPANDED_BYTES, EXPANSION * packed):
             raise SuiteError(
-                f"{self.file}: its {packed:,} bytes unpack to over {unpacked:,}: that is no text. Compress the text itself again."
+                f"{self.file}: its {packed:,} bytes unpack to over {unpacked:,}: that is no text. Compress the text "
+                "itself again."
             )

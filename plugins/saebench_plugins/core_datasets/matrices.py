@@ -1,4 +1,5 @@
-"""Matrices in npy and safetensors files, mapped and not loaded: where they are, their shape, their rows. Loads no torch."""
+"""Matrices in npy and safetensors files, mapped and not loaded: where they are, their shape, their rows. Loads no
+torch."""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ def open_matrix(options: ActivationsOptions) -> Matrix:
 def _demand(where: str, shape: Sequence[int], stored: str, dtype: str | None) -> str:
     if len(shape) != 2 or not all(shape) or dtype is None:
         raise SuiteError(
-            f"{where}: found {stored} {list(shape)}, expected a matrix [n, d] of floating-point numbers (16, 32 or 64 bits), a row a vector. "
+            f"{where}: found {stored} {list(shape)}, expected a matrix [n, d] of floating-point numbers (16, 32 or 64 "
+            "bits), a row a vector. "
             "Reshape and save it again."
         )
     return dtype
@@ -150,7 +152,8 @@ def chosen_key(path: Path, keys: Sequence[str], key: str | None) -> str:
 
 
 def held_out_rows(rows: int) -> tuple[NDArray[np.bool_], int]:
-    """`[rows]` true where a row is held out, and rows of a block. Blocks are held out by the hash of their number, one in five."""
+    """`[rows]` true where a row is held out, and rows of a block. Blocks are held out by the hash of their number, one
+    in five."""
     block_rows = max(1, min(BLOCK_ROWS, rows // MIN_BLOCKS))
     blocks = range(-(-rows // block_rows))
     codes = (hashlib.sha256(f"row block {block}".encode()).hexdigest() for block in blocks)

@@ -1,4 +1,5 @@
-"""What a matrix of vectors is like: values that are no numbers, rows and coordinates that decide every score. Loads no torch."""
+"""What a matrix of vectors is like: values that are no numbers, rows and coordinates that decide every score. Loads no
+torch."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ FAR_SHARE, MEAN_SHARE = 0.5, 0.9
 TINY = 1e-3
 """A row is tiny when its length is under this share of the median row's."""
 TINY_SHARE = 1.0
-"""Mean of median length / length, counted over tiny rows, from which on they are said: about what they add to `l2-ratio`."""
+"""Mean of median length / length, counted over tiny rows, from which on they are said: about what they add to
+`l2-ratio`."""
 RELEVANT = 0.01
 """Share of values under float16's normal range, or of held-out rows that are copies, from which on they are said."""
 _SMALLEST = 2.0**-14
@@ -68,7 +70,10 @@ def findings(options: ActivationsOptions) -> Findings:
     found = look(options)
     held_out = int(held_out_rows(found.rows)[0].sum())
     rows: dict[Split, int] = {"train": found.rows - held_out, "held-out": held_out}
-    why = f"{options.path}: none of its {found.rows} rows falls into this part (rows are held out in blocks, one in five). Give more rows."
+    why = (
+        f"{options.path}: none of its {found.rows} rows falls into this part (rows are held out in blocks, "
+        "one in five). Give more rows."
+    )
     return Findings(tuple(found.remarks), {part: why for part, n in rows.items() if not n}, rows)
 
 
@@ -218,8 +223,10 @@ def _tiny_rows(sample: NDArray[np.float32]) -> tuple[dict[str, Any], str | None]
     typical = float(np.median(lengths))
     tiny = lengths[lengths < TINY * typical]
     remark = (
-        f"{len(tiny):,} of the rows {'is' if len(tiny) == 1 else 'are'} so short (the shortest has {tiny.min() / typical:.1g} of the median length) that "
-        "l2-ratio, a mean over rows of ratios of lengths, is decided there. Take short rows out, or read relative-bias, which sums first."
+        f"{len(tiny):,} of the rows {'is' if len(tiny) == 1 else 'are'} so short (the shortest has "
+        f"{tiny.min() / typical:.1g} of the median length) that "
+        "l2-ratio, a mean over rows of ratios of lengths, is decided there. Take short rows out, or read "
+        "relative-bias, which sums first."
         if tiny.size and float((typical / tiny).sum()) > TINY_SHARE * len(lengths)
         else None
     )
@@ -241,7 +248,8 @@ def _mean(sample: NDArray[np.float32]) -> tuple[dict[str, Any], str | None]:
     named = "; ".join(f"coordinate {j}: mean {mean[j]:.4g}, spread {spread[j]:.3g}" for j in far[:3].tolist())
     more = f" and {len(far) - 3:,} more" if len(far) > 3 else ""
     return facts, (
-        f"the mean row carries {_percent(share)} of the squared length{f' ({named}{more})' if named else ''}. Inputs are scaled to a common "
+        f"the mean row carries {_percent(share)} of the squared length{f' ({named}{more})' if named else ''}. Inputs "
+        "are scaled to a common "
         "length, in which the spread is small: subtract the mean from the rows first."
     )
 
@@ -252,7 +260,10 @@ def _underflow(matrix: Matrix, sample: NDArray[np.float32]) -> tuple[dict[str, A
         return {}, None
     values = np.abs(sample[sample != 0])
     share = float((values < _SMALLEST).mean()) if values.size else 0.0
-    remark = f"{_percent(share)} of the values lie under float16's normal range (6.1e-05) and have lost digits. Save it as float32, or scale it up."
+    remark = (
+        f"{_percent(share)} of the values lie under float16's normal range (6.1e-05) and have lost digits. "
+        "Save it as float32, or scale it up."
+    )
     return {"under_float16": round(share, 6)}, remark if share > RELEVANT else None
 
 

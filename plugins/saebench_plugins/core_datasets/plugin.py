@@ -1,4 +1,4 @@
-"""The datasets that come with saebench: what they are called, their options, and what can be checked before anything is built."""
+"""The datasets that come with saebench: their names, options, and checks before anything is built."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal
 from saebench.api import MOST_MEMORY_BYTES, DatasetSpec, Findings, Problem, Site, hookimpl
 
 _HERE = "saebench_plugins.core_datasets"
+Kind = Literal["text", "generated", "activations", "synthetic"]
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,8 @@ def check_synthetic(options: SyntheticOptions) -> Sequence[Problem]:
         found.append(
             Problem(
                 "n_features",
-                f"got {options.n_features:,} with d_in {options.d_in:,}: the dictionary needs about {synthetic_bytes(options) // 10**12:,} TB of memory, "
-                "more than any machine has. Use fewer.",
+                f"got {options.n_features:,} with d_in {options.d_in:,}: the dictionary needs about "
+                f"{synthetic_bytes(options) // 10**12:,} TB of memory, more than any machine has. Use fewer.",
             )
         )
     return found
@@ -239,7 +240,7 @@ def inspect_synthetic(options: SyntheticOptions) -> Findings:
 
 
 def synthetic_bytes(options: SyntheticOptions) -> int:
-    """Memory that making the true dictionary takes: in float64, its unit rows, and in float32; numbers of each feature."""
+    """Memory for making the true dictionary: in float64, its unit rows, in float32; numbers of each feature."""
     return 20 * options.n_features * options.d_in + 40 * options.n_features
 
 
@@ -253,43 +254,46 @@ def synthetic_lack(options: SyntheticOptions) -> str | None:
     if need <= there:
         return None
     return (
-        f"a dictionary of {options.n_features:,} features in {options.d_in:,} dimensions needs about {need / 1e9:,.0f} GB of memory, "
+        f"a dictionary of {options.n_features:,} features in {options.d_in:,} dimensions needs about {need / 1e9:,.0f} "
+        "GB of memory, "
         f"but this machine has {there / 1e9:,.0f} GB. Use fewer n_features."
     )
+
+
+def _spec(name: str, version: str, options: type, kind: Kind, description: str, **more: Any) -> DatasetSpec:
+    return DatasetSpec(name, version, options, kind, f"{_HERE}.{name}:open_{name}", description=description, **more)
 
 
 @hookimpl
 def saebench_datasets() -> Sequence[DatasetSpec]:
     """docs, local, hub, subdomain, activations, synthetic."""
     return (
-        DatasetSpec(
-            name="docs", version="2", options=DocsOptions, kind="text", open=f"{_HERE}.docs:open_docs", recipe=recipe_docs,
-            inspect=lambda _options: Findings(keeps=1_500_000),
-            description="Docstrings of the run-time dependencies, as prose; embedded, needs no network",
+        _spec(
+            "docs", "2", DocsOptions, "text", "Docstrings of the run-time dependencies, as prose; embedded, needs no network",
+            recipe=recipe_docs, inspect=lambda _options: Findings(keeps=1_500_000),
         ),
-        DatasetSpec(
-            name="local", version="2", options=LocalOptions, kind="text", open=f"{_HERE}.local:open_local", check=check_local, inspect=inspect_local,
-            recipe=recipe_local,
-            description="Your own text: txt, jsonl, jsonl.gz, parquet, or a folder of them",
+        _spec(
+            "local", "2", LocalOptions, "text", "Your own text: txt, jsonl, jsonl.gz, parquet, or a folder of them",
+            check=check_local, inspect=inspect_local, recipe=recipe_local,
         ),
-        DatasetSpec(
-            name="hub", version="2", options=HubOptions, kind="text", open=f"{_HERE}.hub:open_hub", check=check_hub, inspect=inspect_hub,
-            recipe=recipe_hub,
-            description="A text dataset of the hub, streamed: TinyStories, OpenWebText, The Pile, FineWeb, LMSYS-Chat-1M or any id",
+        _spec(
+            "hub", "2", HubOptions, "text",
+            "A text dataset of the hub, streamed: TinyStories, OpenWebText, The Pile, FineWeb, LMSYS-Chat-1M or any id",
+            check=check_hub, inspect=inspect_hub, recipe=recipe_hub,
         ),
-        DatasetSpec(
-            name="subdomain", version="1", options=SubdomainOptions, kind="text", open=f"{_HERE}.subdomain:open_subdomain", check=check_subdomain,
-            bases=lambda options: (options.base,), uses_model=True,
-            description="Documents of another dataset near query phrases (BM25 or dense), for specialised SAEs",
+        _spec(
+            "subdomain", "1", SubdomainOptions, "text",
+            "Documents of another dataset near query phrases (BM25 or dense), for specialised SAEs",
+            check=check_subdomain, bases=lambda options: (options.base,), uses_model=True,
         ),
-        DatasetSpec(
-            name="activations", version="1", options=ActivationsOptions, kind="activations", open=f"{_HERE}.activations:open_activations",
+        _spec(
+            "activations", "1", ActivationsOptions, "activations",
+            "Your own matrix of vectors (npy or safetensors): any model, vision, neural recordings",
             check=check_activations, inspect=inspect_activations, recipe=recipe_activations, site=site_activations,
-            description="Your own matrix of vectors (npy or safetensors): any model, vision, neural recordings",
         ),
-        DatasetSpec(
-            name="synthetic", version="1", options=SyntheticOptions, kind="synthetic", open=f"{_HERE}.synthetic:open_synthetic",
-            check=check_synthetic, inspect=inspect_synthetic, site=lambda options: Site(options.d_in, options.d_in, "synthetic", "synthetic"),
-            description="Sparse features in superposition with a known dictionary",
+        _spec(
+            "synthetic", "1", SyntheticOptions, "synthetic", "Sparse features in superposition with a known dictionary",
+            check=check_synthetic, inspect=inspect_synthetic,
+            site=lambda options: Site(options.d_in, options.d_in, "synthetic", "synthetic"),
         ),
     )  # fmt: skip

@@ -150,7 +150,8 @@ class SubdomainText:
             count = min(possible, math.ceil(round(share * len(digests), 9)))
             if count == 0:
                 raise SuiteError(
-                    f"dataset '{self._options.base}': none of the {len(digests)} {split} documents holds a word of the queries {', '.join(map(repr, self._options.queries))}. "
+                    f"dataset '{self._options.base}': none of the {len(digests)} {split} documents holds a word of the "
+                    f"queries {', '.join(map(repr, self._options.queries))}. "
                     "Use other queries, or retriever: dense."
                 )
             self._chosen[split] = {digests[row] for row in nearest(scores, digests, count)}

@@ -1,4 +1,5 @@
-"""A look at the first part of a text corpus before anything is spent on it: both parts there, characters that are none, near-duplicates."""
+"""A look at the first part of a text corpus before anything is spent on it: both parts there, characters that are none,
+near-duplicates."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ class Survey:
         read = path if self.whole else f"{path} (its first {self.counts.documents:,} documents)"
         remark = self.overlap.remark(read) if self.overlap else None
         copies = (
-            f"{read}: {self.copies:,} of {self.counts.documents:,} documents are copies of others (case, Unicode form, blanks, quotes and dashes apart). They fall into one part."
+            f"{read}: {self.copies:,} of {self.counts.documents:,} documents are copies of others (case, Unicode form, "
+            "blanks, quotes and dashes apart). They fall into one part."
             if self.copies > REMARKABLE_COPIES * self.counts.documents
             else None
         )
@@ -88,7 +90,8 @@ def empty_part(path: str, part: Split, counts: Counts) -> str:
     cut = "; a txt is cut into documents at blank lines" if path.lower().endswith(".txt") else ""
     n = counts.documents
     return (
-        f"{path}: {'its only document does not fall' if n == 1 else f'none of its {n:,} documents falls'} into the {part} part "
+        f"{path}: {'its only document does not fall' if n == 1 else f'none of its {n:,} documents falls'} into the "
+        f"{part} part "
         f"(one in five is held out, by the hash of its text).{marked} Give more different documents{cut}."
     )
 

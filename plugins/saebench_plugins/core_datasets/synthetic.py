@@ -37,9 +37,9 @@ def firing_probabilities(n_features: int, active: float, zipf: float) -> Tensor:
 class SyntheticVectors:
     """`x = sum_i z_i d_i + noise`, z sparse and not negative, `d_i` random unit vectors.
 
-    Feature i fires when a standard normal `g_i` exceeds the quantile `1 - p_i`; with correlation c, the `g_i` of one group
-    of 8 share a part: `g_i = sqrt(c) u + sqrt(1 - c) v_i`, which leaves every `p_i` as it was. A firing feature's size
-    is log-normal with median 1.
+    Feature i fires when a standard normal `g_i` exceeds the quantile `1 - p_i`; with correlation c, the `g_i` of one
+    group of 8 share a part: `g_i = sqrt(c) u + sqrt(1 - c) v_i`, which leaves every `p_i` as it was. A firing feature's
+    size is log-normal with median 1.
     """
 
     def __init__(self, options: SyntheticOptions) -> None:

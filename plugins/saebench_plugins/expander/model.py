@@ -1,4 +1,5 @@
-"""Expander SAE. With D the masked, row-normalised values: `f = TopK(D (x - b_dec) + b_enc)` signed, `x_hat = D^T f + b_dec`."""
+"""Expander SAE. With D the masked, row-normalised values: `f = TopK(D (x - b_dec) + b_enc)` signed, `x_hat = D^T f +
+b_dec`."""
 
 from __future__ import annotations
 
@@ -107,14 +108,16 @@ class Expander(nn.Module):
         return LossTerms(losses, {}, codes, x_hat)
 
     def _through_norms(self, d_W: Tensor, W: Tensor) -> Tensor:
-        """The gradient in V of what has gradient `d_W` in the directions: along a row nothing, but where the norm's floor holds."""
+        """The gradient in V of what has gradient `d_W` in the directions: along a row nothing, but where the norm's
+        floor holds."""
         norms = self.V.norm(dim=1, keepdim=True)
         along = (d_W * W).sum(1, keepdim=True).masked_fill_(norms < NORM_FLOOR, 0.0)
         return (d_W - along * W).div_(norms.clamp_min_(NORM_FLOOR))
 
     @torch.no_grad()
     def after_step(self, after: AfterStep) -> None:
-        """Count who fired; at each `reaim_every` of the allotment aim the dead at tokens that are reconstructed badly."""
+        """Count who fired; at each `reaim_every` of the allotment aim the dead at tokens that are reconstructed
+        badly."""
         codes, x_hat, every = after.terms.codes, after.terms.x_hat, self.config.reaim_every
         if every is None or codes is None or x_hat is None:
             return

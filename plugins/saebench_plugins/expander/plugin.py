@@ -49,7 +49,8 @@ def check(config: ExpanderConfig, site: Site) -> Sequence[Problem]:
             needed = -(-site.d_in // config.d_sae)
             yield Problem(
                 "degree",
-                f"got {config.degree}: {config.d_sae} latents of that degree cannot cover {site.d_in} coordinates. Use degree >= {needed}.",
+                f"got {config.degree}: {config.d_sae} latents of that degree cannot cover {site.d_in} coordinates. Use "
+                f"degree >= {needed}.",
             )
         yield from fraction(config, "reaim_every", "reaim_most")
 
@@ -84,6 +85,7 @@ def saebench_architectures() -> Sequence[ArchitectureSpec]:
             parent="optional",
             tags=frozenset({"signed_latents"}),
             train=TrainDefaults(lr=6e-3, clip=1.0),
-            description="Tied TopK whose latents touch `degree` coordinates of a frozen random mask (Mendoza-Smith 2026)",
+            description="Tied TopK whose latents touch `degree` coordinates of a frozen random mask "
+            "(Mendoza-Smith 2026)",
         ),
     )

@@ -1,7 +1,8 @@
 """Dataset `faithful`: text that the language model wrote itself, from BOS alone.
 
-Samples are made in chunks. Each chunk has a generator of its own, derived from seed, part and chunk number, and is kept in a
-file of its own, so that a run that was stopped goes on with the very same samples. A sequence that came before is dropped.
+Samples are made in chunks. Each chunk has a generator of its own, derived from seed, part and chunk number, and is kept
+in a file of its own, so that a run that was stopped goes on with the very same samples. A sequence that came before is
+dropped.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def chunk_generator(seed: int, *parts: str | int) -> torch.Generator:
 class FaithfulSamples:
     """Samples of one model at one context length.
 
-    The training corpus is decided by the options alone; held-out samples depend on the evaluation seed too, and leave out
-    whatever the training corpus holds.
+    The training corpus is decided by the options alone; held-out samples depend on the evaluation seed too, and leave
+    out whatever the training corpus holds.
     """
 
     def __init__(self, options: FaithfulOptions, context: DatasetContext) -> None:
@@ -94,7 +95,8 @@ class FaithfulSamples:
                 fruitless = fruitless + 1 if counts["sequences"] == before else 0
                 if fruitless == FRUITLESS:
                     raise SuiteError(
-                        f"dataset faithful: the model repeats itself: {number * CHUNK} samples hold only {counts['tokens']} tokens of distinct sequences, {n_tokens} are asked for. "
+                        f"dataset faithful: the model repeats itself: {number * CHUNK} samples hold only "
+                        f"{counts['tokens']} tokens of distinct sequences, {n_tokens} are asked for. "
                         "Raise the temperature or top_p, or ask for fewer tokens."
                     )
 

@@ -1,15 +1,15 @@
 """FFR, the fake feature ratio. OUR RECONSTRUCTION.
 
-The FaithfulSAE paper (Cho et al. 2025, arXiv 2506.17673) names it and says that lower is better; neither its definition nor code that
-computes it could be found. From what is known (it is about latents that fire very often, on text that the model never learnt) we take,
-for a stream S of tokens and a threshold tau:
+The FaithfulSAE paper (Cho et al. 2025, arXiv 2506.17673) names it and says that lower is better; neither its definition
+nor code that computes it could be found. From what is known (it is about latents that fire very often, on text that the
+model never learnt) we take, for a stream S of tokens and a threshold tau:
 
     rho_j(S) = fraction of the tokens of S on which f_j != 0
     FFR(S, tau) = #{j : rho_j(S) > tau} / d_sae
     FFR-alive(S, tau) = #{j alive : rho_j(S) > tau} / #{j alive},   alive: rho_j(held-out text) > 0
 
-with tau = 0.10, and S uniform random token ids (`ffr-random`), held-out text (`ffr-text`), the model's own samples (`ffr-self`).
-Detail `ffr-sweep` has it for other tau. Do not compare with numbers of the paper.
+with tau = 0.10, and S uniform random token ids (`ffr-random`), held-out text (`ffr-text`), the model's own samples
+(`ffr-self`). Detail `ffr-sweep` has it for other tau. Do not compare with numbers of the paper.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ STREAMS: dict[str, Stream] = {"random": "random-tokens", "text": "density", "sel
 
 
 class FakeFeatureRatio:
-    """Counts firings on each stream. Standard errors: jackknife over blocks of the stream's sequences, alive latents held fixed."""
+    """Counts firings on each stream. Standard errors: jackknife over blocks of the stream's sequences, alive latents
+    held fixed."""
 
     def __init__(self, context: MetricContext) -> None:
         self._absent = {kind: absence(context, stream) for kind, stream in STREAMS.items()}

@@ -26,7 +26,8 @@ FFR = tuple(
         (
             f"ffr-{kind}",
             _column(kind, place),
-            f"Fake feature ratio (our reconstruction): fraction of latents that fire on more than 10 % of tokens of {stream}.",
+            "Fake feature ratio (our reconstruction): fraction of latents that fire on more than 10 % of tokens of "
+            f"{stream}.",
         ),
         (f"ffr-{kind}-alive", None, f"ffr-{kind} among latents that fire at all on held-out text."),
     )

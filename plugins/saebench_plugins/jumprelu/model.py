@@ -71,7 +71,8 @@ class JumpReLU(LinearSAE):
     def training_loss(self, batch: ActivationBatch, step: StepInfo) -> LossTerms:
         """FVU a token and the L0 penalty.
 
-        Entries inside the kernel but below their threshold come along as explicit zeros, so that thresholds get their gradient.
+        Entries inside the kernel but below their threshold come along as explicit zeros, so that thresholds get their
+        gradient.
         """
         eps = float(self.bandwidth)
         pre = linear_threshold(batch.x - self.b_dec, self.W_enc, self.b_enc, self.theta - eps / 2)

@@ -19,7 +19,8 @@ class JumpReLUConfig:
         l0_coefficient: Penalty `l0_coefficient * L0`, beside a reconstruction loss that reads as FVU.
         target_coefficient: Weight of the target form.
         penalty_warmup: Fraction of the allotment in which the penalty grows linearly from 0.
-        start_l0: L0 that the thresholds start at with `l0_coefficient`; None: d_sae / 16. With `target_l0` it is the target.
+        start_l0: L0 that the thresholds start at with `l0_coefficient`; None: d_sae / 16. With `target_l0` it is the
+            target.
         bandwidth: Width of the straight-through kernel, in standard deviations of the pre-activations at the start.
         threshold_lr: Learning rate of the thresholds, as a factor of the others'.
     """
@@ -54,7 +55,8 @@ def check(config: JumpReLUConfig, site: Site) -> Sequence[Problem]:
 
 
 def cost(config: JumpReLUConfig, site: Site) -> Cost:
-    """Active latents cost alone; those in the kernel's lower half are counted as active work by the meter's L0 only in part."""
+    """Active latents cost alone; those in the kernel's lower half are counted as active work by the meter's L0 only in
+    part."""
     d_in, d_sae = site.d_in, config.d_sae
     return linear_cost(
         d_in, d_sae, expected_l0=config.target_l0, n_parameters=2 * d_in * d_sae + d_in + 2 * d_sae, buffer_bytes=8
@@ -74,6 +76,7 @@ def saebench_architectures() -> Sequence[ArchitectureSpec]:
             check=check,
             parent="optional",
             train=TrainDefaults(lr=1.5e-3, clip=None),
-            description="JumpReLU with straight-through thresholds, target-L0 or lambda form (Rajamanoharan et al. 2024)",
+            description="JumpReLU with straight-through thresholds, target-L0 or lambda form "
+            "(Rajamanoharan et al. 2024)",
         ),
     )

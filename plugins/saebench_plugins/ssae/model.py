@@ -31,7 +31,8 @@ from saebench_plugins.ssae.plugin import SSAEConfig
 
 
 class SSAE(nn.Module):
-    """Tilted training around `base`, which does everything else. There is no `init_from_data`: weights come from the parent."""
+    """Tilted training around `base`, which does everything else. There is no `init_from_data`: weights come from the
+    parent."""
 
     def __init__(self, config: SSAEConfig, base: nn.Module) -> None:
         super().__init__()

@@ -48,6 +48,7 @@ def saebench_architectures() -> Sequence[ArchitectureSpec]:
             parent="required",
             wraps=True,
             train=TrainDefaults(lr=3e-4, clip=1.0),
-            description="Fine-tunes a parent with the tilted (TERM) objective over any architecture (Muhamed et al. 2025)",
+            description="Fine-tunes a parent with the tilted (TERM) objective over any architecture "
+            "(Muhamed et al. 2025)",
         ),
     )

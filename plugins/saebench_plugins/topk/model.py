@@ -1,4 +1,5 @@
-"""TopK SAE. `f = ReLU(TopK(W_enc (x - b_dec) + b_enc))`, `x_hat = W_dec f + b_dec`, `L = FVU + aux_coefficient * AuxK`."""
+"""TopK SAE. `f = ReLU(TopK(W_enc (x - b_dec) + b_enc))`, `x_hat = W_dec f + b_dec`, `L = FVU + aux_coefficient *
+AuxK`."""
 
 from __future__ import annotations
 

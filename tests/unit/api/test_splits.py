@@ -57,7 +57,10 @@ COPIES = {
 @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
 def test_copies_fall_on_one_side(copied):
     for number in range(60):  # a rule that looks at every letter would part one pair in three
-        text = f'Stra\u00dfe {number} finds the caf\u00e9 \u2764 of 1923.\nA second line: "It\'s a flat-bed - 1/2 of them..."\nThird \u00e9.'
+        text = (
+            f"Stra\u00dfe {number} finds the caf\u00e9 \u2764 of 1923.\n"
+            'A second line: "It\'s a flat-bed - 1/2 of them..."\nThird \u00e9.'
+        )
         assert number or copied(text) != text
         assert document_digest(copied(text)) == document_digest(text)
         assert Document(copied(text)).digest == Document(text).digest

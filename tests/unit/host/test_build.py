@@ -91,9 +91,18 @@ LINEAR = ArchitectureUse("linear", "1", {"d_sae": 6, "widths": [1, 2]})
 
 def meta(**changes):
     return {
-        "cell_id": "c", "architecture": "linear", "version": "1", "config": {"d_sae": 6, "widths": [1, 2]}, "base": None,
-        "site": {"d_in": 4, "d_out": 4, "reads": "a", "writes": "a"}, "d_sae": 6, "input_scale": 2.5, "tags": [], "plugin": {}, **changes,
-    }  # fmt: skip
+        "cell_id": "c",
+        "architecture": "linear",
+        "version": "1",
+        "config": {"d_sae": 6, "widths": [1, 2]},
+        "base": None,
+        "site": {"d_in": 4, "d_out": 4, "reads": "a", "writes": "a"},
+        "d_sae": 6,
+        "input_scale": 2.5,
+        "tags": [],
+        "plugin": {},
+        **changes,
+    }
 
 
 def test_lists_of_json_become_tuples():

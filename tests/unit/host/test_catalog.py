@@ -110,7 +110,8 @@ def test_two_plugins_with_one_name_fail_only_what_names_it(tmp_path: Path) -> No
 
 
 def test_two_metrics_with_one_id_fail_only_what_names_it(tmp_path: Path) -> None:
-    specs = """[CellMetricSpec("mine", "1", (info("fvu"), info("mse")), "nowhere:make"), CellMetricSpec("own", "1", (info("own"),), "nowhere:make")]"""
+    specs = """[CellMetricSpec("mine", "1", (info("fvu"), info("mse")), "nowhere:make"), CellMetricSpec("own", "1",
+    (info("own"),), "nowhere:make")]"""
     catalog = load_catalog([write(tmp_path / "m.py", METRIC.format(specs=specs))])
     (clash,) = catalog.clashes
     assert set(clash.names) == {"fvu", "mse"}
@@ -154,7 +155,10 @@ def test_observers_change_nothing(tmp_path: Path) -> None:
         tmp_path / "loud.py",
         "from saebench.api import hookimpl\n@hookimpl\ndef saebench_cell_finished(record): raise RuntimeError('ouch')",
     )
-    quiet = f"from pathlib import Path\nfrom saebench.api import hookimpl\n@hookimpl\ndef saebench_cell_finished(record): Path({str(seen)!r}).write_text(record['x'])"
+    quiet = (
+        "from pathlib import Path\nfrom saebench.api import hookimpl\n@hookimpl\n"
+        f"def saebench_cell_finished(record): Path({str(seen)!r}).write_text(record['x'])"
+    )
     write(tmp_path / "quiet.py", quiet)
     catalog = load_catalog([tmp_path / "loud.py", tmp_path / "quiet.py"])
     (line,) = catalog.observe("saebench_cell_finished", record={"x": "yes"})

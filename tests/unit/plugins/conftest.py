@@ -1,5 +1,5 @@
-"""For plugins: a bench for architectures (synthetic activations, a plain training loop, the promises every SAE makes), and a dataset
-context without a run behind it."""
+"""For plugins: a bench for architectures (synthetic activations, a plain training loop, the promises every SAE makes),
+and a dataset context without a run behind it."""
 
 from __future__ import annotations
 
@@ -120,8 +120,9 @@ class Bench:
     ) -> Any:
         """Holds `loss_and_grad` on a back end against autograd through the plain `training_loss` in float64.
 
-        Errors are norms relative to the gradient's norm: a float32 entry that sums to about zero has no digits of its own.
-        Both kinds of weights and a target that is not the input are asked for; gradients of an earlier step must not matter.
+        Errors are norms relative to the gradient's norm: a float32 entry that sums to about zero has no digits of its
+        own. Both kinds of weights and a target that is not the input are asked for; gradients of an earlier step must
+        not matter.
         """
         reference, batch = copy.deepcopy(sae).double(), ActivationBatch(x, 0.9 * x)
         weights = (lambda losses: (3 * losses / losses.mean()).softmax(0)) if weighted else None

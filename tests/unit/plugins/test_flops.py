@@ -1,7 +1,9 @@
 """FLOPs by formula against what torch counts when it happens.
 
-`FlopCounterMode` counts `mm` and its kin. It does not count sums over bags, sampled and sparse products, oneDNN's fused products
-or anything elementwise: so the back end is `plain`, active latents are held against a dense implementation, and the rest is by formula alone.
+`FlopCounterMode` counts `mm` and its kin. It does not count sums over bags, sampled and sparse products, oneDNN's fused
+products
+or anything elementwise: so the back end is `plain`, active latents are held against a dense implementation, and the
+    rest is by formula alone.
 """
 
 from __future__ import annotations

@@ -134,8 +134,12 @@ def test_cleaning_takes_any_text_and_is_stable(text: str) -> None:
 
 
 def test_indentation_is_blanks_alone_on_every_python() -> None:
-    """`inspect.cleandoc` takes the no-break space and the vertical tab for indentation before Python 3.13, and not after."""
-    text = "\tOne line with six words here.\n\n    Two has\n    six words too.\n    \xa0\xa0Not less\n    \x0bthan six words."
+    """`inspect.cleandoc` takes the no-break space and the vertical tab for indentation before Python 3.13, and not
+    after."""
+    text = (
+        "\tOne line with six words here.\n\n    Two has\n    six words too.\n"
+        "    \xa0\xa0Not less\n    \x0bthan six words."
+    )
     assert docs_extract._without_margin(text) == [
         "One line with six words here.",
         "",

@@ -162,7 +162,7 @@ def test_the_plan_hears_of_an_empty_part(tmp_path):
     assert not inspect_local(LocalOptions(str(bad(tmp_path, "b.txt", "\n\n".join(TEXTS).encode())))).empty
 
 
-# --- markers -----------------------------------------------------------------------------------------------------------
+# --- markers ---
 
 MARKERS = [
     "<|endoftext|>",
@@ -278,7 +278,8 @@ def test_special_tokens_inside_documents_are_counted(tmp_path):
     assert "3 of 5 documents hold the text of a special token" in remark
 
 
-# --- characters that are none ------------------------------------------------------------------------------------------
+# --- characters that are none
+# ------------------------------------------------------------------------------------------
 
 
 def test_characters_that_are_none_are_replaced_and_counted(tmp_path):
@@ -326,7 +327,8 @@ def test_another_encoding_is_refused(encoding, tmp_path):
     assert "a.txt:1: the file is not UTF-8" in problem.message
 
 
-# --- what never ends ---------------------------------------------------------------------------------------------------
+# --- what never ends
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_what_never_ends_is_refused(tmp_path, monkeypatch):
@@ -351,11 +353,19 @@ def test_what_never_ends_is_refused(tmp_path, monkeypatch):
     (tmp_path / "h.txt").symlink_to("/dev/zero")
     (tmp_path / "i.txt").symlink_to("nothing")
     for name, words in {
-        "a.txt": "a.txt:3: the line has over", "b.txt": "b.txt:3: the document has over", "c.jsonl": "c.jsonl:2: the line has over",
-        "d.parquet": "d.parquet row 1: the text of a row has over", "j.txt": "j.txt:2002: the 2,000 lines before hold no text",
-        "k.jsonl": "k.jsonl:2001: the 2,000 rows before hold no text", "l.parquet": "l.parquet row 1, or one behind it: the text has over", "e.jsonl": "e.jsonl:1: the line is not sound JSON",
-        "f.jsonl.gz": "unpack to over", "g.txt": "found a pipe", "h.txt": "found a device", "i.txt": "no such file",
-    }.items():  # fmt: skip
+        "a.txt": "a.txt:3: the line has over",
+        "b.txt": "b.txt:3: the document has over",
+        "c.jsonl": "c.jsonl:2: the line has over",
+        "d.parquet": "d.parquet row 1: the text of a row has over",
+        "j.txt": "j.txt:2002: the 2,000 lines before hold no text",
+        "k.jsonl": "k.jsonl:2001: the 2,000 rows before hold no text",
+        "l.parquet": "l.parquet row 1, or one behind it: the text has over",
+        "e.jsonl": "e.jsonl:1: the line is not sound JSON",
+        "f.jsonl.gz": "unpack to over",
+        "g.txt": "found a pipe",
+        "h.txt": "found a device",
+        "i.txt": "no such file",
+    }.items():
         (problem,) = check_local(LocalOptions(str(tmp_path / name)))
         assert words in problem.message
         assert "\n" not in problem.message
@@ -373,7 +383,8 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
         list(documents)
 
 
-# --- near-duplicates ---------------------------------------------------------------------------------------------------
+# --- near-duplicates
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_near_duplicates_are_in_the_plan_and_in_the_record(tmp_path, context):
@@ -431,7 +442,8 @@ def test_real_corpus(material, context):
 
 
 def test_metadata_of_parquet_columns_are_read_only_where_rows_are_large() -> None:
-    """pyarrow ends the process where they are damaged (a histogram of sizes, found by the fuzzer); reading the column gives an error."""
+    """pyarrow ends the process where they are damaged (a histogram of sizes, found by the fuzzer); reading the column
+    gives an error."""
     group = SimpleNamespace(num_rows=10, total_byte_size=1_000)  # has no `column`
     table = SimpleNamespace(metadata=SimpleNamespace(row_group=lambda number: group))
     assert files._bytes_of_a_row(table, 0, "text") == 100

@@ -217,8 +217,8 @@ def test_far_coordinates_are_said(tmp_path):
     matrix[:, 9] -= 700
     remark = remark_of(saved(tmp_path, matrix))
     assert (
-        "the mean row carries 100.0 % of the squared length (coordinate 3: mean 5000, spread 5.99; coordinate 9: mean -700"
-        in remark
+        "the mean row carries 100.0 % of the squared length (coordinate 3: mean 5000, spread 5.99; coordinate 9: mean "
+        "-700" in remark
     )
     assert "mean row" in remark_of(saved(tmp_path, rows_of() + 30))
 

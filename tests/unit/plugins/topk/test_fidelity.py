@@ -41,7 +41,8 @@ class Dense:
 
 
 def train(x: Tensor, backend: str, *, dense: bool = False, mute: int = 0, **config: Any) -> tuple[Any, Tensor, float]:
-    """The module, its loss curve, and the share of latents that was dead on average. `mute` latents start too low to fire."""
+    """The module, its loss curve, and the share of latents that was dead on average. `mute` latents start too low to
+    fire."""
     width = x.shape[1]
     generator = torch.Generator().manual_seed(0)
     sae: Any = resolve(SPEC.build)(SPEC.config(**config), site=Site(width, width), generator=generator)
