@@ -126,14 +126,14 @@ def score_cell(
     judged = validate(cell, sae, validation, catalog, training) if validation else None
     encoded = facts.encoded_tokens + (judged.encoded_tokens if judged is not None else 0)
     forward_flops += judged.forward_flops if judged is not None else 0
-    infos = [info for spec in specs for info in spec.provides if info.id in values]
-    entries = {info.id: combine(info, values[info.id]) for info in infos}
+    provided = [info for spec in specs for info in spec.provides if info.id in values]
+    entries = {info.id: combine(info, values[info.id]) for info in provided}
     _check_fvu(cell, entries.get("fvu"), label)
-    measured = {info.id for info in infos if info.measured}
+    measured = {info.id for info in provided if info.measured}
     return ScoreOutcome(
         metrics={id: entry for id, entry in entries.items() if id not in measured},
         measured_metrics={id: entry for id, entry in entries.items() if id in measured},
-        metric_info=info_json(infos),
+        metric_info=info_json(provided),
         metric_versions=_versions(specs),
         details=details,
         arrays=arrays,

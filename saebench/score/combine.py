@@ -61,7 +61,7 @@ def combine(info: MetricInfo, found: Sequence[DatasetValue]) -> dict[str, Any]:
     }
 
 
-def info_json(infos: Iterable[MetricInfo]) -> dict[str, dict[str, Any]]:
+def info_json(provided: Iterable[MetricInfo]) -> dict[str, dict[str, Any]]:
     """`metric_info` of a record, each with its column, which the record keeps apart from the facts."""
     return {
         info.id: {
@@ -72,7 +72,7 @@ def info_json(infos: Iterable[MetricInfo]) -> dict[str, dict[str, Any]]:
             "measured": info.measured,
             "column": _column(info),
         }
-        for info in infos
+        for info in provided
     }
 
 

@@ -69,7 +69,7 @@ def score_group(
     entries: dict[str, Any] = {}
     details: dict[str, Any] = {}
     arrays: dict[str, Tensor] = {}
-    infos = [info for spec in specs for info in spec.provides]
+    provided = [info for spec in specs for info in spec.provides]
     with torch.no_grad():
         for spec in specs:
             answer = measure_group(spec, members) if enough else Answer(null_result(spec, failure or reason))
@@ -80,12 +80,12 @@ def score_group(
             arrays.update({name: array.detach().cpu() for name, array in result.arrays.items()})
             for info in spec.provides:
                 entries[info.id] = {**combine(info, [DatasetValue(None, None, result.values[info.id])]), "parts": []}
-    measured = {info.id for info in infos if info.measured}
+    measured = {info.id for info in provided if info.measured}
     return GroupOutcome(
         status="failed" if failures else "ok" if enough else "skipped",
         metrics={id: entry for id, entry in entries.items() if id not in measured},
         measured_metrics={id: entry for id, entry in entries.items() if id in measured},
-        metric_info=info_json(infos),
+        metric_info=info_json(provided),
         metric_versions={spec.name: spec.version for spec in specs},
         details=details,
         arrays=arrays,

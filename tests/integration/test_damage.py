@@ -45,7 +45,7 @@ class Kind:
     """Files of one kind.
 
     Attributes:
-        glob: Where they stand.
+        glob: Where they are.
         goes_unseen: Their removal looks as if they had never been made.
         beside: A file that is beside each of them.
     """
@@ -188,7 +188,7 @@ def test_every_file_of_a_run_is_of_a_kind(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", HARMS)
-# in two halves: of a cell or a group whose record is damaged nobody knows what its arrays should be, and they are made
+# in two halves: where a record is damaged it is not known what its arrays should be, and they are made
 # again unseen
 @pytest.mark.parametrize("names", [("record", "group", "weights"), ("meta", "arrays", "group arrays", "plan")])
 def test_damaged_products_are_all_found_and_made_again_in_one_run(
@@ -340,7 +340,7 @@ def test_every_file_flipped_at_once_is_made_again(suite: Path, whole: Path, run:
     for path in [path for path in run.rglob("*") if path.is_file() and path.stat().st_size and path.name != ".lock"]:
         flip(path, [])
     said = again(suite, run)
-    # of a cell whose record is damaged nobody knows what its arrays should be
+    # of a cell whose record is damaged it is not known what its arrays should be
     kinds = [PRODUCTS[name] for name in ("record", "group", "meta", "plan")]
     broken = [path for kind in kinds for path in files(run, kind)]
     assert [path for path in broken if not any(line.startswith(f"{path}: damaged") for line in said)] == []

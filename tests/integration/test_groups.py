@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_model(folder / "model", "llama")
     text_file(folder / "one.txt")
     text_file(folder / "two.txt")
-    # other words in another order: no document of one may stand in the other
+    # other words in another order: no document of one may be in the other
     lines = (folder / "two.txt").read_text().split("\n\n")
     (folder / "two.txt").write_text("\n\n".join(" ".join(reversed(line.split())) for line in lines))
     (folder / "across.yaml").write_text(SUITE.format(folder=folder))

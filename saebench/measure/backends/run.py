@@ -215,7 +215,7 @@ def _worker(backend: str, job: Mapping[str, Any], threads: int) -> Iterator[_Wor
     """Starts a process, which begins to build at once; ends it afterwards."""
     from saebench.nn.kernels.backends import VARIABLE
 
-    # the paths of this very process, and none that `-m` would add; the same variable that people use
+    # the paths of this process, and none that `-m` would add; the same variable that people use
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     env = {**os.environ, VARIABLE: backend, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": paths}
     with tempfile.TemporaryFile() as errors:

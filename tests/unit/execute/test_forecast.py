@@ -59,8 +59,8 @@ def bench(tmp_path: Path) -> Bench:
 
 
 def test_a_short_run_goes_by_the_assumption(bench: Bench) -> None:
-    sight = bench.forecast()
-    first, second = sight.lines(sight.plan.cells, False)
+    made = bench.forecast()
+    first, second = made.lines(made.plan.cells, False)
     assert bench.calls == 0
     assert first.startswith("predicted: ")
     assert "disk" in first and "memory about" in first
@@ -68,77 +68,77 @@ def test_a_short_run_goes_by_the_assumption(bench: Bench) -> None:
 
 
 def test_a_long_run_is_measured_and_the_plan_says_so(bench: Bench) -> None:
-    sight = bench.forecast(tokens=50_000_000)
+    made = bench.forecast(tokens=50_000_000)
     assert bench.calls == 1
-    assert sight.plan.estimate.basis["source"] == "measured"
-    assert sight.plan.estimate.phases["training"] == pytest.approx(2 * 781_250, rel=1e-3)
+    assert made.plan.estimate.basis["source"] == "measured"
+    assert made.plan.estimate.phases["training"] == pytest.approx(2 * 781_250, rel=1e-3)
 
 
 def test_only_what_is_left_is_predicted(bench: Bench) -> None:
-    sight = bench.forecast()
-    one, other = sight.plan.cells
+    made = bench.forecast()
+    one, other = made.plan.cells
     for cell, status in ((one, "ok"), (other, "failed")):
         path = bench.run.record(cell.suite, cell.entry, cell.record_name)
         write_record(path, bare_cell(cell.cell_id, cell.score_id, status))
-    assert list(sight.lines(sight.plan.cells, False)) == []
-    assert len(list(sight.lines(sight.plan.cells, True))) == 2
+    assert list(made.lines(made.plan.cells, False)) == []
+    assert len(list(made.lines(made.plan.cells, True))) == 2
 
 
 def test_a_disk_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    sight = bench.forecast()
+    made = bench.forecast()
     usage = namedtuple("usage", "total used free")
-    need = sight.plan.estimate.disk_bytes
+    need = made.plan.estimate.disk_bytes
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, need))
-    assert list(sight.lines(sight.plan.cells, False))
+    assert list(made.lines(made.plan.cells, False))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, need - 1))
     with pytest.raises(
         MachineError,
         match=r"\(activations .*, checkpoints .*, records .*, pages .*, snapshots .*\), "
         r"but only .* --out or ask for fewer tokens\.$",
     ):
-        list(sight.lines(sight.plan.cells, False))
+        list(made.lines(made.plan.cells, False))
     # there is no model to be read live, and without a token the pages would still not fit
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, 1000))
     with pytest.raises(MachineError, match=r"Free some space or choose another folder with --out\.$"):
-        list(sight.lines(sight.plan.cells, False))
+        list(made.lines(made.plan.cells, False))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, need - 1))
-    # what stands there already needs no room
+    # what is stored already needs no space
     store = bench.run.root / "activations" / "a" / "x.bin"
     store.parent.mkdir(parents=True)
     store.write_bytes(bytes(1000))
-    assert list(sight.lines(sight.plan.cells, False))
+    assert list(made.lines(made.plan.cells, False))
 
 
 def test_too_little_memory_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    sight = bench.forecast()
-    sight._limit = sight._estimate(sight.plan.cells).device_memory_bytes // 3
-    lines = list(sight.lines(sight.plan.cells, False))
+    made = bench.forecast()
+    made._limit = made._estimate(made.plan.cells).device_memory_bytes // 3
+    lines = list(made.lines(made.plan.cells, False))
     assert lines[-1].startswith("warning: training needs ")
 
 
 def test_the_first_estimate_stays(bench: Bench) -> None:
-    sight = bench.forecast()
+    made = bench.forecast()
     said: list[str] = []
-    assert not sight.is_written(said.append)
-    write_plan(bench.run, {**sight.plan.to_json(), "estimate": {"seconds": random.random()}})
-    assert sight.is_written(said.append)
+    assert not made.is_written(said.append)
+    write_plan(bench.run, {**made.plan.to_json(), "estimate": {"seconds": random.random()}})
+    assert made.is_written(said.append)
     data = read_plan(bench.run)
     write_plan(bench.run, {**data, "cells": data["cells"][:1]})
-    assert not sight.is_written(said.append)
+    assert not made.is_written(said.append)
     assert said == []
     write_plan(bench.run, {**data, "suite": "another"})
-    assert not sight.is_written(said.append)
+    assert not made.is_written(said.append)
     assert said.pop().startswith(f"{bench.run.plan}: was the plan of suite 'another', and is that of ")
     bench.run.plan.write_text(json.dumps(data))
-    assert not sight.is_written(said.append)
+    assert not made.is_written(said.append)
     (line,) = said
     assert line.startswith(f"{bench.run.plan}: damaged (") and line.endswith("It is written again")
     assert forecast.LONG_S > 0
 
 
 def test_memory_that_no_machine_has_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    sight = bench.forecast()
-    need = sight._estimate(sight.plan.cells).device_memory_bytes
-    monkeypatch.setattr(sight, "_limit", need // 8)
+    made = bench.forecast()
+    need = made._estimate(made.plan.cells).device_memory_bytes
+    monkeypatch.setattr(made, "_limit", need // 8)
     with pytest.raises(MachineError, match=r"training needs .* of memory, but only .* are free. Use a smaller d_sae"):
-        list(sight.lines(sight.plan.cells, False))
+        list(made.lines(made.plan.cells, False))

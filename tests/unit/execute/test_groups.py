@@ -45,8 +45,8 @@ def due(tmp_path):
     """`due(group, cells, statuses)` in a folder where `due.write(*arrays)` wrote the record of GROUP."""
     said: list[str] = []
     run = RunFolder(tmp_path)
-    standing = FolderState(run, said.append)
-    runner = GroupRunner(run, None, None, "cpu", standing)  # type: ignore[arg-type]
+    state = FolderState(run, said.append)
+    runner = GroupRunner(run, None, None, "cpu", state)  # type: ignore[arg-type]
     path = run.group_record("t", "across-dataset", GROUP.name)
 
     def ask(group=GROUP, cells=CELLS, statuses=OK):
@@ -61,8 +61,8 @@ def due(tmp_path):
         return arrays_path
 
     for one in CELLS:
-        standing.trained(one)
-    ask.write, ask.path, ask.said, ask.standing = write, path, said, standing
+        state.trained(one)
+    ask.write, ask.path, ask.said, ask.state = write, path, said, state
     return ask
 
 
@@ -106,7 +106,7 @@ def test_a_damaged_record_is_told_and_made_anew(due):
 
 def test_arrays_that_a_person_removed_with_the_weights_stay_away(due):
     due.write(x=torch.ones(3)).unlink()
-    due.standing._checkpoints.clear()
+    due.state._checkpoints.clear()
     assert not due()
     assert due.said == []
 

@@ -148,17 +148,17 @@ def test_what_was_proven_is_not_read_again(run, monkeypatch):
 
 
 def test_a_record_of_another_cell_is_not_believed(tmp_path, monkeypatch):
-    standing = FolderState(RunFolder(tmp_path), print)
+    state = FolderState(RunFolder(tmp_path), print)
     path = RunFolder(tmp_path).record("t", "a", PARENT.record_name)
     path.parent.mkdir(parents=True)
     path.touch()
     record = {"cell_id": PARENT.cell_id, "score_id": PARENT.score_id, "facts": {"status": "ok"}, "arrays_sha256": None}
     monkeypatch.setattr("saebench.execute.resume.read_record", lambda _path: record)
-    assert standing.record(PARENT) == record
+    assert state.record(PARENT) == record
     for other in (replace(PARENT, cell_id="x"), replace(PARENT, score_id=f"{PARENT.score_id[:8]}-other")):
         monkeypatch.setattr(Cell, "record_name", PARENT.record_name)
         with pytest.raises(Damaged, match="the record of another cell or score"):
-            standing.record(other)
+            state.record(other)
 
 
 def test_facts_that_changed_are_named():

@@ -161,13 +161,13 @@ def test_device_seconds_are_frozen_in_the_plan(
     assert {"cpu", "threads", "device", "date"} <= calibration.keys()
     for cell in plan["cells"]:
         assert cell["tokens"] % cell["train"]["batch"] == 0
-    # were the machine half as fast, the plan would stand; a fresh one is calibrated anew
+    # were the machine half as fast, the plan would be kept; a fresh one is calibrated anew
     calibration["seconds_per_step"] = {key: 2 * value for key, value in calibration["seconds_per_step"].items()}
     write_plan(run, plan)
-    frozen = plan_suite(path, out=tmp_path / "run")
-    assert frozen.budget["calibration"] == calibration
+    kept = plan_suite(path, out=tmp_path / "run")
+    assert kept.budget["calibration"] == calibration
     tokens = {(cell["entry"], cell["point"]): cell["tokens"] for cell in plan["cells"]}
-    for cell in frozen.cells:
+    for cell in kept.cells:
         assert abs(cell.tokens - tokens[cell.entry, cell.point] / 2) <= cell.train.batch
     anew = plan_suite(path, out=tmp_path / "run", measure=True, fresh=True)
     assert anew.budget["calibration"] != calibration

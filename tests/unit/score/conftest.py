@@ -110,7 +110,7 @@ def info(id, **more):
 
 def metric(name, *ids, streams=("eval",), fields=("codes",), update=None, compute=None, make=None, measured=False):
     """A spec whose value is the number of tokens it saw, unless told otherwise."""
-    infos = tuple(info(id, measured=measured) for id in ids)
+    provided = tuple(info(id, measured=measured) for id in ids)
 
     class Counting:
         def __init__(self, context):
@@ -124,10 +124,10 @@ def metric(name, *ids, streams=("eval",), fields=("codes",), update=None, comput
 
         def compute(self):
             if compute:
-                return compute(self, infos)
-            return MetricResult({i.id: MetricValue.of(i, float(self.n), self.n, stderr=1.0) for i in infos})
+                return compute(self, provided)
+            return MetricResult({i.id: MetricValue.of(i, float(self.n), self.n, stderr=1.0) for i in provided})
 
-    return CellMetricSpec(name, "7", infos, make or Counting, streams, fields)
+    return CellMetricSpec(name, "7", provided, make or Counting, streams, fields)
 
 
 DATASET = DatasetUse("docs", "docs", "1", "text", {}, "recipe-docs")

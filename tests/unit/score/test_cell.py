@@ -97,10 +97,10 @@ def test_headline_is_the_mean_over_seeds_on_the_first_dataset(kit):
 
 
 def test_a_null_part_makes_the_headline_null_with_its_reason(kit):
-    def compute(self, infos):
+    def compute(self, provided):
         value = None if self.n == 100 else 1.0
         return MetricResult(
-            {infos[0].id: MetricValue.of(infos[0], value, self.n, reason="too long" if value is None else None)}
+            {provided[0].id: MetricValue.of(provided[0], value, self.n, reason="too long" if value is None else None)}
         )
 
     sources = [(kit.docs, 0, kit.Source(n_eval=80)), (kit.docs, 1, kit.Source(n_eval=100))]
@@ -132,8 +132,8 @@ def test_a_metric_that_raises_empties_its_own_ids_alone(kit, broken):
 
 
 def test_what_a_metric_forgets_or_mistakes_is_null_with_a_reason(kit):
-    half = kit.metric("half", "b", "c", compute=lambda self, infos: MetricResult({"b": 1.0}))
-    none = kit.metric("none", "d", compute=lambda self, infos: None)
+    half = kit.metric("half", "b", "c", compute=lambda self, provided: MetricResult({"b": 1.0}))
+    none = kit.metric("none", "d", compute=lambda self, provided: None)
     metrics = score(kit, half, none).metrics
     assert "returned float for it" in metrics["b"]["reason"]
     assert "metric 'half' returned nothing for it" in metrics["c"]["reason"]
@@ -179,8 +179,8 @@ def test_losses_are_spliced_with_reconstructions_of_all_positions(kit):
         torch.testing.assert_close(scored.codes.to_dense(), scored.batch.x)
         self.total = getattr(self, "total", 0.0) + float(scored.losses.kl_spliced.sum())
 
-    def compute(self, infos):
-        return MetricResult({"kl": MetricValue.of(infos[0], self.total, self.n)})
+    def compute(self, provided):
+        return MetricResult({"kl": MetricValue.of(provided[0], self.total, self.n)})
 
     spec = kit.metric(
         "losses", "kl", streams=("loss",), fields=("losses", "codes", "reconstruction"), update=update, compute=compute
@@ -230,9 +230,9 @@ def test_rows_of_codes_are_selected_across_batches():
 def test_metrics_without_streams_come_last_and_once(kit):
     seen = []
 
-    def compute(self, infos):
+    def compute(self, provided):
         seen.append(self.context.scoring.encoded_tokens)
-        return MetricResult({"speed": MetricValue.of(infos[0], 5.0, 1)})
+        return MetricResult({"speed": MetricValue.of(provided[0], 5.0, 1)})
 
     cost = kit.metric("cost", "speed", streams=(), fields=(), compute=compute, measured=True)
     sources = [(kit.docs, 0, kit.Source()), (kit.docs, 1, kit.Source())]
@@ -246,7 +246,7 @@ def test_metrics_without_streams_come_last_and_once(kit):
 
 
 def test_details_are_of_the_first_pass_with_tokens_as_text(kit):
-    def compute(self, infos):
+    def compute(self, provided):
         contexts = [{"latent": 1, "contexts": [{"token_ids": [3, 4], "peak": 2.0}]}]
         details = {
             "strongest-contexts": contexts,
@@ -255,7 +255,7 @@ def test_details_are_of_the_first_pass_with_tokens_as_text(kit):
             "half": "\ud800",
             "thresholds": {"a": 0.1},
         }
-        return MetricResult({"a": MetricValue.of(infos[0], 1.0, 1)}, details, {"weights": torch.ones(kit.d)})
+        return MetricResult({"a": MetricValue.of(provided[0], 1.0, 1)}, details, {"weights": torch.ones(kit.d)})
 
     sources = [(kit.docs, 0, kit.Source(n_eval=80)), (kit.near, 0, kit.Source(n_eval=10))]
     outcome = score(kit, kit.metric("m", "a", compute=compute), sources=sources)

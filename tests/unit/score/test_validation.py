@@ -68,7 +68,7 @@ def test_a_candidate_s_scores_are_those_of_any_cell_and_validation_stands_apart(
 
 
 def test_a_metric_that_raises_leaves_a_reason(kit):
-    def boom(metric, infos):
+    def boom(metric, provided):
         raise ValueError("no luck")
 
     spec = kit.metric("judge", "fvu", fields=("reconstruction",), compute=boom)

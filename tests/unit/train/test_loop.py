@@ -1,4 +1,4 @@
-"""Many cells in one pass: every batch read once, nobody's bits depend on anybody else."""
+"""Many cells in one pass: every batch is read once, and a cell's bits depend on no other cell."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_cell_that_diverges_hurts_nobody(kit):
     assert "nan after 256 of 640 tokens" in outcomes[0].error["message"]
     assert outcomes[0].module is None
     assert outcomes[0].steps == 3
-    assert outcomes[0].trajectory  # what it did before stands in the record
+    assert outcomes[0].trajectory  # what it did before is in the record
     assert outcomes[0].dead_fraction is None
     assert outcomes[1].error == {"type": "TypeError", "message": "a slip in the plugin"}
     assert "Traceback" in outcomes[1].traceback
@@ -186,7 +186,7 @@ def test_errors_of_one_cell_s_material_are_its_own(kit):
             raise SuiteError("init_from: the parent does not fit")
 
     kit.add("unfit", Unfit)
-    cells = [kit.cell("unfit"), kit.cell("nobody"), kit.cell()]
+    cells = [kit.cell("unfit"), kit.cell("unknown"), kit.cell()]
     outcomes = run(kit, cells)
     assert "does not fit" in outcomes[cells[0].cell_id].error["message"]
     assert "no architecture named" in outcomes[cells[1].cell_id].error["message"]

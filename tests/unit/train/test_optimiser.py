@@ -93,7 +93,7 @@ def test_reset_moments_forgets_just_those_rows():
     assert torch.equal(state["exp_avg"][1], torch.zeros(4))
     assert torch.equal(state["exp_avg_sq"][1], torch.zeros(4))
     assert torch.equal(state["exp_avg"][[0, 2]], before[[0, 2]])
-    # a row without moments and without gradient stands still; the others coast on
+    # a row without moments and without gradient does not move; the others coast on
     rows = module.W.detach().clone()
     step(optimiser, (module.W * 0).sum() + (module.b * 0).sum(), 0.1, 0.2)
     assert torch.equal(module.W[1], rows[1])

@@ -24,7 +24,7 @@ CONFIGS = {
 
 
 class Killed(BaseException):
-    """As abrupt as a kill: nobody catches it."""
+    """As abrupt as a kill: nothing catches it."""
 
 
 class Killer(Watch):
