@@ -102,11 +102,7 @@ class Bare:
         if hasattr(module, "init_from_data"):
             with torch.no_grad():
                 module.init_from_data((sample / scale).to(device), draws)
-        settings = cell.train
-        self.optimiser = Optimiser(
-            module, lr=settings.lr, betas=settings.betas, eps=settings.eps, clip=settings.clip, warmup=settings.warmup,
-            decay=settings.decay, label="bare"
-        )  # fmt: skip
+        self.optimiser = Optimiser(module, cell.train, "bare")
         self.generator = generator(cell.init_seed, "train")
         self.after_step = getattr(module, "after_step", None)
 

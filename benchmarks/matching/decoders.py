@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from saebench.api import ActivationBatch, Site, StepInfo
+from saebench.cells.cell import TrainSettings
 from saebench.nn import loss_and_grad
 from saebench.train.optimiser import Optimiser
 from saebench_plugins.topk.model import build
@@ -68,9 +69,8 @@ def train(x: Tensor, d_sae: int, k: int, seed: int, steps: int) -> dict[str, Ten
     sae = build(TopKConfig(d_sae=d_sae, k=k, dead_window=1.0), site=Site(x.shape[1], x.shape[1]), generator=generator)
     sae.init_from_data(x[:32768], generator)
     lr = 2e-4 * (16_384 / d_sae) ** 0.5 * 4
-    optimiser = Optimiser(
-        sae, lr=lr, betas=(0.9, 0.999), eps=1e-8, clip=1.0, warmup=0.05, decay=0.2, label=f"d_sae {d_sae} seed {seed}"
-    )
+    settings = TrainSettings(BATCH, lr, (0.9, 0.999), 1e-8, clip=1.0, warmup=0.05, decay=0.2, normalise="none")
+    optimiser = Optimiser(sae, settings, f"d_sae {d_sae} seed {seed}")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(100 + seed))
     fired = torch.zeros(d_sae, dtype=torch.long)
     started = time.perf_counter()

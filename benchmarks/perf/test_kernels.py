@@ -13,6 +13,7 @@ import torch
 
 from saebench.api import ActivationBatch, AfterStep, Site, StepInfo
 from saebench.api.specs import resolve
+from saebench.cells.cell import TrainSettings
 from saebench.host import load_catalog
 from saebench.metrics.reconstruction import FvuAccumulator
 from saebench.nn import loss_and_grad
@@ -46,9 +47,8 @@ def _training_step(name: str) -> Callable[[], None]:
     """
     sae, x = _sae(name)
     defaults = load_catalog().architecture(name).spec.train
-    optimiser = Optimiser(
-        sae, lr=1e-4, betas=defaults.betas, eps=defaults.eps, clip=defaults.clip, warmup=0.0, decay=0.0, label=name
-    )
+    settings = TrainSettings(BATCH, 1e-4, defaults.betas, defaults.eps, defaults.clip, 0.0, 0.0, "none")
+    optimiser = Optimiser(sae, settings, name)
     batch, info = ActivationBatch(x, x), StepInfo(0, 0.5, 0, 1_000_000)
     generator = torch.Generator().manual_seed(0)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from saebench.api import Diverged, NonNegative, PluginError, UnitRows
 from saebench.api.errors import DIVERGED_ADVICE
 from saebench.api.sae import Constraint
+from saebench.cells.cell import TrainSettings
 from saebench.train.schedule import lr_factor
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -125,29 +126,19 @@ class Optimiser:
 
     Args:
         module: The SAE, on its device.
-        lr, betas, eps, clip, warmup, decay: As in `TrainSettings`.
+        settings: Learning rate, Adam, clipping, schedule.
         label: Named in errors.
     """
 
-    def __init__(
-        self,
-        module: torch.nn.Module,
-        *,
-        lr: float,
-        betas: tuple[float, float],
-        eps: float,
-        clip: float | None,
-        warmup: float,
-        decay: float,
-        label: str,
-    ) -> None:
-        groups = _groups(module, lr, label)
+    def __init__(self, module: torch.nn.Module, settings: TrainSettings, label: str) -> None:
+        groups = _groups(module, settings.lr, label)
         self._label = label
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self._parameters)
-        self._adam = torch.optim.Adam(groups, lr=lr, betas=(betas[0], betas[1]), eps=eps, fused=fused)
-        self._clip = clip
-        self._warmup, self._decay = warmup, decay
+        self._adam = torch.optim.Adam(
+            groups, lr=settings.lr, betas=(settings.betas[0], settings.betas[1]), eps=settings.eps, fused=fused
+        )
+        self._settings = settings
         self.constraints = Constraints(module, label)
         self.constraints.enforce()
 
@@ -161,9 +152,9 @@ class Optimiser:
             Diverged: The gradient is not finite.
         """
         self.constraints.project_gradients()
-        if self._clip is not None:
-            self._clip_gradients(self._clip)
-        factor = lr_factor(before, after, self._warmup, self._decay)
+        if self._settings.clip is not None:
+            self._clip_gradients(self._settings.clip)
+        factor = lr_factor(before, after, self._settings.warmup, self._settings.decay)
         for group in self._adam.param_groups:
             group["lr"] = group["peak_lr"] * factor
         self._adam.step()

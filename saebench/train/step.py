@@ -82,16 +82,7 @@ class Trainer:
 
     def __init__(self, module: Any, settings: TrainSettings, generator: torch.Generator, label: str) -> None:
         self.module, self.generator, self.label, self.steps = module, generator, label, 0
-        self.optimiser = Optimiser(
-            module,
-            lr=settings.lr,
-            betas=settings.betas,
-            eps=settings.eps,
-            clip=settings.clip,
-            warmup=settings.warmup,
-            decay=settings.decay,
-            label=label,
-        )
+        self.optimiser = Optimiser(module, settings, label)
 
     def step(
         self, batch: ActivationBatch, info: StepInfo, observe: Observe = lambda batch, terms, loss: None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from saebench.api import ActivationBatch, LossTerms, Site, StepInfo
 from saebench.api.specs import resolve
+from saebench.cells.cell import TrainSettings
 from saebench.nn import loss_and_grad
 from saebench.nn.kernels import backends
 from saebench.testing import example_activations
@@ -63,10 +64,9 @@ def _curve(
             for parameter in (sae.W_enc, sae.W_dec, sae.b_enc):
                 parameter.copy_(parameter.flip(0))
     made = spec.train
-    optimiser = Optimiser(
-        sae, lr=RATE * (made.reference_width / shape.d_sae) ** 0.5, betas=made.betas, eps=made.eps, clip=made.clip,
-        warmup=made.warmup, decay=made.decay, label="exact",
-    )  # fmt: skip
+    lr = RATE * (made.reference_width / shape.d_sae) ** 0.5
+    settings = TrainSettings(shape.batch, lr, made.betas, made.eps, made.clip, made.warmup, made.decay, "none")
+    optimiser = Optimiser(sae, settings, "exact")
     losses, fell = [], 0.0
     with backends.force(backend or "plain"):
         for index in range(steps):

@@ -13,6 +13,7 @@ from torch import Tensor
 from contenders import Contender, Setting, settle_thresholds, shrink
 from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, StepInfo
 from saebench.api.specs import resolve
+from saebench.cells.cell import TrainSettings
 from saebench.host import load_catalog
 from saebench.nn import loss_and_grad
 from saebench.nn.kernels import backends
@@ -44,9 +45,17 @@ def build(setting: Setting) -> Contender:
             module.init_from_data(setting.batches[0], generator)
     defaults = spec.train
     lr = defaults.lr * (defaults.reference_width / setting.d_sae) ** 0.5
-    optimiser = Optimiser(
-        module, lr=lr, betas=defaults.betas, eps=defaults.eps, clip=defaults.clip, warmup=0.05, decay=0.2, label="peers"
-    )  # fmt: skip
+    settings = TrainSettings(
+        len(setting.batches[0]),
+        lr,
+        defaults.betas,
+        defaults.eps,
+        defaults.clip,
+        warmup=0.05,
+        decay=0.2,
+        normalise="none",
+    )
+    optimiser = Optimiser(module, settings, "peers")
     after_step = getattr(module, "after_step", None)
     state: dict[str, Any] = {"index": FIRST}
     noted = _Noted()

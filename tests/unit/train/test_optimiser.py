@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from saebench.api import Diverged, NonNegative, PluginError, UnitRows
+from saebench.cells.cell import TrainSettings
 from saebench.train.optimiser import Constraints, Optimiser
 
 
@@ -21,8 +24,8 @@ class Module(nn.Module):
 
 
 def make(module, **changes):
-    settings = {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "clip": None, "warmup": 0.0, "decay": 0.0, **changes}
-    return Optimiser(module, **settings, label="cell")
+    settings = TrainSettings(1, 0.1, (0.9, 0.999), 1e-8, clip=None, warmup=0.0, decay=0.0, normalise="none")
+    return Optimiser(module, replace(settings, **changes), "cell")
 
 
 def step(optimiser, loss, before, after):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from saebench.api import ActivationBatch, AfterStep, LossTerms, Site, StepInfo
 from saebench.api.specs import resolve
+from saebench.cells.cell import TrainSettings
 from saebench.lm.model import LanguageModel
 from saebench.nn import loss_and_grad, total_variance
 from saebench.nn.kernels import backends
@@ -49,9 +50,8 @@ def train(x: Tensor, backend: str, *, dense: bool = False, mute: int = 0, **conf
     with backends.force("plain"):  # one start for all
         sae.init_from_data(x[:4096], generator)
         sae.b_enc.data[:mute] = -2.0
-    optimiser = Optimiser(
-        sae, lr=2e-3, betas=(0.9, 0.999), eps=1e-8, clip=1.0, warmup=0.05, decay=0.2, label="fidelity"
-    )
+    settings = TrainSettings(BATCH, 2e-3, (0.9, 0.999), 1e-8, clip=1.0, warmup=0.05, decay=0.2, normalise="none")
+    optimiser = Optimiser(sae, settings, "fidelity")
     order = torch.Generator().manual_seed(1)
     losses, dead, total = [], 0, STEPS * BATCH
     with backends.force(backend):
