@@ -30,7 +30,7 @@ def measure(setting: Setting) -> Result:
     )  # fmt: skip
     use = at(folder, hook, context)
     data = sources(setting, "live", RANDOM_TOKENS)
-    lm = data.model(use)
+    lm = data.context.model(use)
     body: Any = lm.model.get_submodule(lm.model.base_model_prefix)
     ids = torch.randint(2, vocab, (4, context), generator=generator("forward")).to(device)
     # two forwards of one block each; a pass reads the first: half of the stream
