@@ -1,7 +1,7 @@
 """Contenders crossed with seeds: cells with their ids.
 
-`cell_id` digests exactly what decides the weights; `score_id` adds what decides the score. Names, package versions, device and
-host are recorded elsewhere and stand in neither.
+`cell_id` digests exactly what decides the weights; `score_id` adds what decides the score. Names, package versions, device
+and host are recorded elsewhere and are in neither.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ from saebench.base.canonical import digest
 from saebench.cells.cell import (
     DATA_VERSION,
     ENGINE_VERSION,
-    ArchitectureUse,
     Cell,
     DatasetUse,
     EvaluationSettings,
-    ModelUse,
-    TrainSettings,
 )
 from saebench.config import Problems, Suite
 from saebench.host import Registered
@@ -31,68 +28,49 @@ from saebench.plan.contenders.metrics import MetricChoice
 PARAMETER_DTYPE = "float32"
 
 
-def cell_identity(
-    *,
-    part: ArchitectureUse,
-    base: ArchitectureUse | None,
-    tokens: int,
-    train: TrainSettings,
-    model: ModelUse | None,
-    recipe: str,
-    parent: str | None,
-    init_seed: int | None,
-    data_seed: int,
-) -> dict[str, Any]:
-    """All that decides the weights, as JSON. `init_seed=None` (and a parent's group key) gives the identity of a group."""
+def cell_identity(cell: Cell) -> dict[str, Any]:
+    """All that decides the weights, as JSON."""
     return {
         "engine": ENGINE_VERSION,
         **_data_version(),
-        "architecture": asdict(part),
-        "base": asdict(base) if base is not None else None,
-        "tokens": tokens,
-        "train": asdict(train),
+        "architecture": asdict(cell.part),
+        "base": asdict(cell.base) if cell.base is not None else None,
+        "tokens": cell.tokens,
+        "train": asdict(cell.train),
         "parameter_dtype": PARAMETER_DTYPE,
-        "model": {"digest": model.digest, "hookpoint": model.hookpoint, "context": model.context}
-        if model is not None
-        else None,
-        "dataset": recipe,
-        "parent": parent,
-        "init_seed": init_seed,
-        "data_seed": data_seed,
+        "model": _place(cell),
+        "dataset": cell.dataset.recipe,
+        "parent": cell.parent,
+        "init_seed": cell.init_seed,
+        "data_seed": cell.data_seed,
     }
 
 
-def score_identity(
-    cell_id: str,
-    evaluation: EvaluationSettings,
-    recipes: Sequence[str],
-    metrics: Mapping[str, str],
-    search: str | None = None,
-) -> dict[str, Any]:
-    """All that decides a score, as JSON: names of datasets do not matter, their recipes do. `search`: of a candidate, its search."""
-    tuning = {"part": evaluation.part, "search": search}
+def score_identity(cell: Cell) -> dict[str, Any]:
+    """All that decides a score, as JSON: names of datasets do not matter, their recipes do; of a candidate, its search."""
+    evaluation = cell.evaluation
+    tuning = {"part": evaluation.part, "search": cell.tune.group if cell.tune is not None else None}
     return {
         **{name: value for name, value in tuning.items() if value is not None},
-        "cell": cell_id,
+        "cell": cell.cell_id,
         "tokens": evaluation.tokens,
         "loss_tokens": evaluation.loss_tokens,
         "density_tokens": evaluation.density_tokens,
         "seeds": list(evaluation.seeds),
-        "datasets": list(recipes),
-        "metrics": dict(metrics),
+        "datasets": [use.recipe for use in cell.evaluation_datasets],
+        "metrics": dict(cell.metrics),
         "inference": {},  # options of a checkpoint's inference form: there are none yet
     }
 
 
-def cohort_key(model: ModelUse | None, recipe: str, data_seed: int, train: TrainSettings) -> str:
+def cohort_key(cell: Cell) -> str:
     """Digest of all that decides which activations come in which batches."""
+    train = cell.train
     return digest(
         {
-            "model": {"digest": model.digest, "hookpoint": model.hookpoint, "context": model.context}
-            if model is not None
-            else None,
-            "dataset": recipe,
-            "data_seed": data_seed,
+            "model": _place(cell),
+            "dataset": cell.dataset.recipe,
+            "data_seed": cell.data_seed,
             "batch": train.batch,
             "dtype": train.dtype,
             "shuffle": train.shuffle,
@@ -100,6 +78,13 @@ def cohort_key(model: ModelUse | None, recipe: str, data_seed: int, train: Train
             **_data_version(),
         }
     )
+
+
+def _place(cell: Cell) -> dict[str, Any] | None:
+    model = cell.model
+    if model is None:
+        return None
+    return {"digest": model.digest, "hookpoint": model.hookpoint, "context": model.context}
 
 
 def _data_version() -> dict[str, int]:
@@ -143,7 +128,7 @@ class CellMaker:
         return [(contender, cell) for (contender, _, _), cell in zip(made, cells, strict=True)]
 
     def _in_searches(self, keys: Sequence[tuple[Contender, int, int]], cells: Sequence[Cell]) -> list[Cell]:
-        """Tells every candidate its search, whose key holds all candidates: with others among them it is another search."""
+        """With score ids, and every candidate with its search, whose key holds all candidates that it is among."""
         searches = [
             (one.entry, one.site, one.parent, one.tune.point, data_seed) if one.tune is not None else None
             for one, data_seed, _ in keys
@@ -164,13 +149,9 @@ class CellMaker:
                         "candidates": sorted(members[search]),
                     }
                 )
-                cell = replace(cell, tune=replace(tune, group=code), score_id=self._score_id(cell, code))
-            found.append(cell)
+                cell = replace(cell, tune=replace(tune, group=code))
+            found.append(replace(cell, score_id=digest(score_identity(cell))))
         return found
-
-    def _score_id(self, cell: Cell, search: str | None = None) -> str:
-        recipes = [use.recipe for use in cell.evaluation_datasets]
-        return digest(score_identity(cell.cell_id, cell.evaluation, recipes, self.metrics.cell_versions, search))
 
     def _cell(
         self,
@@ -194,26 +175,8 @@ class CellMaker:
             config.seeds.evaluation,
             "test" if any(entry.tune is not None for entry in config.entries) else None,
         )
-        same: dict[str, Any] = {
-            "part": architecture.use,
-            "base": base,
-            "tokens": tokens,
-            "train": contender.train,
-            "model": site.model,
-            "recipe": dataset.recipe,
-        }
-        cell_id = digest(
-            cell_identity(
-                **same, data_seed=data_seed, init_seed=init_seed, parent=parent.cell_id if parent is not None else None
-            )
-        )
-        group = digest(
-            cell_identity(
-                **same, data_seed=data_seed, init_seed=None, parent=parent.group if parent is not None else None
-            )
-        )
         cell = Cell(
-            cell_id=cell_id,
+            cell_id="",
             score_id="",
             suite=config.name,
             entry=contender.entry,
@@ -237,12 +200,15 @@ class CellMaker:
             tokens=tokens,
             control=contender.control,
             expected_l0=architecture.cost.expected_l0,
-            cohort=cohort_key(site.model, dataset.recipe, data_seed, contender.train),
-            group=group,
+            cohort="",
+            group="",
             metrics=self.metrics.cell_versions,
             plugins=self._plugins(contender, uses),
         )
-        return replace(cell, score_id=self._score_id(cell))
+        identity = cell_identity(cell)
+        # seeds of one group differ in the init seed alone, and so do their parents
+        group = digest(identity | {"init_seed": None, "parent": parent.group if parent is not None else None})
+        return replace(cell, cell_id=digest(identity), cohort=cohort_key(cell), group=group)
 
     def _plugins(self, contender: Contender, uses: Sequence[DatasetUse]) -> dict[str, dict[str, str]]:
         plugins: dict[str, Registered[Any]] = {}
@@ -265,7 +231,7 @@ class CellMaker:
 
 
 def told_apart(cells: Sequence[Cell]) -> list[Cell]:
-    """The same cells, whose labels differ: those of one entry, point and init seed also name what else they differ in."""
+    """The same cells with labels that differ: those of one entry, point and init seed name what else they differ in."""
     alike: dict[tuple[str, str, int], list[Cell]] = {}
     for cell in cells:
         alike.setdefault((cell.entry, cell.point, cell.init_seed), []).append(cell)

@@ -91,18 +91,10 @@ def _key(cell: Cell, vary: tuple[str, ...], by_id: Mapping[str, Cell]) -> str:
 
 
 def _identity(cell: Cell, vary: Sequence[str], by_id: Mapping[str, Cell]) -> dict[str, Any]:
-    """`cell_identity` without what is varied; a parent counts by what it is without that, so that parents form a group too."""
-    identity = cell_identity(
-        part=cell.part,
-        base=cell.base,
-        tokens=cell.tokens,
-        train=cell.train,
-        model=cell.model,
-        recipe=cell.dataset.recipe,
-        parent=digest(_identity(by_id[cell.parent], vary, by_id)) if cell.parent is not None else None,
-        init_seed=cell.init_seed,
-        data_seed=cell.data_seed,
-    )
+    """`cell_identity` without what is varied; a parent counts without that too, so that parents form a group."""
+    identity = cell_identity(cell)
+    if cell.parent is not None:
+        identity["parent"] = digest(_identity(by_id[cell.parent], vary, by_id))
     for name in vary:
         if name == "hookpoint":
             identity["model"] = {**(identity["model"] or {}), "hookpoint": None}

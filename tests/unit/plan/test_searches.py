@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -136,9 +136,9 @@ def test_all_entries_of_a_suite_that_tunes_are_scored_on_the_test_part(planner, 
     assert not any(cell.score_id == ids[cell.cell_id] for cell in shared)
 
 
-def test_without_a_search_nothing_of_it_stands_in_an_identity(planner, fakes):
+def test_without_a_search_nothing_of_it_is_in_an_identity(planner, fakes):
     cell = planner(PLAIN, catalog=catalog(fakes)).cells[0]
-    found = score_identity(cell.cell_id, cell.evaluation, ["r"], {"m": "1"})
+    found = score_identity(cell)
     assert set(found) == {
         "cell",
         "tokens",
@@ -149,8 +149,9 @@ def test_without_a_search_nothing_of_it_stands_in_an_identity(planner, fakes):
         "metrics",
         "inference",
     }
-    tested = score_identity(cell.cell_id, replace(cell.evaluation, part="test"), ["r"], {"m": "1"}, "group")
-    assert (tested["part"], tested["search"]) == ("test", "group")
+    tuned = of(planner(f"{PLAIN}\n{TUNED}", catalog=catalog(fakes)), "tuned")[0]
+    tested = score_identity(tuned)
+    assert (tested["part"], tested["search"]) == ("test", tuned.tune.group)
 
 
 def test_a_search_with_other_candidates_or_another_metric_is_another(planner, fakes):
