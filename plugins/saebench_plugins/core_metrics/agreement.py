@@ -12,7 +12,6 @@ from saebench.matching.agreement.pair import CORRECTED, jackknife
 from saebench.metrics.catalogue import ACROSS, AGREEMENT, STABILITY, metric_value, nulls
 from saebench_plugins.core_metrics.pairs import Pairs, comparable, pair_details, reason_of, value_of
 
-BASES = ("sfr", "sfr-alive", "matched-cosine", "mmcs")
 DIFFERENCE = "dataset-over-seed"
 _DETAILED = tuple(f"{id}{form}" for id in CORRECTED for form in ("", "-null", "-corrected"))
 _METRICS = tuple(info for info in STABILITY if info.id in _DETAILED)
