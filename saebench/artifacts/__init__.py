@@ -1,5 +1,7 @@
 """What is on disk: canonical JSON and digests, atomic writes, the run folder, checkpoints, records."""
 
+# mypy: implicit_reexport=True
+# ruff: noqa: F401
 from __future__ import annotations
 
 from saebench.artifacts.atomic import (
@@ -37,46 +39,3 @@ from saebench.artifacts.records import (
     write_record,
 )
 from saebench.base.canonical import canonical_json, digest, file_digest, pretty_json
-
-__all__ = [
-    "NOT_COMPARED",
-    "RECORD_SCHEMA_VERSION",
-    "STATUSES",
-    "RunFolder",
-    "atomic_folder",
-    "atomic_path",
-    "cache_folder",
-    "canonical_json",
-    "check_record",
-    "check_seal",
-    "digest",
-    "digest_of",
-    "file_digest",
-    "has_checkpoint",
-    "iter_groups",
-    "iter_records",
-    "machine_errors",
-    "opened",
-    "pretty_json",
-    "prove",
-    "prove_checkpoint",
-    "read_arrays",
-    "read_checkpoint",
-    "read_json",
-    "read_meta",
-    "read_plan",
-    "read_record",
-    "read_sealed",
-    "records_of",
-    "refuse",
-    "remove",
-    "save_arrays",
-    "save_checkpoint",
-    "sealed",
-    "surviving",
-    "write_bytes",
-    "write_json",
-    "write_plan",
-    "write_record",
-    "write_text",
-]  # fmt: skip
