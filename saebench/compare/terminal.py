@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from saebench.compare.pair import IDS
-from saebench.leaderboard.pages.numbers import fixed, half_width
+from saebench.leaderboard.numbers import fixed, half_width
 
 if TYPE_CHECKING:
     from saebench.compare.pair import Comparison

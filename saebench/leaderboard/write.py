@@ -1,4 +1,4 @@
-"""`build`: evidence -> board -> data.json, chart.svg, README.md, index.html. Nothing else is read, nothing else is written."""
+"""`build`: records -> board -> data.json, chart.svg, README.md, index.html. Nothing else is read, nothing else is written."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ def build(
     out = Path(out)
     check_pages(out, aside)
     board = board_of([Path(folder) for folder in folders])
-    for item in board["left_out"]:
-        if item["kind"] == "unreadable":
-            say(f"warning: {item['path']} is left out: {item['reason']}")
+    for item in board.left_out:
+        if item.kind == "unreadable":
+            say(f"warning: {item.path} is left out: {item.reason}")
     svg = chart_svg(board)
     # Everything is made, and whoever reads pipes is there, before anything is written: an error leaves the old pages whole.
     readme, page = readme_markdown(board, has_chart=svg is not None), page_html(board)
-    made = {"chart.svg": svg, "data.json": pretty_json(board), "README.md": readme, "index.html": page}
+    made = {"chart.svg": svg, "data.json": pretty_json(board.to_json()), "README.md": readme, "index.html": page}
     pages = {out / name: text.encode() for name, text in made.items() if text is not None}
     with ExitStack() as pipes:
         for path in pages:

@@ -93,7 +93,7 @@ def made(folder: Path, *, today: bool) -> Path:
     generator = module("make_records")
     cells, groups = generator.make_records()
     if today:
-        module("make_stability").add_stability(cells, groups)
+        module("make_stability").add_stability(generator, cells, groups)
     return build([generator.write_folder(folder / "run", cells, groups)], folder / "out") / "index.html"
 
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import altair as alt
 
 from saebench.leaderboard.charts.fidelity import HEIGHT, by_name, dot, dots, entries_of, entry_colour, entry_pick
 from saebench.leaderboard.charts.theme import PALETTE, SHAPES
-from saebench.leaderboard.tables.datasets import KINDS, SHOWN
+from saebench.leaderboard.tables.agreement.datasets import KINDS, SHOWN
+from saebench.leaderboard.tables.agreement.values import SeedAgreement
+from saebench.leaderboard.tables.row import Row, Shown
+from saebench.leaderboard.tables.site import Site
 
 FEW = 10
-"""A bin of fewer latents is drawn faint."""
+"""A bin of fewer latents is faint."""
 THRESHOLD = 0.7
 SHARED, FOUND, DISTINCT = "matched pairs above it", "found again in another seed", "distinct latents"
 _GREY = PALETTE[7]
+_T = TypeVar("_T")
 _APART = {"dead": "dead", "not_positive": "≤ 0"}
 
 
-def stability_chart(site: Mapping[str, Any]) -> alt.LayerChart:
+def stability_chart(site: Site) -> alt.LayerChart:
     """Matched cosine against its null, and SFR among alive latents, a row a contender."""
     kinds = {
         "matched cosine": (PALETTE[0], "circle"),
@@ -29,24 +33,25 @@ def stability_chart(site: Mapping[str, Any]) -> alt.LayerChart:
     }
     columns = {"matched-cosine": "matched cosine", "matched-cosine-null": "chance", "sfr-alive": "SFR, alive latents"}
     values = [
-        mark for row in by_name(site) for column, kind in columns.items() for mark in dot(row, column, kind, False)
+        mark
+        for row in by_name(site)
+        for id, kind in columns.items()
+        if (metric := row.group.get(id)) is not None
+        for mark in dot(row.label, kind, Shown(metric.value, metric.half, metric.n, metric.reason))
     ]
-    return dots(values, [row["label"] for row in by_name(site)], kinds, "cosine · fraction of pairs", False)
+    return dots(values, [row.label for row in by_name(site)], kinds, "cosine · fraction of pairs", False)
 
 
-def largest(site: Mapping[str, Any], *path: str) -> Iterator[tuple[Mapping[str, Any], Any]]:
-    """One row an entry, the one at its largest L0 among those that have `path` in their agreement, with what stands there."""
+def largest(site: Site, of: Callable[[SeedAgreement], _T | None]) -> Iterator[tuple[Row, _T]]:
+    """One row an entry, the one at its largest L0 among those whose agreement has a piece, with that piece."""
     for entry in entries_of(site):
-        rows = [(row, found) for row in site["rows"] if row["entry"] == entry and (found := _at(row, path))]
+        rows = [
+            (row, found)
+            for row in site.rows
+            if row.entry == entry and row.stability is not None and (found := of(row.stability)) is not None
+        ]
         if rows:
-            yield max(rows, key=lambda item: (item[0]["columns"]["l0"]["value"] or 0.0, item[0]["label"]))
-
-
-def _at(row: Mapping[str, Any], path: Sequence[str]) -> Any:
-    found = row["stability"]
-    for key in path:
-        found = (found or {}).get(key)
-    return found
+            yield max(rows, key=lambda item: (item[0].l0, item[0].label))
 
 
 def _faded() -> Any:
@@ -57,20 +62,20 @@ def _few(faint: float, full: float) -> Any:
     return alt.condition(f"datum.n < {FEW}", alt.value(faint), alt.value(full))
 
 
-def curve_chart(site: Mapping[str, Any]) -> alt.LayerChart | None:
+def curve_chart(site: Site) -> alt.LayerChart | None:
     """Share of matched pairs over each cosine threshold, with the band of its interval and the curve of chance.
 
     Chance is one grey curve where it is the same for all, else a dashed curve in the colour of each contender.
     """
-    values = []
+    values: list[dict[str, Any]] = []
     nulls: list[tuple[str, list[tuple[float, float]]]] = []
-    for row, curve in largest(site, "curve"):
-        halves = curve["half"] or [None] * len(curve["sfr"])
-        for threshold, share, half in zip(curve["thresholds"], curve["sfr"], halves, strict=True):
+    for row, curve in largest(site, lambda found: found.curve):
+        halves = curve.half or [None] * len(curve.sfr)
+        for threshold, share, half in zip(curve.thresholds, curve.sfr, halves, strict=True):
             values.append(
                 {
-                    "entry": row["entry"],
-                    "label": row["label"],
+                    "entry": row.entry,
+                    "label": row.label,
                     "threshold": threshold,
                     "value": share,
                     "low": max(0.0, share - (half or 0.0)),
@@ -78,8 +83,8 @@ def curve_chart(site: Mapping[str, Any]) -> alt.LayerChart | None:
                     "shown": f"{share:.4f}" + ("" if half is None else f" ± {half:.4f}"),
                 }
             )
-        if curve["sfr-null"] is not None:
-            nulls.append((row["entry"], list(zip(curve["thresholds"], curve["sfr-null"], strict=True))))
+        if curve.sfr_null is not None:
+            nulls.append((row.entry, list(zip(curve.thresholds, curve.sfr_null, strict=True))))
     if not values:
         return None
     alike = all(points == nulls[0][1] for _, points in nulls)
@@ -123,37 +128,41 @@ def _rule(field: str, at: float) -> alt.Chart:
     )
 
 
-def reappearance_chart(site: Mapping[str, Any], by: str, title: str) -> alt.LayerChart | None:
+def reappearance_chart(site: Site, by: str, title: str) -> alt.LayerChart | None:
     """Mean share of the other seeds in which latents are found again, in bins of `by` (density, variance); size is the bin's count."""
-    drawn = [(row, found) for row, found in largest(site, "reappearance", by) if found["bins"]]
-    if not drawn:
+    plotted = [
+        (row, found)
+        for row, found in largest(site, lambda of: None if of.reappearance is None else of.reappearance.by(by))
+        if found.bins
+    ]
+    if not plotted:
         return None
-    low = min(item["low"] for _, found in drawn for item in found["bins"])
-    high = max(item["high"] for _, found in drawn for item in found["bins"])
-    apart = [key for key in _APART if any(key in found["apart"] for _, found in drawn)]
+    low = min(item.low for _, found in plotted for item in found.bins)
+    high = max(item.high for _, found in plotted for item in found.bins)
+    apart = [key for key in _APART if any(key in found.apart for _, found in plotted)]
     places = {key: low - 0.75 - 0.75 * index for index, key in enumerate(reversed(apart))}
     values = []
-    for index, (row, found) in enumerate(drawn):
-        shift = 0.05 * (index - (len(drawn) - 1) / 2)
-        common = {"entry": row["entry"], "label": row["label"]}
-        for item in found["bins"]:
-            error = item["half"] or 0.0
+    for index, (row, found) in enumerate(plotted):
+        shift = 0.05 * (index - (len(plotted) - 1) / 2)
+        common = {"entry": row.entry, "label": row.label}
+        for item in found.bins:
+            error = item.half or 0.0
             values.append(
                 {
                     **common,
-                    "x": (item["low"] + item["high"]) / 2 + shift,
-                    "value": item["mean"],
-                    "low": max(0.0, item["mean"] - error),
-                    "high": min(1.0, item["mean"] + error),
-                    "n": item["n"],
-                    "range": f"{10 ** item['low']:.2g} to {10 ** item['high']:.2g}",
-                    "line": item["n"] >= FEW,
+                    "x": (item.low + item.high) / 2 + shift,
+                    "value": item.mean,
+                    "low": max(0.0, item.mean - error),
+                    "high": min(1.0, item.mean + error),
+                    "n": item.n,
+                    "range": f"{10**item.low:.2g} to {10**item.high:.2g}",
+                    "line": item.n >= FEW,
                 }
             )
-        for key, item in found["apart"].items():
-            if item["mean"] is not None:
-                at = {"x": places[key] + shift, "value": item["mean"], "low": item["mean"], "high": item["mean"]}
-                values.append({**common, **at, "n": item["n"], "range": _APART[key], "line": False})
+        for key, others in found.apart.items():
+            if others.mean is not None:
+                at = {"x": places[key] + shift, "value": others.mean, "low": others.mean, "high": others.mean}
+                values.append({**common, **at, "n": others.n, "range": _APART[key], "line": False})
     ticks = [*places.values(), *(float(tick) for tick in range(-12, 1) if low <= tick <= high)]
     names = "".join(f"datum.value == {place} ? {json.dumps(_APART[key])} : " for key, place in places.items())
     x = alt.X(
@@ -187,28 +196,28 @@ def reappearance_chart(site: Mapping[str, Any], by: str, title: str) -> alt.Laye
     return alt.layer(*layers).properties(height=HEIGHT)
 
 
-def distinct_chart(site: Mapping[str, Any]) -> alt.LayerChart | None:
+def distinct_chart(site: Site) -> alt.LayerChart | None:
     """Distinct latents that 1 to S seeds together find, and the extrapolated total with its interval at the right."""
-    drawn = list(largest(site, "recapture"))
-    if not drawn:
+    plotted = list(largest(site, lambda found: found.recapture))
+    if not plotted:
         return None
-    last = max(found["k"][-1] for _, found in drawn)
+    last = max(found.k[-1] for _, found in plotted)
     total = last + 1.25
-    points, ends = [], []
-    for index, (row, found) in enumerate(drawn):
-        common = {"entry": row["entry"], "label": row["label"]}
-        for k, distinct in zip(found["k"], found["distinct"], strict=True):
+    points: list[dict[str, Any]] = []
+    ends: list[dict[str, Any]] = []
+    for index, (row, found) in enumerate(plotted):
+        common = {"entry": row.entry, "label": row.label}
+        for k, distinct in zip(found.k, found.distinct, strict=True):
             points.append(
                 {**common, "x": k, "value": distinct, "shown": f"{distinct:,.0f} in {k} seed{'s' * (k != 1)}"}
             )
-        estimate = found["estimate"]
-        if estimate is not None:
-            low, high = (found[key] if found[key] is not None else estimate for key in ("low", "high"))
-            text = f"{estimate:,.0f} in all (95 % {low:,.0f} to {high:,.0f})"
-            at = total + 0.5 * (index - (len(drawn) - 1) / 2) / max(1, len(drawn) - 1)
-            ends.append({**common, "x": at, "value": estimate, "low": low, "high": high, "shown": text})
-            for x, value in ((found["k"][-1], found["distinct"][-1]), (at, estimate)):
-                points.append({**common, "x": x, "value": value, "way": "beyond", "shown": text})
+        if found.estimate is not None:
+            low, high = (found.estimate if end is None else end for end in (found.low, found.high))
+            text = f"{found.estimate:,.0f} in all (95 % {low:,.0f} to {high:,.0f})"
+            at = total + 0.5 * (index - (len(plotted) - 1) / 2) / max(1, len(plotted) - 1)
+            ends.append({**common, "x": at, "value": found.estimate, "low": low, "high": high, "shown": text})
+            for x_at, value in ((found.k[-1], found.distinct[-1]), (at, found.estimate)):
+                points.append({**common, "x": x_at, "value": value, "way": "beyond", "shown": text})
     ticks = [*range(1, last + 1), total]
     x = alt.X(
         "x:Q",
@@ -234,28 +243,18 @@ def distinct_chart(site: Mapping[str, Any]) -> alt.LayerChart | None:
     return alt.layer(*layers).properties(height=HEIGHT)
 
 
-def across_chart(site: Mapping[str, Any]) -> alt.LayerChart | None:
+def across_chart(site: Site) -> alt.LayerChart | None:
     """SFR alive of pairs that differ in the seed, in the dataset and in both, a row an architecture's point."""
     score = next(iter(SHOWN))
     marks = dict(zip(KINDS.values(), zip(PALETTE[:3], SHAPES[:3], strict=True), strict=True))
     values = []
-    drawn = [item for item in site["across"] if item["reason"] is None]
-    for item in drawn:
+    plotted = [item for item in site.across if item.reason is None]
+    for item in plotted:
         for kind, name in KINDS.items():
-            found = item["kinds"][kind].get(score)
-            if found and found["value"] is not None:
-                value, half = found["value"], found["half"]
-                spread = half or 0.0
-                values.append(
-                    {
-                        "label": item["label"],
-                        "kind": name,
-                        "value": value,
-                        "low": max(0.0, value - spread),
-                        "high": min(1.0, value + spread),
-                        "shown": f"{value:.4f}" + ("" if half is None else f" ± {half:.4f}"),
-                    }
-                )
+            if (found := item.kinds[kind].get(score)) is not None:
+                for mark in dot(item.label, name, Shown(found.value, found.half, found.n or 0, None)):
+                    half = "" if found.half is None else f" ± {found.half:.4f}"
+                    values.append({**mark, "shown": mark["shown"] + half})
     if not values:
         return None
-    return dots(values, [item["label"] for item in drawn], marks, "SFR, alive latents", False, apart=True)
+    return dots(values, [item.label for item in plotted], marks, "SFR, alive latents", False, apart=True)

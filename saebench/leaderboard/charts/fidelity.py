@@ -1,4 +1,4 @@
-"""Each chart as a Vega-Lite specification, from one site of the board."""
+"""Charts of metrics as Vega-Lite specifications: against L0, density of latents, and dots by contender."""
 
 from __future__ import annotations
 
@@ -9,49 +9,36 @@ from typing import Any
 import altair as alt
 
 from saebench.leaderboard.charts.theme import PALETTE, SHAPES
-from saebench.leaderboard.pages.names import natural
+from saebench.leaderboard.names import natural
+from saebench.leaderboard.read.columns import TableColumn
+from saebench.leaderboard.tables.details import Density
+from saebench.leaderboard.tables.row import Row, Shown
+from saebench.leaderboard.tables.site import Site
 
-STREAMS = {"ffr-random": "random tokens", "ffr-text": "held-out text", "ffr-self": "own samples"}
 HEIGHT = 260
 _ROW = 20
 
 
-def threshold(site: Mapping[str, Any]) -> str:
-    """The FFR threshold of a site's records."""
-    found = (site["evaluation"].get("thresholds") or {}).get("ffr")
-    return f"{found:g}" if isinstance(found, int | float) else "the threshold"
+def columns_against_l0(site: Site, columns: Sequence[TableColumn]) -> list[TableColumn]:
+    """Metrics that have a chart against L0 here: a single point is a number, not a curve, and is in the table."""
+    return [
+        column
+        for column in columns
+        if column.chart == "l0" and sum(row.value(column.id) is not None and row.l0 > 0 for row in site.rows) > 1
+    ]
 
 
-def fidelity_metrics(site: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Metrics of a site that are drawn against L0, with their titles."""
-    titles = (
-        ("variance-explained", "Variance explained"),
-        ("ce-recovered-mean", "Loss recovered (mean ablation)"),
-        ("truth-mcc", "MCC with the true features"),
-    )
-    for metric, title in titles:
-        # One point is a number, not a curve: it stands in the table.
-        if sum(_value(row, metric) is not None and bool(_value(row, "l0")) for row in site["rows"]) > 1:
-            yield metric, title
-
-
-def _value(row: Mapping[str, Any], metric: str) -> float | None:
-    """A row's value; None where it was not measured."""
-    value: float | None = (row["metrics"].get(metric) or {}).get("value")
-    return value
-
-
-def entries_of(site: Mapping[str, Any]) -> list[str]:
+def entries_of(site: Site) -> list[str]:
     """Names of a site's contenders without their points, in the order that decides their colours."""
-    return sorted({row["entry"] for row in site["rows"]}, key=natural)
+    return sorted({row.entry for row in site.rows}, key=natural)
 
 
-def by_name(site: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def by_name(site: Site) -> list[Row]:
     """Rows by label, k8 before k16."""
-    return sorted(site["rows"], key=lambda row: natural(row["label"]))
+    return sorted(site.rows, key=lambda row: natural(row.label))
 
 
-def entry_colour(site: Mapping[str, Any], **settings: Any) -> alt.Color:
+def entry_colour(site: Site, **settings: Any) -> alt.Color:
     """One colour an entry, the same in every chart of a site."""
     entries = entries_of(site)
     return alt.Color(
@@ -66,36 +53,37 @@ def entry_pick(name: str = "pick") -> alt.Parameter:
     return alt.selection_point(name=name, fields=["entry"], bind="legend")
 
 
-def fidelity_chart(site: Mapping[str, Any], metric: str, title: str) -> alt.LayerChart:
+def fidelity_chart(site: Site, column: TableColumn) -> alt.LayerChart:
     """Metric against measured L0 (log), a line an entry, t-intervals over seeds as bars."""
-    values = []
-    for row in site["rows"]:
-        y, x = row["metrics"].get(metric), row["metrics"].get("l0")
-        if y and x and y["value"] is not None and x["value"]:
-            half, l0_half = y["half"] or 0.0, x["half"] or 0.0
+    metric, title = column.id, capitalised(column.alone)
+    values: list[dict[str, Any]] = []
+    for row in site.rows:
+        y, x = row.metrics.get(metric), row.metrics.get("l0")
+        if y and x and y.value is not None and x.value:
+            half, l0_half = y.half or 0.0, x.half or 0.0
             values.append(
                 {
-                    "entry": row["entry"],
-                    "label": row["label"],
-                    "l0": x["value"],
-                    "l0_low": max(x["value"] - l0_half, x["value"] / 2),
-                    "l0_high": x["value"] + l0_half,
-                    "value": y["value"],
-                    "low": y["value"] - half,
-                    "high": y["value"] + half,
-                    "seeds": y["n"],
-                    "shown": f"{y['value']:.4f}" + (f" ± {half:.4f}" if y["half"] is not None else " (one seed)"),
+                    "entry": row.entry,
+                    "label": row.label,
+                    "l0": x.value,
+                    "l0_low": max(x.value - l0_half, x.value / 2),
+                    "l0_high": x.value + l0_half,
+                    "value": y.value,
+                    "low": y.value - half,
+                    "high": y.value + half,
+                    "seeds": y.n,
+                    "shown": f"{y.value:.4f}" + (f" ± {half:.4f}" if y.half is not None else " (one seed)"),
                 }
             )
     entries = entries_of(site)
     lows, highs = [value["l0_low"] for value in values], [value["l0_high"] for value in values]
-    x = alt.X(
+    x_axis = alt.X(
         "l0:Q",
         title="L0 (active latents a token)",
         scale=alt.Scale(type="log", nice=False, domain=[min(lows) * 0.85, max(highs) * 1.18]),
         axis=alt.Axis(values=_log_ticks(min(lows), max(highs)), format="~g"),
     )
-    y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, nice=True))
+    y_axis = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, nice=True))
     pick = "pick_" + metric.replace("-", "_")
     faded = alt.condition(pick, alt.value(1), alt.value(0.12))
     base = alt.Chart(alt.Data(values=values)).encode(color=entry_colour(site), opacity=faded)
@@ -109,16 +97,21 @@ def fidelity_chart(site: Mapping[str, Any], metric: str, title: str) -> alt.Laye
         "entry:N", scale=alt.Scale(domain=entries, range=[SHAPES[i % len(SHAPES)] for i in range(len(entries))])
     )
     layers = (
-        base.mark_line(strokeWidth=1.6).encode(x=x, y=y),
-        base.mark_rule(strokeWidth=1.4).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q"),
+        base.mark_line(strokeWidth=1.6).encode(x=x_axis, y=y_axis),
+        base.mark_rule(strokeWidth=1.4).encode(x=x_axis, y=alt.Y("low:Q", title=title), y2="high:Q"),
         base.mark_rule(strokeWidth=1.4).encode(
-            x=alt.X("l0_low:Q", title="L0 (active latents a token)"), x2="l0_high:Q", y=y
+            x=alt.X("l0_low:Q", title="L0 (active latents a token)"), x2="l0_high:Q", y=y_axis
         ),
         base.mark_point(filled=True, size=64, opacity=1)
-        .encode(x=x, y=y, shape=shape, tooltip=tooltip)
+        .encode(x=x_axis, y=y_axis, shape=shape, tooltip=tooltip)
         .add_params(entry_pick(pick)),
     )
     return alt.layer(*layers).properties(height=HEIGHT)
+
+
+def capitalised(text: str) -> str:
+    """With a capital first letter, and nothing else changed."""
+    return text[:1].upper() + text[1:]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
@@ -129,51 +122,34 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return powers if 2 <= len(powers) <= 8 else inside
 
 
-def density_points(site: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def density_rows(site: Site) -> list[tuple[Row, Density]]:
     """One histogram an entry: of the row at its largest L0."""
+    found = []
     for entry in reversed(entries_of(site)):
-        rows = [row for row in site["rows"] if row["entry"] == entry and row["density"]]
+        rows = [(row, row.density) for row in site.rows if row.entry == entry and row.density is not None]
         if rows:
-            row = max(rows, key=lambda row: (row["columns"]["l0"]["value"] or 0.0, row["label"]))
-            yield {"entry": entry, "label": row["label"], **row["density"]}
+            found.append(max(rows, key=lambda item: (item[0].l0, item[0].label)))
+    return found
 
 
-def density_chart(histograms: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
-    """Ridges of equal area, one an entry; never-firing latents as a number at the right."""
+def density_chart(histograms: Sequence[tuple[Row, Density]]) -> alt.LayerChart:
+    """Ridges of equal area, one an entry; the share of latents that never fire as a number at the right."""
     used = [
-        edge
-        for item in histograms
-        for edge, share in zip(item["edges_log10"], item["shares"], strict=False)
-        if share > 0
+        edge for _, item in histograms for edge, share in zip(item.edges_log10, item.shares, strict=False) if share > 0
     ]
     low, high = min(used, default=-4.0) - 0.1, 0.05
-    tallest = max((share for item in histograms for share in item["shares"]), default=1.0) or 1.0
-    areas, notes = [], []
-    for index, item in enumerate(histograms):
-        edges = item["edges_log10"]
-        for left, right, share in zip(edges, edges[1:], item["shares"], strict=False):
+    tallest = max((share for _, item in histograms for share in item.shares), default=1.0) or 1.0
+    areas: list[dict[str, Any]] = []
+    notes = []
+    for index, (row, item) in enumerate(histograms):
+        edges, common = item.edges_log10, {"entry": row.entry, "label": row.label, "y0": index}
+        for left, right, share in zip(edges, edges[1:], item.shares, strict=False):
             if right > low:
-                common = {
-                    "entry": item["entry"],
-                    "label": item["label"],
-                    "y0": index,
-                    "y1": index + 0.9 * share / tallest,
-                    "share": share,
-                }
-                areas.append({**common, "x": left, "range": f"{10**left:.2g} to {10**right:.2g}"})
-        areas.append(
-            {
-                "entry": item["entry"],
-                "label": item["label"],
-                "y0": index,
-                "y1": index,
-                "share": 0.0,
-                "x": edges[-1],
-                "range": "1",
-            }
-        )
-        notes.append({"entry": item["entry"], "x": high, "y": index + 0.55, "text": f"{item['zero']:.1%} silent"})
-    labels = json.dumps([item["label"] for item in histograms])
+                at = {"y1": index + 0.9 * share / tallest, "share": share, "x": left}
+                areas.append({**common, **at, "range": f"{10**left:.2g} to {10**right:.2g}"})
+        areas.append({**common, "y1": index, "share": 0.0, "x": edges[-1], "range": "1"})
+        notes.append({"entry": row.entry, "x": high, "y": index + 0.55, "text": f"{item.zero:.1%} silent"})
+    labels = json.dumps([row.label for row, _ in histograms])
     axis = alt.Axis(
         values=list(range(len(histograms))),
         labelExpr=f"{labels}[datum.value]",
@@ -191,7 +167,7 @@ def density_chart(histograms: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
         scale=alt.Scale(domain=[low, high], nice=False, clamp=True),
         axis=alt.Axis(values=[tick for tick in range(-8, 1) if tick >= low], format="d", grid=False),
     )
-    order = list(dict.fromkeys(item["entry"] for item in reversed(histograms)))
+    order = list(dict.fromkeys(row.entry for row, _ in reversed(histograms)))
     colour = alt.Color(
         "entry:N",
         legend=None,
@@ -260,31 +236,24 @@ def dots(
     )
 
 
-def dot(row: Mapping[str, Any], column: str, kind: str, percent: bool) -> Iterator[dict[str, Any]]:
-    """The mark of one column of a row for `dots`, its interval cut to [0, 1]; nothing where there is no value."""
-    shown = row["columns"][column]
-    if shown["value"] is not None:
+def dot(label: str, kind: str, shown: Shown, percent: bool = False) -> Iterator[dict[str, Any]]:
+    """One mark for `dots`, its interval cut to [0, 1]; nothing where there is no value."""
+    if shown.value is not None:
         scale = 100.0 if percent else 1.0
-        value, half = shown["value"] / scale, (shown["half"] or 0.0) / scale
-        text = f"{shown['value']:.2f} %" if percent else f"{shown['value']:.4f}"
-        yield {
-            "label": row["label"],
-            "kind": kind,
-            "value": value,
-            "low": max(0.0, value - half),
-            "high": min(1.0, value + half),
-            "shown": text,
-        }
+        value, half = shown.value / scale, (shown.half or 0.0) / scale
+        text = f"{shown.value:.2f} %" if percent else f"{shown.value:.4f}"
+        low, high = max(0.0, value - half), min(1.0, value + half)
+        yield {"label": label, "kind": kind, "value": value, "low": low, "high": high, "shown": text}
 
 
-def ffr_chart(site: Mapping[str, Any]) -> alt.LayerChart:
-    """FFR by stream, a row a contender."""
+def family_chart(site: Site, columns: Sequence[TableColumn]) -> alt.LayerChart:
+    """Metrics of one family by contender, a mark each."""
+    percent = all(column.percent for column in columns)
     values = [
-        mark for row in by_name(site) for column, kind in STREAMS.items() for mark in dot(row, column, kind, True)
+        mark
+        for row in by_name(site)
+        for column in columns
+        for mark in dot(row.label, column.name, row.shown(column), column.percent)
     ]
-    kinds = {
-        "random tokens": (PALETTE[1], "triangle-up"),
-        "held-out text": (PALETTE[0], "circle"),
-        "own samples": (PALETTE[2], "square"),
-    }
-    return dots(values, [row["label"] for row in by_name(site)], kinds, "latents above the threshold", True)
+    kinds = {column.name: (PALETTE[i % len(PALETTE)], SHAPES[i % len(SHAPES)]) for i, column in enumerate(columns)}
+    return dots(values, [row.label for row in by_name(site)], kinds, columns[0].family, percent)

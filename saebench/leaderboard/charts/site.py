@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import altair as alt
@@ -19,61 +21,76 @@ from saebench.leaderboard.charts.agreement import (
 )
 from saebench.leaderboard.charts.fidelity import (
     HEIGHT,
-    STREAMS,
+    capitalised,
+    columns_against_l0,
     density_chart,
-    density_points,
-    ffr_chart,
+    density_rows,
+    family_chart,
     fidelity_chart,
-    fidelity_metrics,
-    threshold,
 )
 from saebench.leaderboard.charts.theme import theme, with_generator
+from saebench.leaderboard.read.columns import TableColumn
+from saebench.leaderboard.tables.site import Board, Site
+
+_BETTER = {"higher": "Up and to the left is better.", "lower": "Down and to the left is better."}
 
 
-def site_charts(site: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Charts of one site, in order: `{id, title, caption, label, spec}` with a Vega-Lite specification each; those without data are absent."""
+@dataclass(frozen=True)
+class Chart:
+    """A chart of a page: its Vega-Lite specification, and what is written around it."""
+
+    id: str
+    title: str
+    caption: str
+    spec: dict[str, Any]
+
+
+def site_charts(site: Site, columns: Sequence[TableColumn]) -> list[Chart]:
+    """Charts of one site, in order; those without data are absent."""
     charts = []
-    for metric, title in fidelity_metrics(site):
-        spec = fidelity_chart(site, metric, title)
-        charts.append(
-            (
-                "fidelity-" + metric,
-                f"{title} against L0",
-                "Mean over init seeds; bars are 95 % t-intervals in both directions. Up and to the left is better.",
-                spec,
-            )
+    bars = "Mean over init seeds; bars are 95 % t-intervals in both directions."
+    for column in columns_against_l0(site, columns):
+        title, caption = f"{capitalised(column.alone)} against L0", f"{bars} {_BETTER.get(column.direction, '')}"
+        charts.append((f"fidelity-{column.id}", title, caption.strip(), fidelity_chart(site, column)))
+    if rows := density_rows(site):
+        caption = (
+            "Share of latents by how often they fire (log10 of density, mean over seeds). "
+            "The number on the right is the share that never fired."
         )
-    if points := list(density_points(site)):
-        charts.append(
-            (
-                "density",
-                "Density of latents",
-                "Share of latents by how often they fire (log10 of density, mean over seeds). The number on the right is the share that never fired.",
-                density_chart(points),
-            )
-        )
-    if any(row["columns"][key]["value"] is not None for row in site["rows"] for key in STREAMS):
-        charts.append(
-            (
-                "ffr",
-                "Fake feature ratio",
-                f"Share of latents with density above {threshold(site)} on each stream. Lower is better.",
-                ffr_chart(site),
-            )
-        )
+        charts.append(("density", "Density of latents", caption, density_chart(rows)))
+    for family, found in _families(site, columns):
+        hints = "; ".join(f"{column.name}: {column.hint}" for column in found)
+        directions = {column.direction for column in found} - {"neutral"}
+        better = f" {capitalised(directions.pop())} is better." if len(directions) == 1 else ""
+        charts.append((_slug(family), capitalised(family), f"{capitalised(hints)}.{better}", family_chart(site, found)))
     return [_described(site, *chart) for chart in charts]
 
 
-def agreement_charts(site: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _families(site: Site, columns: Sequence[TableColumn]) -> Iterator[tuple[str, list[TableColumn]]]:
+    """Metrics that are dots of their family's chart and have a value here."""
+    measured = [
+        column
+        for column in columns
+        if column.chart == "dots" and any(row.shown(column).value is not None for row in site.rows)
+    ]
+    for family, found in groupby(measured, key=lambda column: column.family):
+        yield family, list(found)
+
+
+def _slug(text: str) -> str:
+    return "".join(char if char.isalnum() else "-" for char in text.lower())
+
+
+def agreement_charts(site: Site) -> dict[str, list[Chart]]:
     """Charts of agreement between seeds (`seeds`) and between datasets (`across`), in the form of `site_charts`."""
     one = "One row an entry, at its largest L0."
     found = "A latent is found again in another seed where its matched partner there has a cosine above 0.7."
     bins = f"Bars are 95 % jackknife intervals over seeds, size is the number of latents in a bin; bins of fewer than {FEW} are faint."
     seeds: list[tuple[str, str, str, Any]] = []
-    if any(row["columns"]["matched-cosine"]["value"] is not None for row in site["rows"]):
+    if any(row.value("matched-cosine") is not None for row in site.rows):
         caption = "Mean decoder cosine under exact one-to-one matching, and the level that chance reaches; SFR among latents alive in both. Bars are 95 % jackknife intervals over seeds."
         seeds.append(("stability", "Agreement and chance", caption, stability_chart(site)))
-    caption = f"SFR at every threshold, not 0.7 alone (dotted), with 95 % jackknife bands; dashed, what random directions of the same shape reach (grey where it is the same for all). Bands and chance stand where they were recorded. {one}"
+    caption = f"SFR at every threshold, not 0.7 alone (dotted), with 95 % jackknife bands; dashed, what random directions of the same shape reach (grey where it is the same for all). Bands and chance are shown where they were recorded. {one}"
     seeds.append(("sfr-curve", "Matched pairs over a threshold", caption, curve_chart(site)))
     caption = f"{found} {bins} {one}"
     seeds.append(
@@ -100,23 +117,22 @@ def agreement_charts(site: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]
     }
 
 
-def _described(site: Mapping[str, Any], name: str, title: str, caption: str, chart: alt.LayerChart) -> dict[str, Any]:
-    spec = chart.properties(width="container").to_dict()
-    return {"id": f"{site['id']}-{name}", "title": title, "caption": caption, "spec": spec}
+def _described(site: Site, name: str, title: str, caption: str, chart: alt.LayerChart) -> Chart:
+    return Chart(f"{site.id}-{name}", title, caption, chart.properties(width="container").to_dict())
 
 
-def chart_svg(board: Mapping[str, Any]) -> str | None:
-    """The fidelity charts of the first site side by side, as SVG on white; None where nothing was measured."""
+def chart_svg(board: Board) -> str | None:
+    """The first two charts against L0 of the first site side by side, as SVG on white; None where nothing was measured."""
     import vl_convert
 
-    for suite in board["suites"]:
-        for site in suite["sites"]:
+    for suite in board.suites:
+        for site in suite.sites:
             charts = [
-                fidelity_chart(site, metric, title).properties(width=360, height=HEIGHT, title=title)
-                for metric, title in fidelity_metrics(site)
+                fidelity_chart(site, column).properties(width=360, height=HEIGHT, title=capitalised(column.alone))
+                for column in columns_against_l0(site, board.columns)
             ]
             if charts:
-                whole = alt.hconcat(*charts[:2], title=f"{suite['name']}: {site['title']}").resolve_scale(
+                whole = alt.hconcat(*charts[:2], title=f"{suite.name}: {site.title}").resolve_scale(
                     color="shared", shape="shared"
                 )
                 with console.phase("leaderboard", "chart"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -17,8 +16,8 @@ from saebench.base.text import shown
 from saebench.leaderboard.charts.site import agreement_charts, site_charts
 from saebench.leaderboard.charts.spend import spend_charts
 from saebench.leaderboard.charts.theme import theme
-from saebench.leaderboard.pages.columns import COLUMNS
-from saebench.leaderboard.pages.numbers import count, fixed, half_width, scientific
+from saebench.leaderboard.names import short
+from saebench.leaderboard.numbers import EN_DASH, count, fixed, half_width, scientific, spend_text
 from saebench.leaderboard.pages.text import (
     LEAD,
     candidate_note,
@@ -29,23 +28,17 @@ from saebench.leaderboard.pages.text import (
     rank_reason,
     rank_text,
     search_facts,
-    short,
     site_facts,
-    spend_text,
     total_text,
 )
-from saebench.leaderboard.tables.datasets import KINDS, SHOWN
+from saebench.leaderboard.tables.agreement.datasets import KINDS, SHOWN
+from saebench.leaderboard.tables.agreement.seeds import score_columns
 from saebench.leaderboard.tables.equal_spend import CURRENCIES, VIEWS
-from saebench.leaderboard.tables.seeds import SCORES
+from saebench.leaderboard.tables.row import Row
+from saebench.leaderboard.tables.site import Board
+from saebench.leaderboard.tables.statistics import Estimate, MetricCell
 
 _SHADES = 9
-_RANK_LABELS = {
-    "variance-explained": "variance explained",
-    "ce-recovered-mean": "CE recovered (mean)",
-    "kl": "KL (nats)",
-    "truth-mcc": "MCC",
-    "truth-f1": "F1",
-}
 
 
 def script_json(value: Any) -> Markup:
@@ -75,23 +68,22 @@ def shade(activation: float, peak: float) -> int:
     return max(1, min(_SHADES, round(_SHADES * abs(activation / peak))))
 
 
-def number(metric: Mapping[str, Any], digits: int = 4) -> str:
+def number(metric: Estimate, digits: int = 4) -> str:
     """A metric of any size for the details: fixed digits for small numbers, counts for large ones."""
-    value = metric["value"]
+    value = metric.value
     if value is None:
-        return "\N{EN DASH}"
+        return EN_DASH
     if value != 0 and (abs(value) >= 10_000 or abs(value) < 10.0**-digits):
         return f"{value:.3e}" if abs(value) < 1 or abs(value) >= 1e9 else count(value)
-    half = metric.get("half")
     decimals = digits if abs(value) < 100 else 1
-    return fixed(value, decimals) + (f" ± {half_width(half, decimals)}" if half is not None else "")
+    return fixed(value, decimals) + (f" ± {half_width(metric.half, decimals)}" if metric.half is not None else "")
 
 
-def _by_family(row: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Mapping[str, Any]]]]]:
-    order = ("reconstruction", "sparsity", "density", "faithfulness", "stability", "ground truth", "truth", "cost")
-    families: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
-    for name, metric in (*row["metrics"].items(), *row["group"].items()):
-        families.setdefault(metric["family"] or "other", []).append((name, metric))
+def _by_family(row: Row) -> list[tuple[str, list[tuple[str, MetricCell]]]]:
+    order = ("reconstruction", "sparsity", "density", "faithfulness", "stability", "truth", "cost")
+    families: dict[str, list[tuple[str, MetricCell]]] = {}
+    for name, metric in (*row.metrics.items(), *row.group.items()):
+        families.setdefault(metric.family, []).append((name, metric))
     known = sorted(families, key=lambda name: (order.index(name) if name in order else len(order), name))
     return [(name, families[name]) for name in known]
 
@@ -113,7 +105,6 @@ def _environment() -> Environment:
     )
     environment.filters.update(count=count, scientific=scientific, short=short, number=number, script_json=script_json)
     environment.globals.update(
-        columns=COLUMNS,
         rank_text=rank_text,
         rank_reason=rank_reason,
         decimals_of=decimals_of,
@@ -122,14 +113,12 @@ def _environment() -> Environment:
         site_facts=site_facts,
         shade=shade,
         families=_by_family,
-        rank_labels=_RANK_LABELS,
         spend_text=spend_text,
         currencies=dict(zip(CURRENCIES, ("equal tokens", "equal FLOPs", "equal seconds"), strict=True)),
         views=dict(zip(VIEWS, ("training", "all-in"), strict=True)),
         lead=LEAD,
         candidate_note=candidate_note,
         search_facts=search_facts,
-        scores=SCORES,
         kinds=KINDS,
         across_scores=SHOWN,
         certificate_text=certificate_text,
@@ -139,22 +128,24 @@ def _environment() -> Environment:
     return environment
 
 
-def page_html(board: Mapping[str, Any]) -> str:
+def page_html(board: Board) -> str:
     """The whole page as one string."""
-    sites = [site for suite in board["suites"] for site in suite["sites"]]
-    charts = {site["id"]: site_charts(site) for site in sites}
-    agreement = {site["id"]: agreement_charts(site) for site in sites}
-    drawn = [*charts.values(), *(found for kinds in agreement.values() for found in kinds.values())]
-    specs = {chart["id"]: chart["spec"] for found in drawn for chart in found}
-    spend_specs = {site["id"]: spend_charts(site) for site in sites}
-    for id, found in spend_specs.items():
-        specs.update({f"{id}-spend-{name}": spec for name, spec in found.items()})
+    sites = [site for suite in board.suites for site in suite.sites]
+    charts = {site.id: site_charts(site, board.columns) for site in sites}
+    agreement = {site.id: agreement_charts(site) for site in sites}
+    spend_specs = {site.id: spend_charts(site) for site in sites}
+    all_charts = [*charts.values(), *(found for kinds in agreement.values() for found in kinds.values())]
+    specs = {chart.id: chart.spec for found in all_charts for chart in found}
+    for id, by_state in spend_specs.items():
+        specs.update({f"{id}-spend-{name}": spec for name, spec in by_state.items()})
     return (
         _environment()
         .get_template("page.html.j2")
         .render(
             board=board,
             method=method(board),
+            names={column.id: column.alone for column in board.columns},
+            scores=score_columns(board.columns),
             charts=charts,
             agreement=agreement,
             specs=specs,

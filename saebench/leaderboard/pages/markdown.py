@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from saebench.base.text import shown
-from saebench.leaderboard.pages.columns import COLUMNS, Column
-from saebench.leaderboard.pages.numbers import count, with_interval
+from saebench.leaderboard.numbers import EN_DASH, count, with_interval
 from saebench.leaderboard.pages.text import (
-    EN_DASH,
     LEAD,
     candidate_note,
     certificate_text,
@@ -22,7 +19,12 @@ from saebench.leaderboard.pages.text import (
     site_facts,
     total_text,
 )
-from saebench.leaderboard.tables.datasets import KINDS
+from saebench.leaderboard.read.columns import TableColumn
+from saebench.leaderboard.tables.agreement.datasets import KINDS
+from saebench.leaderboard.tables.agreement.values import Recapture
+from saebench.leaderboard.tables.row import Row
+from saebench.leaderboard.tables.searches import Search
+from saebench.leaderboard.tables.site import Board, Site, Suite
 
 _SPECIAL = str.maketrans(
     {
@@ -59,163 +61,138 @@ def escaped(text: object) -> str:
     return plain.replace("://", "&#58;//").replace("www.", "www&#46;")  # addresses become links unasked
 
 
-def readme_markdown(board: Mapping[str, Any], *, has_chart: bool) -> str:
+def readme_markdown(board: Board, *, has_chart: bool) -> str:
     """The whole page."""
-    names = ", ".join(escaped(suite["name"]) for suite in board["suites"])
-    parts = [f"# saebench leaderboard: {names}", LEAD]
+    names = ", ".join(escaped(suite.name) for suite in board.suites)
+    blocks = [f"# saebench leaderboard: {names}", LEAD]
     if has_chart:
-        parts.append("![Fidelity against L0, mean and 95 % interval over seeds](chart.svg)")
-    parts.append(
-        "Interactive page with every number: `index.html`. All data: `data.json`. Made by `saebench leaderboard` from `records/` and `groups/` alone; do not edit."
+        blocks.append("![Fidelity against L0, mean and 95 % interval over seeds](chart.svg)")
+    blocks.append(
+        "Made by `saebench leaderboard` from `records/` and `groups/` alone; do not edit. The command also writes "
+        "`index.html`, an interactive page with every number, and `data.json`, all data."
     )
-    for suite in board["suites"]:
-        parts += _suite(suite, several=len(board["suites"]) > 1)
-    if board["left_out"]:
+    for suite in board.suites:
+        blocks += _suite(suite, several=len(board.suites) > 1)
+    if board.left_out:
         rows = [
-            [item["kind"], escaped(item["cell"]), escaped(item["score_id"][:12]), escaped(item["reason"])]
-            for item in board["left_out"]
+            [item.kind, escaped(item.cell), escaped(item.score_id[:12]), escaped(item.reason)]
+            for item in board.left_out
         ]
-        parts += ["## Records left out", _table(["why", "cell", "score", "reason"], rows, "left")]
-    parts.append("## How to read it")
-    parts.append("\n".join(f"- **{term}.** {text}" for term, text in method(board)))
-    parts.append(f"saebench {board['saebench']}.")
-    return "\n\n".join(parts) + "\n"
+        blocks += ["## Records left out", _table(["why", "cell", "score", "reason"], rows, "left")]
+    blocks.append("## How to read it")
+    blocks.append("\n".join(f"- **{term}.** {text}" for term, text in method(board)))
+    blocks.append(f"saebench {board.saebench}.")
+    return "\n\n".join(blocks) + "\n"
 
 
-def _suite(suite: Mapping[str, Any], *, several: bool) -> list[str]:
-    parts = [f"## Suite {escaped(suite['name'])}"] if several else []
-    for site in suite["sites"]:
-        parts.append(f"## {escaped(site['title'])}")
-        parts.append("\n".join(f"- {term}: {escaped(text)}" for term, text in site_facts(site)))
-        if site["mixed_versions"]:
+def _suite(suite: Suite, *, several: bool) -> list[str]:
+    blocks = [f"## Suite {escaped(suite.name)}"] if several else []
+    for site in suite.sites:
+        blocks.append(f"## {escaped(site.title)}")
+        blocks.append("\n".join(f"- {term}: {escaped(text)}" for term, text in site_facts(site)))
+        if site.mixed_versions:
             mixed = ", ".join(
-                f"{escaped(name)} {escaped(' and '.join(versions))}"
-                for name, versions in site["mixed_versions"].items()
+                f"{escaped(name)} {escaped(' and '.join(versions))}" for name, versions in site.mixed_versions.items()
             )
-            parts.append(
-                f"> **Not ranked:** these scores come from different metric versions ({mixed}). Score the older cells again with `saebench run`."
+            blocks.append(
+                f"> **Not ranked:** these scores come from different metric versions ({mixed}). "
+                "Score the older cells again with `saebench run`."
             )
-        columns = [column for column in COLUMNS if column.id in site["columns"]]
-        if site["rows"]:
-            parts.append(
-                _table(["contender", "rank", *map(_heading, columns)], [_row(row, columns) for row in site["rows"]])
-            )
-        if site["controls"]:
-            parts.append("Controls: floor and ceiling, no training budget, not ranked.")
-            kept = [column for column in columns if any(row["columns"][column.id]["value"] for row in site["controls"])]
-            parts.append(
-                _table(["control", *map(_heading, kept)], [_row(row, kept, ranked=False) for row in site["controls"]])
-            )
-        parts += _agreement(site)
-        for search in site["searches"]:
-            parts += [f"### Search: {escaped(search['label'])}", escaped(search_facts(search)), _search(search)]
-    if suite["not_ok"]:
-        parts.append("### Without a score")
-        rows = [
-            [escaped(item["cell"]), escaped(item["place"]), item["status"], escaped(item["reason"])]
-            for item in suite["not_ok"]
-        ]
-        parts.append(_table(["cell", "where", "status", "reason"], rows, "left"))
-    return parts
+        if site.rows:
+            headers = ["contender", "rank", *(escaped(column.heading_alone) for column in site.columns)]
+            blocks.append(_table(headers, [_row(row, site.columns) for row in site.rows]))
+        if site.controls:
+            blocks.append("Controls: floor and ceiling, no training budget, not ranked.")
+            kept = [column for column in site.columns if any(row.shown(column).value for row in site.controls)]
+            headers = ["control", *(escaped(column.heading_alone) for column in kept)]
+            blocks.append(_table(headers, [_row(row, kept, ranked=False) for row in site.controls]))
+        blocks += _agreement(site)
+        for search in site.searches:
+            blocks += [f"### Search: {escaped(search.label)}", escaped(search_facts(search)), _search(search)]
+    if suite.not_ok:
+        blocks.append("### Without a score")
+        rows = [[escaped(item.cell), escaped(item.place), item.status, escaped(item.reason)] for item in suite.not_ok]
+        blocks.append(_table(["cell", "where", "status", "reason"], rows, "left"))
+    return blocks
 
 
-def _agreement(site: Mapping[str, Any]) -> list[str]:
+def _agreement(site: Site) -> list[str]:
     """Seeds over chance, and datasets against seeds, where the records have them."""
-    parts = []
-    found = [(row, row["stability"]) for row in site["rows"] if row["stability"]["scores"]]
-    if any(score["corrected"] for _, stability in found for score in stability["scores"].values()):
+    blocks = []
+    found = [(row, row.stability) for row in site.rows if row.stability is not None and row.stability.scores]
+    if any(score.corrected for _, stability in found for score in stability.scores.values()):
         rows = []
         for row, stability in found:
-            scores = [(stability["scores"].get(id) or {}).get("corrected") for id in _CORRECTED]
-            recapture = stability["recapture"]
+            scores = [stability.scores.get(id) for id in _CORRECTED]
+            over = [None if score is None else score.corrected for score in scores]
+            recapture = stability.recapture
             rows.append(
                 [
-                    escaped(row["label"]),
-                    *(
-                        EN_DASH if score is None else with_interval(score["value"], score["half"], 3)
-                        for score in scores
-                    ),
-                    f"{recapture['distinct'][-1]:,.0f} in {recapture['k'][-1]} seeds" if recapture else EN_DASH,
+                    escaped(row.label),
+                    *(EN_DASH if score is None else with_interval(score.value, score.half, 3) for score in over),
+                    f"{recapture.distinct[-1]:,.0f} in {recapture.k[-1]} seeds" if recapture else EN_DASH,
                     _total(recapture),
-                    certificate_text(stability["matching"])[0],
+                    certificate_text(stability.matching)[0],
                 ]
             )
         headers = ["contender", *_CORRECTED.values(), "distinct latents", "estimated total (95 %)", "matching"]
-        parts += ["### Do seeds agree?", _SEEDS, _table(headers, rows)]
-    across = [item for item in site["across"] if item["reason"] is None]
+        blocks += ["### Do seeds agree?", _SEEDS, _table(headers, rows)]
+    across = [item for item in site.across if item.reason is None]
     if across:
         rows = []
         for item in across:
-            kinds = [item["kinds"][kind].get("sfr-alive") for kind in KINDS]
-            difference = item["difference"]
+            kinds = [item.kinds[kind].get("sfr-alive") for kind in KINDS]
             rows.append(
                 [
-                    escaped(f"{item['label']}: {', '.join(item['datasets'])}"),
-                    *(EN_DASH if score is None else with_interval(score["value"], score["half"], 3) for score in kinds),
-                    with_interval(difference["value"], difference["half"], 3),
-                    difference["verdict"],
+                    escaped(f"{item.label}: {', '.join(item.datasets)}"),
+                    *(EN_DASH if score is None else with_interval(score.value, score.half, 3) for score in kinds),
+                    with_interval(item.difference.value, item.difference.half, 3),
+                    item.difference.verdict,
                 ]
             )
         headers = ["SFR alive", *KINDS.values(), "seed - dataset", "what it says"]
-        parts += ["### Dataset or seed?", _ACROSS, _table(headers, rows)]
-    return parts
+        blocks += ["### Dataset or seed?", _ACROSS, _table(headers, rows)]
+    return blocks
 
 
-def _total(recapture: Mapping[str, Any] | None) -> str:
+def _total(recapture: Recapture | None) -> str:
     if recapture is None:
         return EN_DASH
     total, interval = total_text(recapture)
     return f"{total} ({interval})" if interval else total
 
 
-def _search(search: Mapping[str, Any]) -> str:
-    rows = []
-    for candidate in search["candidates"]:
-        found, cost = candidate["validation"], candidate["cost"]
-        rows.append(
-            [
-                escaped(candidate["label"]),
-                with_interval(found["value"], found["half"], 4),
-                str(found["n"]),
-                count(cost["tokens"]),
-                escaped(candidate_note(search, candidate)),
-            ]
-        )
-    headers = ["candidate", f"validation {escaped(search['metric'])}", "seeds", "training tokens a seed", "result"]
+def _search(search: Search) -> str:
+    rows = [
+        [
+            escaped(candidate.label),
+            with_interval(candidate.validation.value, candidate.validation.half, 4),
+            str(candidate.validation.n),
+            count(candidate.cost.tokens),
+            escaped(candidate_note(candidate)),
+        ]
+        for candidate in search.candidates
+    ]
+    headers = ["candidate", f"validation {escaped(search.metric)}", "seeds", "training tokens a seed", "result"]
     return _table(headers, rows)
 
 
-def _heading(column: Column) -> str:
-    return (
-        f"FFR {column.heading}"
-        if column.family == "FFR"
-        else f"{column.heading} tokens"
-        if column.family == "tokens"
-        else column.heading
-    )
-
-
-def _row(row: Mapping[str, Any], columns: Sequence[Column], *, ranked: bool = True) -> list[str]:
-    seeds = (
-        ""
-        if len(row["seeds"]) == len(row["planned_seeds"])
-        else f" ({len(row['seeds'])} of {len(row['planned_seeds'])} seeds)"
-    )
-    best = f" ({escaped(row['tune']['text'])})" if row["tune"] else ""
+def _row(row: Row, columns: Sequence[TableColumn], *, ranked: bool = True) -> list[str]:
+    scored, planned = len(row.seeds), len(row.planned_seeds)
+    seeds = "" if scored == planned else f" ({scored} of {planned} seeds)"
+    best = f" ({escaped(row.tune.text)})" if row.tune else ""
     return [
-        escaped(row["label"]) + best + seeds,
-        *([rank_text(row["standing"])] if ranked else []),
+        escaped(row.label) + best + seeds,
+        *([rank_text(row.standing)] if ranked else []),
         *(_cell(row, column) for column in columns),
     ]
 
 
-def _cell(row: Mapping[str, Any], column: Column) -> str:
-    shown = row["columns"][column.id]
-    if shown["value"] is None:
-        return EN_DASH
-    if column.id.startswith("cost:"):
-        return count(shown["value"])
-    return with_interval(shown["value"], shown["half"], decimals_of(column, shown["value"]))
+def _cell(row: Row, column: TableColumn) -> str:
+    shown = row.shown(column)
+    if shown.value is not None and column.id.startswith("cost:"):
+        return count(shown.value)
+    return with_interval(shown.value, shown.half, decimals_of(column, shown.value))
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: str = "right") -> str:

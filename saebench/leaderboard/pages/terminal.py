@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tabulate import tabulate
 
-from saebench.leaderboard.pages.columns import COLUMNS, Column
-from saebench.leaderboard.pages.numbers import with_interval
-from saebench.leaderboard.pages.text import EN_DASH, decimals_of, rank_text
+from saebench.leaderboard.numbers import with_interval
+from saebench.leaderboard.pages.text import decimals_of, rank_text
+from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.tables.board import board_of
-
-SHORT = {
-    "l0": "L0",
-    "variance-explained": "var. expl.",
-    "ce-recovered-mean": "CE rec.",
-    "truth-mcc": "MCC",
-    "sfr-alive-corrected": "SFR alive",
-    "sfr": "SFR",
-}
-"""Metrics that fit in 80 columns, with their short headings; SFR stands where no record has it for alive latents over chance."""
+from saebench.leaderboard.tables.row import Row
+from saebench.leaderboard.tables.site import Site
 
 
 def summary(folders: Sequence[Path]) -> str:
@@ -30,39 +21,31 @@ def summary(folders: Sequence[Path]) -> str:
     Raises:
         SuiteError: As `build`.
     """
-    board = board_of([Path(folder) for folder in folders])
-    parts = []
-    for suite in board["suites"]:
-        parts += [_site(site) for site in suite["sites"]]
-        if suite["not_ok"]:
-            parts.append("\n".join(f"{item['cell']}: {item['status']}: {item['reason']}" for item in suite["not_ok"]))
-    return "\n\n".join(parts)
+    blocks = []
+    for suite in board_of([Path(folder) for folder in folders]).suites:
+        blocks += [_site(site) for site in suite.sites]
+        if suite.not_ok:
+            blocks.append("\n".join(f"{item.cell}: {item.status}: {item.reason}" for item in suite.not_ok))
+    return "\n\n".join(blocks)
 
 
-def _site(site: Mapping[str, Any]) -> str:
-    shown = {id for id in SHORT if id in site["columns"]}
-    if "sfr-alive-corrected" in shown:
-        shown.discard("sfr")
-    columns = [column for column in COLUMNS if column.id in shown]
-    rows = [
-        [row["label"], rank_text(row["standing"]), *(_cell(row, column) for column in columns)] for row in site["rows"]
-    ]
-    rows += [[row["entry"], "", *(_cell(row, column) for column in columns)] for row in site["controls"]]
-    headers = ["", "#", *(SHORT[column.id] for column in columns)]
+def _site(site: Site) -> str:
+    columns = [column for column in site.columns if column.terminal]
+    rows = [[row.label, rank_text(row.standing), *(_cell(row, column) for column in columns)] for row in site.rows]
+    rows += [[row.entry, "", *(_cell(row, column) for column in columns)] for row in site.controls]
     table = tabulate(
         rows,
-        headers=headers,
+        headers=["", "#", *(column.terminal for column in columns)],
         tablefmt="simple",
         disable_numparse=True,
-        colalign=["left"] + ["right"] * (len(headers) - 1),
+        colalign=["left"] + ["right"] * (len(columns) + 1),
     )
-    notes = ["SFR alive: over chance, (SFR - chance) / (1 - chance)."] if "sfr-alive-corrected" in shown else []
-    notes += [f"{row['label']}: {row['tune']['text']}" for row in site["rows"] if row["tune"]]
-    return "\n".join([site["title"], table, *notes])
+    over_chance = any(column.id == "sfr-alive-corrected" for column in columns)
+    notes = ["SFR alive: over chance, (SFR - chance) / (1 - chance)."] if over_chance else []
+    notes += [f"{row.label}: {row.tune.text}" for row in site.rows if row.tune]
+    return "\n".join([site.title, table, *notes])
 
 
-def _cell(row: Mapping[str, Any], column: Column) -> str:
-    shown = row["columns"][column.id]
-    if shown["value"] is None:
-        return EN_DASH
-    return with_interval(shown["value"], shown["half"], decimals_of(column, shown["value"])).replace(" ± ", "±")
+def _cell(row: Row, column: TableColumn) -> str:
+    shown = row.shown(column)
+    return with_interval(shown.value, shown.half, decimals_of(column, shown.value)).replace(" ± ", "±")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from saebench.leaderboard.pages.columns import Column
-from saebench.leaderboard.pages.names import model_name
-from saebench.leaderboard.pages.numbers import count, scientific
-
-EN_DASH = "\N{EN DASH}"
+from saebench.leaderboard.names import model_name, short
+from saebench.leaderboard.numbers import EN_DASH, count, spend_text
+from saebench.leaderboard.read.columns import TableColumn
+from saebench.leaderboard.read.records import Json
+from saebench.leaderboard.tables.agreement.values import Certificate, Chance, Recapture
+from saebench.leaderboard.tables.searches import Candidate, Search
+from saebench.leaderboard.tables.site import Board, Site
+from saebench.leaderboard.tables.statistics import Standing
 
 LEAD = (
     "Sparse autoencoders trained under one shared, metered budget and scored the same way from the stored checkpoint. "
@@ -34,86 +34,66 @@ SEARCH = (
 )
 
 
-def method(board: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def method(board: Board) -> tuple[tuple[str, str], ...]:
     """How to read the pages of this board."""
-    tuned = any(site["searches"] for suite in board["suites"] for site in suite["sites"])
+    tuned = any(site.searches for suite in board.suites for site in suite.sites)
     return (*METHOD[:-1], SEARCH, METHOD[-1]) if tuned else METHOD
 
 
-STREAMS = {
-    "ffr-random": "random tokens (drawn uniformly from the vocabulary)",
-    "ffr-text": "held-out text",
-    "ffr-self": "samples of the model itself, never those trained on",
-}
-
-
-def spend_text(value: float | None, currency: str) -> str:
-    """`150k tokens`, `3.56e+10 FLOPs` or `1.66 s`."""
-    if currency == "seconds":
-        return EN_DASH if value is None else f"{value:.3g} s"
-    return f"{count(value)} tokens" if currency == "tokens" else f"{scientific(value)} FLOPs"
-
-
-def rank_text(standing: Mapping[str, Any] | None) -> str:
+def rank_text(standing: Standing | None) -> str:
     """`1`, `2 tie` or a dash."""
-    if not standing or standing["rank"] is None:
+    if standing is None or standing.rank is None:
         return EN_DASH
-    return f"{standing['rank']} tie" if standing["ties"] else str(standing["rank"])
+    return f"{standing.rank} tie" if standing.ties else str(standing.rank)
 
 
-def rank_reason(standing: Mapping[str, Any] | None) -> str:
+def rank_reason(standing: Standing | None) -> str:
     """Why it has this rank, or none."""
-    if not standing:
+    if standing is None:
         return "controls are not ranked"
-    if standing["rank"] is None:
-        return str(standing["reason"])
-    tied = f"; not separated from {', '.join(standing['ties'])}" if standing["ties"] else ""
-    return f"compared with {standing['compared']} at matched L0{tied}"
+    if standing.rank is None:
+        return str(standing.reason)
+    tied = f"; not separated from {', '.join(standing.ties)}" if standing.ties else ""
+    return f"compared with {standing.compared} at matched L0{tied}"
 
 
-def candidate_note(search: Mapping[str, Any], candidate: Mapping[str, Any]) -> str:
+def candidate_note(candidate: Candidate) -> str:
     """What became of a candidate."""
-    if candidate["won"]:
-        return "winner" + (f"; {candidate['reason']}" if candidate["reason"] else "")
-    return str(candidate["reason"] or "")
+    if candidate.won:
+        return "winner" + (f"; {candidate.reason}" if candidate.reason else "")
+    return candidate.reason or ""
 
 
-def search_facts(search: Mapping[str, Any]) -> str:
+def search_facts(search: Search) -> str:
     """What a search tried, on what, and what it cost: one sentence."""
-    better = "lowest" if search["direction"] == "lower" else "highest"
-    seeds = len(search["seeds"])
-    cost = search["cost"]
-    seconds = "" if cost["seconds"] is None else f", {spend_text(cost['seconds'], 'seconds')}"
-    tried = (
-        f"{search['recorded']} of {search['planned']}" if search["recorded"] < search["planned"] else search["planned"]
-    )
-    on = f" of {search['on']} ({count(search['samples'])} tokens)" if search["on"] else ""
+    better = "lowest" if search.direction == "lower" else "highest"
+    seeds, cost = len(search.seeds), search.cost
+    seconds = "" if cost.seconds is None else f", {spend_text(cost.seconds, 'seconds')}"
+    tried = f"{search.recorded} of {search.planned}" if search.recorded < search.planned else search.planned
+    on = f" of {search.on} ({count(search.samples)} tokens)" if search.on else ""
     return (
-        f"{tried} candidates, the {better} {search['metric']} on the validation part{on} wins, mean over {seeds} init seed{'s' * (seeds != 1)}. "
-        f"The whole search trained on {spend_text(cost['tokens'], 'tokens')}, {spend_text(cost['flops'], 'flops')}{seconds} a seed."
+        f"{tried} candidates, the {better} {search.metric} on the validation part{on} wins, "
+        f"mean over {seeds} init seed{'s' * (seeds != 1)}. The whole search trained on "
+        f"{spend_text(cost.tokens, 'tokens')}, {spend_text(cost.flops, 'flops')}{seconds} a seed."
     )
 
 
-def decimals_of(column: Column, value: float | None) -> int:
+def decimals_of(column: TableColumn, value: float | None) -> int:
     """Digits after the point for one value of a column."""
     return column.decimals if value is None or abs(value) < 1000 else 0
 
 
-def site_facts(site: Mapping[str, Any]) -> list[tuple[str, str]]:
+def site_facts(site: Site) -> list[tuple[str, str]]:
     """What was measured, under which budget, on what: (term, text) in reading order."""
-    evaluation = site["evaluation"]
+    evaluation = site.evaluation
     facts: list[tuple[str, str]] = []
-    if model := site["model"]:
+    if model := site.model:
+        revision = f" at {model['revision']}" if model.get("revision") else ""
+        facts.append(("Model", f"{model_name(model['id'])}{revision}, digest {short(model.get('digest'))}"))
         facts.append(
-            (
-                "Model",
-                f"{model_name(model['id'])}{' at ' + model['revision'] if model.get('revision') else ''}, digest {short(model.get('digest'))}",
-            )
+            ("Hookpoint", f"{model['hookpoint']} ({site.d_in} dimensions), context {model.get('context')} tokens")
         )
-        facts.append(
-            ("Hookpoint", f"{model['hookpoint']} ({site['d_in']} dimensions), context {model.get('context')} tokens")
-        )
-    facts.append(("Trained on", "; ".join(dataset_text(data) for data in site["training_datasets"])))
+    facts.append(("Trained on", "; ".join(dataset_text(data) for data in site.training_datasets)))
     part = "test part of what is held out" if evaluation.get("part") == "test" else "held-out part"
     held_out = "; ".join(
         f"{data['name']} ({part}, {count(data.get('n_tokens'))} tokens, content {short(data.get('content'))})"
@@ -126,58 +106,47 @@ def site_facts(site: Mapping[str, Any]) -> list[tuple[str, str]]:
         if evaluation.get(key)
     ]
     facts.append(("Tokens asked", ", ".join(sizes) or "not recorded"))
-    facts.append(("Budget", "; ".join(site["budgets"]) or "none"))
-    facts.append(
-        (
-            "Seeds",
-            f"init {', '.join(map(str, site['seeds']))}; evaluation {', '.join(map(str, evaluation.get('seeds') or [])) or 'not recorded'}",
-        )
-    )
-    threshold = (evaluation.get("thresholds") or {}).get("ffr")
-    streams = [text for key, text in STREAMS.items() if key in site["columns"]]
-    if streams:
-        over = "the threshold (not recorded)" if threshold is None else f"{threshold:g}"
-        facts.append(("FFR", f"share of latents with density above {over}, on {'; '.join(streams)}"))
+    facts.append(("Budget", "; ".join(site.budgets) or "none"))
+    seeds = ", ".join(map(str, evaluation.get("seeds") or [])) or "not recorded"
+    facts.append(("Seeds", f"init {', '.join(map(str, site.seeds))}; evaluation {seeds}"))
+    thresholds = {name: value for name, value in (evaluation.get("thresholds") or {}).items() if value is not None}
+    if thresholds:
+        facts.append(("Thresholds", ", ".join(f"{name} {value:g}" for name, value in sorted(thresholds.items()))))
     return facts
 
 
-def dataset_text(data: Mapping[str, Any]) -> str:
+def dataset_text(data: Json) -> str:
     """A training dataset with its plugin and digests."""
     tokens = f", {count(data['n_tokens'])} tokens" if data.get("n_tokens") else ""
     return f"{data['name']} ({data.get('plugin')} {data.get('version')}{tokens}, recipe {short(data.get('recipe'))}, content {short(data.get('content'))})"
 
 
-def short(digest: object) -> str:
-    """First 12 hex digits of a digest."""
-    return str(digest)[:12] if digest else "not recorded"
-
-
-def certificate_text(matching: Mapping[str, Any] | None) -> tuple[str, str]:
+def certificate_text(matching: Certificate | None) -> tuple[str, str]:
     """What is proven of a row's matchings, and the longer text on hover."""
     if matching is None:
         return EN_DASH, "no certificate in this record"
-    gap = matching["gap"]
-    if matching["proven"] == matching["pairs"]:
-        bound = "" if gap is None else f"; no better matching by more than {gap:.1g} of the total"
-        return "exact", f"all {matching['pairs']} matchings proven optimal{bound}"
-    some = f"{matching['proven']} of {matching['pairs']} matchings proven optimal"
-    return ("not proven", f"{some}; no bound for the rest") if gap is None else (f"within {100 * gap:.2g} %", some)
+    if matching.proven == matching.pairs:
+        bound = "" if matching.gap is None else f"; no better matching by more than {matching.gap:.1g} of the total"
+        return "exact", f"all {matching.pairs} matchings proven optimal{bound}"
+    some = f"{matching.proven} of {matching.pairs} matchings proven optimal"
+    if matching.gap is None:
+        return "not proven", f"{some}; no bound for the rest"
+    return f"within {100 * matching.gap:.2g} %", some
 
 
-def chance_text(null: Mapping[str, Any]) -> str:
+def chance_text(null: Chance) -> str:
     """How a level of chance was found."""
-    text = f"chance {null['value']:.4f}"
-    if null.get("low") is not None and null.get("high") is not None:
-        text += f" (95 % {null['low']:.4f} to {null['high']:.4f}"
-        text += f", {null['draws']} draws)" if null.get("draws") else ")"
-    if null.get("n") and null.get("m") and null.get("d"):
-        text += f": {null['n']:,.0f} with {null['m']:,.0f} random directions in {null['d']:,} dimensions"
+    text = f"chance {null.value:.4f}"
+    if null.low is not None and null.high is not None:
+        text += f" (95 % {null.low:.4f} to {null.high:.4f}{f', {null.draws} draws' if null.draws else ''})"
+    if null.n and null.m and null.d:
+        text += f": {null.n:,.0f} with {null.m:,.0f} random directions in {null.d:,} dimensions"
     return text
 
 
-def total_text(found: Mapping[str, Any]) -> tuple[str, str]:
+def total_text(found: Recapture) -> tuple[str, str]:
     """Extrapolated total and its 95 % interval: `1,214` and `1,102 to 1,361`."""
-    if found["estimate"] is None:
+    if found.estimate is None:
         return EN_DASH, ""
-    interval = "" if found["low"] is None or found["high"] is None else f"{found['low']:,.0f} to {found['high']:,.0f}"
-    return f"{found['estimate']:,.0f}", interval
+    interval = "" if found.low is None or found.high is None else f"{found.low:,.0f} to {found.high:,.0f}"
+    return f"{found.estimate:,.0f}", interval

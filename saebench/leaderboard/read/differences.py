@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from saebench.base.canonical import digest
-from saebench.leaderboard.read.merge import CellRecord, compare_values, read_cells, read_groups
+from saebench.leaderboard.read.merge import compare_values
+from saebench.leaderboard.read.records import CellRecord, read_cells, read_groups
 
 _CORPUS = "corpus differs"
 _ORDER = {_CORPUS: 0, "only in a": 1, "only in b": 2, "differs": 3}
@@ -21,7 +22,7 @@ class Difference:
     Attributes:
         kind: `corpus differs`, `only in a`, `only in b` or `differs`.
         where: The record (`topk/k16-s0`), the group, or the dataset.
-        key: Dotted key inside the facts; empty for a record that stands on one side only.
+        key: Dotted key inside the facts; empty for a record that only one side has.
         a, b: What each side holds.
     """
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from saebench.leaderboard.read.merge import CellRecord, Evidence, read_evidence
-from saebench.leaderboard.tables.searches import search_of
+from saebench.leaderboard.read.merge import MergedRecords, merged_records, mixed_versions
+from saebench.leaderboard.read.records import CellRecord, Json
 
 COLUMNS = (
     "suite", "entry", "point", "architecture", "control", "model", "hookpoint", "training_dataset", "d_sae", "init_seed", "data_seed",
@@ -24,22 +24,12 @@ GROUP_COLUMNS = (
 )  # fmt: skip
 
 
-def mixed_versions(cells: Sequence[CellRecord]) -> dict[str, list[str]]:
-    """Metric specs that stand in more than one version among these scored cells: their numbers cannot share a table."""
-    seen: dict[str, set[str]] = defaultdict(set)
-    for cell in cells:
-        if cell.ok:
-            for name, version in (cell.facts.get("metric_versions") or {}).items():
-                seen[name].add(str(version))
-    return {name: sorted(seen[name]) for name in sorted(seen) if len(seen[name]) > 1}
-
-
-def _evidence(folder: str | Path) -> Evidence:
-    evidence = read_evidence([Path(folder)])
-    for item in evidence.left_out:
+def _read(folder: str | Path) -> MergedRecords:
+    found = merged_records([Path(folder)])
+    for item in found.left_out:
         if item.kind == "unreadable":
             warnings.warn(f"{item.path} is left out: {item.reason}", stacklevel=3)
-    return evidence
+    return found
 
 
 def load(folder: str | Path) -> pd.DataFrame:
@@ -59,12 +49,12 @@ def load(folder: str | Path) -> pd.DataFrame:
     Warns:
         UserWarning: A record cannot be read and is left out.
     """
-    evidence = _evidence(folder)
+    found = _read(folder)
     tables: dict[tuple[Any, ...], list[CellRecord]] = defaultdict(list)
-    for cell in evidence.cells:
+    for cell in found.cells:
         tables[(cell.facts["suite"], cell.place)].append(cell)
     mixed = {key: bool(mixed_versions(cells)) for key, cells in tables.items()}
-    rows = [row for cell in evidence.cells for row in _rows(cell, mixed[(cell.facts["suite"], cell.place)])]
+    rows = [row for cell in found.cells for row in _rows(cell, mixed[(cell.facts["suite"], cell.place)])]
     return pd.DataFrame(rows, columns=pd.Index(COLUMNS))
 
 
@@ -87,7 +77,7 @@ def _rows(cell: CellRecord, mixed: bool) -> Iterator[dict[str, Any]]:
         "status": facts["status"],
         "mixed_versions": mixed,
         "metric_versions": " ".join(f"{name}={versions[name]}" for name in sorted(versions)),
-        "search": search_of(cell),
+        "search": cell.search,
         "validation": ((facts.get("tune") or {}).get("validation") or {}).get("value"),
         "cell_id": cell.cell_id,
         "score_id": cell.score_id,
@@ -112,7 +102,7 @@ def _rows(cell: CellRecord, mixed: bool) -> Iterator[dict[str, Any]]:
             "direction": metric["direction"],
             "measured": name in measured,
         }
-        parts: Sequence[Mapping[str, Any]] = metric.get("parts") or [{**metric, "dataset": metric.get("on")}]
+        parts: Sequence[Json] = metric.get("parts") or [{**metric, "dataset": metric.get("on")}]
         for part in parts:
             own = {key: part.get(key) for key in ("value", "stderr", "n", "reason", "dataset", "seed", "slice")}
             yield {**common, **shared, **own}
@@ -124,7 +114,7 @@ def load_groups(folder: str | Path) -> pd.DataFrame:
     A group over several entries or datasets has their names joined by ` + `. Raises as `load`.
     """
     rows = []
-    for group in _evidence(folder).groups:
+    for group in _read(folder).groups:
         facts = group.facts
         model = facts.get("model") or {}
         info = facts.get("metric_info") or {}
@@ -150,7 +140,7 @@ def load_groups(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=pd.Index(GROUP_COLUMNS))
 
 
-def _trained_on(facts: Mapping[str, Any]) -> Any:
+def _trained_on(facts: Json) -> Any:
     if facts.get("datasets"):
         return " + ".join(map(str, facts["datasets"]))
     dataset = facts.get("dataset")

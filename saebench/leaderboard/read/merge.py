@@ -1,124 +1,37 @@
-"""Evidence: the records of one or several folders, merged, with what was left out and why."""
+"""The records of one or several folders, merged, with what was left out and why."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from saebench.api.errors import Damaged, SuiteError
-from saebench.artifacts import NOT_COMPARED, RunFolder, digest, read_record
-from saebench.artifacts.proof import in_the_way
-from saebench.base.text import one_line, without_folders
-
-
-@dataclass(frozen=True)
-class CellRecord:
-    """One cell record. `path` is relative to its folder, with forward slashes."""
-
-    path: str
-    record: Mapping[str, Any]
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """The deterministic part."""
-        facts: Mapping[str, Any] = self.record["facts"]
-        return facts
-
-    @property
-    def measured(self) -> Mapping[str, Any]:
-        """Times, host and versions."""
-        return self.record.get("measured") or {}
-
-    @property
-    def cell_id(self) -> str:
-        """Digest of what decides the weights."""
-        return str(self.record["cell_id"])
-
-    @property
-    def score_id(self) -> str:
-        """Digest of what decides the score."""
-        return str(self.record["score_id"])
-
-    @property
-    def ok(self) -> bool:
-        """Whether it was trained and scored."""
-        return bool(self.facts["status"] == "ok")
-
-    @property
-    def metrics(self) -> dict[str, Mapping[str, Any]]:
-        """Every metric by id, the measured ones too."""
-        return {**self.facts["metrics"], **(self.measured.get("metrics") or {})}
-
-    @cached_property
-    def variant(self) -> str:
-        """Digest of what makes two cells of one name different contenders (config, budget, data, training settings)."""
-        facts = self.facts
-        keys = ("architecture", "architecture_version", "config", "base", "d_in", "d_sae", "train")
-        budget = (facts.get("budget") or {}).get("tokens")
-        return digest([[facts.get(key) for key in keys], budget, facts["dataset"].get("recipe")], 16)
-
-    @cached_property
-    def place(self) -> tuple[Any, ...]:
-        """Where the directions live: model, hookpoint and context, or the activation dataset."""
-        model = self.facts["model"]
-        if model is None:
-            return ("data", self.facts["dataset"].get("name"), self.facts["dataset"].get("recipe"))
-        return ("model", model.get("id"), model.get("digest"), model.get("hookpoint"), model.get("context"))
-
-    @cached_property
-    def slot(self) -> tuple[Any, ...]:
-        """A place in a table that only one score can fill."""
-        facts = self.facts
-        return (
-            facts["suite"],
-            self.place,
-            facts["entry"],
-            facts["point"],
-            facts["data_seed"],
-            facts["init_seed"],
-            self.variant,
-        )
+from saebench.api.errors import SuiteError
+from saebench.artifacts import NOT_COMPARED, digest
+from saebench.leaderboard.read.records import (
+    CellRecord,
+    GroupRecord,
+    LeftOut,
+    cell_name,
+    nothing_left,
+    read_cells,
+    read_groups,
+    unreadable,
+)
 
 
 @dataclass(frozen=True)
-class GroupRecord:
-    """One group record. `path` is relative to its folder."""
-
-    path: str
-    record: Mapping[str, Any]
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """The deterministic part."""
-        facts: Mapping[str, Any] = self.record["facts"]
-        return facts
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A record that is in a folder and not in the tables. `kind` is superseded, conflict or unreadable."""
-
-    kind: str
-    path: str
-    cell: str
-    score_id: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Evidence:
+class MergedRecords:
     """Current records in a fixed order, and what was left out."""
 
     cells: tuple[CellRecord, ...]
     groups: tuple[GroupRecord, ...]
     left_out: tuple[LeftOut, ...]
 
-    def without(self, path: str, reason: str) -> Evidence:
-        """The evidence without the records of this path, which cannot be read further down.
+    def without(self, path: str, reason: str) -> MergedRecords:
+        """These without the records of this path, which turn out to be unreadable when a table is made.
 
         Raises:
             SuiteError: No cell is left.
@@ -127,15 +40,7 @@ class Evidence:
         cells = tuple(cell for cell in self.cells if cell.path != path)
         if not cells:
             raise nothing_left(left_out)
-        return Evidence(cells, tuple(group for group in self.groups if group.path != path), left_out)
-
-
-def nothing_left(left_out: Sequence[LeftOut]) -> SuiteError:
-    """That no record can be read, with the first of them."""
-    first = left_out[0]
-    return SuiteError(
-        f"{first.path}: {first.reason}. None of {len(left_out)} records can be read. Run the suite again into this folder, or restore it."
-    )
+        return MergedRecords(cells, tuple(group for group in self.groups if group.path != path), left_out)
 
 
 _ABSENT = "(absent)"
@@ -154,64 +59,11 @@ def compare_values(a: Any, b: Any, key: str = "") -> Iterator[tuple[str, Any, An
         yield key, a, b
 
 
-def cell_name(facts: Mapping[str, Any]) -> str:
-    """For people: `topk k16 s0`."""
-    return f"{facts['entry']} {facts['point']} s{facts['init_seed']}"
-
-
-def read_cells(folder: Path, left_out: list[LeftOut] | None = None) -> list[CellRecord]:
-    """All cell records of a folder, in path order.
-
-    Args:
-        folder: Holds records/.
-        left_out: Takes the files that cannot be read; without it the first of them raises.
-
-    Raises:
-        SuiteError: The folder does not exist or holds no records; a record is damaged or of an unknown schema version.
-    """
-    if not folder.is_dir():
-        raise SuiteError(f"{folder}: no such folder. Name a run folder, or any folder that holds records/.")
-    paths = list(RunFolder(folder).record_paths())
-    if not paths:
-        found = in_the_way(folder / "records") or f"{folder}: no records below records/"
-        raise SuiteError(f"{found}. Run `saebench run` into it first, or name a folder that holds records/.")
-    return [CellRecord(name, record) for name, record in _read(folder, paths, "cell", left_out)]
-
-
-def read_groups(folder: Path, left_out: list[LeftOut] | None = None) -> list[GroupRecord]:
-    """All group records of a folder, in path order; else as `read_cells`."""
-    if (blocked := in_the_way(folder / "groups")) is not None:
-        if left_out is None:
-            raise Damaged(blocked)
-        left_out.append(unreadable("groups", blocked.removeprefix(f"{folder / 'groups'}: ")))
-    paths = RunFolder(folder).group_paths()
-    return [GroupRecord(name, record) for name, record in _read(folder, paths, "group", left_out)]
-
-
-def _read(
-    folder: Path, paths: Iterable[Path], kind: Literal["cell", "group"], left_out: list[LeftOut] | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in paths:
-        name = path.relative_to(folder).as_posix()
-        try:
-            yield name, read_record(path, kind)
-        except Damaged as damage:
-            if left_out is None:
-                raise
-            left_out.append(unreadable(name, damage.found.removeprefix(f"{path}: ")))
-
-
-def unreadable(path: str, reason: str) -> LeftOut:
-    """A file that no table can use; `path` is relative to its folder."""
-    name = path.removesuffix(".json").partition("/")[2]
-    return LeftOut("unreadable", path, name, "", without_folders(one_line(reason, 300)))
-
-
-def read_evidence(folders: Sequence[Path]) -> Evidence:
+def merged_records(folders: Sequence[Path]) -> MergedRecords:
     """Merges folders: equal facts merge, conflicting facts are set aside, of several scores of a cell the newest is taken. What cannot
     be read is left out and named.
 
-    The result does not depend on the order of the folders nor on where they stand.
+    The result depends neither on the order of the folders nor on where they are.
 
     Raises:
         SuiteError: No folder was given, one does not exist or holds no records, or none of them can be read.
@@ -229,7 +81,7 @@ def read_evidence(folders: Sequence[Path]) -> Evidence:
     left_out = sorted(
         [*damaged, *conflicts, *superseded], key=lambda item: (item.kind, item.path, item.score_id, item.reason)
     )
-    return Evidence(tuple(ordered), tuple(_merge_groups(groups)), tuple(left_out))
+    return MergedRecords(tuple(ordered), tuple(_merge_groups(groups)), tuple(left_out))
 
 
 def _compared(facts: Mapping[str, Any]) -> str:
@@ -248,7 +100,7 @@ def _merge_equal(cells: Sequence[CellRecord]) -> tuple[list[CellRecord], list[Le
     for cells_here in same.values():
         ok = [cell for cell in cells_here if cell.ok]
         candidates = sorted(ok or cells_here, key=lambda cell: (_finished(cell.record), digest(cell.record)))
-        # A cell that failed on one machine and not on another is not a conflict of scores: the score stands.
+        # A cell that failed on one machine and not on another is not a conflict of scores: the score is used.
         if ok and len({_compared(cell.facts) for cell in ok}) > 1:
             keys = sorted({line.split(":", 1)[0] for line in _first_differences(ok)})
             reason = (
@@ -306,3 +158,13 @@ def _merge_groups(groups: Sequence[GroupRecord]) -> list[GroupRecord]:
             )
         ] = group
     return [best[key] for key in sorted(best, key=repr)]
+
+
+def mixed_versions(cells: Sequence[CellRecord]) -> dict[str, list[str]]:
+    """Metric specs of which these scored cells hold more than one version: their numbers cannot share a table."""
+    seen: dict[str, set[str]] = defaultdict(set)
+    for cell in cells:
+        if cell.ok:
+            for name, version in (cell.facts.get("metric_versions") or {}).items():
+                seen[name].add(str(version))
+    return {name: sorted(seen[name]) for name in sorted(seen) if len(seen[name]) > 1}

@@ -1,14 +1,14 @@
-"""What a page draws of a row beyond numbers: density histogram, FFR by threshold, strongest contexts."""
+"""What a page shows of a row beyond numbers: density histogram and strongest contexts."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
 
 from saebench.api.errors import SuiteError, describe
-from saebench.leaderboard.read.merge import CellRecord
+from saebench.leaderboard.read.records import CellRecord, Json
 from saebench.leaderboard.tables.statistics import mean
 
 LATENTS_SHOWN = 4
@@ -18,6 +18,34 @@ _MAX_LOG10 = 300
 
 _From = TypeVar("_From")
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Density:
+    """Share of latents in bins of log10 density, and the share that never fired."""
+
+    edges_log10: tuple[float, ...]
+    shares: tuple[float, ...]
+    zero: float
+
+
+@dataclass(frozen=True)
+class Context:
+    """Tokens around the strongest activation of a latent in one text; `cut`: more tokens come before."""
+
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+    peak: float
+    cut: bool
+
+
+@dataclass(frozen=True)
+class LatentContexts:
+    """The strongest contexts of one latent."""
+
+    latent: int
+    density: float | None
+    contexts: tuple[Context, ...]
 
 
 class Unreadable(SuiteError):
@@ -60,8 +88,8 @@ def log_edges(values: Sequence[Any]) -> list[float]:
     return edges
 
 
-def density(cells: Sequence[CellRecord]) -> dict[str, Any] | None:
-    """Share of latents by log10 density, mean over seeds, and the share that never fired."""
+def density(cells: Sequence[CellRecord]) -> Density | None:
+    """The histogram of densities, mean over seeds."""
     histograms = _details(cells, "density-histogram")
     histograms = [item for item in histograms if item["edges_log10"] == histograms[0]["edges_log10"]]
     if not histograms:
@@ -77,55 +105,28 @@ def density(cells: Sequence[CellRecord]) -> dict[str, Any] | None:
     if not shares:
         return None
     zero = [item["zero"] / total for item, total in zip(histograms, totals, strict=True) if total]
-    return {
-        "edges_log10": log_edges(histograms[0]["edges_log10"]),
-        "shares": [mean(column) for column in zip(*shares, strict=True)],
-        "zero": mean(zero),
-    }
+    edges = tuple(log_edges(histograms[0]["edges_log10"]))
+    return Density(edges, tuple(mean(column) for column in zip(*shares, strict=True)), mean(zero))
 
 
-def ffr_sweep(cells: Sequence[CellRecord]) -> dict[str, dict[str, float]]:
-    """FFR by stream and threshold, mean over seeds."""
-    sums: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for sweep in _details(cells, "ffr-sweep"):
-        for stream, values in sweep.items():
-            for threshold, value in (values or {}).items() if isinstance(values, Mapping) else ():
-                if value is not None:
-                    sums[stream][threshold].append(float(value))
-    return {
-        stream: {key: mean(values) for key, values in sorted(found.items())} for stream, found in sorted(sums.items())
-    }
-
-
-def contexts(cells: Sequence[CellRecord]) -> list[dict[str, Any]]:
+def contexts(cells: Sequence[CellRecord]) -> tuple[LatentContexts, ...]:
     """The strongest contexts of a few latents of the first seed, at evenly spaced ranks of density, cut to the tokens around the peak."""
     latents = (cells[0].facts.get("details") or {}).get("strongest-contexts") or []
     n = min(LATENTS_SHOWN, len(latents))
     shown = []
     for latent in [latents[(2 * index + 1) * len(latents) // (2 * n)] for index in range(n)]:
-        contexts = []
-        for context in (latent.get("contexts") or [])[:CONTEXTS_SHOWN]:
-            tokens = [str(token) for token in context["text_tokens"]]
-            activations = [_number(value) for value in context["activations"]]
-            if not tokens or len(tokens) != len(activations):
-                continue
-            peak = max(range(len(activations)), key=lambda index: abs(activations[index]))
-            start, end = max(0, peak - TOKENS_AROUND_PEAK), peak + TOKENS_AROUND_PEAK // 2
-            contexts.append(
-                {
-                    "tokens": tokens[start:end],
-                    "activations": activations[start:end],
-                    "peak": activations[peak],
-                    "cut": start > 0,
-                }
-            )
-        if contexts:
+        contexts = [_context(context) for context in (latent.get("contexts") or [])[:CONTEXTS_SHOWN]]
+        if kept := tuple(context for context in contexts if context is not None):
             density = latent.get("density")
-            shown.append(
-                {
-                    "latent": int(latent["latent"]),
-                    "density": None if density is None else _number(density),
-                    "contexts": contexts,
-                }
-            )
-    return shown
+            shown.append(LatentContexts(int(latent["latent"]), None if density is None else _number(density), kept))
+    return tuple(shown)
+
+
+def _context(context: Json) -> Context | None:
+    tokens = tuple(str(token) for token in context["text_tokens"])
+    activations = tuple(_number(value) for value in context["activations"])
+    if not tokens or len(tokens) != len(activations):
+        return None
+    peak = max(range(len(activations)), key=lambda index: abs(activations[index]))
+    start, end = max(0, peak - TOKENS_AROUND_PEAK), peak + TOKENS_AROUND_PEAK // 2
+    return Context(tokens[start:end], activations[start:end], activations[peak], start > 0)

@@ -11,13 +11,15 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from saebench.leaderboard.pages.text import spend_text
-from saebench.leaderboard.tables.ranks import curve_families, order_of, ranking
+from saebench.leaderboard.numbers import spend_text
+from saebench.leaderboard.read.records import Json
+from saebench.leaderboard.tables.ranks import Ranked, curve_families, order_of, ranking
+from saebench.leaderboard.tables.row import Row, SeedCell
 from saebench.leaderboard.tables.statistics import Curve
+from saebench.leaderboard.tables.trajectories import UNITS
 
-CURRENCIES = ("tokens", "flops", "seconds")
+CURRENCIES = UNITS
 VIEWS = ("training", "all-in")
 CURRENCY_OF = {"flops": "flops", "device_seconds": "seconds"}
 """Currency of a budget whose primary is not tokens."""
@@ -60,94 +62,135 @@ class Run:
         return None
 
 
-def equal_spend(
-    rows: Sequence[Mapping[str, Any]],
-    controls: Sequence[Mapping[str, Any]],
-    levels: Sequence[float],
-    budget: Mapping[str, Any],
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class DataGroup:
+    """Contenders that were trained on the same data, ranked by FVU; half of the pairs can tell apart `resolvable`."""
+
+    data: str
+    order: tuple[str, ...]
+    contenders: Mapping[str, Ranked]
+    resolvable: float | None
+
+
+@dataclass(frozen=True)
+class SpendLevel:
+    """One sparsity level of a comparison; `absent` are the contenders that are not near it."""
+
+    l0: float
+    groups: tuple[DataGroup, ...]
+    absent: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NotCompared:
+    """Contenders that a comparison leaves out, and why."""
+
+    reason: str
+    contenders: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison.
+
+    Attributes:
+        spend: None where there is none; `reason` says why.
+        set_by: Rows whose whole run that is.
+        mixed_machines: What differs between the machines, where seconds are compared.
+    """
+
+    currency: str
+    view: str
+    spend: float | None
+    reason: str | None
+    set_by: tuple[str, ...]
+    mixed_machines: Mapping[str, tuple[str, ...]]
+    levels: tuple[SpendLevel, ...]
+    left_out: tuple[NotCompared, ...]
+
+
+@dataclass(frozen=True)
+class EqualSpend:
+    """All six comparisons of a site by `<currency>-<view>`, and which of them a page shows first."""
+
+    default: str
+    states: Mapping[str, Comparison]
+
+
+def equal_spend(rows: Sequence[Row], controls: Sequence[Row], levels: Sequence[float], budget: Json) -> EqualSpend:
     """All six comparisons of one site.
 
     Args:
         rows: The contenders.
         controls: Left out, and named.
         levels: L0s at which contenders are compared.
-        budget: The suite's: which of the six stands first.
-
-    Returns:
-        `{"default": "tokens-training", "states": {"tokens-training": {...}, ...}}`; see `_state`.
+        budget: The suite's: it decides which of the six is first.
     """
     states = {
-        f"{currency}-{view}": _state(currency, view, rows, controls, levels)
+        f"{currency}-{view}": _comparison(currency, view, rows, controls, levels)
         for currency in CURRENCIES
         for view in VIEWS
     }
     currency = CURRENCY_OF.get(str(budget.get("primary")), "tokens")
     own = f"{currency}-{'all-in' if budget.get('counts') == 'all' else 'training'}"
-    usable = [name for name, state in states.items() if state["spend"] is not None]
-    return {"default": own if own in usable or not usable else usable[0], "states": states}
+    usable = [name for name, state in states.items() if state.spend is not None]
+    return EqualSpend(own if own in usable or not usable else usable[0], states)
 
 
-def _state(
-    currency: str,
-    view: str,
-    rows: Sequence[Mapping[str, Any]],
-    controls: Sequence[Mapping[str, Any]],
-    levels: Sequence[float],
-) -> dict[str, Any]:
-    """One comparison: `spend` (or None with `reason`), `set_by` (whose whole run that is), `levels`, `left_out`, `mixed_machines`."""
+def _comparison(
+    currency: str, view: str, rows: Sequence[Row], controls: Sequence[Row], levels: Sequence[float]
+) -> Comparison:
     left_out: dict[str, list[str]] = defaultdict(list)
     runs: dict[str, dict[int, Run]] = {}
     for row in rows:
-        found = {cell["seed"]: _run(cell, currency, view) for cell in row["cells"]}
-        runs[row["id"]] = {seed: run for seed, run in found.items() if isinstance(run, Run)}
-        if not runs[row["id"]]:
-            left_out["; ".join(sorted({reason for reason in found.values() if isinstance(reason, str)}))].append(
-                row["label"]
-            )
+        found = {cell.seed: _run(cell, currency, view) for cell in row.cells}
+        runs[row.id] = {seed: run for seed, run in found.items() if isinstance(run, Run)}
+        if not runs[row.id]:
+            reasons = sorted({reason for reason in found.values() if isinstance(reason, str)})
+            left_out["; ".join(reasons)].append(row.label)
     missing = "; ".join(sorted(left_out))
     for row in controls:
-        left_out["a control: no training steps, no trajectory"].append(row["label"])
+        left_out["a control: no training steps, no trajectory"].append(row.label)
     spend = min((run.reach for found in runs.values() for run in found.values()), default=None)
-    state: dict[str, Any] = {
-        "currency": currency,
-        "view": view,
-        "spend": spend,
-        "reason": None if spend is not None else missing or "no contenders",
-        "set_by": [row["label"] for row in rows if any(run.reach == spend for run in runs[row["id"]].values())],
-        "mixed_machines": {},
-        "levels": [],
-    }
+    machines: dict[str, tuple[str, ...]] = {}
+    at_levels: tuple[SpendLevel, ...] = ()
     if spend is not None:
-        present = [row for row in rows if any(run.at(spend) for run in runs[row["id"]].values())]
+        present = [row for row in rows if any(run.at(spend) for run in runs[row.id].values())]
         for row in rows:
-            if runs[row["id"]] and row not in present:
-                left_out[_not_begun(runs[row["id"]].values(), currency)].append(row["label"])
-        state["mixed_machines"] = _machines(present) if currency == "seconds" else {}
-        state["levels"] = list(_levels(rows, runs, spend, levels, state["mixed_machines"]))
-    state["left_out"] = [{"reason": reason, "contenders": names} for reason, names in sorted(left_out.items())]
-    return state
+            if runs[row.id] and row not in present:
+                left_out[_not_begun(runs[row.id].values(), currency)].append(row.label)
+        machines = _machines(present) if currency == "seconds" else {}
+        at_levels = tuple(_levels(rows, runs, spend, levels, machines))
+    return Comparison(
+        currency,
+        view,
+        spend,
+        reason=None if spend is not None else missing or "no contenders",
+        set_by=tuple(row.label for row in rows if any(run.reach == spend for run in runs[row.id].values())),
+        mixed_machines=machines,
+        levels=at_levels,
+        left_out=tuple(NotCompared(reason, tuple(names)) for reason, names in sorted(left_out.items())),
+    )
 
 
-def _run(cell: Mapping[str, Any], currency: str, view: str) -> Run | str:
+def _run(cell: SeedCell, currency: str, view: str) -> Run | str:
     """The cell's run in this currency, or why it has none."""
-    points = cell["trajectory"]
-    if not points:
+    if not cell.trajectory:
         return "no trajectory in its records: not trained step by step, or by an older version"
-    if any(point[currency] is None for point in points):
+    points = [(spend, point.fvu, point.l0) for point in cell.trajectory if (spend := point.of(currency)) is not None]
+    if len(points) < len(cell.trajectory):
         return f"no {currency} at its trajectory points: trained by an older version"
     # a search divides one share: what its other candidates trained is training of this contender
-    searched = (cell.get("search") or {}).get(currency, 0.0)
+    searched = 0.0 if cell.search is None else cell.search.of(currency)
     if searched is None:
         return "the seconds of its search were not measured"
-    before = 0.0 if view == "training" else cell["before"][currency]
+    before = 0.0 if view == "training" else cell.before.of(currency)
     if before is None:
         return "the seconds of its data or its parent were not measured"
-    before += searched
-    spent = tuple((point[currency], point["fvu"], point["l0"]) for point in points if point[currency] > 0)
+    spent = tuple(point for point in points if point[0] > 0)
     if not spent:
         return f"no {currency} at its trajectory points: nothing was spent by then"
-    return Run(before, spent, searched > 0)
+    return Run(before + searched, spent, searched > 0)
 
 
 def _not_begun(runs: Collection[Run], currency: str) -> str:
@@ -158,46 +201,45 @@ def _not_begun(runs: Collection[Run], currency: str) -> str:
 
 
 def _levels(
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
     runs: Mapping[str, Mapping[int, Run]],
     spend: float,
     levels: Sequence[float],
     machines: Mapping[str, Sequence[str]],
-) -> Iterator[dict[str, Any]]:
-    """Ranks by FVU at each sparsity level, within each training dataset; levels at which nobody stands are left out."""
-    by_data: dict[tuple[str, ...], dict[str, Curve]] = defaultdict(dict)
+) -> Iterator[SpendLevel]:
+    """Ranks by FVU at each sparsity level, within each training dataset; levels without any contender are left out."""
+    by_data: dict[tuple[tuple[str, str], ...], dict[str, Curve]] = defaultdict(dict)
     for name, members in curve_families(rows).items():
         curve = _curve(members, runs, spend)
         if curve.points:
-            by_data[tuple(sorted({f"{row['training_dataset']}\n{row['training_recipe']}" for row in members}))][
-                name
-            ] = curve
+            data = {(str(row.training_dataset), str(row.training_recipe)) for row in members}
+            by_data[tuple(sorted(data))][name] = curve
     mixed = "seconds of different machines: " + "; ".join(f"{key} {', '.join(v)}" for key, v in machines.items())
     for level in levels:
         groups, absent = [], []
-        for data, curves in sorted(by_data.items(), key=lambda item: (-len(item[1]), item[0])):
+        for data_of, curves in sorted(by_data.items(), key=lambda item: (-len(item[1]), item[0])):
             refusal = mixed if machines else _ALONE if len(curves) == 1 and len(by_data) > 1 else None
             found = ranking(curves, level, "lower", refusal)
-            there = [name for name in order_of(found) if found["contenders"][name]["l0"] is not None]
-            absent += [name for name in order_of(found) if name not in there]
-            if there:
-                label = ", ".join(dict.fromkeys(item.split("\n")[0] for item in data))
-                kept = {key: found[key] for key in ("contenders", "resolvable")}
-                groups.append({"data": label, "order": there, **kept})
+            order = order_of(found)
+            near = tuple(name for name in order if found.contenders[name].l0 is not None)
+            absent += [name for name in order if name not in near]
+            if near:
+                label = ", ".join(dict.fromkeys(name for name, _ in data_of))
+                groups.append(DataGroup(label, near, found.contenders, found.resolvable))
         if groups:
-            yield {"l0": level, "groups": groups, "absent": absent}
+            yield SpendLevel(level, tuple(groups), tuple(absent))
 
 
-def _curve(rows: Sequence[Mapping[str, Any]], runs: Mapping[str, Mapping[int, Run]], spend: float) -> Curve:
+def _curve(rows: Sequence[Row], runs: Mapping[str, Mapping[int, Run]], spend: float) -> Curve:
     points: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
-        for seed, run in runs[row["id"]].items():
+        for seed, run in runs[row.id].items():
             if (found := run.at(spend)) is not None:
                 points[seed].append((found[1], found[0]))
     return Curve({seed: tuple(sorted(found)) for seed, found in sorted(points.items())})
 
 
-def _machines(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def _machines(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
     """Where these rows were trained, by what differs; empty when all were trained on one kind of machine."""
-    found = {key: sorted({text for row in rows for text in row["versions"]["host"].get(key, [])}) for key in _MACHINE}
-    return {key: texts for key, texts in found.items() if len(texts) > 1}
+    found = {key: {text for row in rows for text in row.versions["host"].get(key, ())} for key in _MACHINE}
+    return {key: tuple(sorted(texts)) for key, texts in found.items() if len(texts) > 1}

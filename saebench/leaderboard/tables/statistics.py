@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from saebench.base.student import t_quantile
 
 L0_TOLERANCE = 0.10
-"""A score measured at an L0 this far (as a ratio) from the level may stand for it where its own curve does not reach the level."""
+"""A score measured at an L0 this far (as a ratio) from the level is taken for it where its own curve does not reach the level."""
 LEVEL_TOLERANCE = 0.20
 """A pair may be compared at an L0 this far from the level, where the two measured ranges overlap only there."""
 
@@ -56,6 +56,24 @@ class Estimate:
     stderr: float | None
     seeds: Mapping[str, float]
     reason: str | None
+
+
+@dataclass(frozen=True)
+class MetricCell(Estimate):
+    """A metric of one row over its seeds, or of the group of its seeds.
+
+    Attributes:
+        samples: Tokens (of a group: pairs) that one value was computed from.
+        on: The evaluation dataset.
+        family: The metric's family, or `other`.
+    """
+
+    samples: int
+    unit: str | None
+    direction: str | None
+    on: str | None
+    family: str
+    description: str
 
 
 def over_seeds(values: Mapping[int, float], *, stderrs: Sequence[float] = (), reason: str | None = None) -> Estimate:
@@ -127,7 +145,7 @@ class Curve:
         """L0 range that all seeds have measured: (largest of the minima, smallest of the maxima).
 
         A seed that lost a point (a cell that failed) does not narrow it. Seeds of a single point each share no range; the geometric
-        mean of the two ends stands for both.
+        mean of the two ends is taken for both.
         """
         most = max(len(points) for points in self.points.values())
         whole = [points for points in self.points.values() if len(points) == most]
@@ -139,8 +157,8 @@ class Curve:
         near = [min(points, key=lambda point: abs(math.log(point[0] / l0)))[0] for points in self.points.values()]
         return mean([own for own in near if abs(math.log(own / l0)) <= math.log1p(L0_TOLERANCE)])
 
-    def standing_for(self, level: float) -> tuple[dict[int, float], float, str]:
-        """Values by seed that stand for this curve at `level`, the L0 they belong to, and how they were got."""
+    def values_near(self, level: float) -> tuple[dict[int, float], float, str]:
+        """Values by seed that are taken for this curve at `level`, the L0 they belong to, and how they were got."""
         values, way = self.at(level)
         if way == "near":
             return values, self.nearest(level), "measured"

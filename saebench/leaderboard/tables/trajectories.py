@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from saebench.leaderboard.read.merge import CellRecord
+from saebench.leaderboard.read.records import CellRecord
 from saebench.leaderboard.tables.statistics import mean
+
+UNITS = ("tokens", "flops", "seconds")
+
+
+@dataclass(frozen=True)
+class Spend:
+    """What some work cost, by unit; None where it was not measured."""
+
+    tokens: float | None
+    flops: float | None
+    seconds: float | None
+
+    def of(self, unit: str) -> float | None:
+        """Of one unit."""
+        return {"tokens": self.tokens, "flops": self.flops, "seconds": self.seconds}[unit]
+
+
+@dataclass(frozen=True)
+class Point(Spend):
+    """A point of a training run: what its own training had cost, with FVU and L0 of one training batch."""
+
+    fvu: float
+    l0: float
+
+
+def sum_or_none(values: Iterable[float | None]) -> float | None:
+    """Sum of the values; None as soon as one of them is missing."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 def seconds_spent(cell: CellRecord, kind: str) -> float | None:
@@ -18,10 +49,8 @@ def seconds_spent(cell: CellRecord, kind: str) -> float | None:
     return None if work.get("tokens") or work.get("flops") else 0.0
 
 
-def training_trajectory(cell: CellRecord) -> list[dict[str, float | None]]:
-    """The cell's own training: `{tokens, flops, seconds, fvu, l0}` at each point that has an FVU and an L0, by rising spend.
-
-    `seconds` is None throughout where the record holds none; FVU and L0 are those of one training batch.
+def training_trajectory(cell: CellRecord) -> tuple[Point, ...]:
+    """The cell's own training at each point that has an FVU and an L0, by rising spend; `seconds` is None throughout where any is missing.
 
     Raises:
         ValueError, KeyError, TypeError: A shape that is no trajectory.
@@ -30,40 +59,42 @@ def training_trajectory(cell: CellRecord) -> list[dict[str, float | None]]:
     seconds = cell.measured.get("trajectory_s") or [None] * len(points)
     if any(value is None for value in seconds):
         seconds = [None] * len(seconds)
-    return [
-        {
-            "tokens": float(point["tokens"]),
-            "flops": None if point.get("flops") is None else float(point["flops"]),
-            "seconds": None if at is None else float(at),
-            "fvu": float(point["fvu"]),
-            "l0": float(point["l0"]),
-        }
+    return tuple(
+        Point(
+            tokens=float(point["tokens"]),
+            flops=None if point.get("flops") is None else float(point["flops"]),
+            seconds=None if at is None else float(at),
+            fvu=float(point["fvu"]),
+            l0=float(point["l0"]),
+        )
         for point, at in zip(points, seconds, strict=True)
         if point["tokens"] > 0 and point.get("fvu") is not None and point.get("l0")
-    ]
+    )
 
 
-def spent_before(cell: CellRecord) -> dict[str, float | None]:
-    """What making a cell's data and training its parent cost, by currency: all-in spend at the moment its own training began."""
-    spent = cell.facts["spent"] or {}
-    before: dict[str, float | None] = {
-        unit: sum(float((spent.get(kind) or {}).get(unit) or 0) for kind in ("data", "parent"))
-        for unit in ("tokens", "flops")
-    }
-    data, parent = seconds_spent(cell, "data"), seconds_spent(cell, "parent")
-    before["seconds"] = None if data is None or parent is None else data + parent
-    return before
+def spent(cell: CellRecord, kind: str, unit: str) -> float | None:
+    """Tokens, FLOPs or seconds of one kind of work."""
+    if unit == "seconds":
+        return seconds_spent(cell, kind)
+    return float(((cell.facts["spent"] or {}).get(kind) or {}).get(unit) or 0)
 
 
-def mean_trajectory(runs: Sequence[Sequence[Mapping[str, float | None]]]) -> list[dict[str, float | None]]:
+def spent_before(cell: CellRecord) -> Spend:
+    """What making a cell's data and training its parent cost: all-in spend at the moment its own training began."""
+    return Spend(*(sum_or_none(spent(cell, kind, unit) for kind in ("data", "parent")) for unit in UNITS))
+
+
+def mean_trajectory(runs: Sequence[Sequence[Point]]) -> tuple[Point, ...]:
     """Mean over seeds at each number of tokens that all of them noted."""
-    by_tokens = [{point["tokens"]: point for point in run} for run in runs]
-    shared = set(by_tokens[0]).intersection(*by_tokens[1:])
-    return [
-        {name: mean_or_none([points[tokens][name] for points in by_tokens]) for name in by_tokens[0][tokens]}
-        for tokens in by_tokens[0]
-        if tokens in shared
-    ]
+    by_tokens = [{point.tokens: point for point in run} for run in runs]
+    shared = [tokens for tokens in by_tokens[0] if all(tokens in points for points in by_tokens)]
+    means = []
+    for tokens in shared:
+        points = [found[tokens] for found in by_tokens]
+        flops, seconds = (mean_or_none([point.of(unit) for point in points]) for unit in ("flops", "seconds"))
+        fvu, l0 = mean([point.fvu for point in points]), mean([point.l0 for point in points])
+        means.append(Point(tokens, flops, seconds, fvu, l0))
+    return tuple(means)
 
 
 def mean_or_none(values: Sequence[float | None]) -> float | None:
@@ -72,7 +103,7 @@ def mean_or_none(values: Sequence[float | None]) -> float | None:
     return mean(known) if len(known) == len(values) else None
 
 
-def numerics(cells: Sequence[CellRecord]) -> dict[str, list[str]]:
+def numerics(cells: Sequence[CellRecord]) -> dict[str, tuple[str, ...]]:
     """What the seeds trained in (back end, precision) and the share of rows that fell back to the plain path, as text; empty for records without."""
     found: dict[str, set[str]] = {}
     fallback = []
@@ -83,8 +114,8 @@ def numerics(cells: Sequence[CellRecord]) -> dict[str, list[str]]:
         share = (training.get("facts") or {}).get("fallback_rows")
         if share is not None:
             fallback.append(float(share["mean"]))
-    shown = {name: sorted(found[name]) for name in sorted(found)}
-    return {**shown, "fallback rows": [f"{mean(fallback):.3%}"]} if fallback else shown
+    shown = {name: tuple(sorted(found[name])) for name in sorted(found)}
+    return {**shown, "fallback rows": (f"{mean(fallback):.3%}",)} if fallback else shown
 
 
 def _text(value: Any) -> str:

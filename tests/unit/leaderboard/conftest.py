@@ -42,7 +42,7 @@ def records(generator: ModuleType) -> tuple[Records, Records]:
 def agreeing(generator: ModuleType, stability: ModuleType) -> tuple[Records, Records]:
     """Fresh records whose groups hold all that today's do."""
     cells, groups = generator.make_records()
-    stability.add_stability(cells, groups)
+    stability.add_stability(generator, cells, groups)
     return cells, groups
 
 
@@ -58,6 +58,6 @@ def folder(generator: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> P
 def agreeing_folder(generator: ModuleType, stability: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all of them, groups as they are written today. Do not write into it."""
     cells, groups = generator.make_records()
-    stability.add_stability(cells, groups)
+    stability.add_stability(generator, cells, groups)
     written: Path = generator.write_folder(tmp_path_factory.mktemp("agreeing"), cells, groups)
     return written

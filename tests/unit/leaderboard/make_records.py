@@ -5,37 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from saebench.api import MetricInfo, MetricValue
 from saebench.artifacts import write_record
+from saebench.cells.cell import ArchitectureUse, Cell, DatasetUse, EvaluationSettings, ModelUse, TrainSettings, Tune
+from saebench.cells.plan import Group
+from saebench.execute import groups as execute_groups
+from saebench.execute import records as execute_records
+from saebench.metrics.catalogue import INFO
+from saebench.score import ScoreOutcome
+from saebench.score.combine import Part, combine, info_json
+from saebench.score.group import GroupOutcome
+from saebench.train import TrainOutcome
+from saebench_plugins.faithful.ffr_spec import FFR
 
-MODEL = {
-    "id": "docs-lm",
-    "revision": None,
-    "digest": "a3" * 32,
-    "hookpoint": "model.layers.2",
-    "hookpoint_name": "layers.2",
-    "context": 128,
-}
-DIRECTIONS = {
-    "fvu": "lower", "variance-explained": "higher", "ce-recovered-zero": "higher", "ce-recovered-mean": "higher", "kl": "lower", "l0": "neutral",
-    "dead-fraction": "lower", "dense-fraction-10pct": "lower", "ffr-random": "lower", "ffr-text": "lower", "ffr-self": "lower",
-    "truth-mcc": "higher", "truth-f1": "higher", "truth-uniqueness": "higher",
-    "sfr": "higher", "sfr-alive": "higher", "matched-cosine": "higher", "matched-cosine-null": "neutral", "train-device-s": "lower",
-}  # fmt: skip
-UNITS = {
-    "kl": "nats",
-    "l0": "latents",
-    "train-device-s": "seconds",
-    "matched-cosine": "ratio",
-    "matched-cosine-null": "ratio",
-}
-FAMILIES = {"l0": "sparsity", "dead-fraction": "density", "dense-fraction-10pct": "density", "train-device-s": "cost"}
-WORDS = [
+MODEL = ModelUse("docs-lm", None, "a3" * 32, "model.layers.2", "layers.2", 128)
+INFOS = {**INFO, **{info.id: info for info in FFR}}
+TRAIN = TrainSettings(1024, 0.001, (0.9, 0.999), 1e-8, None, 0.05, 0.2, "rms")
+CELLS: dict[str, Cell] = {}
+"""The cells of all records made so far, by score id: a group record is made of cells."""
+VOCABULARY = [
     "the",
     "socket",
     "is",
@@ -77,43 +72,24 @@ def hexes(*parts: object, length: int = 64) -> str:
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:length]
 
 
-def family(name: str) -> str:
-    heads = {"ffr": "faithfulness", "sfr": "stability", "mat": "stability", "tru": "ground truth"}
-    return FAMILIES.get(name) or heads.get(name[:3], "reconstruction")
-
-
 def metric(
-    name: str, value: float | None, *, reason: str | None = None, datasets: Iterable[str] = ("docs",), n: int = 65_536
+    info: MetricInfo,
+    value: float | None,
+    *,
+    reason: str = "no token fired",
+    datasets: Iterable[str | None] = (None,),
+    n: int = 65_536,
 ) -> dict[str, Any]:
-    stderr = None if value is None or name.startswith(("dead", "dense", "ffr", "truth", "sfr", "mat")) else 0.0012
-    parts = []
+    """A metric's entry in a record, 3 % lower on each further dataset."""
+    told = info.family == "reconstruction" and value is not None
+    found = []
     for index, dataset in enumerate(datasets):
         moved = None if value is None else round(value * (1 - 0.03 * index), 12)
-        parts.append(
-            {"dataset": dataset, "seed": 0, "slice": None, "value": moved, "stderr": stderr, "n": n, "reason": reason}
+        of = MetricValue.of(
+            info, moved, n, stderr=0.0012 if told else None, reason=None if value is not None else reason
         )
-    found = {
-        "value": value,
-        "unit": UNITS.get(name, "fraction"),
-        "direction": DIRECTIONS[name],
-        "n": n,
-        "stderr": stderr,
-        "reason": reason,
-    }
-    return {**found, "on": next(iter(datasets), None), "parts": parts}
-
-
-def info(names: Iterable[str]) -> dict[str, Any]:
-    return {
-        name: {
-            "family": family(name),
-            "description": f"what {name} is",
-            "unit": UNITS.get(name, "fraction"),
-            "direction": DIRECTIONS[name],
-            "measured": name == "train-device-s",
-        }
-        for name in names
-    }
+        found.append(Part(dataset, None if dataset is None else 0, of))
+    return combine(info, found)
 
 
 def contexts(seed: int) -> list[dict[str, Any]]:
@@ -122,7 +98,7 @@ def contexts(seed: int) -> list[dict[str, Any]]:
     for latent in (3, 41, 207, 300):
         items = []
         for _ in range(3):
-            tokens = [f" {WORDS[index]}" for index in rng.integers(0, len(WORDS), 40)]
+            tokens = [f" {VOCABULARY[index]}" for index in rng.integers(0, len(VOCABULARY), 40)]
             peak = int(rng.integers(5, 39))
             activations = [round(float(max(0.0, 4 - abs(i - peak) * 1.7) * rng.uniform(0.6, 1)), 4) for i in range(40)]
             items.append(
@@ -147,111 +123,87 @@ def histogram(dead: float, l0: float, seed: int, d_sae: int = 512) -> dict[str, 
 
 
 def cell_record(
-    entry: str, point: str, seed: int, values: dict[str, float | None], *, suite: str = "quickstart", architecture: str = "topk", dataset: str = "docs", kind: str = "text",
-    control: bool = False, model: dict[str, Any] | None = MODEL, config: dict[str, Any] | None = None, expected_l0: float | None = None, status: str = "ok",
-    error: dict[str, Any] | None = None, datasets: tuple[str, ...] = ("docs", "near"), tokens: int = 150_000, data_tokens: int = 0, parent_tokens: int = 0,
-    details: dict[str, Any] | None = None, version: str = "1", finished: str = "2026-11-20T08:00:00Z", supersedes: str | None = None, trajectory: list[dict[str, Any]] | None = None,
-    seconds: tuple[float, float, float] | None = None,
+    entry: str, point: str, seed: int, values: Mapping[str, float | None], *, suite: str = "quickstart", architecture: str = "topk",
+    dataset: str = "docs", kind: str = "text", control: bool = False, model: ModelUse | None = MODEL, config: dict[str, Any] | None = None,
+    expected_l0: float | None = None, status: str = "ok", error: dict[str, Any] | None = None, datasets: tuple[str, ...] = ("docs", "near"),
+    tokens: int = 150_000, data_tokens: int = 0, parent_tokens: int = 0, details: dict[str, Any] | None = None, version: str = "1",
+    finished: str = "2026-11-20T08:00:00Z", supersedes: str | None = None, trajectory: list[dict[str, Any]] | None = None,
+    seconds: tuple[float, float, float] | None = None, budget: Mapping[str, Any] | None = None, tune: Tune | None = None,
+    validation: dict[str, Any] | None = None, part: str | None = None, infos: Mapping[str, MetricInfo] = INFOS,
 ) -> dict[str, Any]:  # fmt: skip
+    """The record that a run would write of such a cell; without `seconds` as older versions wrote it."""
     config = {"d_sae": 512} if config is None else config
     cell_id = hexes("cell", suite, entry, point, seed, config, dataset)
-    recipe = hexes("recipe", dataset)
-    names = sorted(values)
-    facts = {
-        "status": status, "error": error, "suite": suite, "suite_digest": hexes(suite), "entry": entry, "point": point, "sweep": {"k": expected_l0} if expected_l0 else {},
-        "architecture": architecture, "architecture_version": "1", "config": config, "base": None, "tags": [], "control": control, "parent": None, "init_seed": seed, "data_seed": 0,
-        "d_in": 128, "d_out": 128, "d_sae": config["d_sae"], "expected_l0": expected_l0, "model": model,
-        "dataset": {"name": dataset, "plugin": dataset, "version": "1", "kind": kind, "options": {}, "recipe": recipe, "content": hexes("content", dataset), "manifest": {}, "epochs": 1.0, "n_tokens": 150_000},
-        "token_policy": {"bos": True} if model else None, "train": None if control else {"batch": 1024, "lr": 0.001}, "input_scale": 1.0,
-        "budget": {"primary": "tokens", "tokens": tokens, "counts": "train"},
-        "spent": {kind_: {"tokens": number, "flops": number * 5e5} for kind_, number in (("train", tokens), ("data", data_tokens), ("parent", parent_tokens), ("forward", tokens), ("scoring", 65_536))},
-        "training": None if control else {"steps": 146, "trajectory": trajectory or [], "dead_fraction": 0.02, "facts": {}},
-        "evaluation": {
-            "datasets": [{"name": name, "recipe": hexes("recipe", name), "content": hexes("content", name), "n_tokens": 65_536, "n_loss_tokens": 16_384, "n_density_tokens": 65_536} for name in datasets],
-            "seeds": [0], "tokens": 65_536, "loss_tokens": 16_384, "density_tokens": 65_536, "thresholds": {"ffr": 0.10},
-        },
-        "metrics": {name: metric(name, values[name], reason=None if values[name] is not None else "no token fired", datasets=datasets) for name in names},
-        "details": details or {}, "metric_versions": {"reconstruction": version, "density": "1", "ffr": "1"}, "metric_info": info([*names, "train-device-s"]), "sae_facts": {}, "deterministic": True,
-    }  # fmt: skip
-    if status != "ok":
-        facts["metrics"], facts["evaluation"] = {}, None
-    score_id = hexes("score", cell_id, version, datasets)
-    measured = {
-        "metrics": {"train-device-s": metric("train-device-s", 3.25 + seed / 100, datasets=())} if status == "ok" else {},
-        "times": {"train_s": 3.25, "score_s": 1.5},
+    a_token, data_s, parent_s = seconds or (0.0, 0.0, 0.0)
+    cell = Cell(
+        cell_id=cell_id, score_id=hexes("score", cell_id, version, datasets), suite=suite, entry=entry, point=point,
+        sweep={"k": expected_l0} if expected_l0 else {}, where="", part=ArchitectureUse(architecture, "1", config), base=None, d_in=128,
+        d_out=128, d_sae=config["d_sae"], tags=(), model=model, dataset=DatasetUse(dataset, dataset, "1", kind, {}, hexes("recipe", dataset)),
+        evaluation=EvaluationSettings(datasets, 65_536, 16_384, 65_536, (0,)), evaluation_datasets=(), init_seed=seed, data_seed=0,
+        parent="ab" * 32 if parent_tokens else None, train=TRAIN, tokens=tokens, control=control, expected_l0=expected_l0, cohort="", group="",
+        metrics={"reconstruction": version, "density": "1", "ffr": "1"},
+        plugins={f"architecture/{architecture}": {"distribution": "saebench-harness", "version": "0.1.0"}}, tune=tune,
+    )  # fmt: skip
+    CELLS[cell.score_id] = cell
+    numerics = {"backend": "bf16-screen", "parameters": "float32", "products": ["screen"], "deterministic": True}
+    fallback = {"fallback_rows": {"mean": 0.001 * (1 + seed), "min": 0.0, "max": 0.01, "last": 0.0, "n": 146}}
+    trained = TrainOutcome(
+        cell_id, status, error, steps=146, tokens=tokens, flops=round(tokens * 5e5), forward_flops=round(tokens * 5e5), epochs=1.0,
+        ancestors={"tokens": parent_tokens, "flops": round(parent_tokens * 5e5)}, trajectory=trajectory or [], dead_fraction=0.02,
+        input_scale=1.0, facts=fallback if seconds else {}, numerics=numerics if seconds else None, device_s=tokens * a_token, waited_s=2.0,
+        ancestors_s=parent_s, trajectory_s=[step["tokens"] * a_token for step in trajectory or []],
+    )  # fmt: skip
+    source: Any = SimpleNamespace(
+        content=hexes("content", dataset), manifest={}, n_tokens=150_000, rounding=None, token_policy={"bos": True} if model else None,
+        data_cost={"tokens": data_tokens, "flops": round(data_tokens * 5e5)},
+    )  # fmt: skip
+    used = [
+        {"name": name, "recipe": hexes("recipe", name), "content": hexes("content", name), "n_tokens": 65_536, "n_loss_tokens": 16_384, "n_density_tokens": 65_536}
+        for name in datasets
+    ]  # fmt: skip
+    scored = ScoreOutcome(
+        metrics={name: metric(infos[name], values[name], datasets=datasets) for name in sorted(values)},
+        measured_metrics={"train-device-s": metric(infos["train-device-s"], 3.25 + seed / 100)},
+        metric_info=info_json(infos[name] for name in (*sorted(values), "train-device-s")), metric_versions=dict(cell.metrics),
+        details=details or {}, arrays={}, sae_facts={}, spent={"tokens": 65_536, "flops": round(65_536 * 5e5)}, seconds=1.5, validation=validation,
+        evaluation={"datasets": used, "seeds": [0], "tokens": 65_536, "loss_tokens": 16_384, "density_tokens": 65_536, "thresholds": {"ffr": 0.10}} | ({"part": part} if part else {}),
+    )  # fmt: skip
+    outcome = execute_records.CellOutcome(
+        status, error, execute_records.Trained(trained, source, data_s), scored if status == "ok" else None
+    )
+    plan: Any = SimpleNamespace(budget=budget or {"primary": "tokens", "counts": "train"}, suite_digest=hexes(suite))
+    environment = {
         "host": {"cpu": "test cpu", "cores": 2, "memory_bytes": 8_000_000_000, "platform": "linux", "device": "cpu"},
         "versions": {"saebench": "0.1.0", "python": "3.11.9", "torch": "2.11.0"},
-        "plugins": {f"architecture/{architecture}": {"distribution": "saebench-harness", "version": "0.1.0"}},
-        "threads": 2, "observer_errors": [], "started": "2026-11-20T07:59:00Z", "finished": finished,
-    }  # fmt: skip
-    if seconds is not None:
-        a_token, data_s, parent_s = seconds
-        measured["trajectory_s"] = [step["tokens"] * a_token for step in trajectory or []]
-        measured["spent_s"] = {
-            "train": tokens * a_token,
-            "data": data_s,
-            "parent": parent_s,
-            "forward": 2.0,
-            "scoring": 1.5,
-        }
-        facts["training"]["numerics"] = {
-            "backend": "bf16-screen",
-            "parameters": "float32",
-            "products": ["screen"],
-            "deterministic": True,
-        }
-        facts["training"]["facts"] = {
-            "fallback_rows": {"mean": 0.001 * (1 + seed), "min": 0.0, "max": 0.01, "last": 0.0, "n": 146}
-        }
-    return {
-        "kind": "cell",
-        "cell_id": cell_id,
-        "score_id": score_id,
-        "supersedes": supersedes,
-        "arrays_sha256": None,
-        "facts": facts,
-        "measured": measured,
+        "threads": 2,
+        "started": "2026-11-20T07:59:00Z",
+        "finished": finished,
     }
+    record = execute_records.cell_record(cell, plan, outcome, supersedes=supersedes, environment=environment)
+    if seconds is None:
+        del record["measured"]["spent_s"], record["measured"]["trajectory_s"]
+    return record
 
 
-def group_record(members: list[dict[str, Any]], values: dict[str, float | None]) -> dict[str, Any]:
-    facts = members[0]["facts"]
-    listed = [
-        {
-            "cell_id": item["cell_id"],
-            "score_id": item["score_id"],
-            "init_seed": item["facts"]["init_seed"],
-            "status": item["facts"]["status"],
-        }
-        for item in members
-    ]
-    metrics = {
-        name: {
-            **metric(name, value, reason=None if value is not None else "under two members are ok", datasets=()),
-            "n": 3,
-        }
-        for name, value in values.items()
-    }
-    kept = {key: facts[key] for key in ("suite", "entry", "point", "architecture", "control", "model", "d_sae")}
-    body = {
-        **kept,
-        "vary": "init_seed",
-        "dataset": facts["dataset"]["name"],
-        "members": listed,
-        "status": "ok",
-        "metrics": metrics,
-        "metric_info": info(values),
-        "metric_versions": {"stability": "1"},
-        "details": {},
-    }
-    identity = hexes("group", facts["suite"], facts["entry"], facts["point"])
-    return {
-        "kind": "group",
-        "group_id": identity,
-        "arrays_sha256": None,
-        "facts": body,
-        "measured": {"versions": {"saebench": "0.1.0"}, "times": {}},
-    }
+def group_of(
+    members: list[dict[str, Any]], metrics: Mapping[str, dict[str, Any]], details: dict[str, Any], *, vary: tuple[str, ...], spec: str
+) -> dict[str, Any]:  # fmt: skip
+    """The record that a run would write of a group of these cells."""
+    cells = [CELLS[record["score_id"]] for record in members]
+    statuses = {cell.cell_id: record["facts"]["status"] for cell, record in zip(cells, members, strict=True)}
+    entry = " + ".join(dict.fromkeys(cell.entry for cell in cells))
+    group = Group("", cells[0].suite, entry, cells[0].point, "", tuple(statuses), {spec: "1"}, vary)
+    infos = info_json(INFOS[id] for id in metrics)
+    outcome = GroupOutcome("ok", dict(metrics), {}, infos, {spec: "1"}, details, {}, {})
+    versions = {"versions": {"saebench": "0.1.0"}}
+    return execute_groups.group_record(group, cells, statuses, outcome, environment=versions, plugins={})
+
+
+def group_record(members: list[dict[str, Any]], values: Mapping[str, float | None]) -> dict[str, Any]:
+    """A group of init seeds."""
+    reason = "under two members are ok"
+    metrics = {id: {**metric(INFOS[id], value, reason=reason, n=3), "parts": []} for id, value in values.items()}
+    return group_of(members, metrics, {}, vary=("init_seed",), spec="stability")
 
 
 def model_values(
@@ -315,10 +267,6 @@ def make_records() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]
                 )
                 details = {
                     "density-histogram": histogram(dead, level, seed + level),
-                    "ffr-sweep": {
-                        "random-tokens": {"0.01": 0.3, "0.1": values["ffr-random"]},
-                        "eval": {"0.01": 0.2, "0.1": values["ffr-text"]},
-                    },
                     "strongest-contexts": contexts(seed),
                 }
                 members.append(put(cell_record(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from saebench.api import MetricValue
+from saebench.metrics.catalogue import INFO
+from saebench.score.combine import Part, combine
 
 Record = dict[str, Any]
 THRESHOLDS = [index / 20 for index in range(20)]
@@ -22,21 +26,10 @@ SCORES = {
 }
 
 
-def info(id: str) -> dict[str, Any]:
-    direction = "neutral" if id.endswith(("-null", "-size")) or id == "distinct-latents" else "higher"
-    unit = "latents" if "latents" in id or id.endswith("-size") else "ratio"
-    return {"family": "stability", "description": f"what {id} is", "unit": unit, "direction": direction, "measured": False}  # fmt: skip
-
-
-def metric(id: str, value: float | None, stderr: float | None = None, n: int = 3, reason: str | None = None) -> Record:
-    described = info(id)
-    kept = {key: described[key] for key in ("unit", "direction")}
-    return {"value": value, "stderr": stderr, "n": n, "reason": reason, "on": None, "parts": [], **kept}
-
-
-def put(facts: Record, id: str, *given: Any, **named: Any) -> None:
-    facts["metrics"][id] = metric(id, *given, **named)
-    facts["metric_info"][id] = info(id)
+def entry(id: str, value: float | None, stderr: float | None = None, n: int = 3, reason: str | None = None) -> Record:
+    """A group metric as a record has it."""
+    of = MetricValue.of(INFO[id], value, n, stderr=stderr, reason=reason)
+    return {**combine(INFO[id], [Part(None, None, of)]), "parts": []}
 
 
 def bins(low: float, step: float, alive: int, level: float, slope: float, rng: np.random.Generator) -> Record:
@@ -53,9 +46,10 @@ def bins(low: float, step: float, alive: int, level: float, slope: float, rng: n
     return {"edges": edges, "n": [int(n) for n in counts], "mean": mean, "stderr": stderr}
 
 
-def add_details(group: Record, level: float, dead: int, rng: np.random.Generator) -> None:
-    """Everything that a group of seeds of today holds, around the SFR `level`."""
+def all_of_today(group: Record, level: float, dead: int, rng: np.random.Generator) -> tuple[dict[str, Record], Record]:
+    """Metrics and details that a group of seeds of today holds, around the SFR `level`."""
     facts = group["facts"]
+    metrics = dict(facts["metrics"])
     d_sae, seeds = facts["d_sae"], sum(member["status"] == "ok" for member in facts["members"])
     labels = [f"s{member['init_seed']}" for member in facts["members"] if member["status"] == "ok"]
     pairs = [(a, b) for index, a in enumerate(labels) for b in labels[index + 1 :]]
@@ -63,21 +57,25 @@ def add_details(group: Record, level: float, dead: int, rng: np.random.Generator
     for id, (share, null) in SCORES.items():
         value = min(0.98, level * share + null * 0.5)
         spread = None if stderr is None else stderr * (0.4 if null else 1.0)
-        put(facts, id, value, spread, len(pairs))
-        put(facts, f"{id}-null", null)
-        put(facts, f"{id}-corrected", (value - null) / (1 - null), None if spread is None else spread / (1 - null))
-    put(facts, "subspace-agreement", 0.55 + 0.1 * level, stderr)
+        metrics[id] = entry(id, value, spread, len(pairs))
+        if f"{id}-null" not in INFO:
+            continue
+        metrics[f"{id}-null"] = entry(f"{id}-null", null)
+        metrics[f"{id}-corrected"] = entry(
+            f"{id}-corrected", (value - null) / (1 - null), None if spread is None else spread / (1 - null)
+        )
+    metrics["subspace-agreement"] = entry("subspace-agreement", 0.55 + 0.1 * level, stderr)
     reason = "only for latents in blocks: no member is tagged grouped_latents"
-    put(facts, "block-agreement", None, None, 0, reason)
+    metrics["block-agreement"] = entry("block-agreement", None, None, 0, reason)
     alive = d_sae - dead
     curve = [1 / (1 + math.exp((threshold - 0.55 - 0.35 * (level - 0.3)) / 0.11)) for threshold in THRESHOLDS]
     null_curve = [float(0.5 * math.erfc((threshold - 0.207) / 0.03)) for threshold in THRESHOLDS]
     counted = [float(alive), alive * (2 - level), alive * (2.9 - 1.6 * level)][:seeds]
     total = counted[-1] * (1.05 + 0.9 * (1 - level))
-    put(facts, "distinct-latents", counted[-1])
-    put(facts, "idealised-dictionary-size", total, total * 0.04)
+    metrics["distinct-latents"] = entry("distinct-latents", counted[-1])
+    metrics["idealised-dictionary-size"] = entry("idealised-dictionary-size", total, total * 0.04)
     drawn = {"draws": 10, "n": d_sae, "m": d_sae, "d": 128}
-    facts["details"] = {
+    details = {
         "sfr-curve": {
             "thresholds": THRESHOLDS, "sfr": curve, "sfr-alive": [min(1.0, 1.03 * share) for share in curve], "sfr-null": null_curve,
             "stderr": {key: None if stderr is None else [0.01] * len(curve) for key in ("sfr", "sfr-alive")},
@@ -101,27 +99,14 @@ def add_details(group: Record, level: float, dead: int, rng: np.random.Generator
         },
         "activation-match": {"tokens": 65_536, "floor": 0.05, "bound": 0.002, "null": {"value": 0.018, "low": 0.017, "high": 0.019, "draws": 3}},
     }  # fmt: skip
+    return metrics, details
 
 
-def across_group(members: list[Record], levels: dict[str, float], difference: float, stderr: float | None) -> Record:
-    """A group of one config over the datasets and seeds of `members`; `levels` is SFR alive by kind of pair."""
-    first = members[0]["facts"]
-    listed = [
-        {
-            **{key: member[key] for key in ("cell_id", "score_id")},
-            "init_seed": member["facts"]["init_seed"],
-            "entry": member["facts"]["entry"],
-            "dataset": member["facts"]["dataset"]["name"],
-            "status": member["facts"]["status"],
-        }
-        for member in members
-    ]
-    entries = list(dict.fromkeys(member["entry"] for member in listed))
-    facts: Record = {
-        **{key: first[key] for key in ("suite", "point", "architecture", "control", "model", "d_sae")},
-        "entry": " + ".join(entries), "datasets": list(dict.fromkeys(member["dataset"] for member in listed)), "vary": "dataset+init_seed", "members": listed, "status": "ok",
-        "metrics": {}, "metric_info": {}, "metric_versions": {"agreement": "1"},
-    }  # fmt: skip
+def across_datasets(
+    levels: dict[str, float], difference: float, stderr: float | None
+) -> tuple[dict[str, Record], Record]:
+    """Metrics and details of a group over datasets and seeds; `levels` is SFR alive by kind of pair."""
+    metrics: dict[str, Record] = {}
     details: Record = {}
     counts = {"seeds": 6, "datasets": 3, "both": 6}
     for kind, level in levels.items():
@@ -132,26 +117,25 @@ def across_group(members: list[Record], levels: dict[str, float], difference: fl
             for name, shown in ((id, value), (f"{id}-null", null), (f"{id}-corrected", (value - null) / (1 - null))):
                 details[kind][name] = {"value": shown, "stderr": stderr, "n": counts[kind]}
             if id != "strict-shared":
-                put(facts, f"{id}-across-{kind}", value, stderr, counts[kind])
-    put(facts, "dataset-over-seed", difference, stderr)
+                metrics[f"{id}-across-{kind}"] = entry(f"{id}-across-{kind}", value, stderr, counts[kind])
+    metrics["dataset-over-seed"] = entry("dataset-over-seed", difference, stderr)
     pairs = [
         {"a": "docs s0", "b": "own s0", "kind": "datasets", "values": {"sfr-alive": levels["datasets"]}},
         {"a": "docs s0", "b": "docs s1", "kind": "seeds", "values": {"sfr-alive": levels["seeds"]}},
     ]
-    facts["details"] = {"agreement": details, "agreement-pairs": pairs}
-    identity = hashlib.sha256(repr([member["score_id"] for member in listed]).encode()).hexdigest()
-    return {
-        "kind": "group", "group_id": identity, "arrays_sha256": None, "facts": facts, "measured": {"versions": {"saebench": "0.1.0"}, "times": {}},
-    }  # fmt: skip
+    return metrics, {"agreement": details, "agreement-pairs": pairs}
 
 
-def add_stability(cells: dict[str, Record], groups: dict[str, Record]) -> None:
+def add_stability(generator: ModuleType, cells: dict[str, Record], groups: dict[str, Record]) -> None:
     """Brings made groups up to date, and adds two groups over datasets: topk (docs) with faithful (own) at each point."""
     rng = np.random.default_rng(11)
+    by_score = {record["score_id"]: record for record in cells.values()}
     for path in sorted(groups):
         facts = groups[path]["facts"]
+        members = [by_score[member["score_id"]] for member in facts["members"]]
         level = 0.85 if facts["entry"] == "truth" else facts["metrics"]["sfr-alive"]["value"] - 0.12
-        add_details(groups[path], level, 110 if facts["entry"] == "expander" else 6, rng)
+        made = all_of_today(groups[path], level, 110 if facts["entry"] == "expander" else 6, rng)
+        groups[path] = generator.group_of(members, *made, vary=("init_seed",), spec="stability")
     last = groups["groups/quickstart/jumprelu/target-l0-16.json"]["facts"]["details"]["stability-pairs"][1]
     last.update(gap=0.0007, proven=False)
     cases = {"k8": ((0.43, 0.31, 0.27), 0.12, 0.011), "k16": ((0.41, 0.4, 0.36), 0.01, 0.009)}
@@ -162,5 +146,6 @@ def add_stability(cells: dict[str, Record], groups: dict[str, Record]) -> None:
             for path, record in sorted(cells.items())
             if f"/{entry}/{point}-s" in path
         ]
-        found = across_group(members, dict(zip(("seeds", "datasets", "both"), levels, strict=True)), difference, stderr)
-        groups[f"groups/quickstart/across-dataset+init_seed/topk-{point}-{found['group_id'][:8]}.json"] = found
+        made = across_datasets(dict(zip(("seeds", "datasets", "both"), levels, strict=True)), difference, stderr)
+        found = generator.group_of(members, *made, vary=("dataset", "init_seed"), spec="agreement")
+        groups[f"groups/quickstart/across-dataset/topk-{point}-{found['group_id'][:8]}.json"] = found

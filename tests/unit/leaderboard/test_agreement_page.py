@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -14,8 +15,10 @@ import pytest
 
 from saebench.leaderboard import build, summary
 from saebench.leaderboard.charts.site import agreement_charts
-from saebench.leaderboard.read.merge import read_evidence
+from saebench.leaderboard.read.merge import merged_records
+from saebench.leaderboard.tables.agreement.values import SeedAgreement
 from saebench.leaderboard.tables.board import make_board
+from saebench.leaderboard.tables.site import Site
 
 Records = dict[str, dict[str, Any]]
 CHARTS = {"stability", "sfr-curve", "reappearance-density", "reappearance-variance", "distinct"}
@@ -28,9 +31,8 @@ def out(agreeing_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="module")
-def site(agreeing_folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = make_board(read_evidence([agreeing_folder]))["suites"][0]["sites"][0]
-    return found
+def site(agreeing_folder: Path) -> Site:
+    return make_board(merged_records([agreeing_folder])).suites[0].sites[0]
 
 
 class Table(HTMLParser):
@@ -126,13 +128,13 @@ def test_records_without_groups_have_no_section(
     assert "Do seeds agree?" not in page
 
 
-def test_charts_hold_one_row_an_entry_at_its_largest_l0(site: dict[str, Any]) -> None:
+def test_charts_hold_one_row_an_entry_at_its_largest_l0(site: Site) -> None:
     found = agreement_charts(site)
-    assert {chart["id"].split("-", 2)[2] for chart in found["seeds"]} == CHARTS
-    assert [chart["id"].split("-", 2)[2] for chart in found["across"]] == ["across"]
+    assert {chart.id.split("-", 2)[2] for chart in found["seeds"]} == CHARTS
+    assert [chart.id.split("-", 2)[2] for chart in found["across"]] == ["across"]
     for chart in found["seeds"]:
-        if not chart["id"].endswith("-stability"):
-            labels = {value["label"] for value in values(chart["spec"]) if "label" in value}
+        if not chart.id.endswith("-stability"):
+            labels = {value["label"] for value in values(chart.spec) if "label" in value}
             assert labels == {"expander k16", "faithful k16", "jumprelu target-l0-16", "ssae k16", "topk k16"}
 
 
@@ -144,25 +146,39 @@ def values(spec: Any) -> list[dict[str, Any]]:
     return [value for item in spec for value in values(item)] if isinstance(spec, list) else []
 
 
-def chart(site: dict[str, Any], name: str) -> dict[str, Any]:
+def chart(site: Site, name: str) -> dict[str, Any]:
     found = agreement_charts(site)
-    spec: dict[str, Any] = next(item["spec"] for item in found["seeds"] if item["id"].endswith(name))
+    spec: dict[str, Any] = next(item.spec for item in found["seeds"] if item.id.endswith(name))
     return spec
 
 
-def test_chance_is_drawn_once_where_it_is_the_same_for_all(site: dict[str, Any]) -> None:
-    def drawn(site: dict[str, Any]) -> set[tuple[str, float]]:
+def changed(site: Site, change: Callable[[SeedAgreement], SeedAgreement], label: str | None = None) -> Site:
+    """The site with the agreement of its rows (or of one of them) changed."""
+    rows = [
+        replace(row, stability=change(row.stability)) if row.stability and label in (None, row.label) else row
+        for row in site.rows
+    ]
+    return replace(site, rows=tuple(rows))
+
+
+def test_chance_is_drawn_once_where_it_is_the_same_for_all(site: Site) -> None:
+    def drawn(site: Site) -> set[tuple[str, float]]:
         found = values(chart(site, "sfr-curve"))
         return {(value["entry"], value["threshold"]) for value in found if value.get("kind") == "chance"}
 
     # five contenders of one shape: one curve of twenty thresholds
     assert len(drawn(site)) == 20
-    rows = copy.deepcopy(site["rows"])
-    next(row for row in rows if row["label"] == "expander k16")["stability"]["curve"]["sfr-null"][5] = 0.9
-    assert len(drawn({**site, "rows": rows})) == 100
+
+    def other_chance(agreement: SeedAgreement) -> SeedAgreement:
+        assert agreement.curve is not None
+        assert agreement.curve.sfr_null is not None
+        null = (*agreement.curve.sfr_null[:5], 0.9, *agreement.curve.sfr_null[6:])
+        return replace(agreement, curve=replace(agreement.curve, sfr_null=null))
+
+    assert len(drawn(changed(site, other_chance, "expander k16"))) == 100
 
 
-def test_the_reappearance_chart_marks_small_bins_and_the_dead(site: dict[str, Any]) -> None:
+def test_the_reappearance_chart_marks_small_bins_and_the_dead(site: Site) -> None:
     spec = chart(site, "reappearance-density")
     found = values(spec)
     assert {value["range"] for value in found} >= {"dead"}
@@ -173,25 +189,27 @@ def test_the_reappearance_chart_marks_small_bins_and_the_dead(site: dict[str, An
     assert both >= {"dead", "≤ 0"}
 
 
-def test_the_total_stands_behind_the_last_seed_with_its_interval(site: dict[str, Any]) -> None:
+def test_the_total_stands_behind_the_last_seed_with_its_interval(site: Site) -> None:
     found = values(chart(site, "distinct"))
     ends = [value for value in found if "low" in value]
     assert {value["entry"] for value in ends} == {"expander", "faithful", "jumprelu", "ssae", "topk"}
     assert all(value["x"] > 3 and value["low"] < value["value"] < value["high"] for value in ends)
-    recapture = next(row for row in site["rows"] if row["label"] == "topk k16")["stability"]["recapture"]
+    recapture = next(row for row in site.rows if row.label == "topk k16").stability.recapture
     assert {value["value"] for value in found if value["entry"] == "topk" and value.get("way") is None} == {
-        *recapture["distinct"],
-        recapture["estimate"],
+        *recapture.distinct,
+        recapture.estimate,
     }
 
 
-def test_no_piece_no_chart(site: dict[str, Any]) -> None:
-    rows = copy.deepcopy(site["rows"])
-    for row in rows:
-        row["stability"].update(curve=None, recapture=None)
-        row["stability"]["reappearance"]["variance"] = None
-    found = agreement_charts({**site, "rows": rows, "across": []})
-    assert {chart["id"].split("-", 2)[2] for chart in found["seeds"]} == {"stability", "reappearance-density"}
+def test_no_piece_no_chart(site: Site) -> None:
+    def less(agreement: SeedAgreement) -> SeedAgreement:
+        assert agreement.reappearance is not None
+        return replace(
+            agreement, curve=None, recapture=None, reappearance=replace(agreement.reappearance, variance=None)
+        )
+
+    found = agreement_charts(replace(changed(site, less), across=()))
+    assert {chart.id.split("-", 2)[2] for chart in found["seeds"]} == {"stability", "reappearance-density"}
     assert found["across"] == []
 
 
@@ -233,5 +251,5 @@ def test_the_terminal_shows_sfr_alive_over_chance_in_80_columns(agreeing_folder:
     assert max(len(line) for line in new if not line.startswith("ssae k8 s2:")) <= 80
     assert new[1].split()[-2:] == ["SFR", "alive"]
     assert "SFR alive: over chance, (SFR - chance) / (1 - chance)." in new
-    assert old[1].split()[-2:] == ["rec.", "SFR"]
+    assert old[1].split()[-3:] == ["rec.", "SFR", "alive"]
     assert not any("over chance" in line for line in old)

@@ -8,108 +8,111 @@ from typing import Any
 import pytest
 
 from saebench.api.errors import SuiteError
-from saebench.leaderboard.read.merge import read_evidence
+from saebench.leaderboard.read.columns import TableColumn
+from saebench.leaderboard.read.merge import merged_records
 from saebench.leaderboard.tables.board import make_board
+from saebench.leaderboard.tables.row import Row, Shown
+from saebench.leaderboard.tables.site import Board
 
 Records = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def board(folder: Path) -> dict[str, Any]:
-    return make_board(read_evidence([folder]))
+def board(folder: Path) -> Board:
+    return make_board(merged_records([folder]))
 
 
-def rows_of(board: dict[str, Any], site: int = 0) -> dict[str, dict[str, Any]]:
-    found = board["suites"][0]["sites"][site]
-    return {row["label"]: row for row in found["rows"] + found["controls"]}
+def rows_of(board: Board, site: int = 0) -> dict[str, Row]:
+    found = board.suites[0].sites[site]
+    return {row.label: row for row in found.rows + found.controls}
 
 
-def rebuilt(tmp_path: Path, generator: ModuleType, records: tuple[Records, Records]) -> dict[str, Any]:
-    return make_board(read_evidence([generator.write_folder(tmp_path, *records)]))
+def shown(row: Row, id: str) -> Shown:
+    return row.shown(TableColumn(id, id, "", percent=id == "dead-fraction"))
 
 
-def test_sites_are_a_model_and_a_synthetic_track(board: dict[str, Any]) -> None:
-    titles = [site["title"] for site in board["suites"][0]["sites"]]
+def rebuilt(tmp_path: Path, generator: ModuleType, records: tuple[Records, Records]) -> Board:
+    return make_board(merged_records([generator.write_folder(tmp_path, *records)]))
+
+
+def test_sites_are_a_model_and_a_synthetic_track(board: Board) -> None:
+    titles = [site.title for site in board.suites[0].sites]
     assert titles == ["docs-lm, layers.2", "truth (synthetic, known features)"]
-    truth = board["suites"][0]["sites"][1]
-    assert "truth-mcc" in truth["columns"]
-    assert "ce-recovered-mean" not in truth["columns"]
+    truth = board.suites[0].sites[1]
+    assert "truth-mcc" in {column.id for column in truth.columns}
+    assert "ce-recovered-mean" not in {column.id for column in truth.columns}
 
 
-def test_controls_are_apart_and_never_ranked(board: dict[str, Any]) -> None:
-    site = board["suites"][0]["sites"][0]
-    assert {row["entry"] for row in site["controls"]} == {
+def test_controls_are_apart_and_never_ranked(board: Board) -> None:
+    site = board.suites[0].sites[0]
+    assert {row.entry for row in site.controls} == {
         "control-random",
         "control-permuted",
         "control-pca",
         "control-identity",
     }
-    assert all(row["standing"] is None for row in site["controls"])
-    assert not any("control" in name for level in site["levels"] for name in level["order"])
+    assert all(row.standing is None for row in site.controls)
+    assert not any("control" in name for level in site.levels for name in level.order)
 
 
-def test_a_row_is_the_mean_of_its_seeds(board: dict[str, Any], records: tuple[Records, Records]) -> None:
+def test_a_row_is_the_mean_of_its_seeds(board: Board, records: tuple[Records, Records]) -> None:
     row = rows_of(board)["topk k8"]
     values = [record["facts"]["metrics"]["fvu"]["value"] for path, record in records[0].items() if "/topk/k8-" in path]
-    assert row["metrics"]["fvu"]["value"] == pytest.approx(sum(values) / 3)
-    assert row["metrics"]["fvu"]["n"] == 3
-    assert row["metrics"]["fvu"]["stderr"] == pytest.approx(0.0012)
-    assert row["columns"]["dead-fraction"]["value"] == pytest.approx(100 * row["metrics"]["dead-fraction"]["value"])
+    assert row.metrics["fvu"].value == pytest.approx(sum(values) / 3)
+    assert row.metrics["fvu"].n == 3
+    assert row.metrics["fvu"].stderr == pytest.approx(0.0012)
+    assert shown(row, "dead-fraction").value == pytest.approx(100 * row.metrics["dead-fraction"].value)
 
 
-def test_ranks_are_within_a_sparsity_level_and_ties_are_told(board: dict[str, Any]) -> None:
+def test_ranks_are_within_a_sparsity_level_and_ties_are_told(board: Board) -> None:
     rows = rows_of(board)
-    assert rows["topk k8"]["standing"]["level"] == 8
-    assert rows["topk k16"]["standing"]["level"] == 16
-    assert rows["topk k8"]["standing"]["rank"] == rows["faithful k8"]["standing"]["rank"] == 1
-    assert rows["topk k8"]["standing"]["ties"] == ["faithful"]
-    assert rows["expander k8"]["standing"]["rank"] == 5
-    assert rows["truth"]["standing"]["rank"] is None if "truth" in rows else True
+    assert rows["topk k8"].standing.level == 8
+    assert rows["topk k16"].standing.level == 16
+    assert rows["topk k8"].standing.rank == rows["faithful k8"].standing.rank == 1
+    assert rows["topk k8"].standing.ties == ("faithful",)
+    assert rows["expander k8"].standing.rank == 5
+    assert rows["truth"].standing.rank is None if "truth" in rows else True
 
 
-def test_a_contender_off_the_level_is_compared_at_an_l0_that_both_have(board: dict[str, Any]) -> None:
-    level = board["suites"][0]["sites"][0]["levels"][1]
-    pair = next(
-        pair
-        for pair in level["metrics"]["variance-explained"]["pairs"]
-        if {pair["a"], pair["b"]} == {"jumprelu", "topk"}
-    )
-    assert level["l0"] == 16
-    assert 14.5 < pair["l0"] < 15.5
-    assert pair["interval"]["method"] == "paired"
+def test_a_contender_off_the_level_is_compared_at_an_l0_that_both_have(board: Board) -> None:
+    level = board.suites[0].sites[0].levels[1]
+    pair = next(pair for pair in level.metrics["variance-explained"].pairs if {pair.a, pair.b} == {"jumprelu", "topk"})
+    assert level.l0 == 16
+    assert 14.5 < pair.l0 < 15.5
+    assert pair.interval.method == "paired"
 
 
-def test_failed_cells_are_listed_and_their_row_says_how_many_seeds(board: dict[str, Any]) -> None:
-    (failed,) = board["suites"][0]["not_ok"]
-    assert (failed["cell"], failed["status"]) == ("ssae k8 s2", "diverged")
+def test_failed_cells_are_listed_and_their_row_says_how_many_seeds(board: Board) -> None:
+    (failed,) = board.suites[0].not_ok
+    assert (failed.cell, failed.status) == ("ssae k8 s2", "diverged")
     row = rows_of(board)["ssae k8"]
-    assert (row["seeds"], row["planned_seeds"]) == ([0, 1], [0, 1, 2])
-    assert board["counts"] == {"ok": 36, "diverged": 1}
+    assert (row.seeds, row.planned_seeds) == ((0, 1), (0, 1, 2))
+    assert board.counts == {"ok": 36, "diverged": 1}
 
 
-def test_a_null_seed_is_left_out_of_the_mean_and_counted(board: dict[str, Any]) -> None:
-    shown = rows_of(board)["expander k16"]["columns"]["kl"]
-    assert shown["n"] == 2
-    assert shown["value"] is not None
+def test_a_null_seed_is_left_out_of_the_mean_and_counted(board: Board) -> None:
+    found = shown(rows_of(board)["expander k16"], "kl")
+    assert found.n == 2
+    assert found.value is not None
 
 
 def test_stability_comes_from_the_group_over_the_same_scores(
-    board: dict[str, Any], tmp_path: Path, generator: ModuleType, records: tuple[Records, Records]
+    board: Board, tmp_path: Path, generator: ModuleType, records: tuple[Records, Records]
 ) -> None:
-    assert rows_of(board)["topk k8"]["columns"]["sfr"]["value"] is not None
+    assert shown(rows_of(board)["topk k8"], "sfr").value is not None
     stale = records[1]["groups/quickstart/topk/k8.json"]
     stale["facts"]["members"][0]["score_id"] = "0" * 64
-    assert rows_of(rebuilt(tmp_path, generator, records))["topk k8"]["columns"]["sfr"]["value"] is None
+    assert shown(rows_of(rebuilt(tmp_path, generator, records))["topk k8"], "sfr").value is None
 
 
-def test_all_in_cost_adds_data_and_parent(board: dict[str, Any]) -> None:
+def test_all_in_cost_adds_data_and_parent(board: Board) -> None:
     rows = rows_of(board)
     for label in ("faithful k8", "ssae k16"):
-        assert (rows[label]["columns"]["cost:train"]["value"], rows[label]["columns"]["cost:all"]["value"]) == (
+        assert (shown(rows[label], "cost:train").value, shown(rows[label], "cost:all").value) == (
             150_000,
             300_000,
         )
-    assert rows["topk k8"]["columns"]["cost:all"]["value"] == 150_000
+    assert shown(rows["topk k8"], "cost:all").value == 150_000
 
 
 def test_mixed_metric_versions_are_not_ranked(
@@ -119,12 +122,12 @@ def test_mixed_metric_versions_are_not_ranked(
         "reconstruction"
     ] = "2"
     board = rebuilt(tmp_path, generator, records)
-    site = board["suites"][0]["sites"][0]
-    assert site["mixed_versions"] == {"reconstruction": ["1", "2"]}
-    assert all(row["standing"]["rank"] is None for row in site["rows"])
+    site = board.suites[0].sites[0]
+    assert site.mixed_versions == {"reconstruction": ("1", "2")}
+    assert all(row.standing.rank is None for row in site.rows)
     assert (
         "metric versions are mixed: reconstruction 1 and 2"
-        in site["levels"][0]["metrics"]["variance-explained"]["contenders"]["topk"]["standing"]["reason"]
+        in site.levels[0].metrics["variance-explained"].contenders["topk"].standing.reason
     )
 
 
@@ -134,9 +137,9 @@ def test_one_seed_has_no_interval_and_no_rank(
     cells = {path: record for path, record in records[0].items() if record["facts"]["init_seed"] == 0}
     board = rebuilt(tmp_path, generator, (cells, {}))
     row = rows_of(board)["topk k8"]
-    assert row["columns"]["variance-explained"]["half"] is None
-    assert row["standing"]["rank"] is None
-    assert row["standing"]["reason"] == "one seed: no interval, no rank"
+    assert shown(row, "variance-explained").half is None
+    assert row.standing.rank is None
+    assert row.standing.reason == "one seed: no interval, no rank"
 
 
 def test_other_evaluation_data_is_another_table(
@@ -145,10 +148,10 @@ def test_other_evaluation_data_is_another_table(
     for path, record in records[0].items():
         if "/topk/" in path:
             record["facts"]["evaluation"]["datasets"][0]["content"] = "9" * 64
-    sites = rebuilt(tmp_path, generator, records)["suites"][0]["sites"]
+    sites = rebuilt(tmp_path, generator, records).suites[0].sites
     assert len(sites) == 3
-    assert sites[0]["title"] != sites[1]["title"]
-    assert {row["entry"] for row in sites[1]["rows"]} == {"topk"}
+    assert sites[0].title != sites[1].title
+    assert {row.entry for row in sites[1].rows} == {"topk"}
 
 
 def test_a_sweep_at_one_l0_makes_contenders_of_its_points(
@@ -165,7 +168,7 @@ def test_a_sweep_at_one_l0_makes_contenders_of_its_points(
             for index, item in enumerate((other, again)):
                 item["cell_id"] = item["score_id"] = generator.hexes(path, index)
                 cells[path.replace("/topk/", f"/tilted/{index}-")] = item
-    order = rebuilt(tmp_path, generator, (cells, {}))["suites"][0]["sites"][0]["levels"][0]["order"]
+    order = rebuilt(tmp_path, generator, (cells, {})).suites[0].sites[0].levels[0].order
     assert {"tilted tilt-1", "tilted tilt-2"} <= set(order)
 
 
@@ -191,10 +194,10 @@ def test_details_of_an_unknown_shape_are_a_damaged_record(
         rebuilt(tmp_path, generator, records)
 
 
-def test_contexts_are_spread_over_densities_and_shown_once_an_entry(board: dict[str, Any]) -> None:
+def test_contexts_are_spread_over_densities_and_shown_once_an_entry(board: Board) -> None:
     rows = rows_of(board)
-    assert [latent["latent"] for latent in rows["topk k16"]["contexts"]] == [3, 41, 207, 300]
-    assert rows["topk k8"]["contexts"] == []
-    context = rows["topk k16"]["contexts"][0]["contexts"][0]
-    assert len(context["tokens"]) == len(context["activations"]) <= 24
-    assert max(context["activations"]) == context["peak"]
+    assert [latent.latent for latent in rows["topk k16"].contexts] == [3, 41, 207, 300]
+    assert rows["topk k8"].contexts == ()
+    context = rows["topk k16"].contexts[0].contexts[0]
+    assert len(context.tokens) == len(context.activations) <= 24
+    assert max(context.activations) == context.peak

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from saebench.base.student import t_quantile
-from saebench.leaderboard.read.merge import read_evidence
+from saebench.leaderboard.read.merge import merged_records
 from saebench.leaderboard.tables.board import make_board
-from saebench.leaderboard.tables.equal_spend import CURRENCIES, VIEWS, Run, equal_spend
+from saebench.leaderboard.tables.equal_spend import CURRENCIES, VIEWS, Comparison, Run, equal_spend
+from saebench.leaderboard.tables.ranks import Ranked
+from saebench.leaderboard.tables.row import Row, SeedCell
+from saebench.leaderboard.tables.trajectories import Point, Spend
 
 Records = dict[str, dict[str, Any]]
 BUDGET = {"primary": "tokens", "tokens": 800, "counts": "train"}
@@ -19,34 +22,35 @@ BUDGET = {"primary": "tokens", "tokens": 800, "counts": "train"}
 def row(
     name: str, fvus: dict[int, list[float]], *, tokens: int = 100, flops: int = 1, seconds: float | None = 0.01, before: float = 0.0,
     data: str = "docs", l0: float = 8.0, path: list[float] | None = None, cpu: str = "one",
-) -> dict[str, Any]:  # fmt: skip
+) -> Row:  # fmt: skip
     """A contender whose run noted FVU at `tokens`, 2 `tokens`, 4 `tokens` ...; `path`: its L0 at those points."""
     cells = []
     for seed, fvu in fvus.items():
         at = [tokens * 2**i for i in range(len(fvu))]
-        points = [
-            {"tokens": float(n), "flops": float(n * flops), "seconds": None if seconds is None else n * seconds, "fvu": value, "l0": own}
+        points = tuple(
+            Point(float(n), float(n * flops), None if seconds is None else n * seconds, value, own)
             for n, value, own in zip(at, fvu, path or [l0] * len(fvu), strict=True)
-        ]  # fmt: skip
-        started = {"tokens": before, "flops": before * flops, "seconds": None if seconds is None else before * seconds}
-        cells.append({"seed": seed, "trajectory": points, "before": started})
-    return {
-        "id": name, "label": name, "entry": name, "data_seed": 0, "training_dataset": data, "training_recipe": data, "cells": cells,
-        "metrics": {"l0": {"value": l0}}, "versions": {"host": {"cpu": [cpu], "cores": ["2"]}},
-    }  # fmt: skip
+        )
+        started = Spend(before, before * flops, None if seconds is None else before * seconds)
+        cells.append(SeedCell(seed, "", "", "", started, points))
+    # a comparison reads no more of a row than this
+    of: Any = SimpleNamespace(
+        id=name, label=name, entry=name, data_seed=0, training_dataset=data, training_recipe=data, cells=tuple(cells), l0=l0,
+        versions={"host": {"cpu": (cpu,), "cores": ("2",)}},
+    )  # fmt: skip
+    return of
 
 
 def seeds(*ends: float) -> dict[int, list[float]]:
     return {seed: [0.8, 0.6, 0.4, end] for seed, end in enumerate(ends)}
 
 
-def state(*rows: dict[str, Any], name: str = "tokens-training", levels: tuple[float, ...] = (8.0,)) -> dict[str, Any]:
-    found: dict[str, Any] = equal_spend(rows, [], levels, BUDGET)["states"][name]
-    return found
+def state(*rows: Row, name: str = "tokens-training", levels: tuple[float, ...] = (8.0,)) -> Comparison:
+    return equal_spend(rows, [], levels, BUDGET).states[name]
 
 
-def contenders(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for group in found["levels"][0]["groups"] for name, value in group["contenders"].items()}
+def contenders(found: Comparison) -> dict[str, Ranked]:
+    return {name: value for group in found.levels[0].groups for name, value in group.contenders.items()}
 
 
 def test_a_run_is_linear_in_log_spend_and_exact_at_its_points() -> None:
@@ -78,28 +82,28 @@ def test_one_point_is_a_run() -> None:
 def test_everybody_is_read_at_the_largest_spend_that_all_reached() -> None:
     long, short = row("long", seeds(0.2, 0.21, 0.22)), row("short", {s: [0.7, 0.5, 0.35 + s / 100] for s in range(3)})
     found = state(long, short)
-    assert (found["spend"], found["set_by"], found["left_out"]) == (400.0, ["short"], [])
+    assert (found.spend, found.set_by, found.left_out) == (400.0, ("short",), ())
     told = contenders(found)
     # `long` stands at its third point, where all its seeds noted 0.4, not at its end
-    assert (told["long"]["value"], told["long"]["half"], told["long"]["n"]) == pytest.approx((0.4, 0.0, 3))
-    assert told["short"]["value"] == pytest.approx(0.36)
-    assert told["short"]["half"] == pytest.approx(t_quantile(2) * 0.01 / math.sqrt(3))
-    assert [told[name]["standing"]["rank"] for name in ("short", "long")] == [1, 2]
-    assert found["levels"][0]["groups"][0]["order"] == ["short", "long"]
+    assert (told["long"].value, told["long"].half, told["long"].n) == pytest.approx((0.4, 0.0, 3))
+    assert told["short"].value == pytest.approx(0.36)
+    assert told["short"].half == pytest.approx(t_quantile(2) * 0.01 / math.sqrt(3))
+    assert [told[name].standing.rank for name in ("short", "long")] == [1, 2]
+    assert found.levels[0].groups[0].order == ("short", "long")
 
 
 def test_what_the_seeds_do_not_separate_is_a_tie() -> None:
     a, b, c = row("a", seeds(0.20, 0.24, 0.22)), row("b", seeds(0.21, 0.22, 0.23)), row("c", seeds(0.30, 0.31, 0.32))
     told = contenders(state(a, b, c))
-    assert [told[name]["standing"]["rank"] for name in "abc"] == [1, 1, 3]
-    assert told["a"]["standing"]["ties"] == ["b"]
+    assert [told[name].standing.rank for name in "abc"] == [1, 1, 3]
+    assert told["a"].standing.ties == ("b",)
 
 
 def test_one_seed_is_shown_and_not_ranked() -> None:
     told = contenders(state(row("a", seeds(0.2)), row("b", seeds(0.3, 0.31))))
-    assert told["a"]["value"] == 0.2
-    assert told["a"]["half"] is None
-    assert told["a"]["standing"]["reason"] == "one seed: no interval, no rank"
+    assert told["a"].value == 0.2
+    assert told["a"].half is None
+    assert told["a"].standing.reason == "one seed: no interval, no rank"
 
 
 def test_each_currency_has_its_own_leader() -> None:
@@ -109,7 +113,7 @@ def test_each_currency_has_its_own_leader() -> None:
     leaders = {}
     for currency in CURRENCIES:
         found = state(cheap, dear, name=f"{currency}-training")
-        leaders[currency] = (found["spend"], found["levels"][0]["groups"][0]["order"][0])
+        leaders[currency] = (found.spend, found.levels[0].groups[0].order[0])
     assert leaders == {"tokens": (800.0, "dear"), "flops": (800.0, "cheap"), "seconds": (8.0, "dear")}
 
 
@@ -117,13 +121,13 @@ def test_all_in_counts_data_and_parent_and_names_who_had_not_begun() -> None:
     plain, child = row("plain", seeds(0.3, 0.31, 0.32)), row("child", seeds(0.2, 0.21, 0.22), before=400.0)
     late = row("late", seeds(0.2, 0.21, 0.22), before=900.0)
     found = state(plain, child, late, name="tokens-all-in")
-    assert (found["spend"], found["set_by"]) == (800.0, ["plain"])
+    assert (found.spend, found.set_by) == (800.0, ("plain",))
     # `child` had 400 of its own tokens left
-    assert contenders(found)["child"]["value"] == pytest.approx(0.4)
-    (out,) = found["left_out"]
-    assert out["contenders"] == ["late"]
-    assert "its data and parent alone cost 900 tokens" in out["reason"]
-    assert contenders(state(plain, child, late))["late"]["standing"]["rank"] == 1
+    assert contenders(found)["child"].value == pytest.approx(0.4)
+    (out,) = found.left_out
+    assert out.contenders == ("late",)
+    assert "its data and parent alone cost 900 tokens" in out.reason
+    assert contenders(state(plain, child, late))["late"].standing.rank == 1
 
 
 def test_records_without_trajectory_or_seconds_are_left_out_with_a_reason() -> None:
@@ -132,46 +136,46 @@ def test_records_without_trajectory_or_seconds_are_left_out_with_a_reason() -> N
         row("old", seeds(0.2, 0.3), seconds=None),
         row("new", seeds(0.2, 0.3)),
     )
-    control = {"label": "control-pca"}
-    states = equal_spend([fitted, old, new], [control], [8.0], BUDGET)["states"]
-    out = {item["reason"]: item["contenders"] for item in states["seconds-training"]["left_out"]}
+    control: Any = SimpleNamespace(label="control-pca")
+    states = equal_spend([fitted, old, new], [control], [8.0], BUDGET).states
+    out = {item.reason: item.contenders for item in states["seconds-training"].left_out}
     assert {names[0]: reason.split(":")[0] for reason, names in out.items()} == {
         "control-pca": "a control",
         "fitted": "no trajectory in its records",
         "old": "no seconds at its trajectory points",
     }
-    assert [item["contenders"] for item in states["tokens-training"]["left_out"]] == [["control-pca"], ["fitted"]]
-    nobody = equal_spend([fitted], [control], [8.0], BUDGET)["states"]["flops-all-in"]
-    assert nobody["spend"] is None
-    assert nobody["reason"].startswith("no trajectory in its records")
-    assert nobody["levels"] == []
+    assert [item.contenders for item in states["tokens-training"].left_out] == [("control-pca",), ("fitted",)]
+    nobody = equal_spend([fitted], [control], [8.0], BUDGET).states["flops-all-in"]
+    assert nobody.spend is None
+    assert nobody.reason.startswith("no trajectory in its records")
+    assert nobody.levels == ()
 
 
 def test_contenders_trained_on_other_data_are_shown_and_ranked_apart() -> None:
     a, b, own = row("a", seeds(0.2, 0.21)), row("b", seeds(0.3, 0.31)), row("own", seeds(0.1, 0.11), data="own")
-    groups = state(a, b, own)["levels"][0]["groups"]
-    assert [(group["data"], group["order"]) for group in groups] == [("docs", ["a", "b"]), ("own", ["own"])]
-    assert groups[0]["contenders"]["a"]["standing"]["rank"] == 1
-    assert groups[1]["contenders"]["own"]["standing"]["rank"] is None
-    assert "no other contender was trained on the same data" in groups[1]["contenders"]["own"]["standing"]["reason"]
+    groups = state(a, b, own).levels[0].groups
+    assert [(group.data, group.order) for group in groups] == [("docs", ("a", "b")), ("own", ("own",))]
+    assert groups[0].contenders["a"].standing.rank == 1
+    assert groups[1].contenders["own"].standing.rank is None
+    assert "no other contender was trained on the same data" in groups[1].contenders["own"].standing.reason
 
 
 def test_seconds_of_different_machines_are_not_ranked() -> None:
     rows = row("a", seeds(0.2, 0.21)), row("b", seeds(0.3, 0.31), cpu="two")
-    assert contenders(state(*rows))["a"]["standing"]["rank"] == 1
+    assert contenders(state(*rows))["a"].standing.rank == 1
     found = state(*rows, name="seconds-training")
-    assert found["mixed_machines"] == {"cpu": ["one", "two"]}
-    assert contenders(found)["a"]["standing"]["reason"] == "seconds of different machines: cpu one, two"
+    assert found.mixed_machines == {"cpu": ("one", "two")}
+    assert contenders(found)["a"].standing.reason == "seconds of different machines: cpu one, two"
 
 
 def test_an_l0_that_is_still_on_its_way_is_not_at_the_level() -> None:
     """A contender is compared at the L0 it had at that spend, not at the one it ended with."""
     short = row("short", {0: [0.8, 0.6], 1: [0.8, 0.61]})
     moving = row("moving", seeds(0.2, 0.21), path=[40.0, 30.0, 16.0, 8.0])
-    level = state(short, moving)["levels"][0]
-    assert level["absent"] == ["moving"]
-    assert level["groups"][0]["order"] == ["short"]
-    assert level["groups"][0]["contenders"]["moving"]["reason"] == "no L0 measured near 8"
+    level = state(short, moving).levels[0]
+    assert level.absent == ("moving",)
+    assert level.groups[0].order == ("short",)
+    assert level.groups[0].contenders["moving"].reason == "no L0 measured near 8"
 
 
 @pytest.mark.parametrize(
@@ -184,25 +188,25 @@ def test_an_l0_that_is_still_on_its_way_is_not_at_the_level() -> None:
     ],
 )
 def test_the_suites_own_budget_stands_first(budget: dict[str, str], default: str) -> None:
-    assert equal_spend([row("a", seeds(0.2, 0.3))], [], [8.0], budget)["default"] == default
+    assert equal_spend([row("a", seeds(0.2, 0.3))], [], [8.0], budget).default == default
 
 
 def test_where_the_suites_own_currency_was_not_kept_another_stands_first() -> None:
     old = row("old", seeds(0.2, 0.3), seconds=None)
-    assert equal_spend([old], [], [8.0], {"primary": "device_seconds"})["default"] == "tokens-training"
+    assert equal_spend([old], [], [8.0], {"primary": "device_seconds"}).default == "tokens-training"
 
 
 def test_the_board_of_records_holds_all_six(folder: Path) -> None:
-    site = make_board(read_evidence([folder]))["suites"][0]["sites"][0]
-    states = site["equal_spend"]["states"]
+    site = make_board(merged_records([folder])).suites[0].sites[0]
+    states = site.equal_spend.states
     assert set(states) == {f"{currency}-{view}" for currency in CURRENCIES for view in VIEWS}
-    assert states["tokens-training"]["spend"] == 150_000
-    assert states["flops-training"]["set_by"] == ["expander k8", "expander k16"]
-    assert states["seconds-training"]["spend"] == pytest.approx(1.5)
-    assert {item["contenders"][0] for item in states["seconds-training"]["left_out"]} == {"ssae k8", "control-identity"}
-    ends = {entry["label"]: entry["trajectory"][-1]["fvu"] for entry in site["rows"]}
+    assert states["tokens-training"].spend == 150_000
+    assert states["flops-training"].set_by == ("expander k8", "expander k16")
+    assert states["seconds-training"].spend == pytest.approx(1.5)
+    assert {item.contenders[0] for item in states["seconds-training"].left_out} == {"ssae k8", "control-identity"}
+    ends = {entry.label: entry.trajectory[-1].fvu for entry in site.rows}
     told = contenders(states["tokens-training"])
-    assert told["topk"]["value"] == pytest.approx(ends["topk k8"])
+    assert told["topk"].value == pytest.approx(ends["topk k8"])
 
 
 def test_a_share_of_another_currency_is_named_instead_of_tokens(
@@ -211,6 +215,6 @@ def test_a_share_of_another_currency_is_named_instead_of_tokens(
     for record in records[0].values():
         facts = record["facts"]
         facts["budget"].update(primary="flops", share=1.5e10, tokens=150_000 if facts["entry"] == "topk" else 700_000)
-    site = make_board(read_evidence([generator.write_folder(tmp_path, *records)]))["suites"][0]["sites"][0]
-    assert site["budgets"] == ["1.50e+10 FLOPs a cell, primary flops, counting train"]
-    assert site["equal_spend"]["default"] == "flops-training"
+    site = make_board(merged_records([generator.write_folder(tmp_path, *records)])).suites[0].sites[0]
+    assert site.budgets == ("1.50e+10 FLOPs a cell, primary flops, counting train",)
+    assert site.equal_spend.default == "flops-training"

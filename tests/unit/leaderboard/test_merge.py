@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from saebench.api.errors import SuiteError
-from saebench.leaderboard.read.merge import compare_values, read_evidence
+from saebench.leaderboard.read.merge import compare_values, merged_records
 
 Records = dict[str, dict[str, Any]]
 FIRST = "topk"
@@ -21,23 +21,23 @@ def one(records: Records, entry: str = FIRST) -> tuple[str, dict[str, Any]]:
 
 
 def test_every_record_is_read_in_a_fixed_order(folder: Path, records: tuple[Records, Records]) -> None:
-    evidence = read_evidence([folder])
-    assert len(evidence.cells) == len(records[0])
-    assert len(evidence.groups) == len(records[1])
-    assert evidence.left_out == ()
+    records_here = merged_records([folder])
+    assert len(records_here.cells) == len(records[0])
+    assert len(records_here.groups) == len(records[1])
+    assert records_here.left_out == ()
 
 
 def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match=r"no such folder. Name a run folder") as error:
-        read_evidence([tmp_path / "nothing"])
+        merged_records([tmp_path / "nothing"])
     assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_records_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SuiteError, match=r"no records below records/. Run `saebench run`"):
-        read_evidence([tmp_path])
+        merged_records([tmp_path])
     with pytest.raises(SuiteError, match="no folder given"):
-        read_evidence([])
+        merged_records([])
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, text: str, message: str) -> Non
     path.parent.mkdir(parents=True)
     path.write_text(text, "utf-8")
     with pytest.raises(SuiteError, match=message) as error:
-        read_evidence([tmp_path])
+        merged_records([tmp_path])
     assert "broken.json" in str(error.value)
 
 
@@ -65,7 +65,7 @@ def test_a_record_without_what_a_page_needs_is_named(
     record["facts"][key] = value
     generator.write_folder(tmp_path, {path: record})
     with pytest.raises(SuiteError, match=rf"damaged record \(facts\.{key}.*None of 1 records can be read"):
-        read_evidence([tmp_path])
+        merged_records([tmp_path])
 
 
 def test_a_metric_that_lacks_a_key_is_named(
@@ -75,7 +75,7 @@ def test_a_metric_that_lacks_a_key_is_named(
     del record["facts"]["metrics"]["fvu"]["stderr"]
     generator.write_folder(tmp_path, {path: record})
     with pytest.raises(SuiteError, match=r"facts\.metrics\.fvu\.stderr: field required"):
-        read_evidence([tmp_path])
+        merged_records([tmp_path])
 
 
 def test_equal_facts_merge_whatever_was_measured(
@@ -84,10 +84,10 @@ def test_equal_facts_merge_whatever_was_measured(
     path, record = one(records[0])
     record["measured"]["times"]["train_s"] = 99.0
     other = generator.write_folder(tmp_path, {path: record})
-    merged = read_evidence([folder, other])
+    merged = merged_records([folder, other])
     assert len(merged.cells) == len(records[0])
     assert merged.left_out == ()
-    assert merged == read_evidence([other, folder])
+    assert merged == merged_records([other, folder])
 
 
 def test_conflicting_facts_are_set_aside_and_listed(
@@ -96,7 +96,7 @@ def test_conflicting_facts_are_set_aside_and_listed(
     path, record = one(records[0])
     record["facts"]["metrics"]["fvu"]["value"] += 0.01
     other = generator.write_folder(tmp_path, {path: record})
-    merged = read_evidence([folder, other])
+    merged = merged_records([folder, other])
     assert len(merged.cells) == len(records[0]) - 1
     (left,) = merged.left_out
     assert (left.kind, left.score_id) == ("conflict", record["score_id"])
@@ -108,7 +108,7 @@ def test_a_failure_on_one_machine_is_no_conflict(
 ) -> None:
     path, record = one(records[0])
     record["facts"].update(status="failed", error={"type": "OSError", "message": "x"}, metrics={})
-    merged = read_evidence([folder, generator.write_folder(tmp_path, {path: record})])
+    merged = merged_records([folder, generator.write_folder(tmp_path, {path: record})])
     assert all(cell.ok for cell in merged.cells if cell.score_id == record["score_id"])
     assert merged.left_out == ()
 
@@ -129,9 +129,9 @@ def test_the_newest_score_of_a_cell_is_taken(
     path, record = one(records[0])
     new = rescored(record, finished=finished, supersedes=record["score_id"] if by_name else None)
     generator.write_folder(tmp_path, {path: record, path.replace(".json", "-new.json"): new})
-    evidence = read_evidence([tmp_path])
-    assert [cell.score_id for cell in evidence.cells] == [new["score_id"]]
-    assert [item.kind for item in evidence.left_out] == ["superseded"]
+    records_here = merged_records([tmp_path])
+    assert [cell.score_id for cell in records_here.cells] == [new["score_id"]]
+    assert [item.kind for item in records_here.left_out] == ["superseded"]
 
 
 def test_another_config_under_the_same_name_is_another_contender(
@@ -142,9 +142,9 @@ def test_another_config_under_the_same_name_is_another_contender(
     other["facts"]["config"]["k"] = 9
     other["cell_id"], other["score_id"] = "c" * 64, "d" * 64
     generator.write_folder(tmp_path, {path: record, path.replace(".json", "-other.json"): other})
-    evidence = read_evidence([tmp_path])
-    assert len(evidence.cells) == 2
-    assert evidence.left_out == ()
+    records_here = merged_records([tmp_path])
+    assert len(records_here.cells) == 2
+    assert records_here.left_out == ()
 
 
 def test_leaves_that_differ() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from saebench.leaderboard.pages.names import model_name, natural
-from saebench.leaderboard.pages.numbers import count, fixed, half_width, rounded, scientific, with_interval
+from saebench.leaderboard.names import model_name, natural
+from saebench.leaderboard.numbers import count, fixed, half_width, rounded, scientific, with_interval
 
 
 @pytest.mark.parametrize(

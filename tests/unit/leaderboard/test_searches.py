@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from saebench.artifacts import write_record
+from saebench.cells.cell import Tune
 from saebench.leaderboard import build, load, summary
-from saebench.leaderboard.read.merge import read_evidence
+from saebench.leaderboard.read.columns import COST
+from saebench.leaderboard.read.merge import merged_records
 from saebench.leaderboard.tables.board import make_board
+from saebench.leaderboard.tables.site import Site
 
 Records = dict[str, dict[str, Any]]
 Values = dict[str, list[float | None]]
@@ -38,19 +41,14 @@ def candidates(
             # on test data the order is another: the losers look better there
             scores = {"fvu": 0.1 * (number + 1), "variance-explained": 1 - 0.1 * (number + 1), "l0": 8.0}
             error = None if value is not None else {"type": "Diverged", "message": "the loss was not finite"}
+            judged = {"metric": metric, "value": value, "n": 4_096, "on": "docs", "reason": None}
+            n = planned or len(validation)
             record = generator.cell_record(
                 "tuned", point, seed, scores, config={"d_sae": 512, "k": 8, "at": number}, expected_l0=8.0, tokens=TOKENS,
-                status="ok" if value is not None else "diverged", error=error, trajectory=STEPS, seconds=SECONDS,
+                status="ok" if value is not None else "diverged", error=error, trajectory=STEPS, seconds=SECONDS, part="test",
+                budget={"primary": "tokens", "counts": "train", "share": 150_000}, validation=judged,
+                tune=Tune("feedbeefcafe", "default", metric, direction, "reconstruction", "1", {"lr": float(point[2:])}, n),
             )  # fmt: skip
-            facts = record["facts"]
-            facts["budget"] |= {"share": 150_000, "candidates": planned or len(validation)}
-            if value is not None:
-                facts["evaluation"]["part"] = "test"
-            judged = {"metric": metric, "value": value, "n": 4_096, "on": "docs", "reason": None}
-            facts["tune"] = {
-                "group": "feedbeefcafe", "point": "default", "metric": metric, "direction": direction, "spec": "reconstruction", "version": "1",
-                "values": {"lr": float(point[2:])}, "n_candidates": planned or len(validation), "validation": judged if value is not None else None,
-            }  # fmt: skip
             members.append(record)
         records += members
         groups.append(generator.group_record(members, {"sfr": 0.5 + 0.1 * number, "matched-cosine": 0.6}))
@@ -59,11 +57,12 @@ def candidates(
 
 def plain(generator: ModuleType) -> list[dict[str, Any]]:
     records = []
-    steps = [{"tokens": 3 * step["tokens"], "flops": 3 * step["flops"], "fvu": step["fvu"] - 0.05, "l0": 8.0} for step in STEPS]  # fmt: skip
+    steps = [
+        {**step, "tokens": 3 * step["tokens"], "flops": 3 * step["flops"], "fvu": step["fvu"] - 0.05} for step in STEPS
+    ]
     for seed in range(3):
         scores = {"fvu": 0.15 + 0.01 * seed, "variance-explained": 0.85 - 0.01 * seed, "l0": 8.0}
-        record = generator.cell_record("plain", "default", seed, scores, config={"d_sae": 512, "k": 8}, expected_l0=8.0, tokens=3 * TOKENS, trajectory=steps, seconds=SECONDS)  # fmt: skip
-        record["facts"]["evaluation"]["part"] = "test"
+        record = generator.cell_record("plain", "default", seed, scores, config={"d_sae": 512, "k": 8}, expected_l0=8.0, tokens=3 * TOKENS, trajectory=steps, seconds=SECONDS, part="test")  # fmt: skip
         records.append(record)
     return records
 
@@ -79,39 +78,38 @@ def folder(tmp_path: Path, generator: ModuleType, validation: Values = VALIDATIO
     return written
 
 
-def site_of(where: Path) -> dict[str, Any]:
-    (site,) = make_board(read_evidence([where]))["suites"][0]["sites"]
-    found: dict[str, Any] = site
-    return found
+def site_of(where: Path) -> Site:
+    (site,) = make_board(merged_records([where])).suites[0].sites
+    return site
 
 
 def test_the_best_on_validation_data_stands_for_its_entry(tmp_path: Path, generator: ModuleType) -> None:
     site = site_of(folder(tmp_path, generator))
-    assert [row["label"] for row in site["rows"]] == ["plain", "tuned lr0.2"]  # lr0.1 is the best on test data
-    row = site["rows"][1]
-    assert row["tune"]["text"] == "best of 3 by validation fvu"
-    assert row["tune"]["validation"]["value"] == pytest.approx(0.21)
-    assert row["group"]["sfr"]["value"] == pytest.approx(0.6)  # the winner's own stability
-    (search,) = site["searches"]
-    assert [item["label"] for item in search["candidates"]] == ["lr0.2", "lr0.3", "lr0.1"]
-    assert [item["won"] for item in search["candidates"]] == [True, False, False]
-    assert search["winner"] == row["id"]
-    last = search["candidates"][2]["validation"]
+    assert [row.label for row in site.rows] == ["plain", "tuned lr0.2"]  # lr0.1 is the best on test data
+    row = site.rows[1]
+    assert row.tune.text == "best of 3 by validation fvu"
+    assert row.tune.validation.value == pytest.approx(0.21)
+    assert row.group["sfr"].value == pytest.approx(0.6)  # the winner's own stability
+    (search,) = site.searches
+    assert [item.label for item in search.candidates] == ["lr0.2", "lr0.3", "lr0.1"]
+    assert [item.won for item in search.candidates] == [True, False, False]
+    assert search.winner == row.id
+    last = search.candidates[2].validation
     half = 4.302652729911275 * math.sqrt(0.0004 / 3)  # t(2) s / sqrt(3), s = 0.02
-    assert (last["value"], last["half"], last["n"]) == (pytest.approx(0.32), pytest.approx(half), 3)
-    names = {name for level in site["levels"] for name in level["order"]}
+    assert (last.value, last.half, last.n) == (pytest.approx(0.32), pytest.approx(half), 3)
+    names = {name for level in site.levels for name in level.order}
     assert names == {"plain", "tuned"}
 
 
 def test_the_direction_of_the_metric_decides(tmp_path: Path, generator: ModuleType) -> None:
     site = site_of(folder(tmp_path, generator, metric="variance-explained", direction="higher"))
-    assert {row["label"] for row in site["rows"]} == {"plain", "tuned lr0.1"}
+    assert {row.label for row in site.rows} == {"plain", "tuned lr0.1"}
 
 
 def test_equal_means_are_settled_by_name(tmp_path: Path, generator: ModuleType) -> None:
     same: list[float | None] = [0.2, 0.2, 0.2]
     site = site_of(folder(tmp_path, generator, {"lr0.3": same, "lr0.2": same, "lr10": same}))
-    assert site["rows"][1]["label"] == "tuned lr0.2"
+    assert site.rows[1].label == "tuned lr0.2"
 
 
 def test_a_candidate_that_failed_is_listed_with_its_reason_and_cannot_win(
@@ -119,50 +117,50 @@ def test_a_candidate_that_failed_is_listed_with_its_reason_and_cannot_win(
 ) -> None:
     failed: Values = {"lr0.1": [0.3, 0.3, 0.3], "lr0.2": [0.1, 0.1, None], "lr0.3": [None, None, None]}
     site = site_of(folder(tmp_path, generator, failed))
-    assert {row["label"] for row in site["rows"]} == {"plain", "tuned lr0.1"}
-    by_label = {item["label"]: item for item in site["searches"][0]["candidates"]}
-    assert by_label["lr0.2"]["reason"] == "cannot win with 2 of 3 seeds; seed 2 diverged: the loss was not finite"
-    assert by_label["lr0.2"]["validation"]["value"] == pytest.approx(0.1)
-    assert by_label["lr0.3"]["validation"]["value"] is None
-    assert by_label["lr0.3"]["reason"].count("diverged: the loss was not finite") == 3
-    assert by_label["lr0.3"]["row"] is None
+    assert {row.label for row in site.rows} == {"plain", "tuned lr0.1"}
+    by_label = {item.label: item for item in site.searches[0].candidates}
+    assert by_label["lr0.2"].reason == "cannot win with 2 of 3 seeds; seed 2 diverged: the loss was not finite"
+    assert by_label["lr0.2"].validation.value == pytest.approx(0.1)
+    assert by_label["lr0.3"].validation.value is None
+    assert by_label["lr0.3"].reason.count("diverged: the loss was not finite") == 3
+    assert by_label["lr0.3"].row is None
 
 
 def test_a_search_without_any_value_has_no_winner(tmp_path: Path, generator: ModuleType) -> None:
     site = site_of(folder(tmp_path, generator, {"lr0.1": [None], "lr0.2": [None]}))
-    assert [row["label"] for row in site["rows"]] == ["plain"]
-    (search,) = site["searches"]
-    assert (search["winner"], search["reason"]) == (None, "no candidate has a validation value")
+    assert [row.label for row in site.rows] == ["plain"]
+    (search,) = site.searches
+    assert (search.winner, search.reason) == (None, "no candidate has a validation value")
     build([folder(tmp_path, generator, {"lr0.1": [None], "lr0.2": [None]})], tmp_path / "out")
 
 
 def test_a_search_that_is_not_finished_says_so(tmp_path: Path, generator: ModuleType) -> None:
     site = site_of(folder(tmp_path, generator, planned=5))
-    assert site["rows"][1]["tune"]["text"] == "best of 3 (of 5 planned) by validation fvu"
-    assert (site["searches"][0]["recorded"], site["searches"][0]["planned"]) == (3, 5)
+    assert site.rows[1].tune.text == "best of 3 (of 5 planned) by validation fvu"
+    assert (site.searches[0].recorded, site.searches[0].planned) == (3, 5)
 
 
 def test_the_whole_search_is_what_the_winner_cost(tmp_path: Path, generator: ModuleType) -> None:
     site = site_of(folder(tmp_path, generator))
-    (search,) = site["searches"]
-    assert search["cost"]["tokens"] == 3 * TOKENS
-    assert search["cost"]["seconds"] == pytest.approx(3 * TOKENS * 1e-5)
-    assert [item["cost"]["tokens"] for item in search["candidates"]] == [TOKENS] * 3
-    row = site["rows"][1]
-    assert (row["cost"]["train_tokens"], row["cost"]["search_tokens"]) == (TOKENS, 2 * TOKENS)
-    assert row["columns"]["cost:train"]["value"] == row["columns"]["cost:all"]["value"] == 3 * TOKENS
-    assert site["rows"][0]["columns"]["cost:train"]["value"] == 3 * TOKENS
-    assert any("150k tokens a search, divided among 3 candidates" in text for text in site["budgets"])
+    (search,) = site.searches
+    assert search.cost.tokens == 3 * TOKENS
+    assert search.cost.seconds == pytest.approx(3 * TOKENS * 1e-5)
+    assert [item.cost.tokens for item in search.candidates] == [TOKENS] * 3
+    row = site.rows[1]
+    assert (row.cost["train_tokens"], row.cost["search_tokens"]) == (TOKENS, 2 * TOKENS)
+    assert row.shown(COST[0]).value == row.shown(COST[1]).value == 3 * TOKENS
+    assert site.rows[0].shown(COST[0]).value == 3 * TOKENS
+    assert any("150k tokens a search, divided among 3 candidates" in text for text in site.budgets)
 
 
 def test_equal_spend_counts_the_other_candidates(tmp_path: Path, generator: ModuleType) -> None:
     site = site_of(folder(tmp_path, generator))
-    state = site["equal_spend"]["states"]["tokens-training"]
-    assert state["spend"] == 3 * TOKENS  # not a third of it, though the winner itself trained on that
-    assert set(state["set_by"]) == {"plain", "tuned lr0.2"}
-    (group,) = state["levels"][0]["groups"]
-    assert group["contenders"]["tuned"]["value"] == pytest.approx(STEPS[-1]["fvu"])
-    assert group["contenders"]["plain"]["value"] == pytest.approx(STEPS[-1]["fvu"] - 0.05)
+    state = site.equal_spend.states["tokens-training"]
+    assert state.spend == 3 * TOKENS  # not a third of it, though the winner itself trained on that
+    assert set(state.set_by) == {"plain", "tuned lr0.2"}
+    (group,) = state.levels[0].groups
+    assert group.contenders["tuned"].value == pytest.approx(STEPS[-1]["fvu"])
+    assert group.contenders["plain"].value == pytest.approx(STEPS[-1]["fvu"] - 0.05)
 
 
 def test_a_search_that_spent_more_than_others_trained_on_is_told_so(tmp_path: Path, generator: ModuleType) -> None:
@@ -173,10 +171,10 @@ def test_a_search_that_spent_more_than_others_trained_on_is_told_so(tmp_path: Pa
         del record["measured"]["trajectory_s"]
         write_record(path, record)
     (out,) = (
-        item for item in site_of(where)["equal_spend"]["states"]["tokens-training"]["left_out"] if "search" in item["reason"]
+        item for item in site_of(where).equal_spend.states["tokens-training"].left_out if "search" in item.reason
     )  # fmt: skip
-    assert out["contenders"] == ["tuned lr0.2"]
-    assert "its data, parent and search alone cost 98.3k tokens" in out["reason"]
+    assert out.contenders == ("tuned lr0.2",)
+    assert "its data, parent and search alone cost 98.3k tokens" in out.reason
 
 
 def test_the_pages_tell_of_the_search(tmp_path: Path, generator: ModuleType) -> None:
@@ -198,9 +196,9 @@ def test_the_pages_tell_of_the_search(tmp_path: Path, generator: ModuleType) -> 
 
 
 def test_pages_without_a_search_say_nothing_of_one(records: tuple[Records, Records], folder: Path) -> None:
-    board = make_board(read_evidence([folder]))
-    assert all(site["searches"] == [] for suite in board["suites"] for site in suite["sites"])
-    assert all(row["tune"] is None for suite in board["suites"] for site in suite["sites"] for row in site["rows"])
+    board = make_board(merged_records([folder]))
+    assert all(site.searches == () for suite in board.suites for site in suite.sites)
+    assert all(row.tune is None for suite in board.suites for site in suite.sites for row in site.rows)
 
 
 def test_scores_on_the_test_part_share_no_table_with_scores_on_all(tmp_path: Path, generator: ModuleType) -> None:
@@ -209,9 +207,9 @@ def test_scores_on_the_test_part_share_no_table_with_scores_on_all(tmp_path: Pat
         record = json.loads(path.read_text())
         del record["facts"]["evaluation"]["part"]
         write_record(path, record)
-    sites = make_board(read_evidence([where]))["suites"][0]["sites"]
-    assert sorted([row["entry"] for row in site["rows"]] for site in sites) == [["plain"], ["tuned"]]
-    assert sorted(len(site["searches"]) for site in sites) == [0, 1]
+    sites = make_board(merged_records([where])).suites[0].sites
+    assert sorted([row.entry for row in site.rows] for site in sites) == [["plain"], ["tuned"]]
+    assert sorted(len(site.searches) for site in sites) == [0, 1]
 
 
 def test_the_frame_holds_every_candidate_and_what_it_went_by(tmp_path: Path, generator: ModuleType) -> None:
@@ -228,6 +226,6 @@ def test_a_record_whose_search_cannot_be_read_is_named(tmp_path: Path, generator
     record = json.loads(path.read_text())
     record["facts"]["tune"] = {"metric": "fvu"}
     write_record(path, record)
-    (left_out,) = read_evidence([where]).left_out
+    (left_out,) = merged_records([where]).left_out
     assert (left_out.kind, left_out.path) == ("unreadable", "records/q/tuned/lr0.1-s0.json")
     assert "facts.tune.group: field required" in left_out.reason

@@ -69,7 +69,7 @@ def test_a_folder_that_holds_the_records_keeps_them(folder: Path, out: Path, tmp
 
 def test_data_json_is_all_of_it(out: Path) -> None:
     board = json.loads((out / "data.json").read_text("utf-8"))
-    assert board["schema_version"] == 1
+    assert board["schema_version"] == 2
     site = board["suites"][0]["sites"][0]
     assert site["evaluation"]["thresholds"] == {"ffr": 0.10}
     assert site["rows"][0]["versions"]["packages"]["torch"] == ["2.11.0"]
@@ -106,7 +106,7 @@ def test_the_page_shows_contenders_intervals_ties_failures_and_versions(out: Pat
         "synthetic, known features",
         "Strongest contexts",
         "control-pca",
-        "density above 0.1",
+        "ffr 0.1",
         "bf16-screen",
         "0.200%",
         "every contender's whole run",
@@ -118,7 +118,7 @@ def test_the_page_shows_contenders_intervals_ties_failures_and_versions(out: Pat
         "fidelity-variance-explained",
         "fidelity-ce-recovered-mean",
         "density",
-        "ffr",
+        "fake-feature-ratio",
         "stability",
         "spend-tokens-training",
         "spend-seconds-all-in",

@@ -8,13 +8,18 @@ from typing import Any
 
 
 def natural(text: str) -> tuple[Any, ...]:
-    """Sort key in which k8 stands before k16."""
+    """Sort key in which k8 comes before k16."""
     # digits of ASCII alone, and of a length that Python reads: `int("²")` raises
-    parts = re.split(r"([0-9]{1,18})", text)
-    return tuple((int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts))
+    pieces = re.split(r"([0-9]{1,18})", text)
+    return tuple((int(piece), "") if i % 2 else (-1, piece) for i, piece in enumerate(pieces))
 
 
 def model_name(id: str) -> str:
     """A model id as a title: a folder by its last part, a hub id or a built-in name as it is."""
     path = PurePath(id.replace("\\", "/"))
     return path.name if path.is_absolute() or id.startswith((".", "~")) or re.match(r"[A-Za-z]:", id) else id
+
+
+def short(digest: object) -> str:
+    """First 12 hex digits of a digest."""
+    return str(digest)[:12] if digest else "not recorded"

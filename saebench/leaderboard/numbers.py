@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
 
 SIGNIFICANT = 10
+EN_DASH = "\N{EN DASH}"
+T = TypeVar("T")
 
 
 def fixed(value: float, decimals: int) -> str:
@@ -28,14 +31,14 @@ def half_width(half: float, decimals: int) -> str:
 def with_interval(value: float | None, half: float | None, decimals: int) -> str:
     """`0.912 ± 0.004`; the value alone where there is no interval; a dash where there is no value."""
     if value is None:
-        return "\N{EN DASH}"
+        return EN_DASH
     return fixed(value, decimals) if half is None else f"{fixed(value, decimals)} ± {half_width(half, decimals)}"
 
 
 def count(number: float | None) -> str:
     """Counts of tokens and the like: 512, 4,096, 150k, 1.23M, 2B."""
     if number is None:
-        return "\N{EN DASH}"
+        return EN_DASH
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
         if abs(number) >= size * 0.99995:
             return f"{_three(number / size)}{unit}"
@@ -52,15 +55,39 @@ def _three(number: float) -> str:
 
 def scientific(number: float | None) -> str:
     """FLOPs: 1.23e+12."""
-    return "\N{EN DASH}" if number is None else "0" if number == 0 else f"{number:.2e}"
+    return EN_DASH if number is None else "0" if number == 0 else f"{number:.2e}"
 
 
-def rounded(value: Any) -> Any:
-    """A JSON value with floats at 10 significant digits, so that a last-bit difference between builds of a library changes no byte."""
+def spend_text(value: float | None, currency: str) -> str:
+    """`150k tokens`, `3.56e+10 FLOPs` or `1.66 s`."""
+    if currency == "seconds":
+        return EN_DASH if value is None else f"{value:.3g} s"
+    return f"{count(value)} tokens" if currency == "tokens" else f"{scientific(value)} FLOPs"
+
+
+def rounded(value: T) -> T:
+    """Dataclasses and JSON values with floats at 10 significant digits.
+
+    A last-bit difference between builds of a library then changes no byte of a page.
+    """
+    found: Any = value
     if isinstance(value, float):
-        return float(f"{value:.{SIGNIFICANT}g}")
+        found = float(f"{value:.{SIGNIFICANT}g}")
+    elif isinstance(value, Mapping):
+        found = {str(key): rounded(item) for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+        found = type(value)(rounded(item) for item in value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        found = replace(value, **{field.name: rounded(getattr(value, field.name)) for field in fields(value)})
+    return cast(T, found)
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses as JSON objects, tuples as lists."""
     if isinstance(value, Mapping):
-        return {str(key): rounded(item) for key, item in value.items()}
+        return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(item) for item in value]
+        return [to_json(item) for item in value]
+    if is_dataclass(value):
+        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
     return value

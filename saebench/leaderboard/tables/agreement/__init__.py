@@ -1,0 +1,1 @@
+"""How far SAEs agree: over init seeds, and over training datasets."""
