@@ -20,7 +20,7 @@ from saebench.execute import groups as execute_groups
 from saebench.execute import records as execute_records
 from saebench.metrics.catalogue import INFO
 from saebench.score import ScoreOutcome
-from saebench.score.combine import Part, combine, info_json
+from saebench.score.combine import DatasetValue, combine, info_json
 from saebench.score.group import GroupOutcome
 from saebench.train import TrainOutcome
 from saebench_plugins.faithful.ffr_spec import FFR
@@ -88,7 +88,7 @@ def metric(
         of = MetricValue.of(
             info, moved, n, stderr=0.0012 if told else None, reason=None if value is not None else reason
         )
-        found.append(Part(dataset, None if dataset is None else 0, of))
+        found.append(DatasetValue(dataset, None if dataset is None else 0, of))
     return combine(info, found)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from saebench.api import MetricValue
 from saebench.metrics.catalogue import INFO
-from saebench.score.combine import Part, combine
+from saebench.score.combine import DatasetValue, combine
 
 Record = dict[str, Any]
 THRESHOLDS = [index / 20 for index in range(20)]
@@ -29,7 +29,7 @@ SCORES = {
 def entry(id: str, value: float | None, stderr: float | None = None, n: int = 3, reason: str | None = None) -> Record:
     """A group metric as a record has it."""
     of = MetricValue.of(INFO[id], value, n, stderr=stderr, reason=reason)
-    return {**combine(INFO[id], [Part(None, None, of)]), "parts": []}
+    return {**combine(INFO[id], [DatasetValue(None, None, of)]), "parts": []}
 
 
 def bins(low: float, step: float, alive: int, level: float, slope: float, rng: np.random.Generator) -> Record:
