@@ -33,7 +33,7 @@ from saebench.plan.forecast.rates import (
     score_shape,
     training_key,
 )
-from saebench.plan.grouping.memory_batches import cost_of, memory_limit
+from saebench.plan.grouping.memory_batches import cost_of, held_bytes, memory_limit
 
 KINDS = ("training", "scores", "models", "datasets", "disk")
 
@@ -242,12 +242,8 @@ class _Measuring:
             return False
         step_s = Rates().training_of(cell, cost).step_s
         rows = None if cell.model is not None else training.quietly(lambda: self._rows(cell.dataset)[1][0])
-        neighbours = 16 * sum(
-            price.n_parameters
-            for other in self.needed.cells
-            if other.cohort == cell.cohort and not other.control and other.cell_id != cell.cell_id
-            if (price := cost_of(other, self.catalog)) is not None
-        )
+        beside = [other for other in self.needed.cells if other.cohort == cell.cohort and other.cell_id != cell.cell_id]
+        neighbours = held_bytes(beside, lambda other: cost_of(other, self.catalog))
         with console.phase("measuring", f"training {cell.label}"):
             rate = training.quietly(
                 lambda: training.measure_training(

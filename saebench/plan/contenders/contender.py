@@ -76,6 +76,11 @@ class Contender:
     tune: Tune | None = None
 
     @property
+    def title(self) -> str:
+        """What messages call its entry: `entries[2] (topk)`."""
+        return f"entries[{self.index}] ({self.entry})"
+
+    @property
     def n_candidates(self) -> int:
         """How many divide its share."""
         return self.tune.n_candidates if self.tune is not None else 1

@@ -49,12 +49,16 @@ def memory_batches(
 
 def memory_together(cells: Sequence[Cell], cost: CostOf) -> int:
     """Bytes that cells take side by side: what each holds, and the workspace of the one whose turn it is."""
-    needs = [_needs(cell, cost) for cell in cells]
-    return sum(held for held, _ in needs) + max((step for _, step in needs), default=0)
+    return held_bytes(cells, cost) + max((_needs(cell, cost)[1] for cell in cells), default=0)
+
+
+def held_bytes(cells: Sequence[Cell], cost: CostOf) -> int:
+    """Bytes that cells hold throughout their training: weights, gradients and moments; controls weights alone."""
+    return sum(_needs(cell, cost)[0] for cell in cells)
 
 
 def _needs(cell: Cell, cost: CostOf) -> tuple[int, int]:
-    """Bytes that a cell holds throughout (weights, gradients, moments; a control weights alone), and of its step."""
+    """See `held_bytes`; and the workspace of a step."""
     price = cost(cell)
     if price is None:
         return 0, 0

@@ -2,8 +2,8 @@
 
 Seeds and sweep points never divide a share; the candidates of a search (`tune`) do; `pool: true` divides the figure
 equally among the entries. FLOPs become tokens through the architecture's own `Cost`, at the L0 that its config aims at;
-seconds through a calibration that is frozen in the plan. So a cell is stopped by tokens whatever the currency, and stays
-deterministic.
+seconds through a calibration that is frozen in the plan. So a cell is stopped by tokens whatever the unit, and its bits
+are always the same.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from saebench.api.specs import MOST_MEMORY_BYTES, Cost
 from saebench.config import Problems, Suite
+from saebench.config.problems import Path
 from saebench.plan.contenders.contender import Contender
 from saebench.plan.contenders.datasets import DatasetBook
 from saebench.plan.sharing.device_seconds import Calibration
@@ -69,59 +70,59 @@ def share_out(
         if other != primary and getattr(budget, other) is not None
     ]
     tokens: dict[Contender, int] = {}
-    spent: dict[Contender, int | float] = {}
     for contender in contenders:
         if contender.parent is not None and contender.parent not in tokens:
             continue  # its parent's share has a problem, told already
+        entry = ("entries", contender.index or 0)
         if (need := contender.training_memory_bytes) > MOST_MEMORY_BYTES:
             problems.add(
-                ("entries", contender.index or 0),
+                entry,
                 f"training needs about {need // 10**12:,} TB of memory, more than any machine has. Use a smaller d_sae "
                 "or batch.",
             )
             continue
         if calibration is not None and _unmeasured(contender, book, budget.counts, calibration):
             problems.add(
-                ("entries", contender.index or 0),
+                entry,
                 "its seconds could not be measured on this machine: its training steps (or its model's sampling) fail, "
-                "or need more memory than there is. "
-                "Run it with `primary: tokens` to see why.",
+                "or need more memory than there is. Run it with `primary: tokens` to see why.",
             )
             continue
-        charged = _charged(contender, spent, book, primary, calibration) if budget.counts == "all" else 0
-        n = contender.n_candidates
+        charged = _charged(contender, share, book, primary, calibration) if budget.counts == "all" else 0
         allotted = _allotted(share - charged, contender, primary, calibration)
-        if n > 1 and allotted < contender.train.batch:
-            problems.add(
-                ("entries", contender.index or 0, "tune"),
-                f"{n} candidates divide a share of {_amount(share)} {SHORT[primary]}{_less(charged)}; each gets less "
-                f"than one batch of {contender.train.batch:,} tokens. "
-                f"Try fewer values, raise budget.{primary}, or use a smaller batch.",
-            )
-            continue
-        if allotted < contender.train.batch and charged:
-            problems.add(
-                ("entries", contender.index or 0),
-                f"making its data and its parent cost {_amount(charged)} {SHORT[primary]} of its share of "
-                f"{_amount(share)}, and `counts: all` makes them count; "
-                f"what is left is under one batch of {contender.train.batch:,} tokens. Raise budget.{primary} or use "
-                "`counts: train`.",
-            )
-            continue
         if allotted < contender.train.batch:
-            pooled = f" (the pool of {_amount(total)} shared by {n_entries} entries)" if budget.pool else ""
-            gives = "" if primary == "tokens" else f" gives {max(allotted, 0):,} tokens"
-            problems.add(
-                ("budget", primary),
-                f"a share of {_amount(share)} {SHORT[primary]}{pooled}{gives} but one batch of "
-                f"entries[{contender.index}] ({contender.entry}) is {contender.train.batch:,} tokens. "
-                "Raise it or use a smaller batch.",
-            )
+            problems.add(*_too_little(contender, allotted, charged, resolved))
             continue
         warnings += _remarks(contender, primary, budget.memory_gb)
         tokens[contender] = allotted
-        spent[contender] = share
     return Shares(tokens, resolved, tuple(dict.fromkeys(warnings)))
+
+
+def _too_little(
+    contender: Contender, allotted: int, charged: int | float, budget: Mapping[str, Any]
+) -> tuple[Path, str]:
+    """The problem of a contender that gets less than one batch: where it is in the suite, and what to do."""
+    primary, n = budget["primary"], contender.n_candidates
+    share, unit, batch = _amount(budget["share"]), SHORT[primary], f"one batch of {contender.train.batch:,} tokens"
+    if n > 1:
+        less = f", less {_amount(charged)} for its data and its parent" if charged else ""
+        return ("entries", contender.index or 0, "tune"), (
+            f"{n} candidates divide a share of {share} {unit}{less}; each gets less than {batch}. "
+            f"Try fewer values, raise budget.{primary}, or use a smaller batch."
+        )
+    if charged:
+        return ("entries", contender.index or 0), (
+            f"making its data and its parent cost {_amount(charged)} {unit} of its share of {share}, and `counts: all` "
+            f"makes them count; what is left is under {batch}. Raise budget.{primary} or use `counts: train`."
+        )
+    pooled = (
+        f" (the pool of {_amount(budget['total'])} shared by {budget['entries']} entries)" if budget["pool"] else ""
+    )
+    gives = "" if primary == "tokens" else f" gives {max(allotted, 0):,} tokens"
+    return ("budget", primary), (
+        f"a share of {share} {unit}{pooled}{gives} but one batch of {contender.title} is "
+        f"{contender.train.batch:,} tokens. Raise it or use a smaller batch."
+    )
 
 
 def _allotted(left: int | float, contender: Contender, primary: str, calibration: Calibration | None) -> int:
@@ -138,21 +139,17 @@ def _allotted(left: int | float, contender: Contender, primary: str, calibration
     return tokens_for_seconds(float(left) / n, calibration.step_s(contender), batch)
 
 
-def _less(charged: int | float) -> str:
-    return f", less {_amount(charged)} for its data and its parent" if charged else ""
-
-
 def _remarks(contender: Contender, primary: str, memory_gb: float | None) -> list[str]:
     remarks = []
     if primary == "flops" and contender.architecture.cost.expected_l0 is None:
         remarks.append(
-            f"entries[{contender.index}] ({contender.entry}) aims at no L0: its FLOPs are counted at all "
+            f"{contender.title} aims at no L0: its FLOPs are counted at all "
             f"{contender.architecture.d_sae} latents, the most there can be."
         )
     need = contender.training_memory_bytes
     if memory_gb is not None and need > memory_gb * 1e9:
         remarks.append(
-            f"entries[{contender.index}] ({contender.entry}) needs {need / 1e9:.2f} GB to train, over memory_gb "
+            f"{contender.title} needs {need / 1e9:.2f} GB to train, over memory_gb "
             f"{memory_gb:g}: its cells end as over_budget."
         )
     return remarks
@@ -172,7 +169,7 @@ def tokens_for_seconds(seconds: float, step_s: float, batch: int) -> int:
 
 def _charged(
     contender: Contender,
-    spent: Mapping[Contender, int | float],
+    share: int | float,
     book: DatasetBook,
     unit: str,
     calibration: Calibration | None,
@@ -184,8 +181,8 @@ def _charged(
     if unit == "device_seconds" and made:
         assert calibration is not None and contender.site.model is not None
         made *= calibration.sample_s(contender.site.model) or 0.0
-    # a parent's share holds its own data and its own parent already
-    return made + (spent[contender.parent] if contender.parent is not None else 0)
+    # a parent's share, as large as any, holds its own data and its own parent already
+    return made + (share if contender.parent is not None else 0)
 
 
 def _unmeasured(contender: Contender, book: DatasetBook, counts: str, calibration: Calibration) -> bool:
