@@ -178,7 +178,7 @@ def run_suite(
     say: Callable[[str], None] = lambda line: None,
     debug: bool = False,
 ) -> RunResult:
-    """Plans, trains, scores, writes records and the leaderboard; goes on where an earlier run stopped.
+    """Plans, trains, scores, writes records and the leaderboard; continues where an earlier run stopped.
 
     Raises:
         SuiteError: The suite, a model or a dataset cannot be used.

@@ -19,15 +19,19 @@ _SIZE = click.IntRange(min=1)
 
 @click.command("bench-backends")
 @click.option("--suite", metavar="SUITE", help="Measure the shapes of a suite (file or built-in name).")
-@click.option("--large", is_flag=True, help="Also 768/24576/k 32/batch 4096.")
+@click.option("--large", is_flag=True, help="Also d_in 768, d_sae 24576, k 32, batch 4096.")
 @click.option("--d-in", type=_SIZE, metavar="N", help="Width of the activations. [512]")
 @click.option("--d-sae", type=_SIZE, metavar="N", help="Latents. [8192]")
 @click.option("--k", type=_SIZE, metavar="N", help="Active latents a token. [32]")
 @click.option("--batch", type=_SIZE, metavar="N", help="Tokens a step. [2048]")
-@click.option("--architecture", metavar="NAME", help="Whose step is taken. [topk]")
-@click.option("--backend", "only", multiple=True, metavar="NAME", help="Only this one. May be given several times.")
-@click.option("--rounds", type=_SIZE, default=5, show_default=True, help="Turns of each back end.")
-@click.option("--threads", type=_SIZE, metavar="N", help="Default: as a run has.")
+@click.option("--architecture", metavar="NAME", help="Its training step is measured. [topk]")
+@click.option(
+    "--backend", "only", multiple=True, metavar="NAME", help="Measure only this one. May be given several times."
+)
+@click.option(
+    "--rounds", type=_SIZE, default=5, show_default=True, help="Each back end is measured once in each round."
+)
+@click.option("--threads", type=_SIZE, metavar="N", help="Default: as many as a run uses.")
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @common

@@ -25,13 +25,15 @@ _FILE = Named(dir_okay=False)
     show_default=True,
     help="Directions to match by; both: the mean of the two cosines.",
 )
-@click.option("--absolute", is_flag=True, help="Match |cosine|. So anyway where latents are known to be signed.")
+@click.option("--absolute", is_flag=True, help="Match by |cosine|. Always so where latents are signed.")
 @click.option("--threshold", type=float, default=0.7, show_default=True, help="A pair over this cosine is shared.")
-@click.option("--no-null", is_flag=True, help="Leave out what random directions score (kept between calls).")
-@click.option("--picture", type=_FILE, metavar="FILE", help="Draw it: .svg, .png or .html.")
+@click.option("--no-null", is_flag=True, help="Leave out the scores of random directions.")
+@click.option("--picture", type=_FILE, metavar="FILE", help="Write a picture: .svg, .png or .html.")
 @click.option("--out", type=_FILE, metavar="FILE", help="Write all numbers and the pairs as JSON.")
-@click.option("--json", "as_json", is_flag=True, help="The same as one JSON object on standard output.")
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Of each matching.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@click.option(
+    "--time-limit", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Longest time of one matching."
+)
 @click.option("--solver", type=click.Choice(["auto", "scipy", "ortools"]), default="auto", show_default=True)
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="cpu, cuda, cuda:1, ...")
 @common

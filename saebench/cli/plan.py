@@ -19,9 +19,9 @@ from saebench.console import showing
     "--measure/--no-measure",
     default=None,
     help="Predict seconds from short measurements of this machine, or from an assumption. "
-    "By default long runs are measured for.",
+    "By default only long runs are measured.",
 )
-@click.option("--fresh", is_flag=True, help="Measure this machine anew; by default once a week.")
+@click.option("--fresh", is_flag=True, help="Measure this machine again. Default: once a week.")
 @click.option("--device", default="cpu", show_default=True, metavar="D", help="Where it would run: cpu, cuda, ...")
 @click.option("--out", type=Named(), metavar="DIR", help="Its run folder. Default: runs/<suite>.")
 @common

@@ -17,9 +17,9 @@ from saebench.console import showing
 @click.option("--executor", type=click.Choice(["local"]), default="local", show_default=True, help="Where cells run.")
 @click.option("--backend", metavar="NAME", help="Force a numeric back end (`saebench bench-backends` advises).")
 @click.option("--only", metavar="ENTRY", help="Only this entry and what it starts from; shares stay as they are.")
-@click.option("--retry-failed", is_flag=True, help="Run cells again whose record is not ok.")
-@click.option("--fresh", is_flag=True, help="Move an older run folder aside and start anew.")
-@click.option("--force-folder", is_flag=True, help="Also in a folder with other files, which stay as they are.")
+@click.option("--retry-failed", is_flag=True, help="Run the cells again that did not end ok.")
+@click.option("--fresh", is_flag=True, help="Move an older run folder aside and start again.")
+@click.option("--force-folder", is_flag=True, help="Work in a folder that holds other files. They are kept.")
 @common
 @plugin_files
 def command(
@@ -38,7 +38,7 @@ def command(
     """Plan, train, score, write records and build the leaderboard.
 
     SUITE is a file or a built-in name (default: quickstart). Run the same
-    command again to go on where it stopped.
+    command again to continue where it stopped.
     """
     from saebench.config import load_suite
 
@@ -65,7 +65,7 @@ def command(
                     debug=debug,
                 )
     except KeyboardInterrupt as interrupt:
-        interrupt.add_note("Run the same command again to go on where it stopped.")
+        interrupt.add_note("Run the same command again to continue where it stopped.")
         raise
     emit(result.table)
     for reason in result.refused:

@@ -43,7 +43,7 @@ def command(folder: Path, watch: bool, as_json: bool, debug: bool) -> None:
     except Ended:
         raise
     except KeyboardInterrupt:
-        raise click.exceptions.Exit(130) from None  # looking ends and the run goes on: there is nothing to say
+        raise click.exceptions.Exit(130) from None  # only the watching ends; the run continues
 
 
 def _watch(folder: Path, status: RunStatus) -> None:

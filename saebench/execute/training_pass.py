@@ -94,7 +94,7 @@ class PassRunner:
                 raise refusal from error
             if self._debug and not isinstance(error, SaebenchError):
                 raise
-            self.without_data += [(cell, error) for cell in cells]  # the others go on
+            self.without_data += [(cell, error) for cell in cells]  # the others continue
             return
         data_s = time.perf_counter() - started
         sources = {

@@ -40,7 +40,7 @@ def train_pass(
     For every batch index each distinct source gives one batch, and every cell on it takes its own step, with its own
     learning rate, schedule, generator, meter and stop. A cell's result depends on the cell and its source alone, bit
     for bit on one device and thread count: never on its neighbours, on being alone, or on having been killed and
-    restored. A cell that fails, diverges or ends leaves; the others go on. One that finds no memory beside others is
+    restored. A cell that fails, diverges or ends leaves; the others continue. One that finds no memory beside others is
     trained again alone, after them, and ends as `over_budget` only if it finds none there either.
 
     Args:
@@ -50,8 +50,8 @@ def train_pass(
         device: Where to train.
         memory_share_bytes: Refuse a cell whose parameters, gradients, moments and workspace need more; None for no
             limit.
-        progress: Hears how the pass goes on.
-        snapshots: Folder for snapshots: cells found there go on from them; None for none.
+        progress: Is told how the pass proceeds.
+        snapshots: Folder for snapshots: cells found there continue from them; None for none.
         snapshot_every_s: Seconds between two.
 
     Yields:

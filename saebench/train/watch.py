@@ -6,7 +6,7 @@ from saebench.cells.cell import Cell
 
 
 class Watch:
-    """Hears of a pass as it goes on; override what is of interest.
+    """Is told how a pass proceeds; override what is of interest.
 
     Attributes:
         wants_progress: Whether `progress` is called; the FVU it tells costs a little.
@@ -18,13 +18,13 @@ class Watch:
         """A cell begins training."""
 
     def resumed(self, cell: Cell, tokens: int) -> None:
-        """A cell goes on from a snapshot that holds this many tokens of its allotment."""
+        """A cell continues from a snapshot that holds this many tokens of its allotment."""
 
     def advanced(self, tokens: int) -> None:
         """Some cell took a step of so many tokens, or ended and so many of its allotment are left over."""
 
     def progress(self, cell: Cell, tokens: int, allotted: int, fvu: float | None, l0: float | None) -> None:
-        """A cell went on; at most 20 times a cell."""
+        """A cell made progress; called at most 20 times a cell."""
 
     def quality(self, cell: Cell, fvu: float | None, l0: float) -> None:
         """FVU and L0 of a cell's newest batch, whenever its trajectory has them: nothing is computed for this."""

@@ -36,7 +36,7 @@ def test_only_a_run_goes_on(
         main(arguments)
     assert ended.value.code == 130
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line == "saebench: interrupted." + " Run the same command again to go on where it stopped." * goes_on
+    assert line == "saebench: interrupted." + " Run the same command again to continue where it stopped." * goes_on
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
