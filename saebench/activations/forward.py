@@ -51,7 +51,7 @@ class Rows:
 
 
 def forward_rows(lm: LanguageModel, hookpoints: Sequence[str], ids: Tensor, first: int) -> Rows:
-    """Rows of the windows `ids [S, T]`, the first of which is number `first`; the forward stops behind the deepest hookpoint.
+    """Rows of the windows `ids [S, T]`, the first of them number `first`. Nothing behind the deepest hookpoint runs.
 
     Raises:
         SuiteError: An activation is not finite.

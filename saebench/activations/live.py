@@ -1,7 +1,7 @@
-"""Activations made by the model while they are read, at several hookpoints in one forward; written into stores on the way if asked.
+"""Activations that the model makes while they are read: several hookpoints in one forward, stores written beside.
 
-Building a store ahead of training, building it beside the first epoch, and reading live are one thing: the same forwards over the
-same groups of windows. They differ in who keeps the rows.
+Building a store ahead of training, building it beside the first epoch, and reading live are one thing: the same
+forwards over the same groups of windows. They differ in who keeps the rows.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 class LivePass:
     """One token stream through the model, block by block, for sources that read in lockstep.
 
-    The first source to ask for a block has it made at all hookpoints that somebody still reads; the others find it ready. A source
-    that falls out of step costs forwards of its own and changes no bit. Where a forward begins depends on the number of its window
-    alone, so a row is the same whether it was reached from the start, after a resume, or with other hookpoints beside it.
+    The first source to ask for a block has it made at all hookpoints that are still read; the others find it
+    ready. A source that falls out of step costs forwards of its own and changes no bit. Where a forward begins depends
+    on the number of its window alone, so a row is the same whether it was reached from the start, after a resume, or
+    with other hookpoints beside it.
 
     Args:
         lm: The model.
@@ -84,15 +85,15 @@ class LivePass:
 
     def head(self, hookpoint: str, n: int) -> Tensor:
         """`[min(n, n_rows), d]` float32: the first rows. The first block stays ready for the training that follows."""
-        parts = []
+        blocks = []
         with self._lock:
             for start in range(0, min(n, self.n_rows), self.block_rows):
                 stop = min(start + self.block_rows, self.n_rows)
                 made = self._block(hookpoint, start, stop)
-                parts.append(made.take(torch.arange(min(n, stop) - start)).x)
+                blocks.append(made.take(torch.arange(min(n, stop) - start)).x)
                 if start == 0 and isinstance(made, MemoryBlock) and hookpoint in self._readers:
                     self._ready.setdefault((start, stop), {})[hookpoint] = made
-        return torch.cat(parts)
+        return torch.cat(blocks)
 
     def open(self, hookpoint: str) -> None:
         """A reader of this hookpoint begins."""
@@ -108,7 +109,7 @@ class LivePass:
                 self._drop({hookpoint})
 
     def abandon(self) -> None:
-        """Nobody will read: what is kept goes, and so does a store that is not finished."""
+        """No reader will come: blocks are dropped, and a store that is not finished is removed."""
         with self._lock:
             self._expected.clear()
             self._drop(set(self.widths))
@@ -122,7 +123,7 @@ class LivePass:
 
     @property
     def _readers(self) -> set[str]:
-        """Hookpoints that somebody reads, or has yet to begin to read."""
+        """Hookpoints that are read, or will be."""
         return self._expected | {name for name, count in self._open.items() if count > 0}
 
     def _drop(self, hookpoints: set[str]) -> None:
@@ -152,20 +153,20 @@ class LivePass:
                 del self._ready[next(iter(self._ready))]
         return mine
 
-    def _make(self, start: int, stop: int, wanted: set[str]) -> dict[str, MemoryBlock]:
-        """A block at every wanted hookpoint, written into the stores where they have come so far."""
+    def _make(self, start: int, stop: int, read: set[str]) -> dict[str, MemoryBlock]:
+        """A block at every hookpoint that is read, written into the stores where they have come so far."""
         writing = self._begin()
         if writing is not None and writing.n_rows < start:
             self._write_up_to(start)
         behind = writing is not None and writing.n_rows >= stop
-        names = [name for name in self.widths if name in wanted or (name in self._orders and not behind)]
+        names = [name for name in self.widths if name in read or (name in self._orders and not behind)]
         size, device = stop - start, self.lm.device
-        x = {name: torch.empty(size, self.widths[name], dtype=DTYPES[self.dtype], device=device) for name in wanted}
+        x = {name: torch.empty(size, self.widths[name], dtype=DTYPES[self.dtype], device=device) for name in read}
         index: dict[str, Tensor] = {}
         at = start
         for rows in self._rows(start, stop, names):
             here = slice(at - start, at - start + len(rows))
-            for name in wanted:
+            for name in read:
                 x[name][here] = rows.x[name]
             for name, values in rows.index.items():
                 index.setdefault(name, torch.empty(size, dtype=torch.int32))[here] = values
@@ -177,7 +178,7 @@ class LivePass:
         return {name: MemoryBlock(values, index) for name, values in x.items()}
 
     def _rows(self, start: int, stop: int, names: Sequence[str]) -> Iterator[Rows]:
-        """Rows `[start, stop)` in pieces, in storage precision. Forwards take whole groups of windows whatever is asked for."""
+        """Rows `[start, stop)` in pieces, in storage precision. A forward always takes a whole group of windows."""
         first = self.tokens.starts
         group = (int(np.searchsorted(first, start, side="right")) - 1) // self._group_windows
         while start < stop:

@@ -1,4 +1,4 @@
-"""The manifest of a store: what decides its content, what its builder knew, and the digest of every file; the manifest holds its own."""
+"""The manifest of a store: what decides its content, what its builder knew, the digests of its files and of itself."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_manifest(folder: Path, key: Mapping[str, Any], version: Mapping[str, in
     if digest(manifest["key"]) != digest(dict(key)):
         raise Damaged(f"{path}: damaged (it is the manifest of other data)")
     with suppress(OSError):
-        os.utime(path)  # the least recently used store makes room first
+        os.utime(path)  # the least recently used store is removed first
     return manifest
 
 

@@ -24,7 +24,8 @@ def rounded(x: Tensor, dtype: str) -> Tensor:
     cast = x.to(DTYPES[dtype])
     if not bool(torch.isfinite(cast).all()):
         raise SuiteError(
-            f"an activation of {float(x.abs().max()):.4g} does not fit into {dtype} ({torch.finfo(cast.dtype).max:,.0f} at most). "
+            f"an activation of {float(x.abs().max()):.4g} does not fit into {dtype} "
+            f"({torch.finfo(cast.dtype).max:,.0f} at most). "
             "Write `activations: {dtype: bfloat16}`, which has float32's range, or `dtype: float32`."
         )
     return cast
@@ -37,7 +38,7 @@ UNDER_RANGE, LOST_VARIANCE = 0.01, 1e-3
 def rounding(x: Tensor, dtype: str) -> dict[str, Any] | None:
     """What a storage precision loses of rows `x [n, d]`, for the record; None for float32, which loses nothing.
 
-    `under_range`: share of the values other than 0 that lie under its normal range, where digits are lost and then the value.
+    `under_range`: share of the values other than 0 that lie under its normal range, where digits are lost.
     `lost_variance`: squared rounding errors over the variance, the FVU of an SAE that is exact.
     """
     if dtype == "float32":
@@ -60,6 +61,7 @@ def rounding_remark(lost: Mapping[str, Any] | None, what: str) -> str | None:
     if lost is None or (lost["under_range"] <= UNDER_RANGE and lost["lost_variance"] <= LOST_VARIANCE):
         return None
     return (
-        f"{what}: as {lost['dtype']} they lose {lost['lost_variance']:.2g} of their variance, and {lost['under_range']:.1%} of the values lie under its normal "
-        f"range (of the first {lost['rows']:,} rows). Write `activations: {{dtype: float32}}`, or scale the data."
+        f"{what}: as {lost['dtype']} they lose {lost['lost_variance']:.2g} of their variance, and "
+        f"{lost['under_range']:.1%} of the values lie under its normal range "
+        f"(of the first {lost['rows']:,} rows). Write `activations: {{dtype: float32}}`, or scale the data."
     )

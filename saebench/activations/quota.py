@@ -1,4 +1,4 @@
-"""Room for stores: what they take, whether the disk holds them, which ones make room under a quota."""
+"""Disk space of stores: what they take, whether the disk holds them, which ones are removed under a quota."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_space(folder: Path, n_bytes: int, what: str) -> None:
 
 @dataclass(frozen=True)
 class Need:
-    """A store that a cohort will read: the part of its key that is known before a model is loaded, and its size at most."""
+    """A store that a cohort will read: what is known of its key before a model is loaded, and its size at most."""
 
     key: Mapping[str, Any]
     n_bytes: int
@@ -73,7 +73,7 @@ def folder_bytes(folder: Path) -> int:
 
 
 def stored(folder: Path) -> list[Stored]:
-    """Finished stores below `folder`, least recently used first; nothing under a name that saebench does not give, or behind a link."""
+    """Finished stores below `folder`, least recently used first; none under a foreign name or behind a link."""
     found = []
     for manifest in folder.glob(f"*/{MANIFEST}"):
         if not _NAME.fullmatch(manifest.parent.name) or manifest.parent.is_symlink():
@@ -113,7 +113,7 @@ def check_plan(folder: Path, steps: Sequence[Sequence[Need]], quota_gb: float | 
 def make_room(
     folder: Path, n_bytes: int, quota_gb: float | None, keep: Callable[[Stored], bool], what: str
 ) -> list[Path]:
-    """Removes stores that nobody keeps, least recently used first, until `n_bytes` more fit under the quota.
+    """Removes stores that may go, least recently used first, until `n_bytes` more fit under the quota.
 
     Returns:
         What was removed.
@@ -149,6 +149,7 @@ def _distinct(needs: Sequence[Need]) -> list[Need]:
 
 def _over_quota(folder: Path, total: int, quota: int, what: str) -> str:
     return (
-        f"{folder}: {what}, with the stores that are still needed beside it, takes {total / 1e6:,.1f} MB, over quota_gb "
-        f"({quota / 1e6:,.1f} MB). Raise `activations: quota_gb`, use `dtype: bfloat16`, `source: live`, or ask for fewer tokens."
+        f"{folder}: {what}, with the stores that are still needed beside it, takes "
+        f"{total / 1e6:,.1f} MB, over quota_gb ({quota / 1e6:,.1f} MB). "
+        "Raise `activations: quota_gb`, use `dtype: bfloat16`, `source: live`, or ask for fewer tokens."
     )

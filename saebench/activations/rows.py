@@ -45,8 +45,8 @@ class StoreRows:
     Args:
         store: The store.
         device: Where batches are handed out.
-        load: Whether a block is read into memory as a whole, one after the other: worth it in a background thread and for an
-            accelerator. Otherwise batches are picked straight from the mapped files.
+        load: Whether a block is read into memory as a whole, one after the other: worth it in a background thread and
+            for an accelerator. Otherwise batches are picked straight from the mapped files.
     """
 
     def __init__(self, store: ActivationStore, device: torch.device, *, load: bool) -> None:

@@ -1,8 +1,8 @@
 """Block shuffle: the one order in which activations are trained on, whether they lie on disk or come from the model.
 
-Rows stand in stream order (documents are shuffled already). Each epoch cuts them into blocks of `block` rows, and block i of
-epoch e is permuted by `generator(seed, "block", e, i)`. So the order is a pure function of the number of rows and the seed, any
-batch can be reached without reading those before it, and a source needs no more than one block at hand.
+Rows come in stream order (documents are shuffled already). Each epoch cuts them into blocks of `block` rows, and block
+i of epoch e is permuted by `generator(seed, "block", e, i)`. So the order is a pure function of the number of rows and
+the seed, any batch can be reached without reading those before it, and a source needs no more than one block at hand.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def shuffled_batches(
         batch: Rows a batch.
         seed: Decides the permutations.
         block: Rows shuffled together.
-        start: Begin as if this many batches had been drawn and dropped.
+        start: Begin as if this many batches had been read and dropped.
         prefetch: Blocks that a background thread makes ahead; no bit depends on it.
     """
     stream = _blocks(rows, seed, block, start * batch, prefetch)

@@ -6,8 +6,9 @@
     FOLDER/extras.safetensors                                      whole tensors (token windows, true codes)
     FOLDER/documents.txt                                           digests of the documents read
 
-A folder is there whole or not at all: it is built under another name and renamed. What an earlier run left is proven against its
-digests before it is read: small files when the store is opened, the rows (at about 1 GB/s) only where somebody will read them.
+A folder is there whole or not at all: it is built under another name and renamed. What an earlier run left is proven
+against its digests before it is read: small files when the store is opened, the rows (at about 1 GB/s) only where
+they will be read.
 """
 
 from __future__ import annotations
@@ -116,8 +117,9 @@ class StoreWriter:
         write_manifest(
             self.folder, key, files,
             {
-                "version": STORE_VERSION, "n_rows": self.n_rows, "d": self.d, "dtype": self.dtype, "columns": self.columns,
-                "shards": self.shards, "vectors": content, "mean": mean, "facts": self.facts, "extras": sorted(self.extras),
+                "version": STORE_VERSION, "n_rows": self.n_rows, "d": self.d, "dtype": self.dtype,
+                "columns": self.columns, "shards": self.shards, "vectors": content, "mean": mean,
+                "facts": self.facts, "extras": sorted(self.extras),
             },
         )  # fmt: skip
 
@@ -160,10 +162,10 @@ class ActivationStore:
         """The store in `folder` that was built for `key`; None where there is none.
 
         Args:
-            folder: Where it stands.
+            folder: Its folder.
             key: What decides its content.
             checked: This process wrote it: its files need no check against their digests.
-            rows: Somebody will read its rows: they are checked now, not when they are first read.
+            rows: Its rows will be read: they are checked now, not when they are first read.
 
         Raises:
             Damaged: A file of it is missing, or was changed after it was written.

@@ -1,4 +1,4 @@
-"""Token windows: made while they are read, or standing on disk so that a live source can begin anywhere.
+"""Token windows: made while they are read, or stored on disk so that a live source can begin anywhere.
 
 FOLDER/windows.bin      `[n_windows, T]` little-endian int32
 FOLDER/counts.bin       `[n_windows]` int32: rows (tokens that are not special) of each
@@ -30,7 +30,7 @@ WINDOWS, COUNTS, DOCUMENTS = "windows.bin", "counts.bin", "documents.txt"
 
 
 class Windows:
-    """Token sequences `[T]` of one part of a dataset, made while they are read. Read them once.
+    """Token sequences `[T]` of one split of a dataset, made while they are read. Read them once.
 
     Attributes:
         documents: Digest of every document read so far, or of every generated sequence.
@@ -59,7 +59,8 @@ class Windows:
                 break
         if self.n_rows == 0:
             raise SuiteError(
-                f"{self._empty} ({len(self.documents)} documents found). Give it more text, or lower the model's context."
+                f"{self._empty} ({len(self.documents)} documents found). "
+                "Give it more text, or lower the model's context."
             )
 
     @property
@@ -78,10 +79,10 @@ def _bytes(window: Tensor) -> bytes:
 
 
 class TokenStore:
-    """The token windows of one training stream, on disk. Where an activation lies in the stream is known before any forward.
+    """The token windows of one training stream, on disk. The place of each activation is known before any forward.
 
     Attributes:
-        n_rows: Activations it stands for: its non-special tokens, at most as many as were asked for.
+        n_rows: Activations that come of it: its non-special tokens, at most as many as were asked for.
         n_windows, length: Its size.
         starts: `[n_windows + 1]` int64: row at which each window begins.
         facts: What its builder wrote down, `content` (SHA-256 of all ids) among it.
@@ -103,7 +104,7 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path, key: Mapping[str, Any], *, checked: bool = False) -> TokenStore | None:
-        """The store in `folder` that was built for `key`; None where there is none. With `checked` only its manifest is proven.
+        """The store in `folder` that was built for `key`; None where there is none. `checked`: read the manifest only.
 
         Raises:
             Damaged: A file of it is missing, or was changed after it was written.

@@ -47,10 +47,10 @@ def shuffled(documents: Iterable[Document], seed: int, *, characters: int = SHUF
 
 
 def pack(sequences: Iterable[Sequence[int]], *, context: int, bos_id: int) -> Iterator[list[int]]:
-    """Windows of `context` ids: BOS, then `context - 1` ids of the stream of all documents with BOS between two of them.
+    """Windows of `context` ids: BOS, then `context - 1` ids of the stream of all documents, BOS between two documents.
 
-    Every document begins with BOS, as a model met it in training; an EOS that a model never saw (llama2.c's) would disturb it.
-    The last window is dropped when it is short. Empty documents leave no trace.
+    Every document begins with BOS, as a model met it in training; an EOS that a model never saw (llama2.c's) would
+    disturb it. The last window is dropped when it is short. Empty documents leave no trace.
     """
     width = context - 1
     buffer: list[int] = []

@@ -1,4 +1,4 @@
-"""Models as the planner asks for them: facts, and the proof that splicing is exact where a model is small enough to load."""
+"""Models as the planner asks for them: facts, and for small models the proof that splicing is exact."""
 
 from __future__ import annotations
 

@@ -81,13 +81,15 @@ class ModelFacts:
             found.append("it was saved without the layer that predicts tokens: metrics of its loss are null.")
         if self.weights.adapter:
             found.append(
-                f"{' and '.join(self.weights.adapter)} {'are' if len(self.weights.adapter) > 1 else 'is'} not applied: all numbers are of the weights in {here} alone."
+                f"{' and '.join(self.weights.adapter)} {'are' if len(self.weights.adapter) > 1 else 'is'} not "
+                f"applied: all numbers are of the weights in {here} alone."
             )
         if self.weights.unread:
             found.append(f"weights come from {here}; not read: {_some(self.weights.unread)}.")
         if self.loading.unused:
             found.append(
-                f"{len(self.loading.unused)} tensors of {here} are not used, as load.allow_unused allows: {_some(self.loading.unused)}."
+                f"{len(self.loading.unused)} tensors of {here} are not used, as load.allow_unused allows: "
+                f"{_some(self.loading.unused)}."
             )
         if self.loading.aside:
             found.append(f"parts of {here} that no number depends on are not used: {_some(self.loading.aside)}.")
@@ -122,12 +124,13 @@ class ModelFacts:
         """The place that `layers.N`, `layers.N.rest` or a dotted module path means.
 
         Raises:
-            SuiteError: It does not exist (with the range, or the nearest names), never runs, or has no `[.., tokens, width]` output.
+            SuiteError: It does not exist (with the range, or the nearest names), never runs, or has no
+                `[.., tokens, width]` output.
         """
         return find_hookpoint(self.trace, name, self.id)
 
     def forward_flops_per_token(self, path: str | None = None) -> int:
-        """Work of a forward up to and including the module at `path`, or of the whole model: two FLOPs a weight used."""
+        """Work of a forward up to and including the module at `path`, or of the whole model: two FLOPs a weight."""
         return self.trace.ran[path or ""].flops_per_token
 
 
@@ -179,7 +182,8 @@ def _describe_folder(
     named = getattr(config, "transformers_weights", None)
     if named not in (None, weights.names):
         raise SuiteError(
-            f"model '{model_id}': config.json names {named!r} as its weights (transformers_weights), but {weights.names} is what is read. Remove the key, or rename the file."
+            f"model '{model_id}': config.json names {named!r} as its weights (transformers_weights), but "
+            f"{weights.names} is what is read. Remove the key, or rename the file."
         )
     stored = stored_tensors(weights, model_id)
     kind: Kind = "decoder" if hf.is_decoder(config) else "encoder"
@@ -196,8 +200,8 @@ def _describe_folder(
         model = loading.load_weights(config, kind, weights, model_id)
         traced = loading.traced(model, kind, model_id)
     facts = facts_of(
-        model, config, model_id=model_id, revision=revision, model_digest=model_digest(folder, weights), kind=kind, traced=traced, found=found,
-        weights=weights,
+        model, config, model_id=model_id, revision=revision, model_digest=model_digest(folder, weights), kind=kind,
+        traced=traced, found=found, weights=weights,
     )  # fmt: skip
     check_tokenizer(read_tokenizer(folder, model_id), facts.vocab_size, model_id)
     return facts

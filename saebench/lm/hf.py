@@ -1,6 +1,7 @@
 """Every call to transformers, from the lowest version that pyproject allows to the newest, without a warning.
 
-Nothing else imports it, and nothing here imports it before it is called. What comes back is as untyped as transformers is.
+Nothing else imports it, and nothing here imports it before it is called. What comes back is as untyped as transformers
+is.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ def config_in(folder: Path) -> Any:
 
 
 def text_config(config: Any) -> Any:
-    """The part of a config that describes the language model: the config itself, but for models with pictures or sound."""
+    """The config of the language model inside a config: the config itself, but for models with pictures or sound."""
     find = getattr(config, "get_text_config", None)
     return find(decoder=True) if find is not None else config
 
 
 def is_decoder(config: Any) -> bool:
-    """True for a model that predicts next tokens, told by its type and never by the class that a checkpoint was saved from."""
+    """True for a model that predicts next tokens, by its type and not by the class that a checkpoint was saved from."""
     from transformers.models.auto import modeling_auto as auto
 
     if not hasattr(config, "model_type"):
@@ -100,7 +101,7 @@ def from_tensors(
 
 
 def fit_headers(model_class: Any, config: Any, headers: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """`from_tensors` for tensors on the meta device. What they lack stays there too: it may be larger than any memory."""
+    """`from_tensors` for tensors on the meta device. Missing ones stay there too: they may not fit into memory."""
 
     def leave(*_args: Any, **_kwargs: Any) -> None:
         """In place of making values for it."""
@@ -130,7 +131,7 @@ def new_tokenizer(tokenizer: Any, **tokens: str) -> Any:
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text, without special tokens; words in the text that look like special tokens are text."""
+    """Ids of each text, without special tokens; text that resembles a special token is text."""
     with quiet():
         ids: list[list[int]] = tokenizer(
             list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
@@ -141,11 +142,11 @@ def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 # --- the key-value cache ----------------------------------------------------------------------------------------------
 
 _CACHE_NAMES = ("cache", "past_key_values")
-"""What models call their key-value cache, as an argument and in their output: the newer name first, for the older one warns there."""
+"""What models call their key-value cache, as argument and in their output. The newer name is first: the other warns."""
 
 
 def cache_switch(model: nn.Module, use: bool) -> dict[str, bool]:
-    """`{"use_cache": use}` for a model that knows the word; never asks for a cache that the model does not take back.
+    """`{"use_cache": use}` for a model that takes the argument; never asks for a cache that the model cannot use.
 
     RWKV gives other logits for a first token alone where it is asked for its state.
     """

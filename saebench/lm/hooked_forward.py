@@ -1,10 +1,10 @@
 """Forwards that read the output of one module, or replace it.
 
-Models write into tensors: a parallel block adds its attention to the output of its MLP in place. So what is kept of a module's
-output is a copy, and what is put in its place is a copy of what is kept.
+Models write into tensors: a parallel block adds its attention to the output of its MLP in place. So what is kept of a
+module's output is a copy, and what is put in its place is a copy of what is kept.
 
-When the module is a block, blocks up to it need not run again for a forward with a replaced output: what they would compute is
-replaced anyway. `saebench.lm.splicing_proof` shows whether that short way gives the same logits.
+When the module is a block, blocks up to it need not run again for a forward with a replaced output: what they would
+compute is replaced anyway. `saebench.lm.splicing_proof` shows whether that short way gives the same logits.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ class HookedForward:
             else []
         )
         skipped = modules[: int(index) + 1] if modules else []
-        # a block whose forward was wrapped by somebody must stay wrapped
+        # a block whose forward was wrapped by another library must stay wrapped
         self._blocks = [] if any("forward" in block.__dict__ for block in skipped) else skipped
         self._form: Any = None
 
     @property
     def can_skip(self) -> bool:
-        """Whether there may be a short way: the hookpoint is a block, and nothing but its first tensor carries anything."""
+        """Whether blocks may be skipped: the hookpoint is a block, and only its first tensor carries anything."""
         return bool(self._blocks) and self._form is not None
 
     def clean(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,8 @@ class HookedForward:
             logits = self._run(ids)
         if len(kept) != 1:
             raise SuiteError(
-                f"hookpoint '{self.hookpoint}' of model '{self.lm.facts.id}' ran {len(kept)} times in one forward; an SAE needs a place that runs once."
+                f"hookpoint '{self.hookpoint}' of model '{self.lm.facts.id}' ran {len(kept)} times in one forward; "
+                "an SAE needs a place that runs once."
             )
         return kept[0], logits
 

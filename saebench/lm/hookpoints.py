@@ -14,8 +14,8 @@ _SHORT = re.compile(r"layers\.(0|-?[1-9][0-9]{0,8})((?:\.\w+)*)")
 _FOREIGN = re.compile(
     r"(?:(?:.*[._])?(?:layers|layer|blocks|block|h)[._\[]?)?([-+]?\d{1,9}(?:_\d{1,9})?)\]?((?:\.\w+)*)(?:\[0\])?"
 )
-"""A block of another library: `model.layers[2].output`, `transformer.h.2.mlp`, `blocks.2.hook_resid_post`, `layer_2`, `2`;
-and numbers as no module has them: `layers.02`, `layers.+2`."""
+"""A block of another library: `model.layers[2].output`, `transformer.h.2.mlp`, `blocks.2.hook_resid_post`, `layer_2`,
+`2`, and numbers as no module has them: `layers.02`, `layers.+2`."""
 _PARTS = {
     "attn": ("self_attn", "attn", "attention", "self_attention", "temporal_block", "mixer"),
     "mlp": ("mlp", "ffn", "feed_forward", "mlp_block", "fc2", "channel_mixer"),
@@ -49,14 +49,17 @@ def find_hookpoint(trace: Trace, name: str, model_id: str) -> Hookpoint:
         index = int(short[1])
         if not 0 <= index <= last:
             hint = f"Did you mean 'layers.{trace.n_layers + index}{short[2]}'? " if -trace.n_layers <= index < 0 else ""
-            raise SuiteError(
-                f"model '{model_id}' has no hookpoint '{name}': its {trace.n_layers} blocks are layers.0 to layers.{last}. {hint or 'Use one of these.'}".rstrip()
+            text = (
+                f"model '{model_id}' has no hookpoint '{name}': its {trace.n_layers} blocks are layers.0 to "
+                f"layers.{last}. {hint or 'Use one of these.'}"
             )
+            raise SuiteError(text.rstrip())
         path = f"{trace.blocks}.{index}{short[2]}"
     if path not in trace.modules:
         layers = f"layers.0 to layers.{last}, or " if trace.n_layers else ""
         raise SuiteError(
-            f"model '{model_id}' has no hookpoint '{name}'. {_hint(trace, name, path)}Allowed: {layers}a dotted module path."
+            f"model '{model_id}' has no hookpoint '{name}'. {_hint(trace, name, path)}Allowed: "
+            f"{layers}a dotted module path."
         )
     ran = trace.ran.get(path)
     if ran is None:
@@ -65,12 +68,14 @@ def find_hookpoint(trace: Trace, name: str, model_id: str) -> Hookpoint:
         raise SuiteError(f"hookpoint '{name}' of model '{model_id}' is a container that is never called itself. {hint}")
     if not _has_rows(trace, path):
         raise SuiteError(
-            f"hookpoint '{name}' of model '{model_id}' puts out {list(ran.shape) if ran.shape else 'no tensor of numbers'}; "
+            f"hookpoint '{name}' of model '{model_id}' puts out "
+            f"{list(ran.shape) if ran.shape else 'no tensor of numbers'}; "
             f"an SAE needs [sequences, tokens, width]. {_choose(trace, path)}"
         )
     if ran.calls != 1:
         raise SuiteError(
-            f"hookpoint '{name}' of model '{model_id}' runs {ran.calls} times in one forward; an SAE needs a place that runs once. {_choose(trace, path)}"
+            f"hookpoint '{name}' of model '{model_id}' runs {ran.calls} times in one forward; "
+            f"an SAE needs a place that runs once. {_choose(trace, path)}"
         )
     assert ran.shape is not None
     return Hookpoint(path, name, ran.shape[2])
@@ -104,7 +109,7 @@ def _short(trace: Trace, path: str) -> str:
 
 
 def _near(trace: Trace, path: str) -> Iterator[str]:
-    """Places that work near a path: its block, the MLP and the attention of that block, then the same of other blocks."""
+    """Places that work near a path: its block, that block's MLP and attention, then the same of other blocks."""
     if trace.blocks is None:
         return
     index = re.match(rf"{re.escape(trace.blocks)}\.(\d+)", path)
@@ -173,7 +178,10 @@ def _part_hint(trace: Trace, index: int, kind: str, hook: str) -> str:
         inner = f"{part}.{hook}_proj"
         return _mean(_short(trace, inner if _works(trace, inner) else part))
     if hook in {"z", "pre", "post", "pattern", "attn_scores", "result"}:
-        return f"'{hook}' is an inner value that no module puts out in rows. The nearest place is {_short(trace, part)!r}. "
+        return (
+            f"'{hook}' is an inner value that no module puts out in rows. "
+            f"The nearest place is {_short(trace, part)!r}. "
+        )
     return _mean(_short(trace, part))
 
 
@@ -187,6 +195,6 @@ def _edge(trace: Trace, which: str) -> str | None:
         return None
     outside = [path for path in _usable(trace) if not path.startswith(trace.blocks)]
     if which == "embed":
-        words = ("embed_tokens", "wte", "embed_in", "word_embeddings", "embeddings", "embed")
-        return next((path for word in words for path in outside if path.rpartition(".")[2] == word), None)
+        names = ("embed_tokens", "wte", "embed_in", "word_embeddings", "embeddings", "embed")
+        return next((path for name in names for path in outside if path.rpartition(".")[2] == name), None)
     return next((path for path in reversed(outside) if "norm" in path or path.endswith(("ln_f", "ln_out"))), None)

@@ -30,9 +30,11 @@ class LoadedModel:
 
     Attributes:
         facts: What is known of it at plan time.
-        bos_id: First token of every sequence. A model without a BOS of its own starts with its EOS (as GPT-2 does) or CLS.
+        bos_id: First token of every sequence. A model without a BOS of its own starts with its EOS (as GPT-2 does) or
+            CLS.
         eos_id: Document end, or None.
-        special_ids: BOS, EOS, PAD and every other special token but UNK: left out of activations in training and scoring.
+        special_ids: BOS, EOS, PAD and every other special token but UNK: left out of activations in training and
+            scoring.
         vocab_size: Ids that the tokenizer knows; the model's own table may be padded beyond.
         context: Longest sequence it takes.
     """
@@ -76,7 +78,7 @@ class LoadedModel:
         return self.encode_many([text])[0]
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text. Words in the text that look like special tokens are text.
+        """`encode` of each text. Text that resembles a special token is text.
 
         Raises:
             SuiteError: The tokenizer gave an id that the model has no row for.
@@ -85,7 +87,8 @@ class LoadedModel:
         largest = max((max(row) for row in ids if row), default=0)
         if largest >= self.facts.vocab_size:
             raise SuiteError(
-                f"model '{self.facts.id}': the text holds {self.tokenizer.convert_ids_to_tokens(largest)!r}, to which its tokenizer gives id {largest}, but the embedding has "
+                f"model '{self.facts.id}': the text holds {self.tokenizer.convert_ids_to_tokens(largest)!r}, to which "
+                f"its tokenizer gives id {largest}, but the embedding has "
                 f"{self.facts.vocab_size} rows. Take the tokenizer that the model was trained with."
             )
         return ids
@@ -131,15 +134,15 @@ class LoadedModel:
     def activations_at(self, ids: Tensor, hookpoints: Sequence[str], **arguments: Any) -> dict[str, Tensor]:
         """`activations` of several hookpoints in one forward, which stops at the deepest."""
         found: dict[str, Tensor] = {}
-        wanted = set(hookpoints)
+        hooked = set(hookpoints)
 
         def hook_for(path: str) -> Callable[..., None]:
             def hook(_module: torch.nn.Module, _args: Any, output: Any) -> None:
                 tensor = read_output(output, ids, f"hookpoint '{path}' of model '{self.facts.id}'")
-                last = len(found) + 1 == len(wanted)
+                last = len(found) + 1 == len(hooked)
                 # what runs on may write into it: some models add to the residual stream in place
                 found.setdefault(path, tensor.detach().float() if last else tensor.detach().clone().float())
-                if len(found) == len(wanted):
+                if len(found) == len(hooked):
                     raise _Stop
 
             return hook

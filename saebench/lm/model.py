@@ -80,9 +80,9 @@ class LanguageModel(LoadedModel):
         return sample(self, n_sequences, length, temperature=temperature, top_p=top_p, generator=generator)
 
     def hidden_mean(self, texts: Sequence[str]) -> Tensor:
-        """`[len(texts), d_model]` mean output of the last block over each text's tokens (cut to the context), BOS left out.
+        """`[len(texts), d_model]` mean output of the last block over each text's tokens, BOS left out.
 
-        A text without tokens gives zeros.
+        Texts are cut to the context. A text without tokens gives zeros.
         """
         blocks, n_layers = self.facts.trace.blocks, self.facts.n_layers
         if blocks is None:

@@ -1,8 +1,8 @@
 """Sampling sequences from a language model: our own batched loop, with a cache and an explicit generator.
 
-Uniform numbers are drawn on the CPU before a batch starts, so that a row's randomness depends on neither the other rows nor
-on when they end, and tokens are chosen by inverse cumulative distribution. Equal generator states give equal sequences, bit
-for bit, on one device and thread count.
+Uniform numbers are drawn on the CPU before a batch starts, so that a row's randomness depends on neither the other rows
+nor on when they end, and tokens are chosen by inverse cumulative distribution. Equal generator states give equal
+sequences, bit for bit, on one device and thread count.
 """
 
 from __future__ import annotations
@@ -75,17 +75,18 @@ def sample(
         raise SuiteError(f"model '{lm.facts.id}' cannot be sampled: {lm.facts.no_losses}.")
     if lm.facts.context_limit is not None and length > lm.facts.context_limit:
         raise SuiteError(
-            f"model '{lm.facts.id}' takes sequences of at most {lm.facts.context_limit} tokens, got {length}. Lower the context."
+            f"model '{lm.facts.id}' takes sequences of at most {lm.facts.context_limit} tokens, got {length}. "
+            "Lower the context."
         )
     if not (temperature > 0 and 0 < top_p <= 1):
         raise SuiteError(f"sampling needs temperature > 0 and 0 < top_p <= 1, got {temperature} and {top_p}.")
-    parts = []
+    batches = []
     with console.phase("sampling", lm.facts.id, total=n_sequences * (length - 1), unit="tok") as bar:
         for start in range(0, n_sequences, SAMPLE_ROWS):
             rows = min(SAMPLE_ROWS, n_sequences - start)
             uniform = torch.rand(rows, max(0, length - 1), generator=generator, dtype=torch.float64)
-            parts.append(_sample_rows(lm, uniform, length, temperature, top_p, use_cache, bar))
-    return torch.cat(parts) if parts else torch.empty(0, length, dtype=torch.long)
+            batches.append(_sample_rows(lm, uniform, length, temperature, top_p, use_cache, bar))
+    return torch.cat(batches) if batches else torch.empty(0, length, dtype=torch.long)
 
 
 def _sample_rows(

@@ -1,8 +1,9 @@
 """Losses of a language model with the output of one module replaced.
 
-Positions of special tokens keep their own output under every replacement, so that the SAE, zeros and the mean are spliced in
-alike. All losses are natural logarithms, from `log_softmax` in float32. Before the first loss is made, it is shown on real tokens
-that the clean activation in its own place gives the clean logits, bit for bit (`saebench.lm.splicing_proof`).
+Positions of special tokens keep their own output under every replacement, so that the SAE, zeros and the mean are
+spliced in alike. All losses are natural logarithms, from `log_softmax` in float32. Before the first loss is made, it is
+shown on real tokens that the clean activation in its own place gives the clean logits, bit for bit
+(`saebench.lm.splicing_proof`).
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Splicer:
             has_loss &= (has_loss.flatten().cumsum(0) <= limit).view_as(has_loss)
         clean = CleanPass(ids, x, self.lm.special_mask(ids), has_loss, x.new_empty(0), None)
         log_probs = (
-            torch.cat([part for _, part in _log_softmax_blocks(logits[has_loss])])
+            torch.cat([block for _, block in _log_softmax_blocks(logits[has_loss])])
             if bool(has_loss.any())
             else logits.new_zeros(0, logits.shape[-1])
         )
@@ -98,7 +99,7 @@ class Splicer:
         known = clean.log_probs
         if known is None:
             logits = self._logits(clean, clean.x)
-            known = torch.cat([part for _, part in _log_softmax_blocks(logits)]) if len(logits) else logits
+            known = torch.cat([block for _, block in _log_softmax_blocks(logits)]) if len(logits) else logits
         logits = self._logits(clean, torch.where(clean.special[..., None], clean.x, x.to(clean.x)))
         targets = clean.targets
         ce, kl = clean.ce.new_empty(len(targets)), clean.ce.new_empty(len(targets))
@@ -118,5 +119,5 @@ def _log_softmax_blocks(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows and their log-probabilities in float32, a bounded number of values at a time."""
     rows = max(1, _BLOCK_VALUES // logits.shape[1])
     for start in range(0, len(logits), rows):
-        part = slice(start, min(start + rows, len(logits)))
-        yield part, torch.log_softmax(logits[part].float(), dim=1)
+        block = slice(start, min(start + rows, len(logits)))
+        yield block, torch.log_softmax(logits[block].float(), dim=1)

@@ -1,7 +1,8 @@
 """Proof that losses under an edit can be trusted at a hookpoint, made on real token ids before the first number.
 
-A model may write into what a module put out, read it by another way, keep state from one forward to the next or roll dice. All of
-this shows when the clean activation is put in its own place: then the logits must be the clean ones, bit for bit.
+A model may write into what a module put out, read it by another way, keep state from one forward to the next or roll
+dice. All of this shows when the clean activation is put in its own place: then the logits must be the clean ones, bit
+for bit.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def prove(forward: HookedForward, ids: Tensor) -> Proof:
     fault = _fault(forward, ids)
     if fault == _NOT_FINITE:
         raise SuiteError(
-            f"model '{forward.lm.facts.id}': {fault}, at every hookpoint. Its weights are damaged, or belong to another config.json. Copy or download the folder again."
+            f"model '{forward.lm.facts.id}': {fault}, at every hookpoint. "
+            "Its weights are damaged, or belong to another config.json. Copy or download the folder again."
         )
     if fault is not None:
         raise SuiteError(
@@ -70,7 +72,10 @@ def _fault(forward: HookedForward, ids: Tensor) -> str | None:
         return "the activation that an SAE is trained on is not the one that its losses are taken at."
     spliced = forward.logits(ids, x, short=False)
     if not torch.equal(spliced, logits):
-        return f"its own output in its own place moves the logits by up to {float((spliced - logits).abs().max()):.2g}, so no loss could be trusted."
+        return (
+            f"its own output in its own place moves the logits by up to {float((spliced - logits).abs().max()):.2g}, "
+            "so no loss could be trusted."
+        )
     if torch.equal(forward.logits(ids, _moved(x), short=False), logits):
         return "the logits do not depend on what it hands on, so no loss would tell anything."
     return None

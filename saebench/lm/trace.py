@@ -1,6 +1,6 @@
 """One small forward that tells which modules run, what they put out and what it costs to get there.
 
-The model may hold real weights or stand on the meta device, where the forward costs nothing.
+The model may hold real weights or be on the meta device, where the forward costs nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from saebench.api.errors import SuiteError
 from saebench.lm.hf import cache_switch
 
 TRACED = (2, 7)
-"""Sequences and tokens of the forward: sizes that heads, experts or a broadcast table of positions have not by chance."""
+"""Sequences and tokens of the forward: not the sizes of heads, experts or a broadcast table of positions by chance."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Ran:
 
     Attributes:
         shape: Shape of its (first) output, or None where that is no tensor of floating numbers.
-        flops_per_token: Work of everything that had run when it first returned: twice the weights used, embeddings left out.
+        flops_per_token: Work of everything that had run when it first returned: twice the weights used, embeddings left
+            out.
         calls: How often it ran.
     """
 
@@ -141,7 +142,7 @@ def trace(model: nn.Module, *, causal: bool) -> Trace:
     """
     device = next(model.parameters()).device
     ids = torch.zeros(*TRACED, dtype=torch.long, device=device)
-    # transformers looks at values when it makes a causal mask itself, which the meta device has none of.
+    # transformers reads values when it makes a causal mask itself, and the meta device has none.
     masks: list[dict[str, Any]] = [{}]
     if device.type == "meta" and causal:
         masks = [{"attention_mask": torch.zeros(TRACED[0], 1, TRACED[1], TRACED[1], device=device)}, {}]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 
@@ -15,6 +13,9 @@ from saebench.activations.sources.run_data import RunData
 from saebench.api import ActivationBatch, DatasetSpec, Document, SparseCodes, document_digest
 from saebench.artifacts import RunFolder
 from saebench.base.random import generator
+from saebench.cells import plan
+from saebench.cells.cell import DatasetUse, EvaluationSettings, ModelUse
+from saebench.cells.plan import ActivationUse
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ SPECS = {
 }
 
 
-class Offers:
+class Plugins:
     def dataset(self, name):
         return SimpleNamespace(spec=SPECS[name])
 
@@ -99,65 +100,29 @@ class Offers:
         return None
 
 
-@dataclass(frozen=True)
-class Use:
-    """Stands for the plan's DatasetUse."""
-
-    name: str
-    kind: str = "text"
-    options: Any = dataclasses.field(default_factory=dict)
-    version: str = "1"
-    model: Any = None
-    holds: Any = dataclasses.field(default_factory=dict)
-
-    @property
-    def plugin(self):
-        return self.kind
-
-    @property
-    def recipe(self):
-        return document_digest(f"{self.kind}{sorted(self.options.items())}")
+How = ActivationUse
+STORED = How()
 
 
-@dataclass(frozen=True)
-class Model:
-    id: str
-    digest: str
-    hookpoint: str
-    revision: str | None = None
-    context: int = 16
-    allow_unused: tuple[str, ...] = ()
+def Use(name, kind="text", options=None, **more):
+    """A toy dataset of a kind: the plugin of that name."""
+    options = options or {}
+    return DatasetUse(name, kind, "1", kind, options, document_digest(f"{kind}{sorted(options.items())}"), **more)
 
 
-@dataclass(frozen=True)
-class How:
-    """Stands for the plan's ActivationUse."""
-
-    source: str = "store"
-    build: str = "ahead"
-    prefetch: int | None = None
-    quota_gb: float | None = None
+def Model(id, digest, hookpoint, context=16):
+    return ModelUse(id, None, digest, hookpoint, hookpoint, context)
 
 
-@dataclass(frozen=True)
-class Cohort:
-    dataset: Use
-    model: Model | None
-    tokens: int = 900
-    data_seed: int = 0
-    dtype: str = "float32"
-    d_in: int = 16
-    shuffle: int = 250
-    activations: How = How()
+def Cohort(dataset, model, tokens=900, data_seed=0, dtype="float32", d_in=16, shuffle=250, activations=STORED):
+    return plan.Cohort(
+        "cohort", model, dataset, data_seed, 1, tokens, dtype, (), d_in=d_in, shuffle=shuffle, activations=activations
+    )
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    tokens: int = 300
-    loss_tokens: int = 150
-    density_tokens: int = 200
-    part: str | None = None
+def Evaluation(tokens=300, loss_tokens=150, density_tokens=200, part=None):
+    return EvaluationSettings((), tokens, loss_tokens, density_tokens, (0,), part)
 
 
 def sources(folder: Path, *uses: Use, device: str = "cpu", say: Callable[[str], None] = print) -> RunData:
-    return RunData({use.name: use for use in uses}, run=RunFolder(folder), catalog=Offers(), device=device, say=say)
+    return RunData({use.name: use for use in uses}, run=RunFolder(folder), catalog=Plugins(), device=device, say=say)

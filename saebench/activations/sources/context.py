@@ -149,7 +149,7 @@ class Context:
         return store
 
     def intact(self, folder: Path, find: Callable[[bool], Store | None]) -> Store | None:
-        """The store that an earlier run left in `folder`; None where there is none, or where it was damaged and is removed.
+        """The store that an earlier run left in `folder`; None where there is none. A damaged one is removed.
 
         `find(checked)` opens it; with `checked`, this run has compared all of it with its digests already.
         """
@@ -185,8 +185,8 @@ class _PluginContext:
         """The language model of the cohort."""
         if self._model is None:
             raise SuiteError(
-                f"dataset '{self._use.name}' (plugin {self._use.plugin}) asks for a language model and does not say so. "
-                "Set `uses_model=True` in its DatasetSpec."
+                f"dataset '{self._use.name}' (plugin {self._use.plugin}) asks for a language model "
+                "and does not say so. Set `uses_model=True` in its DatasetSpec."
             )
         return self._model()
 

@@ -52,7 +52,7 @@ class RunData:
         self._near = NearDuplicates(self.context)
 
     def release(self) -> None:
-        """Drops models, training sources and held-out data. Finished stores stay on disk; an unfinished one is removed."""
+        """Drops models, training sources and held-out data. Finished stores stay, unfinished ones are removed."""
         self._training.release()
         self.context.release()
         self._held_out.clear()
@@ -74,13 +74,14 @@ class RunData:
     def training_pass(self, cohorts: Sequence[Cohort], reads: Sequence[bool] | None = None) -> list[TrainingSource]:
         """Training activations of cohorts that differ in their hookpoints only, in their order.
 
-        What must come from the model comes from one forward for all of them: stores that are missing are built together, and
-        live sources share each forward while they are read in lockstep. Cohorts with the same rows get the same source.
+        What must come from the model comes from one forward for all of them: stores that are missing are built
+        together, and live sources share each forward while they are read in lockstep. Cohorts with the same rows get
+        the same source.
         A new pass ends the one before: a store that was being built beside training and is not finished is removed.
 
         Args:
             cohorts: Whose data.
-            reads: Whether a cohort's rows will be read. Then they are compared with their digests now. Default: all are read.
+            reads: Whether a cohort's rows will be read. Then they are compared with their digests now. Default: all.
 
         Raises:
             ValueError: The cohorts differ in more.
@@ -105,7 +106,7 @@ class RunData:
 
         Args:
             dataset, model, settings, seed: What, where, how much.
-            training: What the cell was trained on. None of its documents may be held out. None: the check was made before.
+            training: What the cell was trained on. None of its documents may be held out. None: checked before.
             part: `validation` for a search. Default: the part that the settings name, or all that is held out.
 
         Raises:
@@ -126,7 +127,8 @@ class RunData:
         data = self._held_out[code]
         if training is not None and (both := data.documents & training.document_digests):
             raise SuiteError(
-                f"dataset '{dataset.name}': {len(both)} held-out document(s), first sha256 {min(both)[:16]}, are also in "
-                f"the training documents of '{training.dataset}'. The dataset plugin must give each part sequences of its own."
+                f"dataset '{dataset.name}': {len(both)} held-out document(s), first sha256 {min(both)[:16]}, are also "
+                f"in the training documents of '{training.dataset}'. "
+                "The dataset plugin must give each part sequences of its own."
             )
         return HeldOut(data, training, self.context.device, self._near)

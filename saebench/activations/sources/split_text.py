@@ -1,4 +1,4 @@
-"""A text dataset, parted into train and held-out by the harness: no plugin decides which document is which."""
+"""A text dataset, split into train and held-out by the harness: no plugin decides which document is which."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saebench.api.splits import Split, split_of
 
 
 class SplitText:
-    """What a plugin of kind `text` opened, part by part (`saebench.api.SplitDataset`).
+    """What a plugin of kind `text` opened, split by split (`saebench.api.SplitDataset`).
 
     Args:
         opened: See `saebench.api.TextDataset`.
@@ -34,7 +34,8 @@ class SplitText:
         for document in self._opened.documents(split=split) if self._asks else self._opened.documents():
             if not isinstance(document, Document):
                 raise PluginError(
-                    f"dataset '{self._name}': documents() must give saebench.api.Document, got {type(document).__name__}"
+                    f"dataset '{self._name}': documents() must give saebench.api.Document, "
+                    f"got {type(document).__name__}"
                 )
             read += 1
             if split_of(document.digest) == split:
@@ -43,7 +44,8 @@ class SplitText:
         if not found:
             none = "its only document does not fall" if read == 1 else f"none of its {read:,} documents falls"
             raise SuiteError(
-                f"dataset '{self._name}': {none} into the {split} part (one in five is held out, by the hash of its text). "
+                f"dataset '{self._name}': {none} into the {split} part "
+                "(one in five is held out, by the hash of its text). "
                 "Give more different documents."
             )
 

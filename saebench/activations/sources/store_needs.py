@@ -1,4 +1,4 @@
-"""Stores that a cohort will read, known before a model is loaded: what they take on the disk, and how messages call them."""
+"""Stores that a cohort will read: their size on the disk, before a model is loaded, and their names in messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def needs_of(cohort: Cohort) -> list[Need]:
 
 
 def distinct_rows(cohort: Cohort) -> int:
-    """Rows of a cohort's store: what it asks for, at most what the data holds (tokens of text are estimated from a sample)."""
+    """Rows of a cohort's store: what it asks for, at most what the data holds (for text, an estimate from a sample)."""
     there = cohort.dataset.holds.get("train")
     return cohort.tokens if there is None else min(cohort.tokens, there + there // 10 * (cohort.model is not None))
 

@@ -84,7 +84,7 @@ class TrainingSource:
         Args:
             batch: Rows a batch.
             seed: Decides the order.
-            start: Begin as if this many batches had been drawn and dropped.
+            start: Begin as if this many batches had been read and dropped.
         """
         if batch < 1:
             raise SuiteError(f"a batch has at least 1 token, got {batch}.")

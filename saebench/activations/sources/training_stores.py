@@ -1,4 +1,4 @@
-"""Training data of cohorts that read together: which stores exist, which are built, what is read live, what is removed."""
+"""Training data of cohorts that read together: stores that exist, stores that are built, rows read live."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class TrainingStores:
         return [sources[self._code(cohort)] for cohort in cohorts]
 
     def _existing(self, cohorts: Sequence[Cohort], read: Set[str]) -> dict[str, TrainingSource]:
-        """Sources whose stores exist, by code of the store; the rows of those in `read` are compared with their digests."""
+        """Sources whose stores exist, by code of the store. Rows of those in `read` are compared with their digests."""
         sources: dict[str, TrainingSource] = {}
         for cohort in cohorts:
             code = self._code(cohort)

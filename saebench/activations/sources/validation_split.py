@@ -1,8 +1,9 @@
 """Validation and test: the two parts of the held-out data in a suite that tunes.
 
-A search takes its winner on the validation part; every contender of the suite is scored on the test part. Which part something
-belongs to is decided by the thing itself, whatever dataset, seed or run it comes from: a document or a generated sequence by its
-digest; a vector by its sequence, where it has one (neighbours are alike, and must not stand on both sides), else by its values.
+A search takes its winner on the validation part; every contender of the suite is scored on the test part. Which part
+something belongs to is decided by the thing itself, whatever dataset, seed or run it comes from: a document or a
+generated sequence by its digest; a vector by its sequence, where it has one (neighbours are alike, and must not be
+on both sides), else by its values.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ HeldOutPart = Literal["validation", "test"]
 
 VALIDATION_ONE_IN = 4
 ASKED = {"validation": 6, "test": 2}
-"""How many times as much a source that needs a number is asked for, so that enough belongs to the part; what is not needed is not read."""
+"""A generator of data is asked for this many times as much, so that enough of it belongs to the part."""
 
 
 def part_of(digest: str) -> HeldOutPart:
-    """`validation` for one in four, by a hash of its own: the digest's first bits have decided already what is held out."""
+    """`validation` for one in four, by a hash of its own: the first bits of the digest decide what is held out."""
     code = hashlib.sha256(f"validation:{digest}".encode()).digest()
     return "validation" if int.from_bytes(code[:8], "big") % VALIDATION_ONE_IN == 0 else "test"
 

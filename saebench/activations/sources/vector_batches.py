@@ -30,7 +30,8 @@ def finite_batches(batches: Iterable[ActivationBatch], use: DatasetUse, split: S
         if not bool(finite.all()):
             number = first + int((~finite).nonzero()[0])
             raise SuiteError(
-                f"dataset '{use.name}' (plugin {use.plugin}): {split} vector {number} is not finite. Mend the data first."
+                f"dataset '{use.name}' (plugin {use.plugin}): {split} vector {number} is not finite. "
+                "Mend the data first."
             )
         yield batch
         first += batch.n_tokens

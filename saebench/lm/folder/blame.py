@@ -21,7 +21,7 @@ _NAMES = {dict: "an object", list: "a list", str: "a text", type(None): "null", 
 
 
 def config_fault(folder: Path) -> str | None:
-    """`hidden_act: 'nonsense'`: the one key without which config.json makes a model, with its value. None where there is no such key."""
+    """`hidden_act: 'x'`: the one key without which config.json makes a model, and its value; None without one."""
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind = values.pop("model_type")
@@ -59,11 +59,11 @@ def tokenizer_fault(folder: Path) -> str | None:
             return f"{path.name} is no JSON ({shorten(str(error), 120, placeholder=' ...')})"
         if not isinstance(value, dict):
             return f"{path.name} holds {_called(value)}, expected an object"
-        for key, wanted in _PARTS.items() if path.name == "tokenizer.json" else ():
+        for key, expected in _PARTS.items() if path.name == "tokenizer.json" else ():
             if key not in value:
                 return f"{path.name} has no key '{key}'"
-            if not isinstance(value[key], wanted):
-                return f"{path.name} {key}: found {_called(value[key])}, expected {_NAMES[wanted]}"
+            if not isinstance(value[key], expected):
+                return f"{path.name} {key}: found {_called(value[key])}, expected {_NAMES[expected]}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""From a model folder to a model: on the meta device at plan time, where a forward costs nothing, and with its weights."""
+"""From a model folder to a model: on the meta device, where a forward costs nothing, or with its weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def traced(model: torch.nn.Module, kind: Kind, model_id: str) -> Trace:
         return trace(model, causal=kind != "encoder")
     except Exception as error:
         raise SuiteError(
-            f"model '{model_id}': a forward of it fails ({reason(error)}). Give the config.json that belongs to its weights."
+            f"model '{model_id}': a forward of it fails ({reason(error)}). "
+            "Give the config.json that belongs to its weights."
         ) from error
 
 

@@ -15,10 +15,12 @@ from saebench.base.text import without_folders
 
 BUILT_IN = {"docs-lm": Path(__file__).parents[1] / "docs_lm"}
 _TOKENIZER = re.compile(
-    r"tokenizer\.json|tokenizer\.model.*|spiece\.model|sentencepiece\.bpe\.model|vocab\.(json|txt)|tekken\.json|.*\.tiktoken|.*\.spm"
+    r"tokenizer\.json|tokenizer\.model.*|spiece\.model|sentencepiece\.bpe\.model|vocab\.(json|txt)|tekken\.json"
+    r"|.*\.tiktoken|.*\.spm"
 )
 DECIDING = re.compile(
-    r"config\.json|tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt|.*\.model|tekken\.json|.*\.tiktoken|.*\.spm|bpe\.codes"
+    r"config\.json|tokenizer.*|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt|.*\.model|tekken\.json"
+    r"|.*\.tiktoken|.*\.spm|bpe\.codes"
 )
 WEIGHT_SETS = (
     ("model.safetensors", "model.safetensors.index.json"),
@@ -44,13 +46,15 @@ def model_folder(model_id: str, revision: str | None = None) -> Path:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:  # a name that is too long, a folder that is not ours to enter
         raise SuiteError(
-            f"model '{model_id[:80]}': cannot be looked for ({error.strerror}). Allowed: a model folder, a hub id or {_built_in()}."
+            f"model '{model_id[:80]}': cannot be looked for ({error.strerror}). Allowed: "
+            f"a model folder, a hub id or {_built_in()}."
         ) from error
     if is_folder:
         return _checked(path, model_id)
     if exists:
         raise SuiteError(
-            f"model '{model_id}' is a file; a model is a folder (config.json, weights, tokenizer), a hub id or {_built_in()}."
+            f"model '{model_id}' is a file; "
+            f"a model is a folder (config.json, weights, tokenizer), a hub id or {_built_in()}."
         )
     if model_id.startswith(("/", ".", "~")) or model_id.count("/") > 1 or "\\" in model_id:
         siblings = [child.name for child in path.parent.iterdir() if child.is_dir()] if path.parent.is_dir() else []
@@ -71,15 +75,13 @@ def _from_hub(model_id: str, revision: str | None) -> Path:
     from huggingface_hub.errors import GatedRepoError
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
-    wanted = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.spm"]
+    texts = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.spm"]
     where = f"model '{model_id}'{f' at revision {revision}' if revision else ''}"
     disable_progress_bars()
     try:
-        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=[*wanted, "*.safetensors"]))
+        folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=[*texts, "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):
-            folder = Path(
-                snapshot_download(model_id, revision=revision, allow_patterns=[*wanted, "pytorch_model*.bin"])
-            )
+            folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=[*texts, "pytorch_model*.bin"]))
     except GatedRepoError as error:
         raise SuiteError(
             f"{where} is gated: accept its terms on its page of the hub and log in (`hf auth login`), then run again."
@@ -89,7 +91,8 @@ def _from_hub(model_id: str, revision: str | None) -> Path:
         hint = f"Did you mean the built-in '{near[0]}'? " if near else ""
         raise SuiteError(
             f"{where}: {hint}no folder of that name is here, and the hub did not give it "
-            f"({in_a_line(error)}). Offline, run `hf download {model_id} --local-dir FOLDER` on a connected machine, bring the folder here, and write its path as the id."
+            f"({in_a_line(error)}). Offline, run `hf download {model_id} --local-dir FOLDER` on a connected machine, "
+            "bring the folder here, and write its path as the id."
         ) from error
     finally:
         enable_progress_bars()
@@ -109,7 +112,8 @@ def _checked(folder: Path, model_id: str) -> Path:
         base = json_object(folder / "adapter_config.json", model_id).get("base_model_name_or_path")
         raise SuiteError(
             f"model '{model_id}' is an adapter without the weights of its base model{f' ({base})' if base else ''}. "
-            "Merge it into the base model (`merge_and_unload`), save the result with its tokenizer, and give that folder."
+            "Merge it into the base model (`merge_and_unload`), save the result with its tokenizer, and give "
+            "that folder."
         )
     missing = []
     if "config.json" not in names:
@@ -136,7 +140,8 @@ def check_real(path: Path, model_id: str) -> None:
         start = file.read(len(_LFS))
     if start == _LFS:
         raise SuiteError(
-            f"model '{model_id}': {path.name} is a pointer of Git LFS, not the file itself. Run `git lfs pull` in the folder, or download it again."
+            f"model '{model_id}': {path.name} is a pointer of Git LFS, not the file itself. "
+            "Run `git lfs pull` in the folder, or download it again."
         )
     if not start:
         raise SuiteError(f"model '{model_id}': {path.name} is empty. Copy or download the folder again.")

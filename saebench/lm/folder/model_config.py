@@ -12,7 +12,7 @@ from saebench.lm.folder.blame import config_fault
 from saebench.lm.folder.locate import in_a_line, json_object
 
 Kind = Literal["decoder", "headless", "encoder"]
-"""A `decoder` predicts next tokens; a `headless` one is saved without the layer that does; an `encoder` sees both sides."""
+"""A `decoder` predicts next tokens. A `headless` one lacks the layer that does. An `encoder` sees both sides."""
 MOST_BLOCKS, MOST_ROWS = 4096, 1 << 26
 """No model has as many blocks, or tokens; building more takes minutes before anything can be said of them."""
 
@@ -36,17 +36,18 @@ def read_config(folder: Path, model_id: str) -> Any:
     kind = json_object(folder / "config.json", model_id).get("model_type", "")
     if not isinstance(kind, str):
         raise SuiteError(
-            f"model '{model_id}': config.json has model_type: {kind!r:.80}; expected the name of a family of transformers. Give the config.json that belongs to its weights."
+            f"model '{model_id}': config.json has model_type: {kind!r:.80}; "
+            "expected the name of a family of transformers. Give the config.json that belongs to its weights."
         )
     try:
         config = hf.config_in(folder)
     except Exception as error:
         fault = config_fault(folder)
-        raise SuiteError(
-            f"model '{model_id}': {no_model(fault, error)}"
-            if fault
-            else f"model '{model_id}': config.json cannot be used ({reason(error)}). saebench runs transformers' own classes only, never code that a model brings along."
-        ) from error
+        unusable = (
+            f"config.json cannot be used ({reason(error)}). "
+            "saebench runs transformers' own classes only, never code that a model brings along."
+        )
+        raise SuiteError(f"model '{model_id}': {no_model(fault, error) if fault else unusable}") from error
     if getattr(config, "is_encoder_decoder", False):
         raise SuiteError(
             f"model '{model_id}' is an encoder-decoder ({config.model_type}); allowed are decoders and encoders."
@@ -55,13 +56,15 @@ def read_config(folder: Path, model_id: str) -> Any:
         number = getattr(hf.text_config(config), name, None)
         if isinstance(number, int) and not 1 <= number <= most:
             raise SuiteError(
-                f"model '{model_id}': config.json has {name}: {number if abs(number) < 1 << 64 else 'a giant number'}; allowed are 1 to {most}. "
+                f"model '{model_id}': config.json has {name}: "
+                f"{number if abs(number) < 1 << 64 else 'a giant number'}; allowed are 1 to {most}. "
                 "Give the config.json that belongs to its weights."
             )
     if not isinstance(getattr(hf.text_config(config), "vocab_size", None), int):
         parts = ", ".join(sorted(getattr(config, "sub_configs", {}))) or "none"
         raise SuiteError(
-            f"model '{model_id}' is no language model ({config.model_type}): its config has no vocabulary, and neither has a text part of it (parts: {parts})."
+            f"model '{model_id}' is no language model ({config.model_type}): "
+            f"its config has no vocabulary, and neither has a text part of it (parts: {parts})."
         )
     return config
 

@@ -53,7 +53,8 @@ def fit(
     """How the stored tensors would load into the model.
 
     Raises:
-        SuiteError: Some that it needs are missing or of another shape, or they are quantised and the config does not say how.
+        SuiteError: Some that it needs are missing or of another shape, or they are quantised and the config does not
+            say how.
     """
     headers = {
         name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta").as_subclass(_Header)
@@ -68,10 +69,11 @@ def fit(
     name = type(model).__name__
     mismatched = sorted(tuple(item) for item in info["mismatched_keys"])
     if mismatched:
-        key, there, wanted = mismatched[0]
+        key, there, expected = mismatched[0]
         raise SuiteError(
-            f"model '{model_id}': {len(mismatched)} tensors of {weights.names} have another shape than config.json says, first '{key}': {list(there)} in the file, "
-            f"{list(wanted)} by the config. Give the config that belongs to these weights."
+            f"model '{model_id}': {len(mismatched)} tensors of {weights.names} have another shape than config.json "
+            f"says, first '{key}': {list(there)} in the file, "
+            f"{list(expected)} by the config. Give the config that belongs to these weights."
         )
     missing = set(info["missing_keys"])
     head = _output_names(model)
@@ -82,7 +84,8 @@ def fit(
     if missing - random:
         lost = sorted(missing - random)
         raise SuiteError(
-            f"model '{model_id}': {len(lost)} tensors that {name} needs are not in its weight files ({weights.names}), first '{lost[0]}'. "
+            f"model '{model_id}': {len(lost)} tensors that {name} needs are not in its weight files "
+            f"({weights.names}), first '{lost[0]}'. "
             f"{_layers_hint(model, stored)}{_other_names(lost, info['unexpected_keys'])}"
         )
     unexpected = {key for key in info["unexpected_keys"] if not _is_buffer(key, stored.get(key))}
@@ -100,12 +103,14 @@ def refuse_unused(loading: Loading, weights: WeightFiles | None, allowed: Sequen
     if left and weights is not None:
         scales = any(re.search(r"(scale|scale_inv|zero_point|qzeros|qweight|absmax|g_idx)$", name) for name in left)
         cause = (
-            "These are parts of a quantised model whose config.json does not say how. Give its original weights, or its whole config"
+            "These are parts of a quantised model whose config.json does not say how. "
+            "Give its original weights, or its whole config"
             if scales
             else "Give the config.json that belongs to these weights"
         )
         raise SuiteError(
-            f"model '{model_id}': {len(left)} of the tensors in {weights.names} are not used by {loading.model_class} as config.json describes it, first '{left[0]}', so it is "
+            f"model '{model_id}': {len(left)} of the tensors in {weights.names} are not used by {loading.model_class} "
+            f"as config.json describes it, first '{left[0]}', so it is "
             f"not the model that was saved. {cause}, or insist: load: {{allow_unused: {_patterns(left)}}}."
         )
 
@@ -122,20 +127,22 @@ def _refuse_quantised(stored: Mapping[str, Stored], model_id: str) -> None:
         is_weight = name.endswith("weight") or (name.endswith("bias") and len(tensor.shape) == 1)
         if is_weight and tensor.dtype not in _PLAIN:
             raise SuiteError(
-                f"model '{model_id}': '{name}' is stored as {tensor.kind}, a quantised form or none of a weight, and config.json has no quantization_config by "
+                f"model '{model_id}': '{name}' is stored as {tensor.kind}, a quantised form or none of a weight, and "
+                "config.json has no quantization_config by "
                 "which transformers reads it. Give its original weights, or its whole config."
             )
 
 
 def refuse_untied(model: torch.nn.Module, config: Any, tensors: Mapping[str, torch.Tensor], model_id: str) -> None:
-    """A config that ties input and output tables beside a file that holds two different ones is not the config of the file."""
+    """Refuses a config that ties input and output tables beside weights with two different ones."""
     tied = getattr(hf.text_config(config), "tie_word_embeddings", False) or getattr(
         config, "tie_word_embeddings", False
     )
     tables = [tensor for name, tensor in tensors.items() if _OUTPUT_TABLE.search(name) or name in _input_names(model)]
     if tied and len(tables) == 2 and not torch.equal(*tables):
         raise SuiteError(
-            f"model '{model_id}': config.json ties the input and the output embedding (tie_word_embeddings), but the weight files hold two different tables. "
+            f"model '{model_id}': config.json ties the input and the output embedding (tie_word_embeddings), but the "
+            "weight files hold two different tables. "
             "Set it to false, or give the config that belongs to these weights."
         )
 
@@ -162,11 +169,11 @@ def _input_names(model: Any) -> set[str]:
 
 def _silent_parts(model: torch.nn.Module) -> tuple[str, ...]:
     """Prefixes of the parts for pictures and sound, which no text passes."""
-    words = ("vision", "visual", "image", "audio", "multi_modal_projector", "mm_projector", "speech")
+    names = ("vision", "visual", "image", "audio", "multi_modal_projector", "mm_projector", "speech")
     return tuple(
         f"{path}."
         for path, _ in model.named_modules()
-        if path and any(path.rpartition(".")[2].startswith(word) for word in words)
+        if path and any(path.rpartition(".")[2].startswith(name) for name in names)
     ) or ("\0",)
 
 
@@ -207,9 +214,15 @@ def _other_names(lost: Sequence[str], unexpected: Iterable[str]) -> str:
     wrapped = next(((one, name) for one in lost for name in found if name.endswith(f".{one}")), None)
     if wrapped is not None:
         one, name = wrapped
-        return f"The file calls {'it' if one == lost[0] else repr(one)} '{name}': unwrap the model and save it again with `save_pretrained`."
+        return (
+            f"The file calls {'it' if one == lost[0] else repr(one)} '{name}': "
+            "unwrap the model and save it again with `save_pretrained`."
+        )
     if found and len(found) == len(lost):
-        return f"The file has as many of other names, first '{found[0]}'. Name them as transformers does, or give the config that belongs to them."
+        return (
+            f"The file has as many of other names, first '{found[0]}'. "
+            "Name them as transformers does, or give the config that belongs to them."
+        )
     return "Copy or download the folder again."
 
 
@@ -220,5 +233,5 @@ def _layers_hint(model: torch.nn.Module, stored: Mapping[str, Stored]) -> str:
         return ""
     inside = re.compile(rf"(?:.*\.)?{re.escape(found[0].rpartition('.')[2])}\.(\d+)\.")
     numbers = [int(match[1]) for name in stored if (match := inside.match(name))]
-    wanted, there = len(found[1]), max(numbers, default=-1) + 1
-    return f"config.json says {wanted} blocks, the file has {there}. " if numbers and wanted != there else ""
+    expected, there = len(found[1]), max(numbers, default=-1) + 1
+    return f"config.json says {expected} blocks, the file has {there}. " if numbers and expected != there else ""

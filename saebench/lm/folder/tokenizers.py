@@ -28,14 +28,16 @@ def read_tokenizer(folder: Path, model_id: str) -> Any:
         fault = tokenizer_fault(folder)
         if fault is not None:
             raise SuiteError(
-                f"model '{model_id}': its tokenizer cannot be loaded: {fault}. Copy it again, or save it with `save_pretrained`."
+                f"model '{model_id}': its tokenizer cannot be loaded: {fault}. "
+                "Copy it again, or save it with `save_pretrained`."
             ) from error
         cause = reason(error)
         # transformers tries other packages then, and names the last one
         if any(folder.glob("*.model")) and importlib.util.find_spec("sentencepiece") is None:
             cause = "it needs the package sentencepiece: pip install sentencepiece"
         raise SuiteError(
-            f"model '{model_id}': its tokenizer ({_found(folder)}) cannot be loaded ({cause}). Copy or save its files again."
+            f"model '{model_id}': its tokenizer ({_found(folder)}) cannot be loaded ({cause}). "
+            "Copy or save its files again."
         ) from error
 
 
@@ -60,7 +62,7 @@ def tokens_in(folder: Path, text: str) -> int:
 
 
 def first_id(tokenizer: Any) -> int | None:
-    """The id that begins every sequence: BOS; a model without one starts with its CLS, or with its EOS (as GPT-2 does)."""
+    """The id that begins every sequence: BOS, or for a model without one its CLS or EOS (as GPT-2 does)."""
     names = ("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id")
     return next((token for name in names if (token := getattr(tokenizer, name, None)) is not None), None)
 
@@ -73,12 +75,15 @@ def check_tokenizer(tokenizer: Any, n_rows: int, model_id: str) -> None:
     """
     if first_id(tokenizer) is None:
         raise SuiteError(
-            f"model '{model_id}': its tokenizer has neither a BOS nor an EOS nor a CLS token, so no sequence can begin. Name one in tokenizer_config.json."
+            f"model '{model_id}': its tokenizer has neither a BOS nor an EOS nor a CLS token, so no sequence can "
+            "begin. Name one in tokenizer_config.json."
         )
     for name in ("bos", "eos", "cls", "sep", "pad"):
         token = getattr(tokenizer, f"{name}_token_id", None)
         if token is not None and not 0 <= token < n_rows:
             raise SuiteError(
-                f"model '{model_id}': the {name.upper()} token of its tokenizer has id {token}, but the embedding has {n_rows} rows. "
-                "Resize the embedding (`resize_token_embeddings(len(tokenizer))`) and train it, or take the tokenizer that the model was trained with."
+                f"model '{model_id}': the {name.upper()} token of its tokenizer has id {token}, but the embedding has "
+                f"{n_rows} rows. "
+                "Resize the embedding (`resize_token_embeddings(len(tokenizer))`) and train it, or take the "
+                "tokenizer that the model was trained with."
             )

@@ -19,9 +19,9 @@ from saebench.lm.folder.locate import DECIDING, OTHER_WEIGHTS, WEIGHT_SETS, chec
 
 _ADAPTER = re.compile(r"adapter_(config\.json|model.*)")
 _DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-    "BOOL": torch.bool,
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64, "I32": torch.int32,
+    "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 _MAX_HEADER = 1 << 27
 
@@ -80,7 +80,8 @@ def weight_files(folder: Path, model_id: str) -> WeightFiles:
     for single, listed in WEIGHT_SETS:
         if single in names and listed in names:
             raise SuiteError(
-                f"model '{model_id}' has two sets of weights, {single} and the files of {listed}. Remove the one that is left over."
+                f"model '{model_id}' has two sets of weights, {single} and the files of {listed}. "
+                "Remove the one that is left over."
             )
     chosen = next((name for pair in WEIGHT_SETS for name in pair if name in names), None)
     if chosen is None:
@@ -96,7 +97,10 @@ def weight_files(folder: Path, model_id: str) -> WeightFiles:
 def _no_weights(others: Sequence[str]) -> str:
     found = ", ".join(others[:4]) + (", ..." if len(others) > 4 else "")
     if any(re.fullmatch(r"(model|pytorch_model)-\d+-of-\d+\..*", name) for name in others):
-        return f"the index of its weights (model.safetensors.index.json) is not there, only {found}. Copy or download the folder again."
+        return (
+            f"the index of its weights (model.safetensors.index.json) is not there, only {found}. "
+            "Copy or download the folder again."
+        )
     if any(name.endswith(".gguf") for name in others):
         return (
             f"its weights are a GGUF file ({found}), which is not read. Give the folder with the original safetensors."
@@ -105,7 +109,10 @@ def _no_weights(others: Sequence[str]) -> str:
         return f"its weights are of another framework ({found}), which is not read. Save them as model.safetensors."
     if not others:
         return "its weights are no plain file. Give model.safetensors, its shards with an index, or pytorch_model.bin."
-    return f"its weights are called {found}, and only model.safetensors, its shards with an index, or pytorch_model.bin are read. Rename the file that is meant."
+    return (
+        f"its weights are called {found}, and only model.safetensors, its shards with an index, or pytorch_model.bin "
+        "are read. Rename the file that is meant."
+    )
 
 
 def _shards(index: Path, model_id: str) -> tuple[Path, ...]:
@@ -116,7 +123,8 @@ def _shards(index: Path, model_id: str) -> tuple[Path, ...]:
     gone = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
     if gone:
         raise SuiteError(
-            f"model '{model_id}': {index.name} names {len(gone)} of {len(names)} weight files that are not there, first '{gone[0]}'. Copy or download the folder again."
+            f"model '{model_id}': {index.name} names {len(gone)} of {len(names)} weight files that are not there, "
+            f"first '{gone[0]}'. Copy or download the folder again."
         )
     return tuple(index.parent / name for name in names)
 
@@ -133,17 +141,20 @@ def stored_tensors(weights: WeightFiles, model_id: str) -> dict[str, Stored]:
             tensors = list(_safetensors(path) if path.suffix == ".safetensors" else _pickled(path))
         except pickle.UnpicklingError as error:
             raise SuiteError(
-                f"model '{model_id}': {path.name} holds Python objects beside tensors, or is damaged; objects could run code, so they are never read. "
+                f"model '{model_id}': {path.name} holds Python objects beside tensors, or is damaged; "
+                "objects could run code, so they are never read. "
                 "Save the model again with `save_pretrained`, which writes model.safetensors."
             ) from error
         except Exception as error:
             raise SuiteError(
-                f"model '{model_id}': its weights cannot be loaded, {path.name} is damaged ({in_a_line(error)}). Copy or download the folder again."
+                f"model '{model_id}': its weights cannot be loaded, {path.name} is damaged ({in_a_line(error)}). "
+                "Copy or download the folder again."
             ) from error
         for name, tensor in tensors:
             if name in found:
                 raise SuiteError(
-                    f"model '{model_id}': tensor '{name}' is both in {found[name].file} and in {path.name}. Remove the file that is left over."
+                    f"model '{model_id}': tensor '{name}' is both in {found[name].file} and in {path.name}. "
+                    "Remove the file that is left over."
                 )
             found[name] = tensor
     return found
@@ -201,7 +212,7 @@ def _unpickled(path: Path, device: str) -> dict[str, Any]:
 
 
 def model_digest(folder: Path, weights: WeightFiles) -> str:
-    """SHA-256 over names and contents of the files that decide what the model computes: config, tokenizer, weights that are read."""
+    """SHA-256 over names and contents of the files that decide what is computed: config, tokenizer, weights."""
     deciding = {path for path in folder.iterdir() if path.is_file() and DECIDING.fullmatch(path.name)}
     deciding |= {*weights.files, *([weights.index] if weights.index else [])}
     return digest([[path.name, file_digest(path)] for path in sorted(deciding)])

@@ -59,18 +59,18 @@ def test_damaged_token_windows_are_filled_again(tmp_path, model, name):
 
 @pytest.mark.parametrize("name", ["manifest.json", "documents.txt", "x-00000.bin", "extras.safetensors"])
 def test_damaged_evaluation_data_is_filled_again(tmp_path, model, name):
-    def scored(data):
+    def all_streams(data):
         source = data.held_out(Use("toy"), model, Evaluation(), 0, training=None)
         streams = [torch.cat([batch.x for batch in source.stream(name, 64)]) for name in ("eval", "random-tokens")]
         return [*streams, torch.cat([batch.x for batch in source.loss_batches()])]
 
-    expected, said = scored(sources(tmp_path)), []
+    expected, said = all_streams(sources(tmp_path)), []
     harmed = [
         folder / name for folder in stores(tmp_path)[0] if (folder / name).exists() and (folder / name).stat().st_size
     ]
     for path in harmed:
         flip(path)
-    again = scored(sources(tmp_path, say=said.append))
+    again = all_streams(sources(tmp_path, say=said.append))
     assert all(torch.equal(a, b) for a, b in zip(expected, again, strict=True))
     assert sorted(line.split(":")[0] for line in said) == [str(path) for path in harmed]
 
@@ -104,7 +104,7 @@ def test_rows_that_nobody_will_read_cost_no_check_and_no_store(tmp_path, model):
     data = sources(tmp_path, say=said.append)
     (facts,) = data.training_pass([cohort], [False])
     assert (facts.content, facts.n_tokens, said) == (source.content, source.n_tokens, [])
-    data.training_pass([cohort], [True])  # the same store, wanted after all
+    data.training_pass([cohort], [True])  # the same store, read after all
     assert len(said) == 1
     shutil.rmtree(store)
     (facts,) = sources(tmp_path, say=said.append).training_pass([cohort], [False])

@@ -1,4 +1,4 @@
-"""Live sources, passes over several hookpoints, stores written beside training: all give the bits of a store built ahead."""
+"""Live sources, passes over several hookpoints, stores written beside training: all give the bits of a stored pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import islice, product
 
 import pytest
 import torch
-from data_toys import Cohort, How, Use, sources
+from data_toys import Cohort, How, Model, Use, sources
 
 from saebench.activations.store import ActivationStore
 from saebench.api import SuiteError
@@ -109,13 +109,13 @@ def test_several_hookpoints_share_each_forward(tmp_path, hookpoints, forwards, h
     together = sources(tmp_path / "all").training_pass(cohorts)
     streams = [source.batches(70, 3) for source in together]
     heads = [source.init_sample(100) for source in together]
-    drawn = [[] for _ in streams]
+    read = [[] for _ in streams]
     for _ in range(12):
-        for stream, batches in zip(streams, drawn, strict=True):
+        for stream, batches in zip(streams, read, strict=True):
             batches.append(next(stream))
     for stream in streams:
         stream.close()
-    assert all(same(a, b) for a, b in zip(alone, drawn, strict=True))
+    assert all(same(a, b) for a, b in zip(alone, read, strict=True))
     assert all(torch.equal(x, y) for x, y in zip(heads, first, strict=True))
     assert len(forwards) <= one / 3 + 4
     assert {names for _, names in forwards[: int(one / 3)]} == {tuple(model.hookpoint for model in hookpoints)}
@@ -272,15 +272,13 @@ def test_cohorts_of_other_lengths_are_streams_of_their_own(tmp_path, hookpoints)
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float16", 1e-5), ("bfloat16", 1e-3)])
 def test_storage_precision_hardly_moves_fvu(tmp_path, dtype, bound):
-    """The built-in model: the best rank-8 code of rounded rows against that of exact ones, both scored on exact rows."""
+    """The built-in model: the best rank-8 code of rounded rows against that of exact ones, on exact rows."""
     facts = describe_model("docs-lm")
     data = sources(tmp_path)
-    words = dataclasses.replace(
-        Cohort(Use("toy"), None, tokens=2000),
-        model=type("M", (), {"id": "docs-lm", "revision": None, "digest": facts.digest, "hookpoint": facts.hookpoint("layers.2").path, "context": 32, "allow_unused": ()})(),
-    )  # fmt: skip
+    model = Model("docs-lm", facts.digest, facts.hookpoint("layers.2").path, context=32)
+    cohort = Cohort(Use("toy"), model, tokens=2000)
     exact, stored = (
-        data.training(dataclasses.replace(words, dtype=name)).init_sample(2000).double() for name in ("float32", dtype)
+        data.training(dataclasses.replace(cohort, dtype=name)).init_sample(2000).double() for name in ("float32", dtype)
     )
     assert not torch.equal(exact, stored)
 

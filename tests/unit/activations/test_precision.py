@@ -43,7 +43,7 @@ def test_zeros_are_no_loss():
 
 @pytest.mark.parametrize(("dtype", "step"), [("float16", 4.0), ("bfloat16", 32.0)])
 def test_a_far_mean_takes_the_variance(dtype, step):
-    # at 5,000 the values stand `step` apart: uniform errors have a variance of step² / 12
+    # at 5,000 the values are `step` apart: uniform errors have a variance of step² / 12
     spread = 100.0
     lost = rounding(rows(spread, 5000.0).clamp(4200, 5800), dtype)
     assert lost["lost_variance"] == pytest.approx(step**2 / 12 / spread**2, rel=0.1)

@@ -1,4 +1,4 @@
-"""Room for stores: the disk, the quota, who makes data for whom."""
+"""Disk space of stores: the disk, the quota, which stores are removed for others."""
 
 from __future__ import annotations
 
@@ -134,9 +134,9 @@ def test_what_is_built_need_not_fit_again(tmp_path, model, disk):
 
 
 def test_cohorts_make_room_for_one_another_under_a_quota(tmp_path, model):
-    probe = sources(tmp_path / "probe")
-    probe.training(Cohort(Use("toy"), model))
-    size = folder_bytes(tmp_path / "probe" / "activations")
+    first = sources(tmp_path / "first")
+    first.training(Cohort(Use("toy"), model))
+    size = folder_bytes(tmp_path / "first" / "activations")
     how = How(quota_gb=2.5 * size / GB)
     first, second, third = (Cohort(Use("toy"), model, data_seed=seed, activations=how) for seed in range(3))
     data = sources(tmp_path / "run")

@@ -55,7 +55,7 @@ def reference(n_rows, batch, seed, block):
                 order = order[batch:]
 
 
-def drawn(rows, n_batches, batch, seed, **options):
+def read(rows, n_batches, batch, seed, **options):
     stream = shuffled_batches(rows, batch, seed, **options)
     batches = list(islice(stream, n_batches))
     stream.close()
@@ -75,36 +75,37 @@ def drawn(rows, n_batches, batch, seed, **options):
 )
 def test_any_seek_gives_what_the_reference_gives(n_rows, batch, block, start, prefetch, seed):
     expected = list(islice(reference(n_rows, batch, seed, block), start, start + 6))
-    assert drawn(Numbers(n_rows), 6, batch, seed, block=block, start=start, prefetch=prefetch) == expected
+    assert read(Numbers(n_rows), 6, batch, seed, block=block, start=start, prefetch=prefetch) == expected
 
 
 def test_by_hand():
-    assert list(islice(spans(5, 2, 0), 5)) == [(0, 0, 0, 2, 0), (0, 1, 2, 4, 0), (0, 2, 4, 5, 0), (1, 0, 0, 2, 0), (1, 1, 2, 4, 0)]  # fmt: skip
+    first = [(0, 0, 0, 2, 0), (0, 1, 2, 4, 0), (0, 2, 4, 5, 0), (1, 0, 0, 2, 0), (1, 1, 2, 4, 0)]
+    assert list(islice(spans(5, 2, 0), 5)) == first
     assert list(islice(spans(5, 2, 8), 3)) == [(1, 1, 2, 4, 1), (1, 2, 4, 5, 0), (2, 0, 0, 2, 0)]
-    (first, second) = drawn(Numbers(5), 2, 5, 0, block=2)
+    (first, second) = read(Numbers(5), 2, 5, 0, block=2)
     for epoch in (first, second):
         assert [sorted(epoch[:2]), sorted(epoch[2:4]), epoch[4:]] == [[0, 1], [2, 3], [4]]
 
 
 def test_epochs_and_seeds_differ():
-    a, b = drawn(Numbers(64), 2, 64, 0, block=64)
-    (c,) = drawn(Numbers(64), 1, 64, 1, block=64)
+    a, b = read(Numbers(64), 2, 64, 0, block=64)
+    (c,) = read(Numbers(64), 1, 64, 1, block=64)
     assert sorted(a) == sorted(b) == sorted(c) == list(range(64))
     assert a != b != c != a
 
 
 def test_a_seek_reads_nothing_before_it():
     rows = Numbers(100)
-    drawn(rows, 1, 10, 0, block=20, start=7)
+    read(rows, 1, 10, 0, block=20, start=7)
     assert rows.asked == [(60, 80)]
 
 
 def test_blocks_are_made_one_at_a_time_unless_prefetched():
     rows = Numbers(100)
-    drawn(rows, 1, 10, 0, block=20)
+    read(rows, 1, 10, 0, block=20)
     assert (rows.asked, rows.threads, rows.closed) == ([(0, 20)], {"MainThread"}, 1)
     rows = Numbers(100)
-    drawn(rows, 1, 10, 0, block=20, prefetch=2)
+    read(rows, 1, 10, 0, block=20, prefetch=2)
     assert rows.asked[:1] == [(0, 20)] and len(rows.asked) <= 3
     assert "MainThread" not in rows.threads
     assert rows.closed == 1

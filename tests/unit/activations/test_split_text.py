@@ -42,14 +42,16 @@ def test_a_plugin_that_is_told_the_part_cannot_leak():
     assert all(split_of(document.digest) == "held-out" for document in found)
 
 
-@pytest.mark.parametrize(("n", "words"), [(1, "its only document does not fall"), (0, "none of its 0 documents falls")])
-def test_an_empty_part_is_an_error(n, words):
+@pytest.mark.parametrize(
+    ("n", "message"), [(1, "its only document does not fall"), (0, "none of its 0 documents falls")]
+)
+def test_an_empty_part_is_an_error(n, message):
     class Few(Everything):
         def documents(self):
             return (Document(text) for text in TEXTS[:n] if split_of(Document(text).digest) == "train")
 
     assert split_of(Document(TEXTS[0]).digest) == "train"
-    with pytest.raises(SuiteError, match=f"dataset 'mine': {words} into the held-out part"):
+    with pytest.raises(SuiteError, match=f"dataset 'mine': {message} into the held-out part"):
         list(SplitText(Few(), "mine").documents("held-out"))
 
 

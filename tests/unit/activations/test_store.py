@@ -96,7 +96,15 @@ def test_a_full_disk_is_told_before_anything_is_made(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-FILES = ["manifest.json", "documents.txt", "extras.safetensors", "x-00001.bin", "positions-00000.bin", "token_ids-00002.bin", "sequence_ids-00001.bin"]  # fmt: skip
+FILES = [
+    "manifest.json",
+    "documents.txt",
+    "extras.safetensors",
+    "x-00001.bin",
+    "positions-00000.bin",
+    "token_ids-00002.bin",
+    "sequence_ids-00001.bin",
+]
 
 
 def flip(path):
@@ -106,7 +114,13 @@ def flip(path):
 
 
 @pytest.mark.parametrize(
-    "harm", [flip, lambda path: path.write_bytes(path.read_bytes()[:-3]), lambda path: path.unlink(), lambda path: path.write_bytes(b"")]
+    "harm",
+    [
+        flip,
+        lambda path: path.write_bytes(path.read_bytes()[:-3]),
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+    ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", FILES)
 def test_every_file_is_proven_when_the_store_is_opened(name, harm, tmp_path, monkeypatch):
@@ -134,7 +148,9 @@ def test_rows_that_nobody_reads_are_not_checked_and_others_once(tmp_path, monkey
     checked = []
     prove_files = store_module.prove_files
     monkeypatch.setattr(
-        store_module, "prove_files", lambda folder, manifest, names: checked.extend(names) or prove_files(folder, manifest, names)
+        store_module,
+        "prove_files",
+        lambda folder, manifest, names: checked.extend(names) or prove_files(folder, manifest, names),
     )  # fmt: skip
     build(tmp_path / "s", {}, torch.ones(5, 2), tokens=False)
     del checked[:]

@@ -70,5 +70,5 @@ def test_a_short_corpus_says_how_many_rows_there_are(tmp_path, model):
 
 def test_no_window_at_all_is_refused_and_leaves_nothing(tmp_path, model):
     with pytest.raises(SuiteError, match="does not fill one window"):
-        sources(tmp_path).training(Cohort(Use("toy", options={"n": 1}), model))
+        sources(tmp_path).training(Cohort(Use("toy", options={"n": 2}), model))
     assert not list((tmp_path / "activations").glob("*"))

@@ -22,7 +22,7 @@ def test_packing_by_hand():
 
 
 def test_the_order_of_tokens_is_what_stored_ids_were_made_with():
-    """Golden: a change of this changes what every cell trains on. Raise DATA_VERSION, which decides ids, together with it."""
+    """Golden: a change of this changes what every cell trains on. Raise DATA_VERSION with it: it decides ids."""
     documents = [Document(f"document {i} " + "x" * (i % 5)) for i in range(40)]
     parts = [[text for text in documents if split_of(text.digest) == split] for split in ("train", "held-out")]
     parts += [[text for text in parts[1] if part_of(text.digest) == part] for part in ("validation", "test")]

@@ -1,4 +1,4 @@
-"""Validation and test: nothing stands in both, whatever kind of data."""
+"""Validation and test: nothing is in both, whatever kind of data."""
 
 from __future__ import annotations
 
@@ -149,5 +149,6 @@ def test_without_a_search_the_key_of_a_store_says_nothing_of_it(tmp_path, model)
     whole, test, validation = parts(data, Use("toy", options={"n": 2000}), model, training)
     folders = {source.shared.store.folder for source in (whole, test, validation)}
     assert len(folders) == 3
-    key = data.context.key(Use("toy", options={"n": 2000}), model, split="held-out", seed=0, tokens=300, loss_tokens=150, density_tokens=200)  # fmt: skip
+    sizes = {"tokens": 300, "loss_tokens": 150, "density_tokens": 200}
+    key = data.context.key(Use("toy", options={"n": 2000}), model, split="held-out", seed=0, **sizes)
     assert data.context.run.activations(digest(key)) == whole.shared.store.folder

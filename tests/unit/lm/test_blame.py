@@ -17,15 +17,15 @@ def folder(neox, tmp_path) -> Path:
     return Path(shutil.copytree(neox, tmp_path / "model"))
 
 
-def refused(folder: Path, words: str) -> None:
-    with pytest.raises(SuiteError, match=words) as caught:
+def refused(folder: Path, message: str) -> None:
+    with pytest.raises(SuiteError, match=message) as caught:
         describe_model(str(folder))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
+    ("key", "value", "message"),
     [
         ("hidden_act", "nonsense", "config.json has hidden_act: 'nonsense', which makes no model .KeyError"),
         ("hidden_act", ["gelu"], r"config.json has hidden_act: \['gelu'\], which"),
@@ -39,10 +39,10 @@ def refused(folder: Path, words: str) -> None:
         ("model_type", ["llama"], r"config.json has model_type: \['llama'\]; expected the name"),
     ],
 )
-def test_a_value_of_the_config_that_makes_no_model_is_named_with_its_key(folder, key, value, words):
+def test_a_value_of_the_config_that_makes_no_model_is_named_with_its_key(folder, key, value, message):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    refused(folder, words)
+    refused(folder, message)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '{"model_type":', '"llama"', "[" * 100_000])
@@ -52,19 +52,31 @@ def test_a_config_that_is_no_object_is_told_so(folder, text):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "words"),
+    ("name", "text", "message"),
     [
         ("tokenizer.json", "{}", "tokenizer.json has no key 'added_tokens'"),
         ("tokenizer.json", '{"added_tokens": []}', "tokenizer.json has no key 'model'"),
-        ("tokenizer.json", '{"added_tokens": "x", "model": {}}', "tokenizer.json added_tokens: found a text, expected a list"),
-        ("tokenizer.json", '{"added_tokens": [], "model": 1}', "tokenizer.json model: found a number, expected an object"),
+        (
+            "tokenizer.json",
+            '{"added_tokens": "x", "model": {}}',
+            "tokenizer.json added_tokens: found a text, expected a list",
+        ),
+        (
+            "tokenizer.json",
+            '{"added_tokens": [], "model": 1}',
+            "tokenizer.json model: found a number, expected an object",
+        ),
         ("tokenizer.json", "[]", "tokenizer.json holds a list, expected an object"),
         ("tokenizer.json", '{"added_tokens": [', "tokenizer.json is no JSON"),
         ("tokenizer_config.json", "null", "tokenizer_config.json holds null, expected an object"),
-        ("tokenizer_config.json", '{"bos_token": 3}', "its tokenizer .tokenizer.json, tokenizer_config.json. cannot be loaded"),
+        (
+            "tokenizer_config.json",
+            '{"bos_token": 3}',
+            "its tokenizer .tokenizer.json, tokenizer_config.json. cannot be loaded",
+        ),
         ("special_tokens_map.json", "[1]", "special_tokens_map.json holds a list"),
     ],
-)  # fmt: skip
-def test_a_tokenizer_file_of_another_shape_is_told_so(folder, name, text, words):
+)
+def test_a_tokenizer_file_of_another_shape_is_told_so(folder, name, text, message):
     (folder / name).write_text(text)
-    refused(folder, words)
+    refused(folder, message)

@@ -31,7 +31,7 @@ EVALUATE = Path(__file__).parents[3] / "benchmarks" / "docs_lm" / "evaluate.py"
 
 @pytest.fixture(scope="module")
 def evaluate() -> Iterator[ModuleType]:
-    """`benchmarks/docs_lm/evaluate.py`, which stands beside the tests in the repository."""
+    """`benchmarks/docs_lm/evaluate.py`, which is beside the tests in the repository."""
     monkeypatch = pytest.MonkeyPatch()
     spec = importlib.util.spec_from_file_location("docs_lm_evaluate", EVALUATE)
     assert spec is not None
@@ -99,7 +99,7 @@ def test_tokenizer_gives_back_every_text(text: str) -> None:
 def test_beats_xz_on_held_out_docstrings(
     evaluate: ModuleType, model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A small part of the measurement in the model card: a few modules' documents that its training held out, by the hash to the letter."""
+    """A small sample of the model card's measurement: documents of a few modules, held out from training."""
     monkeypatch.setattr(docs_corpus, "CATALOGUE", (Source("fsspec"), Source("pandas", ("pandas/core/indexes/",))))
     docs = docs_corpus.build_docs()
     digests = {text: hashlib.sha256(text.encode()).hexdigest() for text in docs.train + docs.held_out}

@@ -57,7 +57,7 @@ def test_a_block_that_does_not_exist_names_the_range(name, gpt2):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("transformer.h.1.mpl", "transformer.h.1.mlp"),
         ("layer.1", "layers.1"),
@@ -65,15 +65,15 @@ def test_a_block_that_does_not_exist_names_the_range(name, gpt2):
         ("nonsense", "layers.0 to layers.2"),
     ],
 )
-def test_other_mistakes_are_helped(name, words, gpt2):
-    with pytest.raises(SuiteError, match=words.replace(".", r"\.")):
+def test_other_mistakes_are_helped(name, message, gpt2):
+    with pytest.raises(SuiteError, match=message.replace(".", r"\.")):
         describe_model(str(gpt2)).hookpoint(name)
 
 
 def test_digest_depends_on_weights_and_config_only(gpt2, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(gpt2, copy)
-    (copy / "README.md").write_text("words")
+    (copy / "README.md").write_text("text")
     assert describe_model(str(copy)).digest == describe_model(str(gpt2)).digest
     config = json.loads((copy / "config.json").read_text())
     config["attn_pdrop"] = 0.5
@@ -82,14 +82,14 @@ def test_digest_depends_on_weights_and_config_only(gpt2, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("gone", "words"),
+    ("gone", "message"),
     [("config.json", "config.json missing"), ("model.safetensors", "weights"), ("tokenizer.json", "a tokenizer")],
 )
-def test_a_folder_that_is_no_model_says_what_is_missing(gone, words, gpt2, tmp_path):
+def test_a_folder_that_is_no_model_says_what_is_missing(gone, message, gpt2, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(gpt2, copy)
     (copy / gone).unlink()
-    with pytest.raises(SuiteError, match=words) as caught:
+    with pytest.raises(SuiteError, match=message) as caught:
         describe_model(str(copy))
     assert "\n" not in str(caught.value)
 
@@ -169,9 +169,9 @@ def test_real_models(name, d, n_layers, material):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [("docs-lm" * 1000, "cannot be looked for"), ("~nobody-has-this-home/model", "there is no such folder")],
 )
-def test_a_name_that_cannot_be_looked_for_is_refused(name, words):
-    with pytest.raises(SuiteError, match=words):
+def test_a_name_that_cannot_be_looked_for_is_refused(name, message):
+    with pytest.raises(SuiteError, match=message):
         model_folder(name)

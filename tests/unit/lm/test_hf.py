@@ -64,7 +64,7 @@ def test_a_model_that_takes_no_cache_is_asked_for_none(model: nn.Module, switch:
 
 
 def test_rwkv_samples_with_a_cache_what_it_samples_without(tmp_path: Path) -> None:
-    """It makes a state that no argument hands on, and its first token alone came out wrong where it was asked for one."""
+    """It makes a state that no argument hands on, and its first token alone was wrong where it was asked for one."""
     config = hf.new_config("rwkv", vocab_size=300, hidden_size=16, num_hidden_layers=2, attention_hidden_size=16)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -93,7 +93,8 @@ def test_what_a_part_adds_is_read_behind_its_own_norm_where_it_has_one():
     import transformers
 
     config = transformers.Gemma2Config(
-        vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8
+        vocab_size=40, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         found = trace(transformers.Gemma2ForCausalLM(config).eval(), causal=True)

@@ -55,13 +55,13 @@ def ce(path) -> torch.Tensor:
     return lm.splicer(lm.facts.hookpoint("layers.0").path).clean(some_ids(lm)).ce
 
 
-def refused(folder: Path, words: str, allowed: tuple[str, ...] = ()) -> None:
+def refused(folder: Path, message: str, allowed: tuple[str, ...] = ()) -> None:
     """At plan time as well as in a run, with one line."""
     for act in (
         lambda: describe_model(str(folder)).check_loading(allowed),
         lambda: LanguageModel.load(str(folder), allow_unused=allowed),
     ):
-        with pytest.raises(SuiteError, match=words) as caught:
+        with pytest.raises(SuiteError, match=message) as caught:
             act()
         assert "\n" not in str(caught.value)
 
@@ -85,7 +85,7 @@ def test_a_config_of_more_blocks_than_the_file_is_refused_with_both_numbers(fold
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("gpt_neox.layers.0.attention.query_key_value.weight_scale", "parts of a quantised model"),
         ("gpt_neox.layers.0.mlp.dense_h_to_4h.weight_scale_inv", "parts of a quantised model"),
@@ -94,8 +94,8 @@ def test_a_config_of_more_blocks_than_the_file_is_refused_with_both_numbers(fold
         ("lm_head.bias", r"allow_unused: \['lm_head\.bias'\]"),
     ],
 )
-def test_tensors_of_no_use_are_refused_by_name(name, words, folder):
-    refused(rewritten(folder, lambda tensors: tensors | {name: torch.ones(16)}), words)
+def test_tensors_of_no_use_are_refused_by_name(name, message, folder):
+    refused(rewritten(folder, lambda tensors: tensors | {name: torch.ones(16)}), message)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
@@ -227,7 +227,7 @@ def test_an_encoder_needs_neither_its_head_nor_its_pooler(bert):
 
 @pytest.fixture(scope="module")
 def with_pictures(tmp_path_factory, neox) -> Path:
-    """A model whose sizes stand in `text_config`: 3 blocks of a language model behind a tower of 5."""
+    """A model whose sizes are in `text_config`: 3 blocks of a language model behind a tower of 5."""
     import transformers
 
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
@@ -273,7 +273,8 @@ def test_an_adapter_beside_weights_is_never_applied_and_said(folder, monkeypatch
     assert torch.equal(ce(folder), before)
     facts = describe_model(str(folder))
     assert facts.notes == (
-        "adapter_config.json and adapter_model.safetensors are not applied: all numbers are of the weights in model.safetensors alone.",
+        "adapter_config.json and adapter_model.safetensors are not applied: "
+        "all numbers are of the weights in model.safetensors alone.",
     )
     assert facts.digest == digest
 
@@ -288,10 +289,10 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, "tokenizer.json", "config.json"])
-@pytest.mark.parametrize(("content", "words"), [(POINTER, "pointer of Git LFS"), ("", "is empty")])
-def test_pointers_and_empty_files_are_named(name, content, words, folder):
+@pytest.mark.parametrize(("content", "message"), [(POINTER, "pointer of Git LFS"), ("", "is empty")])
+def test_pointers_and_empty_files_are_named(name, content, message, folder):
     (folder / name).write_text(content)
-    refused(folder, f"{name} is .*{words.removeprefix('is ')}")
+    refused(folder, f"{name} is .*{message.removeprefix('is ')}")
 
 
 def test_a_file_cut_short_is_found_from_its_header(folder):
@@ -301,14 +302,14 @@ def test_a_file_cut_short_is_found_from_its_header(folder):
 
 
 def test_weights_in_a_format_that_is_not_read_say_which(folder):
-    for name, words in (
+    for name, message in (
         ("model.gguf", "GGUF"),
         ("tf_model.h5", "another framework"),
         ("consolidated.safetensors", "only model.safetensors"),
         ("model-00001-of-00002.safetensors", "index of its weights"),
     ):
         path = (folder / WEIGHTS).rename(folder / name)
-        refused(folder, words)
+        refused(folder, message)
         path.rename(folder / WEIGHTS)
 
 
@@ -370,7 +371,7 @@ def test_the_digest_covers_what_is_read_and_nothing_else(folder):
     sharded(folder)
     digest = describe_model(str(folder)).digest
     (folder / "generation_config.json").write_text('{"temperature": 0.1}')
-    (folder / "chat_template.jinja").write_text("words")
+    (folder / "chat_template.jinja").write_text("text")
     assert describe_model(str(folder)).digest == digest
     shutil.copytree(folder, other := folder.parent / "other")
     index = other / "model.safetensors.index.json"
@@ -437,15 +438,15 @@ def test_more_blocks_than_any_model_has_are_refused_before_they_are_built(folder
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "words"),
+    ("old", "new", "message"),
     [
         ("gpt_neox.", "module.gpt_neox.", r"The file calls it 'module\.gpt_neox.*unwrap"),
         ("query_key_value.", "query_key_value.base_layer.", "Merge it"),
         ("query_key_value.", "qkv.", r"as many of other names, first 'gpt_neox\.layers\.0\.attention\.qkv"),
     ],
 )
-def test_tensors_of_other_names_are_told(old, new, words, folder):
-    refused(rewritten(folder, lambda tensors: {name.replace(old, new): t for name, t in tensors.items()}), words)
+def test_tensors_of_other_names_are_told(old, new, message, folder):
+    refused(rewritten(folder, lambda tensors: {name.replace(old, new): t for name, t in tensors.items()}), message)
 
 
 def test_weights_that_are_no_file_are_told(folder):

@@ -53,7 +53,8 @@ def assert_exact(lm: LanguageModel, path: str) -> None:
 # Families of transformers
 
 SIZES = {
-    "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 32,
+    "vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "max_position_embeddings": 32,
 }  # fmt: skip
 GROUPED = SIZES | {"num_key_value_heads": 1}
 HEADS = GROUPED | {"head_dim": 8}
@@ -82,8 +83,8 @@ FAMILIES = {
     "opt": (
         "OPTConfig",
         {
-            "vocab_size": VOCABULARY, "hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "max_position_embeddings": 32, "word_embed_proj_dim": 16,
+            "vocab_size": VOCABULARY, "hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "max_position_embeddings": 32, "word_embed_proj_dim": 16,
         },
     ),
 }  # fmt: skip
@@ -290,7 +291,7 @@ class LooksAhead(Plain):
 
 
 @pytest.mark.parametrize(
-    ("blocks", "place", "words"),
+    ("blocks", "place", "message"),
     [
         ((KeepsAside, Plain), "blocks.0.mlp", "do not depend on what it hands on.* Use 'layers.0'"),
         ((LooksAhead, Plain), "blocks.1", "depend on the tokens behind it"),
@@ -298,9 +299,9 @@ class LooksAhead(Plain):
         ((Remembers, Plain), "blocks.1", "two forwards of the same tokens differ"),
     ],
 )
-def test_what_cannot_be_exact_is_refused_with_its_cause(blocks, place, words):
+def test_what_cannot_be_exact_is_refused_with_its_cause(blocks, place, message):
     lm = toy(*blocks)
-    with pytest.raises(SuiteError, match=words) as caught:
+    with pytest.raises(SuiteError, match=message) as caught:
         lm.splicer(place).clean(some_ids())
     assert "\n" not in str(caught.value)
 

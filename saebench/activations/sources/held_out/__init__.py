@@ -1,1 +1,1 @@
-"""Held-out data: what cells are scored on. It is made once for each dataset and evaluation seed, and shared by all cells."""
+"""Held-out data, which cells are scored on: made once for each dataset and evaluation seed, and shared by all cells."""

@@ -24,7 +24,7 @@ class LossBatch:
     Attributes:
         x: `[P, d]` activations at all non-special positions; reconstruct all of them.
         batch: The B positions of them that have a next-token loss.
-        rows: `[B]` int64, where these stand in `x`.
+        rows: `[B]` int64, their rows in `x`.
     """
 
     x: Tensor
@@ -36,7 +36,7 @@ class LossBatch:
     _mean: Tensor
 
     def splice(self, x_hat: Tensor) -> SplicedLosses:
-        """Losses with `x_hat [P, d]`, in the units of `x`, in place of the activations; special positions keep theirs."""
+        """Losses with `x_hat [P, d]`, in the units of `x`, in place of `x`; special positions keep their activation."""
         x = self._clean.x.clone()
         x[~self._clean.special] = x_hat.detach().to(x)
         ce, kl = self._splicer.spliced(self._clean, x)
@@ -51,14 +51,14 @@ class LossBatch:
 
 
 class LossSet:
-    """The first windows that hold `n_tokens` positions with a loss, with clean, zero and mean losses, each computed once.
+    """The first windows that hold `n_tokens` losses. Clean, zero and mean losses are computed once.
 
     Args:
         splicer: At the hookpoint.
         windows: `[S, T]` held-out token ids.
         n_tokens: Positions with a loss, at most.
-        mean: `[d]` mean held-out activation. The same for all contenders, and what FVU measures against: a mean of each contender's
-            own training data would give each a floor of its own.
+        mean: `[d]` mean held-out activation. The same for all contenders, and what FVU measures against: a mean of each
+            contender's own training data would give each a floor of its own.
     """
 
     def __init__(self, splicer: Splicer, windows: Tensor, n_tokens: int, mean: Tensor) -> None:

@@ -24,7 +24,7 @@ class NearDuplicates:
         self._found: dict[tuple[str, str], dict[str, Any]] = {}
 
     def between(self, training: TrainingSource, held_out: HeldOutData) -> dict[str, Any] | None:
-        """`saebench.api.Overlap` of the documents that were read, as JSON; None where either is not made of documents."""
+        """`saebench.api.Overlap` of the documents that were read, as JSON; None where either has no documents."""
         mine, theirs, model = held_out.dataset, self._context.datasets.get(training.dataset), held_out.model
         if theirs is None or theirs.kind != "text" or mine.kind != "text" or model is None:
             return None

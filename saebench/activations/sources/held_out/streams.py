@@ -25,7 +25,7 @@ class HeldOut:
     Attributes:
         shared: The data itself.
         content: Digest of what was read.
-        n_tokens, n_density_tokens, n_loss_tokens: What the streams hold; less than asked for where the held-out part is short.
+        n_tokens, n_density_tokens, n_loss_tokens: What the streams hold; less than asked for where the data is short.
         streams, absent: Which streams exist, and why others do not.
         dictionary: `[n_features, d_in]` true features, or None.
     """
@@ -57,7 +57,7 @@ class HeldOut:
         return self.shared.splice()
 
     def stream(self, name: Stream, batch: int) -> Iterator[ActivationBatch]:
-        """Batches of a stream of activations, in one fixed order; the last may be short. `eval` and `density` begin alike."""
+        """Batches of a stream, in a fixed order; the last may be short. `eval` and `density` begin alike."""
         if name in self.absent or name == "loss":
             reason = self.absent.get(name, "use loss_batches()")
             raise ValueError(f"stream '{name}' is not one of activations here: {reason}")
@@ -81,5 +81,5 @@ class HeldOut:
         return self.shared.token_texts(list(ids))
 
     def cost(self, streams: Iterable[Stream]) -> dict[str, int]:
-        """Work of the language model for these streams of one cell alone: `{"tokens", "flops"}`; zero without a model."""
+        """Work of the language model for these streams of this cell alone: `{"tokens", "flops"}`; 0 without a model."""
         return self.shared.cost(set(streams) - self.absent.keys())
