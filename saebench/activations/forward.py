@@ -1,6 +1,6 @@
 """From token windows to rows of activations: forwards over fixed groups of windows, special tokens left out.
 
-A forward always takes the same windows together, so a row has the same bits whenever and for whatever it is made.
+A forward always takes the same windows together, so a row always has the same bits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Activations that the model makes while they are read: several hookpoints in one forward, stores written beside.
 
-Building a store ahead of training, building it beside the first epoch, and reading live are one thing: the same
+Building a store ahead of training, building it beside the first epoch, and reading live use the same
 forwards over the same groups of windows. They differ in who keeps the rows.
 """
 
@@ -33,8 +33,8 @@ class LivePass:
 
     The first source to ask for a block has it made at all hookpoints that are still read; the others find it
     ready. A source that falls out of step costs forwards of its own and changes no bit. Where a forward begins depends
-    on the number of its window alone, so a row is the same whether it was reached from the start, after a resume, or
-    with other hookpoints beside it.
+    on the number of its window alone, so a row has the same bits from the start, after a resume, and with other
+    hookpoints beside it.
 
     Args:
         lm: The model.
@@ -154,7 +154,7 @@ class LivePass:
         return mine
 
     def _make(self, start: int, stop: int, read: set[str]) -> dict[str, MemoryBlock]:
-        """A block at every hookpoint that is read, written into the stores where they have come so far."""
+        """A block at every hookpoint that is read, written into the stores that have reached it."""
         writing = self._begin()
         if writing is not None and writing.n_rows < start:
             self._write_up_to(start)

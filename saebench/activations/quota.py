@@ -33,10 +33,10 @@ def window_bytes(n_tokens: int, context: int) -> int:
 
 def check_space(folder: Path, n_bytes: int, what: str) -> None:
     """Raises MachineError when `n_bytes` do not fit on the disk of `folder`."""
-    there = folder
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    above = folder
+    while not above.exists():
+        above = above.parent
+    free = shutil.disk_usage(above).free
     if n_bytes > free:
         raise MachineError(
             f"{folder}: {what} takes {n_bytes / 1e6:,.1f} MB, but only {free / 1e6:,.1f} MB of the disk are free. "
@@ -90,10 +90,12 @@ def check_plan(folder: Path, steps: Sequence[Sequence[Need]], quota_gb: float | 
     Raises:
         MachineError: The disk or the quota does not hold them.
     """
-    there = stored(folder)
+    existing = stored(folder)
     missing: list[Need] = []
     for need in (need for step in steps for need in step):
-        if not any(need.met_by(store.key) for store in there) and not any(need.key == other.key for other in missing):
+        if not any(need.met_by(store.key) for store in existing) and not any(
+            need.key == other.key for other in missing
+        ):
             missing.append(need)
     growth = sum(need.n_bytes for need in missing)
     if quota_gb is not None:
@@ -102,7 +104,7 @@ def check_plan(folder: Path, steps: Sequence[Sequence[Need]], quota_gb: float | 
             now = _distinct(step)
             made = _distinct([need for earlier in steps[:number] for need in earlier])
             later = [need for need in _distinct([n for rest in steps[number + 1 :] for n in rest]) if need not in now]
-            held = [need for need in later if need in made or any(need.met_by(store.key) for store in there)]
+            held = [need for need in later if need in made or any(need.met_by(store.key) for store in existing)]
             total = sum(need.n_bytes for need in now) + sum(need.n_bytes for need in held)
             if total > quota:
                 raise MachineError(_over_quota(folder, total, quota, " and ".join(need.what for need in now)))

@@ -69,4 +69,4 @@ class StoreRows:
         """See `shuffle.RowProvider`."""
 
     def close(self) -> None:
-        """Mapped files hold nothing that must go."""
+        """Nothing is kept for a reader of mapped files."""

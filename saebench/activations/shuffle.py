@@ -55,7 +55,7 @@ class RowProvider(Protocol):
         ...
 
     def close(self) -> None:
-        """A reader ended: what was kept ready for it may go."""
+        """A reader ended: what was kept for it may be dropped."""
         ...
 
 

@@ -6,7 +6,7 @@
     FOLDER/extras.safetensors                                      whole tensors (token windows, true codes)
     FOLDER/documents.txt                                           digests of the documents read
 
-A folder is there whole or not at all: it is built under another name and renamed. What an earlier run left is proven
+A folder is complete or does not exist: it is built under another name and renamed. What an earlier run left is proven
 against its digests before it is read: small files when the store is opened, the rows (at about 1 GB/s) only where
 they will be read.
 """

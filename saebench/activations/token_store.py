@@ -127,7 +127,7 @@ class TokenStore:
         *,
         label: str,
     ) -> None:
-        """Reads all windows into `folder`; there whole or not at all. `facts` are asked for when all were read.
+        """Reads all windows into `folder`, which is complete or does not exist. `facts` is called after the last one.
 
         Raises:
             SuiteError: There is no window.

@@ -51,7 +51,7 @@ class Writing:
                 for name, order in orders.items()
             }
             self._stack = stack.pop_all()
-        # also when it is forgotten, or the process ends in good order; a killed one leaves it to the next run's sweep
+        # also when it is collected, or the process exits; after a kill the next run removes what is left
         self._discard = weakref.finalize(self, _discard, self._stack)
 
     def add(self, rows: Rows) -> None:

@@ -1,4 +1,4 @@
-"""Training activations of one cohort, whatever they come from."""
+"""Training activations of one cohort, from a store or live from the model."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class TrainingSource:
     def batches(self, batch: int, seed: int, start: int = 0) -> Iterator[ActivationBatch]:
         """Endless batches of exactly `batch` rows; every epoch is shuffled anew, and a batch may span two.
 
-        Close the iterator when done (a `for` loop that is left and forgotten does): what was kept ready for it goes.
+        Close the iterator when done: then what was kept for it is dropped. A `for` loop that is left closes it.
 
         Args:
             batch: Rows a batch.

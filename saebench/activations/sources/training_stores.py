@@ -253,12 +253,12 @@ class TrainingStores:
         def keep(store: Stored) -> bool:
             return store.folder in in_use or any(need.met_by(store.key) for need in needed)
 
-        there = stored(self._folder)
+        existing = stored(self._folder)
         coming = {
             digest(dict(need.key)): need.n_bytes
             for cohort in missing
             for need in needs_of(cohort)
-            if not any(need.met_by(store.key) for store in there)
+            if not any(need.met_by(store.key) for store in existing)
         }
         what = " and ".join(described(cohort) for cohort in missing)
         if make_room(self._folder, sum(coming.values()), missing[0].activations.quota_gb, keep, what):

@@ -1,9 +1,8 @@
 """Validation and test: the two parts of the held-out data in a suite that tunes.
 
-A search takes its winner on the validation part; every contender of the suite is scored on the test part. Which part
-something belongs to is decided by the thing itself, whatever dataset, seed or run it comes from: a document or a
-generated sequence by its digest; a vector by its sequence, where it has one (neighbours are alike, and must not be
-on both sides), else by its values.
+A search takes its winner on the validation part; every contender of the suite is scored on the test part. The part does
+not depend on dataset, seed or run. The digest of a document or of a generated sequence decides its part. The sequence
+of a vector decides the vector's part, because neighbours are alike; a vector without a sequence goes by its values.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def vector_digests(batch: ActivationBatch) -> list[str]:
 def vectors_of(
     batches: Iterator[ActivationBatch], part: HeldOutPart, n_rows: int, digests: set[str]
 ) -> Iterator[ActivationBatch]:
-    """The first `n_rows` vectors of a part, or all there are; what decided of each goes into `digests`."""
+    """The first `n_rows` vectors of a part, or all there are. The digests that decided are added to `digests`."""
     left = n_rows
     for batch in batches:
         codes = vector_digests(batch)
