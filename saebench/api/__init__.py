@@ -40,6 +40,7 @@ from saebench.api.specs import (
     MetricSpec,
     Problem,
     Site,
+    StreamSpec,
     TrainDefaults,
 )
 from saebench.api.splits import Split, document_digest, is_held_out, split_of
@@ -93,6 +94,7 @@ __all__ = [
     "SplitDataset",
     "StepInfo",
     "Stream",
+    "StreamSpec",
     "SuiteError",
     "TextDataset",
     "TextModel",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from saebench.api.values import MetricResult
 
 Stream = str
-"""Name of a stream of held-out data, one of `STREAMS`."""
+"""Name of a stream of held-out data: one of `STREAMS`, or one that a metric adds (`StreamSpec`)."""
 STREAMS: tuple[Stream, ...] = ("eval", "density", "random-tokens", "self-sampled", "loss")
 """`eval`: held-out tokens (`evaluation.tokens`) · `density`: held-out tokens (`density_tokens`) · `loss`: held-out
 tokens (`loss_tokens`) with spliced losses · `random-tokens`: activations on uniform random token ids · `self-sampled`:

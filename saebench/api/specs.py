@@ -217,6 +217,21 @@ class DatasetSpec:
 
 
 @dataclass(frozen=True)
+class StreamSpec:
+    """A stream of a metric's own: the language model's activations on token sequences that the metric makes.
+
+    Attributes:
+        name: Lower-kebab; no other stream's.
+        sequences: `sequences(model: TextModel, length, generator)` -> token ids `[at most length]` int64, BOS first, one
+            sequence after another; or `"module:attribute"`. Read until they hold `evaluation.density_tokens` tokens that
+            are not special. Equal generators give equal sequences.
+    """
+
+    name: str
+    sequences: Reference
+
+
+@dataclass(frozen=True)
 class CellMetricSpec:
     """A family of metric ids computed together in one streaming pass over one SAE.
 
@@ -228,6 +243,7 @@ class CellMetricSpec:
         streams: Streams it reads; empty for metrics that only read the context.
         fields: Fields it needs on those streams.
         core: Part of `metrics: core`.
+        adds: Streams of its own; other metrics may read them too.
     """
 
     name: str
@@ -237,6 +253,7 @@ class CellMetricSpec:
     streams: tuple[Stream, ...] = ()
     fields: tuple[Field, ...] = ()
     core: bool = False
+    adds: tuple[StreamSpec, ...] = ()
 
 
 @dataclass(frozen=True)

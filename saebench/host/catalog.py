@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from saebench.api.errors import PluginError, SaebenchError, SuiteError, contained, describe
-from saebench.api.specs import ArchitectureSpec, CellMetricSpec, DatasetSpec, GroupMetricSpec
+from saebench.api.specs import ArchitectureSpec, CellMetricSpec, DatasetSpec, GroupMetricSpec, StreamSpec
 from saebench.base.text import without_folders
 from saebench.host.discovery import LOCAL, Origin, PluginProblem, new_manager, register_all
 from saebench.host.fitting import misshapen_spec
@@ -41,7 +41,7 @@ class Clash:
 
     Attributes:
         kind: `architecture`, `dataset plugin` or `metric`.
-        names: Of the specs, and of metrics also their ids.
+        names: Of the specs, and of metrics also their ids and the streams that they add.
         specs: All that have one of the names.
     """
 
@@ -103,6 +103,11 @@ class Catalog:
         return [
             registered for _, registered in sorted(self.metrics.items()) if isinstance(registered.spec, GroupMetricSpec)
         ]
+
+    def added_streams(self) -> dict[str, tuple[StreamSpec, CellMetricSpec]]:
+        """Streams that metrics add, by name, each with the spec that adds it."""
+        specs = (registered.spec for registered in self.cell_metrics())
+        return {stream.name: (stream, spec) for spec in specs for stream in spec.adds}
 
     def cell_metric(self, name: str) -> Registered[CellMetricSpec]:
         """The cell metric spec of this name; raises like `architecture`."""
@@ -171,12 +176,14 @@ _KINDS: tuple[tuple[str, str, str, tuple[type, ...]], ...] = (
 
 
 def _clashes(kind: str, specs: Sequence[Registered[Any]]) -> list[Clash]:
-    """Names of specs, and ids of metrics, that occur more than once; one clash for all names of the same specs."""
+    """Names of specs, ids of metrics and streams that they add, where they occur more than once; one clash for all names of the same specs."""
     owners: dict[tuple[str, str], list[Registered[Any]]] = {}
     for registered in specs:
         owners.setdefault(("name", registered.spec.name), []).append(registered)
         for info in getattr(registered.spec, "provides", ()):
             owners.setdefault(("id", info.id), []).append(registered)
+        for stream in getattr(registered.spec, "adds", ()):
+            owners.setdefault(("stream", stream.name), []).append(registered)
     found: dict[tuple[int, ...], Clash] = {}
     for (_, name), those in owners.items():
         if len(those) > 1:

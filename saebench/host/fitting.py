@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
 
-from saebench.api.metrics import Field, Stream
+from saebench.api.metrics import STREAMS, Field, Stream
 from saebench.api.specs import CellMetricSpec, GroupMetricSpec, MetricSpec
 from saebench.api.splits import Split
 from saebench.api.values import MetricInfo
@@ -73,17 +73,21 @@ def misshapen_spec(spec: Any) -> str | None:
     if not _NAME.fullmatch(spec.name):
         return _wrong(spec.name, f"{type(spec).__name__}.name", "a name in letters, digits and hyphens")
     if isinstance(spec, CellMetricSpec | GroupMetricSpec):
-        return _bad_ids(spec)
+        return _bad_names(spec)
     return None
 
 
-def _bad_ids(spec: MetricSpec) -> str | None:
+def _bad_names(spec: MetricSpec) -> str | None:
     ids, where = [info.id for info in spec.provides], f"{type(spec).__name__}.provides"
     for name in ids:
         if not _NAME.fullmatch(name):
             return _wrong(name, f"an id in {where}", "a name in letters, digits and hyphens")
         if ids.count(name) > 1:
             return f"{where}: names the metric {name!r} twice. Give each id once"
+    for stream in getattr(spec, "adds", ()):
+        if not _NAME.fullmatch(stream.name) or stream.name in STREAMS:
+            allowed = f"a name in letters, digits and hyphens, but none of {', '.join(STREAMS)}"
+            return _wrong(stream.name, f"a stream in {type(spec).__name__}.adds", allowed)
     return None
 
 

@@ -13,6 +13,7 @@ import torch
 from saebench.activations.sources.held_out.loss_windows import LossSet
 from saebench.api import TrainingFacts
 from saebench.api.errors import contained
+from saebench.api.metrics import STREAMS
 from saebench.artifacts import RunFolder
 from saebench.cells.cell import Cell
 from saebench.host import Catalog
@@ -139,7 +140,7 @@ class SiteStreams:
         evaluation = cell.evaluation
         sizes = {"eval": evaluation.tokens, "density": evaluation.density_tokens}
         if lm is not None:
-            sizes["random-tokens"] = evaluation.density_tokens
+            sizes |= dict.fromkeys(("random-tokens", *sorted(names - set(STREAMS))), evaluation.density_tokens)
             if lm.causal:
                 sizes |= {"self-sampled": evaluation.density_tokens, "loss": evaluation.loss_tokens}
         self._sizes = {name: size for name, size in sizes.items() if name in names or name == "density"}

@@ -132,7 +132,8 @@ def run_pass(
     asked = {name for metric in metrics for name in metric.spec.streams if metric.reads(name)}
     if firing is not None:
         asked.add("density")
-    read: list[Stream] = [name for name in STREAMS if name in asked and name in source.streams]
+    known = (*STREAMS, *sorted(asked - set(STREAMS)))
+    read: list[Stream] = [name for name in known if name in asked and name in source.streams]
     both: list[Stream] = [name for name in read if name in ("eval", "density")]
     for batches in zip_longest(*(source.stream(name, size) for name in both)):
         shared: _Made | None = None

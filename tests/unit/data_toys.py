@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -93,8 +94,16 @@ SPECS = {
 
 
 class Plugins:
+    """`streams`: those that metrics add."""
+
+    def __init__(self, streams=None):
+        self.streams = streams or {}
+
     def dataset(self, name):
         return SimpleNamespace(spec=SPECS[name])
+
+    def added_streams(self):
+        return self.streams
 
     def load_model(self, ref):
         return None
@@ -124,5 +133,8 @@ def Evaluation(tokens=300, loss_tokens=150, density_tokens=200, part=None):
     return EvaluationSettings((), tokens, loss_tokens, density_tokens, (0,), part)
 
 
-def sources(folder: Path, *uses: Use, device: str = "cpu", say: Callable[[str], None] = print) -> RunData:
-    return RunData({use.name: use for use in uses}, run=RunFolder(folder), catalog=Plugins(), device=device, say=say)
+def sources(
+    folder: Path, *uses: DatasetUse, device: str = "cpu", say: Callable[[str], None] = print, streams: Any = None
+) -> RunData:
+    catalog: Any = Plugins(streams)
+    return RunData({use.name: use for use in uses}, run=RunFolder(folder), catalog=catalog, device=device, say=say)

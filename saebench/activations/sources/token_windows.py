@@ -47,6 +47,13 @@ def token_windows(
     return Windows(opened, windows, lm, n_tokens, documents, empty)
 
 
+def as_window(sequence: Tensor, length: int, lm: LanguageModel) -> Tensor:
+    """`[length]`: a sequence cut to it, or filled up with the end token."""
+    window = torch.full((length,), lm.eos_id if lm.eos_id is not None else lm.bos_id)
+    window[: min(length, len(sequence))] = sequence[:length]
+    return window
+
+
 def _generated(
     opened: Any,
     lm: LanguageModel,
@@ -56,10 +63,8 @@ def _generated(
     digests: set[str],
     part: HeldOutPart | None,
 ) -> Iterator[Tensor]:
-    fill = lm.eos_id if lm.eos_id is not None else lm.bos_id
     for sequence in opened.sequences(split, n_tokens if part is None else ASKED[part] * n_tokens):
-        window = torch.full((length,), fill)
-        window[: min(length, len(sequence))] = sequence[:length]
+        window = as_window(sequence, length, lm)
         code = sequence_digest(window)
         if part is None or part_of(code) == part:
             digests.add(code)

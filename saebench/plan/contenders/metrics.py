@@ -82,12 +82,13 @@ def choose_metrics(suite: Suite, catalog: Catalog, problems: Problems) -> Metric
         if taken(registered) or (groups and registered.spec.core and not registered.spec.provides)
     )
     chosen = MetricChoice(tuple(cells), groups)
+    streams = (*STREAMS, *sorted(catalog.added_streams()))
     for metric in chosen.cell:
         for stream in metric.spec.streams:
-            if stream not in STREAMS:
+            if stream not in streams:
                 problems.line(
                     f"metric '{metric.spec.name}' of {metric.distribution} reads a stream {stream!r}. "
-                    f"{hint(stream, STREAMS)}"
+                    f"{hint(stream, streams)}"
                 )
     return chosen
 

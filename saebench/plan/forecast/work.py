@@ -136,8 +136,9 @@ class Work:
                 self._validation(cell, seed)
             if cell.model is not None and self._first("side", site, seed):
                 causal = self._model(cell.model).causal
-                for name, sampled in (("random-tokens", 0), ("self-sampled", side)):
-                    if name in streams and (causal or not sampled):
+                for name in sorted(streams - {"eval", "density", "loss"}):
+                    sampled = side if name == "self-sampled" else 0
+                    if causal or not sampled:
                         self._store(side, cell.d_in, "float32", "held-out")
                         self._forward(cell.model, hooked=side, sampled=sampled, losses=0)
 
@@ -164,7 +165,7 @@ class Work:
         pass_s = 0.0
         if cell.model is not None:
             facts = self._model(cell.model)
-            tokens += side * len(streams & {"random-tokens"})
+            tokens += side * len(streams - {"eval", "density", "loss", "self-sampled"})
             if facts.causal:
                 losses = evaluation.loss_tokens if "loss" in streams else 0
                 tokens += side * len(streams & {"self-sampled"}) + losses

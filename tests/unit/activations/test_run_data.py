@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections import Counter
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from saebench.activations import precision
 from saebench.activations.sources.context import Meter
 from saebench.activations.sources.held_out.loss_windows import LossSet
 from saebench.activations.tokens import sequence_digest
-from saebench.api import SuiteError
+from saebench.api import PluginError, StreamSpec, SuiteError
+from saebench.api.metrics import STREAMS
 from saebench.base.random import generator
 from saebench.lm.model import LanguageModel
 
@@ -228,6 +230,47 @@ def test_self_samples_are_distinct_and_none_is_a_training_sample(tmp_path, model
     others = second.shared.stream_store("self-sampled", trained.document_digests).documents
     assert not others & set(taken)
     assert sum(batch.n_tokens for batch in second.stream("self-sampled", 64)) == 200
+
+
+def counting(model, length, generator):
+    """One token id after another, without end; short sequences."""
+    while True:
+        first = int(torch.randint(2, model.vocab_size - length, (1,), generator=generator))
+        yield torch.tensor([model.bos_id, *range(first, first + length - 3)])
+
+
+def test_a_metric_adds_a_stream_of_its_own_sequences(tmp_path, model):
+    spec = SimpleNamespace(name="mine", version="1")
+    added = {"counting": (StreamSpec("counting", counting), spec)}
+    data = sources(tmp_path, streams=added)
+    source = data.held_out(Use("toy"), model, Evaluation(), 0, training=None)
+    assert source.streams == {*STREAMS, "counting"}
+    batches = list(source.stream("counting", 64))
+    assert sum(batch.n_tokens for batch in batches) == 200
+    ids = torch.cat([batch.token_ids for batch in batches])
+    assert bool((ids[:13].diff()[:11] == 1).all())
+    near = data.context.model(model).facts.forward_flops_per_token(model.hookpoint)
+    alone, both = source.cost({"density"}), source.cost({"density", "counting"})
+    assert (both["tokens"] - alone["tokens"], both["flops"] - alone["flops"]) == (200, 200 * near)
+    again = sources(tmp_path, streams=added).held_out(Use("toy"), model, Evaluation(), 0, training=None)
+    assert torch.equal(torch.cat([batch.token_ids for batch in again.stream("counting", 64)]), ids)
+    folders = again.shared.folders
+    newer = {"counting": (StreamSpec("counting", counting), SimpleNamespace(name="mine", version="2"))}
+    other = sources(tmp_path, streams=newer).held_out(Use("toy"), model, Evaluation(), 0, training=None)
+    next(other.stream("counting", 64))
+    assert other.shared.folders - folders  # another version is other data
+
+
+def test_a_stream_that_gives_no_token_ids_is_the_metric_s_fault(tmp_path, model):
+    added = {
+        "text": (
+            StreamSpec("text", lambda *_: iter([torch.tensor([0, 10**6])])),
+            SimpleNamespace(name="mine", version="1"),
+        )
+    }
+    source = sources(tmp_path, streams=added).held_out(Use("toy"), model, Evaluation(), 0, training=None)
+    with pytest.raises(PluginError, match="metric 'mine': stream 'text' must give token ids"):
+        next(source.stream("text", 64))
 
 
 def test_generated_data_is_masked_metered_and_known_by_sequence(tmp_path, model):

@@ -9,7 +9,7 @@ import pytest
 
 from saebench.api import PluginError, SuiteError
 from saebench.api.specs import resolve
-from saebench.host import load_catalog
+from saebench.host import Catalog, load_catalog
 
 ARCHITECTURE = """
 from dataclasses import dataclass
@@ -129,6 +129,21 @@ def test_a_metric_id_that_is_no_name_is_a_problem(tmp_path: Path) -> None:
     specs = '[CellMetricSpec("mine", "1", (info("a b"),), "nowhere:make")]'
     (problem,) = load_catalog([write(tmp_path / "m.py", METRIC.format(specs=specs))]).problems
     assert "an id in CellMetricSpec.provides: got 'a b'" in problem.message
+
+
+def test_streams_that_metrics_add_have_names_of_their_own(tmp_path: Path) -> None:
+    added = 'CellMetricSpec("{name}", "1", (info("{name}"),), "nowhere:make", adds=(StreamSpec("{stream}", "nowhere:ids"),))'
+    text = METRIC.replace("import CellMetricSpec", "import CellMetricSpec, StreamSpec")
+
+    def load(*pairs: tuple[str, str]) -> Catalog:
+        specs = ", ".join(added.format(name=name, stream=stream) for name, stream in pairs)
+        return load_catalog([write(tmp_path / "m.py", text.format(specs=f"[{specs}]"))])
+
+    assert set(load(("a", "long"), ("b", "longer")).added_streams()) == {"long", "longer"}
+    (clash,) = load(("a", "long"), ("b", "long")).clashes
+    assert clash.names == ("long",)
+    (problem,) = load(("a", "density")).problems
+    assert "a stream in CellMetricSpec.adds: got 'density'" in problem.message
 
 
 def test_two_files_of_one_name_are_two_plugins(tmp_path: Path) -> None:

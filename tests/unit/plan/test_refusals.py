@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from saebench.api import Findings, PluginError, Problem
+from saebench.api import Findings, PluginError, Problem, StreamSpec
 from saebench.host import Clash
 
 GOOD = "{name: topk, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}"
@@ -400,3 +400,8 @@ def test_a_metric_that_reads_an_unknown_stream_is_refused_where_it_is_chosen(pla
     assert line.startswith(
         "metric 'odd' of fake-dist reads a stream 'self-sample'. Did you mean 'self-sampled'? Allowed: eval,"
     )
+    own = replace(odd.spec, streams=("self-sample",), adds=(StreamSpec("self-sample", "none:none"),))
+    catalog.metrics["odd"] = replace(odd, spec=own)
+    plain, added = planner(GOOD, "metrics: [fvu]"), planner(GOOD, "metrics: [fvu, oddness]", catalog=catalog)
+    assert added.estimate.store_bytes > plain.estimate.store_bytes
+    assert plain.cells[0].cell_id == added.cells[0].cell_id

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from saebench.activations.store import ActivationStore
     from saebench.api.codes import SparseCodes
     from saebench.api.metrics import Stream
+    from saebench.api.specs import CellMetricSpec, StreamSpec
     from saebench.cells.cell import DatasetUse, ModelUse
 
 
@@ -30,8 +31,10 @@ class HeldOutData(ABC):
         store: Activations of streams `eval` and `density`.
         documents: Digests of the documents that were read.
         dictionary: `[n_features, d_in]` true features, or None.
+        added: Streams that metrics add, each with the metric spec that adds it.
     """
 
+    added: Mapping[str, tuple[StreamSpec, CellMetricSpec]] = {}
     store: ActivationStore
     documents: frozenset[str] = frozenset()
     dictionary: Tensor | None = None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from saebench.activations.store import to_device
+from saebench.api.metrics import STREAMS
 
 if TYPE_CHECKING:
     import torch
@@ -37,8 +38,7 @@ class HeldOut:
         self.content: str = shared.store.facts["content"]
         self.dictionary = None if shared.dictionary is None else shared.dictionary.to(device)
         self.absent: dict[str, str] = shared.absent()
-        everything: tuple[Stream, ...] = ("eval", "density", "loss", "random-tokens", "self-sampled")
-        self.streams: frozenset[Stream] = frozenset(name for name in everything if name not in self.absent)
+        self.streams: frozenset[Stream] = frozenset({*STREAMS, *shared.added} - self.absent.keys())
         self.n_tokens = min(shared.sizes["tokens"], shared.store.n_rows)
         self.n_density_tokens = min(shared.sizes["density_tokens"], shared.store.n_rows)
 

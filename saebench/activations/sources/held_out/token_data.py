@@ -15,10 +15,12 @@ from saebench.activations.forward import fill
 from saebench.activations.sources.context import Meter
 from saebench.activations.sources.held_out.loss_windows import LossSet
 from saebench.activations.sources.held_out.shared_data import HeldOutData
-from saebench.activations.sources.token_windows import token_windows
+from saebench.activations.sources.token_windows import as_window, token_windows
 from saebench.activations.sources.validation_split import part_of
 from saebench.activations.store import ActivationStore, StoreWriter
 from saebench.activations.tokens import sequence_digest
+from saebench.api.errors import PluginError
+from saebench.api.specs import resolve
 from saebench.artifacts import digest
 from saebench.base.random import generator
 from saebench.cells.cell import DATA_VERSION
@@ -51,6 +53,7 @@ class HeldOutTokens(HeldOutData):
         super().__init__(dataset, model, sizes, seed, part)
         self._context, self._use = context, model
         self._lm = context.model(model)
+        self.added = context.catalog.added_streams()
         self.store = context.store(key, partial(self._build, key))
         self.documents = self.store.documents
         self._stores: dict[str, ActivationStore] = {}
@@ -119,6 +122,9 @@ class HeldOutTokens(HeldOutData):
         }
         if self.part is not None and name == "self-sampled":
             key["part"] = self.part
+        if name in self.added:
+            _, spec = self.added[name]
+            key |= {"metric": spec.name, "version": spec.version}
         code = digest(key)
         if code not in self._stores:
             self._stores[code] = self._context.store(key, partial(self._build_side, key, name, set(without)))
@@ -127,9 +133,31 @@ class HeldOutTokens(HeldOutData):
     def _build_side(self, key: Mapping[str, Any], name: str, without: set[str], folder: Path) -> None:
         n_rows = self.sizes["density_tokens"]
         with self._building(folder, key, n_rows, f"stream {name}") as writer:
-            random = name == "random-tokens"
-            windows = self._random_windows(n_rows) if random else self._samples(n_rows, without, writer.documents)
+            if name in self.added:
+                windows = self._added_windows(name, n_rows)
+            elif name == "random-tokens":
+                windows = self._random_windows(n_rows)
+            else:
+                windows = self._samples(n_rows, without, writer.documents)
             self._fill(writer, windows, n_rows, name)
+
+    def _added_windows(self, name: str, n_tokens: int) -> Iterator[Tensor]:
+        """Sequences that a metric makes, until they hold `n_tokens` tokens that are not special."""
+        stream, spec = self.added[name]
+        sequences = resolve(stream.sequences)(self._lm, self._use.context, generator(self.seed, f"stream {name}"))
+        count = 0
+        for sequence in sequences:
+            fits = isinstance(sequence, Tensor) and sequence.ndim == 1 and sequence.dtype == torch.int64
+            if not fits or not bool(((sequence >= 0) & (sequence < self._lm.vocab_size)).all()):
+                raise PluginError(
+                    f"metric '{spec.name}': stream '{name}' must give token ids [length], int64, from 0 to "
+                    f"{self._lm.vocab_size - 1}"
+                )
+            window = as_window(sequence, self._use.context, self._lm)
+            count += int((~self._lm.special_mask(window)).sum())
+            yield window
+            if count >= n_tokens:
+                return
 
     def _random_windows(self, n_tokens: int) -> Iterator[Tensor]:
         """BOS, then uniform ids that are not special."""
@@ -175,7 +203,7 @@ class HeldOutTokens(HeldOutData):
         held_out = [min(size, self.store.n_rows) for name, size in asked.items() if name in streams]
         side = self.sizes["density_tokens"]
         work = [(max(held_out, default=0), near)]
-        work += [(side, near)] * ("random-tokens" in streams)
+        work += [(side, near)] * len(streams & {"random-tokens", *self.added})
         work += [(side, near), (side, whole)] * ("self-sampled" in streams)
         losses = self.losses() if "loss" in streams else None
         work += [(4 * losses.n_tokens, whole)] if losses is not None else []
