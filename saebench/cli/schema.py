@@ -18,4 +18,7 @@ def command(plugins: tuple[Path, ...], debug: bool) -> None:
     from saebench.config import json_schema
     from saebench.host import load_catalog
 
-    emit(json.dumps(json_schema(load_catalog(plugins, say)), indent=2, sort_keys=True))
+    catalog = load_catalog(plugins, say)
+    configs = {name: registered.spec.config for name, registered in catalog.architectures.items()}
+    options = {name: registered.spec.options for name, registered in catalog.datasets.items()}
+    emit(json.dumps(json_schema(configs, options), indent=2, sort_keys=True))

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from saebench.config.checks import LEARNING_RATE
 from saebench.config.options import options_schema
 from saebench.config.schema import SuiteConfig
 
 
-class _Catalog(Protocol):
-    """The part of the host's catalog that is read here."""
-
-    @property
-    def architectures(self) -> Mapping[str, Any]: ...
-    @property
-    def datasets(self) -> Mapping[str, Any]: ...
-
-
-def json_schema(catalog: _Catalog | None = None) -> dict[str, Any]:
+def json_schema(configs: Mapping[str, type] | None = None, options: Mapping[str, type] | None = None) -> dict[str, Any]:
     """JSON schema of a suite.
 
     Args:
-        catalog: With it, an entry's `config` and a dataset's options are described plugin by plugin.
+        configs: Config class of each architecture by name: with them, an entry's `config` is described one by one.
+        options: Options class of each dataset plugin by name, likewise.
     """
     schema: dict[str, Any] = SuiteConfig.model_json_schema(by_alias=True)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
@@ -36,18 +28,19 @@ def json_schema(catalog: _Catalog | None = None) -> dict[str, Any]:
     }
     train = definitions["TrainConfig"]
     definitions["TrainConfig"] = {"anyOf": [{"const": "auto"}, train], "description": train.get("description", "")}
-    if catalog is not None:
+    if configs is not None:
         rules = []
-        for name, registered in sorted(catalog.architectures.items()):
+        for name, cls in sorted(configs.items()):
             # sweep and a parent may supply required keys, so only names and types are told here
-            config = {**options_schema(registered.spec.config), "required": []}
+            config = {**options_schema(cls), "required": []}
             rules.append(_when("architecture", name, {"config": config, "tune": _tune(config, definitions)}))
         definitions["EntryConfig"]["allOf"] = rules
+    if options is not None:
         rules = []
-        for name, registered in sorted(catalog.datasets.items()):
-            options = options_schema(registered.spec.options)
-            options["properties"] = {"plugin": {"const": name}, **options["properties"]}
-            rules.append({"if": {"properties": {"plugin": {"const": name}}, "required": ["plugin"]}, "then": options})
+        for name, cls in sorted(options.items()):
+            keys = options_schema(cls)
+            keys["properties"] = {"plugin": {"const": name}, **keys["properties"]}
+            rules.append({"if": {"properties": {"plugin": {"const": name}}, "required": ["plugin"]}, "then": keys})
         definitions["DatasetConfig"]["allOf"] = rules
     return schema
 

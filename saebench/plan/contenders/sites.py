@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from saebench.api.errors import SuiteError
 from saebench.api.specs import Site
 from saebench.cells.cell import ModelUse
-from saebench.config import Problems, Suite
+from saebench.config import ModelConfig, Problems, Suite
 from saebench.plan.contenders.datasets import DatasetPlan
 
 if TYPE_CHECKING:
@@ -67,24 +67,9 @@ def model_sites(suite: Suite, source: ModelBook, problems: Problems) -> list[Sit
                 problems.add(path, f"{name!r} is the same place as {seen[hook.path]!r} ({hook.path}). Keep one.")
                 continue
             seen[hook.path] = name
-            use = ModelUse(
-                model.id,
-                model.revision,
-                facts.digest,
-                hook.path,
-                name,
-                model.context,
-                tuple(model.load.allow_unused),
-                facts.notes,
-            )
-            sites.append(
-                SiteUse(
-                    Site(hook.d, hook.d, hook.path, hook.path),
-                    use,
-                    facts,
-                    ("model", facts.digest, hook.path, str(model.context)),
-                )
-            )
+            key = ("model", facts.digest, hook.path, str(model.context))
+            site = Site(hook.d, hook.d, hook.path, hook.path)
+            sites.append(SiteUse(site, _model_use(model, facts, hook.path, name), facts, key))
     return sites
 
 
@@ -98,8 +83,12 @@ def lone_model(suite: Suite, source: ModelBook) -> ModelUse | None:
         facts.check_loading(model.load.allow_unused)
     except SuiteError:
         return None  # told by `model_sites`
+    return _model_use(model, facts, "", "")
+
+
+def _model_use(model: ModelConfig, facts: ModelFacts, hookpoint: str, name: str) -> ModelUse:
     unused = tuple(model.load.allow_unused)
-    return ModelUse(model.id, model.revision, facts.digest, "", "", model.context, unused, facts.notes)
+    return ModelUse(model.id, model.revision, facts.digest, hookpoint, name, model.context, unused, facts.notes)
 
 
 def dataset_site(dataset: DatasetPlan) -> SiteUse:

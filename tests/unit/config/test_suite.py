@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -298,16 +297,13 @@ def test_json_schema_describes_the_whole_file():
     assert {"type": "string"} in schema["$defs"]["InitFrom"]["anyOf"]
 
 
-def test_json_schema_with_a_catalog_describes_plugins():
+def test_json_schema_describes_plugins():
     @dataclass(frozen=True)
     class Config:
         d_sae: int
         k: int = 4
 
-    registered = SimpleNamespace(spec=SimpleNamespace(config=Config, options=Config))
-    definitions = json_schema(SimpleNamespace(architectures={"topk": registered}, datasets={"docs": registered}))[
-        "$defs"
-    ]
+    definitions = json_schema({"topk": Config}, {"docs": Config})["$defs"]
     rule = definitions["EntryConfig"]["allOf"][0]
     assert rule["if"]["properties"]["architecture"] == {"const": "topk"}
     assert rule["then"]["properties"]["config"]["properties"]["k"] == {"type": "integer", "default": 4}

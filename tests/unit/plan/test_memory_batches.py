@@ -3,7 +3,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from saebench.api import Cost
-from saebench.cells.generations import generations
 from saebench.plan.grouping.memory_batches import memory_batches, memory_limit, memory_together
 
 
@@ -22,7 +21,6 @@ def free(_):
 def test_children_wait_for_parents_of_the_same_pass_alone():
     cells = [cell("a"), cell("b", parent="a"), cell("c", parent="elsewhere"), cell("d", parent="b"), cell("e")]
     assert names(memory_batches(cells, free, None)) == [["a", "c", "e"], ["b"], ["d"]]
-    assert generations(cells) == {"a": 0, "b": 1, "c": 0, "d": 2, "e": 0}
     assert memory_batches([], free, None) == []
 
 

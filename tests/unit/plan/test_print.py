@@ -1,4 +1,4 @@
-"""The page of 80 columns, the JSON form, the estimate, labels, the starter suite."""
+"""The page of 80 columns, the JSON form, the estimate, the starter suite."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from saebench.cells.labels import point_label
 from saebench.config import load_suite
 from saebench.plan import make_plan, starter_suite
 from saebench.plan.print import print_plan
@@ -50,27 +49,6 @@ def test_a_plan_is_json(planner):
 
 def test_planning_twice_gives_the_same_plan(planner):
     assert planner(ENTRIES, "controls: true\n") == planner(ENTRIES, "controls: true\n")
-
-
-@pytest.mark.parametrize(
-    ("sweep", "label"),
-    [
-        ({}, "default"),
-        ({"k": 16}, "k16"),
-        ({"k": 16, "degree": 7}, "k16-degree7"),
-        ({"target_l0": 8}, "target_l0_8"),
-        ({"l1": 0.001}, "l1_0.001"),
-        ({"rate": 1e-5}, "rate1e-05"),
-        ({"tilt": 2.0}, "tilt2"),
-        ({"shift": -1}, "shift_-1"),
-        ({"mode": "a b/c"}, "mode_a_b_c"),
-        ({"flag": True}, "flag_true"),
-        ({"clip": None}, "clip_none"),
-        ({"pair": [1, 2.5]}, "pair1x2.5"),
-    ],
-)
-def test_labels(sweep, label):
-    assert point_label(sweep) == label
 
 
 def test_the_starter_suite_loads_and_plans(tmp_path: Path, fakes):
