@@ -25,3 +25,9 @@ def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = run_suite(suite, out=folder)
     assert set(result.statuses.values()) == {"ok"}, result.statuses
     return folder
+
+
+@pytest.fixture
+def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in this test write no pages: pages take most of a small run's time, and other tests read them."""
+    monkeypatch.setattr("saebench.leaderboard.build", lambda *_folders, **_options: None)

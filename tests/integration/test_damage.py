@@ -20,6 +20,8 @@ from saebench.leaderboard import diff
 from saebench.testing import make_model
 from saebench.train import TrainOutcome
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 SUITE = """
 schema: 1
 name: damage

@@ -131,6 +131,7 @@ def run(folder: Path, leaves: str, monkeypatch: pytest.MonkeyPatch, said: list[s
 
 
 @pytest.mark.parametrize("place", ["open", "batches", "held-out", "manifest"])
+@pytest.mark.usefixtures("without_pages")
 def test_a_dataset_that_calls_sys_exit_fails_its_own_cells(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +143,8 @@ def test_a_dataset_that_calls_sys_exit_fails_its_own_cells(
 
 
 @pytest.mark.parametrize("place", ["make", "update", "compute", "observer", "nowhere"])
-def test_a_metric_or_an_observer_that_calls_sys_exit_hurts_no_cell(
+@pytest.mark.usefixtures("without_pages")
+def test_a_metric_or_an_observer_that_calls_sys_exit_fails_no_cell(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
@@ -170,6 +172,7 @@ def test_a_metric_or_an_observer_that_calls_sys_exit_hurts_no_cell(
         ("model", "asks for a language model and does not say so. Set `uses_model=True` in its DatasetSpec."),
     ],
 )
+@pytest.mark.usefixtures("without_pages")
 def test_data_that_cannot_be_had_fails_its_own_cells(
     place: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +193,7 @@ def test_where_no_cell_has_data_the_suite_is_refused_and_nothing_recorded(
     assert not list(iter_records(tmp_path / "run"))
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_a_refused_entry_is_named_and_the_other_is_finished(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
@@ -304,6 +308,7 @@ def saebench_architectures():
 """
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_a_cell_that_diverges_on_held_out_data_has_no_score_and_no_children(tmp_path: Path) -> None:
     from saebench.jobs import run_suite
 
@@ -328,6 +333,7 @@ def test_a_cell_that_diverges_on_held_out_data_has_no_score_and_no_children(tmp_
     assert facts["child"]["error"]["message"].startswith("its parent bad default s0 diverged.")
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_a_manifest_that_no_record_can_hold_fails_its_own_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from suites import small_suite
 
 from saebench.api.splits import is_held_out
 from saebench.artifacts import iter_records
 from saebench.jobs import run_suite
+
+pytestmark = pytest.mark.usefixtures("without_pages")
 
 SUITE = """
 schema: 1

@@ -20,6 +20,8 @@ from saebench.jobs import run_suite
 from saebench.leaderboard import diff
 from saebench.testing import make_model
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 SUITE = """
 schema: 1
 name: passes

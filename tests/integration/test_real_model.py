@@ -35,11 +35,11 @@ budget: {{primary: tokens, tokens: 400_000}}
 def test_a_newcomer_with_a_model_and_a_text(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`saebench init`, saved and run as it is but for a smaller budget."""
     monkeypatch.chdir(tmp_path)
-    model, text = material / "models" / "prose-6m", material / "corpora" / "physics"
+    model, text = material / "models" / "stories260k", material / "corpora" / "physics"
     shown = CliRunner().invoke(cli, ["init", "--model", str(model), "--text", str(text)])
     assert shown.exit_code == 0, shown.output
     suite = shown.stdout
-    assert "layers.3" in suite
+    assert "layers.2" in suite
     small = []
     for line in suite.splitlines():
         if line.startswith("budget:"):

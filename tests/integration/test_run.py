@@ -106,6 +106,7 @@ def test_running_again_does_nothing_and_changes_nothing(finished: Path, suite: P
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_another_run_has_equal_facts(finished: Path, suite: Path, tmp_path: Path) -> None:
     run_suite(suite, out=tmp_path / "again")
     assert diff(finished, tmp_path / "again") == []
@@ -170,6 +171,7 @@ def test_the_leaderboard_from_records_alone_is_byte_identical(finished: Path, tm
             ), path.name
 
 
+@pytest.mark.usefixtures("without_pages")
 def test_only_runs_an_entry_and_its_parents(suite: Path, finished: Path, tmp_path: Path) -> None:
     result = run_suite(suite, out=tmp_path / "only", only="ssae")
     assert result.exit_status == 0
