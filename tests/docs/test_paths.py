@@ -50,3 +50,13 @@ def test_dotted_names_are_modules_or_names_in_them(page: Path) -> None:
         if not source.exists() or not re.search(rf"\b{last}\b", source.read_text("utf-8")):
             missing.add(name)
     assert not missing
+
+
+def test_the_tree_in_the_architecture_is_the_real_one() -> None:
+    lines = []
+    for init in sorted((ROOT / "saebench").rglob("__init__.py"), key=lambda path: path.parent.as_posix()):
+        folder = init.parent.relative_to(ROOT)
+        name = f"{'  ' * (len(folder.parts) - 1)}{folder.name}/"
+        stems = sorted(path.stem for path in init.parent.glob("*.py") if path.stem not in ("__init__", "__main__"))
+        lines.append(f"{name:<20} {' '.join(stems)}".rstrip())
+    assert "```\n" + "\n".join(lines) + "\n```" in (ROOT / "docs" / "architecture.md").read_text("utf-8")
