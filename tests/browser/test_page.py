@@ -59,7 +59,7 @@ const report = async () => {
     charts: [...document.querySelectorAll(".chart")].filter(shown).map((place) => ({
       id: place.dataset.spec, marks: place.querySelectorAll("svg path, svg line").length, width: place.clientWidth, drawn: place.querySelector("svg")?.clientWidth || 0,
     })),
-    controls: table.tBodies[1].rows.length, wide: document.documentElement.scrollWidth, view: document.documentElement.clientWidth, theme: document.documentElement.dataset.drawn,
+    controls: table.tBodies[1].rows.length, wide: document.documentElement.scrollWidth, view: document.documentElement.clientWidth, theme: document.documentElement.dataset.theme,
   };
   const seeds = document.querySelector("table.seeds");
   const agreement = () => [...seeds.tBodies[0].rows].map((row) => row.cells[2].dataset.v);
@@ -74,7 +74,7 @@ const report = async () => {
   note.textContent = JSON.stringify(found);
   document.body.append(note);
 };
-const watch = setInterval(() => { if (document.documentElement.dataset.drawn) { clearInterval(watch); setTimeout(report, 300); } }, 50);
+const watch = setInterval(() => { if (document.documentElement.dataset.theme) { clearInterval(watch); setTimeout(report, 300); } }, 50);
 </script>"""
 
 

@@ -30,6 +30,7 @@ def test_it_is_what_its_records_give(built: Path) -> None:
     command = "run: saebench leaderboard leaderboard --out leaderboard"
     assert (built / "README.md").read_bytes() == (BOARD / "README.md").read_bytes(), command
     assert (BOARD / "chart.svg").is_file()
+    assert (built / "index.html").stat().st_size < 900_000
 
 
 def test_every_contender_has_three_seeds_at_every_point_and_all_are_ok(records: list[dict[str, Any]]) -> None:

@@ -28,7 +28,7 @@ from saebench.leaderboard.charts.fidelity import (
     family_chart,
     fidelity_chart,
 )
-from saebench.leaderboard.charts.theme import theme, with_generator
+from saebench.leaderboard.charts.theme import specification, theme, with_generator
 from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.tables.site import Board, Site
 
@@ -118,7 +118,7 @@ def agreement_charts(site: Site) -> dict[str, list[Chart]]:
 
 
 def _described(site: Site, name: str, title: str, caption: str, chart: alt.LayerChart) -> Chart:
-    return Chart(f"{site.id}-{name}", title, caption, chart.properties(width="container").to_dict())
+    return Chart(f"{site.id}-{name}", title, caption, specification(chart.properties(width="container")))
 
 
 def chart_svg(board: Board) -> str | None:
@@ -136,6 +136,6 @@ def chart_svg(board: Board) -> str | None:
                     color="shared", shape="shared"
                 )
                 with console.phase("leaderboard", "chart"):
-                    svg = vl_convert.vegalite_to_svg(json.dumps(whole.configure(**theme(dark=False)).to_dict()))
+                    svg = vl_convert.vegalite_to_svg(json.dumps(specification(whole.configure(**theme(dark=False)))))
                 return with_generator(str(svg), "saebench leaderboard")
     return None

@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 
 from saebench.leaderboard.charts.fidelity import HEIGHT, entry_colour, entry_pick
+from saebench.leaderboard.charts.theme import specification
 from saebench.leaderboard.numbers import spend_text
 from saebench.leaderboard.tables.equal_spend import Comparison
 from saebench.leaderboard.tables.site import Site
@@ -67,4 +68,6 @@ def spend_chart(site: Site, state: Comparison) -> alt.LayerChart | None:
 def spend_charts(site: Site) -> dict[str, dict[str, Any]]:
     """Specification by comparison (`tokens-training`), for those with points."""
     charts = {name: spend_chart(site, state) for name, state in site.equal_spend.states.items()}
-    return {name: chart.properties(width="container").to_dict() for name, chart in charts.items() if chart is not None}
+    return {
+        name: specification(chart.properties(width="container")) for name, chart in charts.items() if chart is not None
+    }

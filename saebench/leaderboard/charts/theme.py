@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import altair as alt
+
 # Mid-luminance variants of Okabe and Ito's colours: told apart with colour-vision deficiency, readable on white and on near-black.
 PALETTE = ("#2f7fc1", "#d9682b", "#1f9c78", "#b45fa6", "#c29200", "#4fb0d8", "#8a6d5c", "#7a7f87")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
@@ -40,6 +42,12 @@ def theme(*, dark: bool) -> dict[str, Any]:
         "text": {"fill": ink},
         "rule": {"color": faint},
     }
+
+
+def specification(chart: alt.LayerChart | alt.HConcatChart) -> dict[str, Any]:
+    """The chart in Vega-Lite; a test holds it against the schema, which takes as long as making all the rest of a page."""
+    spec: dict[str, Any] = chart.to_dict(validate=False)
+    return spec
 
 
 def with_generator(svg: str, name: str) -> str:

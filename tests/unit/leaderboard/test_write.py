@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -7,11 +8,13 @@ import shutil
 import subprocess
 import sys
 import threading
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import altair as alt
 import pytest
 
 from saebench.api.errors import SuiteError
@@ -37,6 +40,26 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
+
+
+def charts_of(page: str) -> dict[str, Any]:
+    """The Vega-Lite specifications inside a page."""
+    deflated = base64.b64decode(re.findall(r'id="specs">(.*?)</script>', page, re.S)[0])
+    found: dict[str, Any] = json.loads(zlib.decompress(deflated))["charts"]
+    return found
+
+
+def test_every_chart_is_valid_vega_lite(agreeing_folder: Path, tmp_path: Path) -> None:
+    page = (build([agreeing_folder], tmp_path) / "index.html").read_text("utf-8")
+    charts = charts_of(page)
+    assert len(charts) > 20
+    for spec in charts.values():
+        alt.LayerChart.from_dict(spec)  # raises where it is not; the page itself is made without asking
+
+
+def test_a_page_says_what_a_metric_is_once(out: Path) -> None:
+    page = (out / "index.html").read_text("utf-8")
+    assert page.count("Mean number of latents a token whose value is not zero.") == 1
 
 
 def test_exactly_four_files(out: Path) -> None:
@@ -112,8 +135,7 @@ def test_the_page_shows_contenders_intervals_ties_failures_and_versions(out: Pat
         "every contender's whole run",
     ):
         assert wanted in text, wanted
-    specs = json.loads(re.findall(r'<script type="application/json" id="specs">(.*?)</script>', text, re.S)[0])
-    kinds = {name.split("-", 2)[2] for name in specs["charts"]}
+    kinds = {name.split("-", 2)[2] for name in charts_of(text)}
     assert kinds >= {
         "fidelity-variance-explained",
         "fidelity-ce-recovered-mean",

@@ -30,20 +30,40 @@
   addEventListener("hashchange", openTarget);
   openTarget();
 
+  // What a metric is, on hover: the glossary says it once.
+  const glossary = new Map([...document.querySelectorAll(".glossary dt")].map((term) => [term.textContent, term.nextElementSibling.textContent]));
+  for (const name of document.querySelectorAll("table.metrics tbody th[scope=row]")) name.title = glossary.get(name.textContent) ?? "";
+
+  // The chart library and the specifications are deflated.
+  const unpack = async (id) => {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (char) => char.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
+  };
+  const unpacked = async () => {
+    const specs = JSON.parse(await unpack("specs"));
+    if (Object.keys(specs.charts).length) {
+      const library = document.createElement("script");
+      library.textContent = await unpack("library");
+      document.head.append(library);
+    }
+    return specs;
+  };
+  const ready = unpacked();
+
   // Charts, drawn again when light turns to dark. Hidden ones have no width: they are drawn when the switch shows them.
-  const { charts, themes } = JSON.parse(document.getElementById("specs").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const draw = async () => {
+    const { charts, themes } = await ready;
     const theme = dark.matches ? "dark" : "light";
     const config = themes[theme];
     for (const place of document.querySelectorAll(".chart")) {
-      if (place.closest("[hidden]") || place.dataset.drawn === theme) continue;
-      place.dataset.drawn = theme;
+      if (place.closest("[hidden]") || place.dataset.theme === theme) continue;
+      place.dataset.theme = theme;
       const legend = { ...config.legend, columns: Math.max(2, Math.floor(place.clientWidth / 100)) };
       const options = { actions: false, renderer: "svg", tooltip: { theme }, config: { ...config, legend } };
       await vegaEmbed(place, charts[place.dataset.spec], options);
     }
-    document.documentElement.dataset.drawn = theme;
+    document.documentElement.dataset.theme = theme;
   };
 
   // Equal spend: of the six comparisons, the switch shows one.
@@ -56,7 +76,7 @@
     show();
   }
 
-  if (Object.keys(charts).length) {
+  if (document.querySelector(".chart")) {
     dark.addEventListener("change", draw);
     draw();
   }
