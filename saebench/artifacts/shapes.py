@@ -148,6 +148,7 @@ class PlannedCell(Shape):
     init_seed: Count
     cell_id: Digest
     score_id: Digest
+    variant: Text = ""
 
 
 class Refused(Shape):

@@ -71,7 +71,8 @@ def page(status: RunStatus) -> str:
     for cell in status.cells:
         mark = {"ok": "done", "left": "left"}.get(cell.state, cell.state)
         seconds = f" {(cell.train_s or 0) + (cell.score_s or 0):.1f}s" if cell.state == "ok" else ""
-        rows.setdefault((cell.entry, cell.point), []).append(f"s{cell.init_seed} {mark}{seconds}")
+        point = f"{cell.point} {cell.variant}".rstrip()
+        rows.setdefault((cell.entry, point), []).append(f"s{cell.init_seed} {mark}{seconds}")
     lines = [
         tabulate(
             [[entry, point, ", ".join(cells)] for (entry, point), cells in rows.items()],
@@ -80,7 +81,11 @@ def page(status: RunStatus) -> str:
         )
     ]
     lines += [
-        f"{cell.entry} {cell.point} s{cell.init_seed} {cell.state}: {cell.error}" for cell in status.cells if cell.error
+        " ".join(
+            filter(None, (cell.entry, cell.point, cell.variant, f"s{cell.init_seed}", f"{cell.state}: {cell.error}"))
+        )
+        for cell in status.cells
+        if cell.error
     ]
     lines += [f"refused: {reason}" for reason in status.refused]
     return "\n".join([*lines, *_sum(status)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import Field, dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,20 @@ from saebench.execute.lock import is_running
 
 @dataclass(frozen=True)
 class CellStatus:
-    """One cell. `state`: its record's status, `damaged` (the record is), `trained` (not scored yet), or `left`."""
+    """One cell, named as in its plan (see `cells.cell.Cell.variant`).
+
+    Attributes:
+        state: Its record's status, `damaged` (the record is), `trained` (not scored yet), or `left`.
+    """
 
     entry: str
     point: str
+    variant: str
     init_seed: int
     state: str
-    error: str | None
-    train_s: float | None
-    score_s: float | None
+    error: str | None = None
+    train_s: float | None = None
+    score_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,26 +95,19 @@ class RunStatus:
 def _cell(run: RunFolder, cell: dict[str, Any]) -> CellStatus:
     name = f"{cell['point']}-s{cell['init_seed']}-{cell['score_id'][:8]}.json"
     path = run.record(cell["suite"], cell["entry"], name)
+    status = partial(CellStatus, cell["entry"], cell["point"], cell.get("variant", ""), cell["init_seed"])
     if os.path.lexists(path):
         try:
             record = read_record(path)
             if (record["cell_id"], record["score_id"]) != (cell["cell_id"], cell["score_id"]):
                 raise Damaged(f"{path}: damaged (it is the record of another cell or score)")
         except Damaged as damage:
-            return CellStatus(cell["entry"], cell["point"], cell["init_seed"], "damaged", str(damage), None, None)
+            return status("damaged", str(damage))
         times = record["measured"].get("times") or {}
         error = record["facts"]["error"] or {}
-        return CellStatus(
-            cell["entry"],
-            cell["point"],
-            cell["init_seed"],
-            record["facts"]["status"],
-            error.get("message"),
-            times.get("train_s"),
-            times.get("score_s"),
-        )
-    state = "trained" if (surviving(run.checkpoint(cell["cell_id"])) / "sae.json").is_file() else "left"
-    return CellStatus(cell["entry"], cell["point"], cell["init_seed"], state, None, None, None)
+        state = record["facts"]["status"]
+        return status(state, error.get("message"), times.get("train_s"), times.get("score_s"))
+    return status("trained" if (surviving(run.checkpoint(cell["cell_id"])) / "sae.json").is_file() else "left")
 
 
 def read_status(root: Path) -> RunStatus:

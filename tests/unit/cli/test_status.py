@@ -117,3 +117,12 @@ def test_watch_and_json_do_not_go_together(run: RunFolder, capsys: pytest.Captur
         main(["status", str(run.root), "--json", "--watch"])
     assert ended.value.code == 2
     assert "--watch" in capsys.readouterr().err
+
+
+def test_cells_at_two_hookpoints_have_rows_of_their_own(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    cell = {"suite": "s", "entry": "topk", "point": "k8", "init_seed": 0, "cell_id": "0" * 64, "score_id": "1" * 64}
+    write_plan(folder, {"suite": "s", "cells": [cell | {"variant": f"layers.{n}"} for n in (0, 1)]})
+    rows = [line.split() for line in page(read_status(folder.root)).splitlines()]
+    assert ["topk", "k8", "layers.0", "s0", "left"] in rows
+    assert ["topk", "k8", "layers.1", "s0", "left"] in rows
