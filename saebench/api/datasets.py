@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Document:
-    """One text. `digest` is its identity; `name` says where it stands, for error messages."""
+    """One text. `digest` is its identity; `name` says where it is, for error messages."""
 
     text: str
     name: str = ""
@@ -33,7 +33,7 @@ class Document:
 
 
 class TextDataset(Protocol):
-    """kind `text`: documents. The harness parts them into train and held-out by their digests."""
+    """kind `text`: documents. The harness splits them into train and held-out by their digests."""
 
     def documents(self) -> Iterator[Document]:
         """All documents; the same in the same order at each call.

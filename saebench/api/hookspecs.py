@@ -26,7 +26,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def saebench_architectures() -> Sequence[ArchitectureSpec]:  # type: ignore[empty-body]
-    """SAE architectures this plugin registers."""
+    """SAE architectures of this plugin."""
 
 
 @hookspec
@@ -49,7 +49,7 @@ def saebench_load_model(ref: Mapping[str, Any]) -> Any | None:
 
 @hookspec
 def saebench_plan_ready(plan: Mapping[str, Any]) -> None:
-    """The plan (its JSON form) stands; nothing has run yet."""
+    """The plan (its JSON form) is made; nothing has run yet."""
 
 
 @hookspec
@@ -69,4 +69,4 @@ def saebench_cell_finished(record: Mapping[str, Any]) -> None:
 
 @hookspec
 def saebench_leaderboard_written(folder: Path) -> None:
-    """The leaderboard stands in `folder`."""
+    """The leaderboard was written into `folder`."""

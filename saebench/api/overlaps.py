@@ -37,8 +37,8 @@ class Overlap:
 
     Attributes:
         held_out_documents, train_documents: Documents looked at.
-        near_duplicates: Held-out documents of which at least `min_shared` of the runs stand in training documents.
-        shared_runs: Share of all runs of the held-out documents that stand in training documents.
+        near_duplicates: Held-out documents of which at least `min_shared` of the runs are in training documents.
+        shared_runs: Share of all runs of the held-out documents that are in training documents.
         run_words, min_shared: See the module.
     """
 
@@ -71,11 +71,11 @@ def overlap(train: Iterable[Document], held_out: Iterable[Document]) -> Overlap:
     time."""
     sample = heapq.nsmallest(MAX_HELD_OUT, _distinct(held_out), key=lambda document: document.digest)
     runs = [set(_runs(document.text)) for document in sample]
-    wanted = set().union(*runs)
+    ours = set().union(*runs)
     found: set[int] = set()
     n_train = characters = 0
     for document in train:
-        found.update(wanted.intersection(_runs(document.text)))
+        found.update(ours.intersection(_runs(document.text)))
         n_train += 1
         characters += len(document.text)
         if characters >= MAX_TRAIN_CHARACTERS:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Where training stands when a step is taken.
+    """How far training is when a step is taken.
 
     Attributes:
         index: Step number from 0.
@@ -33,7 +33,7 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The loss in parts; the harness reduces: mean (or token-weighted sum) of `reconstruction` plus all penalties.
+    """The loss, term by term; the harness reduces: mean (or token-weighted sum) of `reconstruction` plus all penalties.
 
     Attributes:
         reconstruction: `[B]`, one loss a token.
@@ -75,7 +75,7 @@ class AfterStep:
     Attributes:
         batch: The batch of this step.
         terms: Its loss terms, detached from nothing: do not backpropagate.
-        step: Where training stands.
+        step: How far training is.
         generator: The cell's own generator.
         reset_moments: `reset_moments(parameter, rows)` zeroes the optimiser's moments of those rows.
     """

@@ -1,6 +1,6 @@
 """What a plugin registers: typed descriptions of architectures, datasets and metrics.
 
-A spec is plain data. Whatever needs torch stands behind a string `"module:attribute"`, so that listing plugins,
+A spec is plain data. Whatever needs torch is named by a string `"module:attribute"`, so that listing plugins,
 planning and drawing the leaderboard load no torch.
 """
 
@@ -66,12 +66,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a cheap look at a dataset's material shows at plan time.
+    """What a dataset's material shows in seconds, at plan time.
 
     Attributes:
         remarks: What a person should know before anything is spent; the plan prints it.
         empty: Of each part without anything in it, why. A cell that needs the part is refused.
-        rows: Vectors of each part, where a look tells.
+        rows: Vectors of each part, where they are known.
         characters: Of the text of each part. Of a corpus too large to be read: at most, by the sizes of its files.
         sample: Some of that text, which tells how many characters make a token.
         keeps: Bytes that it will keep by `context.keep`, about.
@@ -222,9 +222,9 @@ class StreamSpec:
 
     Attributes:
         name: Lower-kebab; no other stream's.
-        sequences: `sequences(model: TextModel, length, generator)` -> token ids `[at most length]` int64, BOS first, one
-            sequence after another; or `"module:attribute"`. Read until they hold `evaluation.density_tokens` tokens that
-            are not special. Equal generators give equal sequences.
+        sequences: `sequences(model: TextModel, length, generator)` -> token ids `[at most length]` int64, BOS first,
+            one sequence after another; or `"module:attribute"`. Read until they hold `evaluation.density_tokens` tokens
+            that are not special. Equal generators give equal sequences.
     """
 
     name: str

@@ -72,9 +72,9 @@ class MetricInfo:
         id: Lower-kebab id, such as `fvu`.
         unit: Unit of the value.
         direction: `lower` or `higher` is better; `neutral` where neither is.
-        family: Heading it stands under (reconstruction, sparsity, density, faithfulness, stability, truth, cost).
+        family: Heading above it (reconstruction, sparsity, density, faithfulness, stability, truth, cost).
         description: One line with the formula in words.
-        measured: True for times and memory, which differ between equal runs and stand in `measured.metrics`.
+        measured: True for times and memory, which differ between equal runs and are kept in `measured.metrics`.
         column: How tables print it; None: it is in the details of a row only.
         ranks: Whether contenders are ranked by it at matched sparsity.
 

@@ -136,7 +136,7 @@ class Catalog:
             raise PluginError(f"model '{ref.get('id')}': saebench_load_model raised {describe(error)}") from error
 
     def observe(self, hook: str, **arguments: Any) -> list[str]:
-        """Calls an observer hook of every plugin. An exception becomes a line of the answer and hurts nobody else."""
+        """Calls an observer hook of every plugin. An exception becomes a line of the answer; the others are called."""
         if self.manager is None:
             return []
         errors = []
@@ -176,7 +176,8 @@ _KINDS: tuple[tuple[str, str, str, tuple[type, ...]], ...] = (
 
 
 def _clashes(kind: str, specs: Sequence[Registered[Any]]) -> list[Clash]:
-    """Names of specs, ids of metrics and streams that they add, where they occur more than once; one clash for all names of the same specs."""
+    """Names of specs, ids of metrics and streams that they add, where they occur more than once; one clash for all
+    names of the same specs."""
     owners: dict[tuple[str, str], list[Registered[Any]]] = {}
     for registered in specs:
         owners.setdefault(("name", registered.spec.name), []).append(registered)

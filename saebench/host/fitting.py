@@ -1,7 +1,7 @@
 """Whether what a plugin gives is of the types that the API declares: told where it comes in, by the name of the field.
 
-Plugins are other people's code, and nobody ran mypy on it. A list does where a tuple is declared, a set where a frozen
-set is.
+Plugins are other people's code, on which mypy may never have run. A list does where a tuple is declared, a set where a
+frozen set is.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def normalise_codes(answer: object, d_sae: int, *, n_rows: int | None = None, pl
     if not codes.values.is_floating_point() or codes.latents.dtype != torch.int64 or codes.offsets.dtype != torch.int64:
         raise breach(
             f"codes of types {codes.values.dtype}, {codes.latents.dtype}, {codes.offsets.dtype} (float, int64, int64 "
-            "wanted)"
+            "needed)"
         )
     if int(codes.offsets[0]) != 0 or int(codes.offsets[-1]) != n_values or bool((codes.offsets.diff() < 0).any()):
         raise breach(f"offsets that do not run from 0 to {n_values} without falling")

@@ -133,12 +133,12 @@ def _shapes(case: _Case) -> None:
     x = case.x[:32]
     codes = case.codes(sae, x)
     assert codes.n_rows == 32 and codes.d_sae == sae.d_sae, (
-        f"encode gave {codes.n_rows} rows of {codes.d_sae} latents, wanted 32 of {sae.d_sae}"
+        f"encode gave {codes.n_rows} rows of {codes.d_sae} latents, needed 32 of {sae.d_sae}"
     )
     if codes.latents.numel():
         assert int(codes.latents.min()) >= 0 and int(codes.latents.max()) < sae.d_sae, "a latent id is out of range"
     x_hat = sae.decode(codes)
-    assert x_hat.shape == x.shape, f"decode gave {tuple(x_hat.shape)}, wanted {tuple(x.shape)}"
+    assert x_hat.shape == x.shape, f"decode gave {tuple(x_hat.shape)}, needed {tuple(x.shape)}"
     assert torch.isfinite(x_hat).all(), "the reconstruction is not finite"
 
 
@@ -226,7 +226,7 @@ def _directions(case: _Case) -> None:
     for which, name in (("decoder_directions", "W_dec"), ("encoder_directions", "W_enc")):
         rows = getattr(sae, which)() if hasattr(sae, which) else getattr(sae, name, None)
         assert rows is not None, f"neither {which}() nor {name} is there"
-        assert rows.shape == (sae.d_sae, case.d_in), f"{which} are {tuple(rows.shape)}, wanted {(sae.d_sae, case.d_in)}"
+        assert rows.shape == (sae.d_sae, case.d_in), f"{which} are {tuple(rows.shape)}, needed {(sae.d_sae, case.d_in)}"
         assert torch.isfinite(rows).all(), f"{which} are not finite"
 
 

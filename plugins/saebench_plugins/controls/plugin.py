@@ -65,14 +65,14 @@ def cost_identity(config: ControlConfig, site: Site) -> Cost:
 def cost_permuted(config: ControlConfig, site: Site, base_cost: Cost) -> Cost:
     """The parent's inference cost and a permutation."""
     return Cost(
-        0,
-        base_cost.stored_bytes + 8 * config.d_sae + 4,
-        0,
-        0,
-        0,
-        base_cost.encode_flops_per_token,
-        base_cost.workspace_bytes_per_token,
-        base_cost.expected_l0,
+        n_parameters=0,
+        stored_bytes=base_cost.stored_bytes + 8 * config.d_sae + 4,
+        train_flops_per_token=0,
+        train_flops_per_active=0,
+        step_flops=0,
+        encode_flops_per_token=base_cost.encode_flops_per_token,
+        workspace_bytes_per_token=base_cost.workspace_bytes_per_token,
+        expected_l0=base_cost.expected_l0,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import ActivationBatch, DatasetContext, Split
-from saebench_plugins.core_datasets import files, matrix_look
+from saebench_plugins.core_datasets import files, matrix_survey
 from saebench_plugins.core_datasets.matrices import held_out_rows, open_matrix
 from saebench_plugins.core_datasets.plugin import ActivationsOptions
 
@@ -21,7 +21,7 @@ class MatrixRows:
     dictionary: Tensor | None = None
 
     def __init__(self, options: ActivationsOptions) -> None:
-        matrix_look.demand_finite(options)
+        matrix_survey.demand_finite(options)
         self._options, self._matrix = options, open_matrix(options)
         self.rows, self.d_in = self._matrix.shape
         self._held_out, self.block_rows = held_out_rows(self.rows)
@@ -41,14 +41,14 @@ class MatrixRows:
             yield ActivationBatch(x, x, sequence_ids=torch.from_numpy(chosen // self.block_rows))
 
     def manifest(self) -> Mapping[str, Any]:
-        """The file, its shape, how rows are held out, and what a look at it shows."""
+        """The file, its shape, how rows are held out, and what its values are like."""
         return {
             "files": files.manifest(self._options.path),
             "rows": self.rows,
             "d": self.d_in,
             "block_rows": self.block_rows,
             "held_out": self.n_tokens("held-out"),
-            "look": matrix_look.look(self._options).facts,
+            "look": matrix_survey.survey_matrix(self._options).facts,
         }
 
 

@@ -27,7 +27,7 @@ from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, EXTRACTOR_V
 
 SHINGLE_WORDS = 5
 MAX_SHARED = 0.4
-"""A document is a near-duplicate if more than this share of its word 5-grams stands in documents kept before it."""
+"""A document is a near-duplicate if more than this share of its word 5-grams is in documents kept before it."""
 
 _WORKERS = 2
 _WORD = re.compile(r"[a-z0-9]+")
@@ -68,10 +68,10 @@ def build_docs(keep: Callable[[str, Callable[[], bytes]], bytes] | None = None) 
 
 
 def without_near_duplicates(documents: Iterable[str]) -> list[str]:
-    """Drops documents most of whose text stands in another one.
+    """Drops documents most of whose text is in another one.
 
     Documents are taken longest first (ties by hash), and one is kept unless more than `MAX_SHARED` of its word 5-grams
-    stand in the documents kept before it.  So a short text quoted in a long one goes as well as a reworded copy, and
+    are in the documents kept before it.  So a short text quoted in a long one goes as well as a reworded copy, and
     the outcome does not depend on the order of the input.
 
     Args:

@@ -12,7 +12,7 @@ from saebench_plugins.core_datasets.files import missing_column
 from saebench_plugins.core_datasets.lines import MAX_CHARACTERS, too_long
 from saebench_plugins.core_datasets.plugin import HubOptions
 from saebench_plugins.core_datasets.presets import local_folder, recipe, resolved
-from saebench_plugins.core_datasets.survey import look
+from saebench_plugins.core_datasets.survey import survey_documents
 
 
 class HubText:
@@ -132,11 +132,11 @@ def as_text(value: Any, place: str) -> str:
 
 
 def findings(options: HubOptions) -> Findings:
-    """A look at the first rows of a local folder. What is on the hub is not read before the run."""
+    """The first rows of a local folder. What is on the hub is not read before the run."""
     if local_folder(options) is None:
         return Findings()
     text = HubText(options)
-    return look(text.documents(), text.counts).findings(f"hub dataset '{resolved(options).id}'")
+    return survey_documents(text.documents(), text.counts).findings(f"hub dataset '{resolved(options).id}'")
 
 
 def open_hub(options: HubOptions, _context: DatasetContext) -> HubText:

@@ -24,7 +24,7 @@ EXPANSION, EXPANDED_BYTES = 200, 1 << 28
 MAX_EMPTY = 1_000_000
 """Lines, or rows, without text in a row: no corpus has so many, and they would be read for minutes."""
 CHECK_LINES = 4096
-"""Lines between two looks at what is read."""
+"""Lines between two checks of what is read."""
 
 _INVALID = re.compile("[\0\udcff]")
 _MARKS = {
@@ -144,7 +144,7 @@ def _encoding(file: Path, packed: bool) -> str:
 
 
 class _Check:
-    """Looks at lines while they are read."""
+    """Checks lines while they are read."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.number = file, 0

@@ -30,7 +30,7 @@ class LocalText:
             raise SuiteError(files.empty_message(self._options.path))
 
     def manifest(self) -> Mapping[str, Any]:
-        """Files with sizes and digests, and what a look at the first part of the text shows."""
+        """Files with sizes and digests, and what the first part of the text is like."""
         return self._manifest
 
 

@@ -37,7 +37,7 @@ class HubOptions:
 
     Attributes:
         id: Hub id, or a local folder in the hub's layout. One of `id` and `preset`.
-        preset: A name that stands for id, config and text column.
+        preset: A name in place of id, config and text column.
         config: The hub dataset's configuration.
         split: The hub dataset's split; ours (one document in five held out) is made inside it.
         revision: Commit, tag or branch. Give a commit for a run that can be repeated.
@@ -179,14 +179,14 @@ def check_subdomain(options: SubdomainOptions) -> Sequence[Problem]:
 
 def check_activations(options: ActivationsOptions) -> Sequence[Problem]:
     """A readable matrix of finite numbers."""
-    from saebench_plugins.core_datasets.matrix_look import problems
+    from saebench_plugins.core_datasets.matrix_survey import problems
 
     return problems(options)
 
 
 def inspect_activations(options: ActivationsOptions) -> Findings:
     """Rows and coordinates that decide every score, and rows of each part."""
-    from saebench_plugins.core_datasets.matrix_look import findings
+    from saebench_plugins.core_datasets.matrix_survey import findings
 
     return findings(options)
 
@@ -245,7 +245,7 @@ def synthetic_bytes(options: SyntheticOptions) -> int:
 
 
 def synthetic_lack(options: SyntheticOptions) -> str | None:
-    """That this machine has less memory than the dictionary takes; None where it has enough, or nobody knows."""
+    """That this machine has less memory than the dictionary takes; None where it has enough or does not tell."""
     try:
         there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
@@ -269,7 +269,8 @@ def saebench_datasets() -> Sequence[DatasetSpec]:
     """docs, local, hub, subdomain, activations, synthetic."""
     return (
         _spec(
-            "docs", "2", DocsOptions, "text", "Docstrings of the run-time dependencies, as prose; embedded, needs no network",
+            "docs", "2", DocsOptions, "text",
+            "Docstrings of the run-time dependencies, as prose; embedded, needs no network",
             recipe=recipe_docs, inspect=lambda _options: Findings(keeps=1_500_000),
         ),
         _spec(

@@ -14,7 +14,7 @@ from saebench_plugins.core_datasets.plugin import HubOptions
 
 @dataclass(frozen=True)
 class Preset:
-    """Where a well-known corpus stands on the hub."""
+    """Where a well-known corpus is on the hub."""
 
     id: str
     config: str | None = None

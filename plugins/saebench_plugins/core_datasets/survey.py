@@ -1,4 +1,4 @@
-"""A look at the first part of a text corpus before anything is spent on it: both parts there, characters that are none,
+"""The first part of a text corpus, read before anything is spent on it: both parts there, characters that are none,
 near-duplicates."""
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def empty_part(path: str, part: Split, counts: Counts) -> str:
     )
 
 
-def look(documents: Iterable[Document], counts: Counts) -> Survey:
+def survey_documents(documents: Iterable[Document], counts: Counts) -> Survey:
     """Reads at most `MAX_CHARACTERS` and `MAX_DOCUMENTS`."""
     survey = Survey(counts)
     read: dict[Split, list[Document]] = {"train": [], "held-out": []}
@@ -128,7 +128,7 @@ def survey(path: str, text_column: str) -> Survey:
 
 
 def problems(path: str, text_column: str) -> Sequence[Problem]:
-    """What the look at the files shows to be wrong."""
+    """What the first part of the files shows to be wrong."""
     try:
         found = survey(path, text_column)
     except SuiteError as error:
@@ -139,7 +139,7 @@ def problems(path: str, text_column: str) -> Sequence[Problem]:
 @lru_cache(maxsize=64)
 def _survey(path: str, text_column: str, signatures: tuple[tuple[Path, int, int, int], ...]) -> Survey:
     counts = Counts()
-    found = look(files.read_documents(path, text_column, counts), counts)
+    found = survey_documents(files.read_documents(path, text_column, counts), counts)
     if not any(file.name.lower().endswith((".gz", ".parquet")) for file, *_ in signatures):
         found.n_bytes = sum(size for _, _, size, _ in signatures)
     return found

@@ -1,7 +1,7 @@
 """Dataset `faithful`: text that the language model wrote itself, from BOS alone.
 
 Samples are made in chunks. Each chunk has a generator of its own, derived from seed, part and chunk number, and is kept
-in a file of its own, so that a run that was stopped goes on with the very same samples. A sequence that came before is
+in a file of its own, so that a run that was stopped continues with the same samples. A sequence that came before is
 dropped.
 """
 
@@ -101,10 +101,10 @@ class FaithfulSamples:
                     )
 
     def _pay(self, ids: Tensor) -> None:
-        """The work this sequence needed: a forward for every token that was drawn, the ending EOS included."""
+        """The work this sequence needed: a forward for every token that was sampled, the ending EOS included."""
         ends = (ids[1:] == self._model.eos_id).nonzero() if self._model.eos_id is not None else torch.empty(0)
-        drawn = int(ends[0]) + 1 if len(ends) else len(ids) - 1
-        self._context.meter.add(tokens=drawn, flops=drawn * self._model.forward_flops_per_token)
+        sampled = int(ends[0]) + 1 if len(ends) else len(ids) - 1
+        self._context.meter.add(tokens=sampled, flops=sampled * self._model.forward_flops_per_token)
 
     def _chunk(self, part: str, number: int) -> Tensor:
         """`[CHUNK, length]` int64, from its file or sampled."""

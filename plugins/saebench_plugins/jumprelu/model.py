@@ -54,7 +54,7 @@ class JumpReLU(LinearSAE):
 
     @torch.no_grad()
     def init_from_data(self, x: Tensor, generator: torch.Generator) -> None:
-        """Thresholds at each latent's (1 - L0 / d_sae) quantile, so that training starts at the wanted L0."""
+        """Thresholds at each latent's (1 - L0 / d_sae) quantile, so that training starts at the target L0."""
         super().init_from_data(x, generator)
         start = self.config.target_l0 or self.config.start_l0 or self.d_sae / 16
         theta = upper_quantile(x - self.b_dec, self.W_enc, self.b_enc, start / self.d_sae)

@@ -132,7 +132,8 @@ def test_a_metric_id_that_is_no_name_is_a_problem(tmp_path: Path) -> None:
 
 
 def test_streams_that_metrics_add_have_names_of_their_own(tmp_path: Path) -> None:
-    added = 'CellMetricSpec("{name}", "1", (info("{name}"),), "nowhere:make", adds=(StreamSpec("{stream}", "nowhere:ids"),))'
+    stream = 'StreamSpec("{stream}", "nowhere:ids")'
+    added = f'CellMetricSpec("{{name}}", "1", (info("{{name}}"),), "nowhere:make", adds=({stream},))'
     text = METRIC.replace("import CellMetricSpec", "import CellMetricSpec, StreamSpec")
 
     def load(*pairs: tuple[str, str]) -> Catalog:

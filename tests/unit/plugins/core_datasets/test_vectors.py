@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from saebench.api import MachineError, SuiteError
-from saebench_plugins.core_datasets import matrix_look
+from saebench_plugins.core_datasets import matrix_survey
 from saebench_plugins.core_datasets.activations import open_activations
 from saebench_plugins.core_datasets.matrices import held_out_rows
-from saebench_plugins.core_datasets.matrix_look import findings, problems
+from saebench_plugins.core_datasets.matrix_survey import findings, problems
 from saebench_plugins.core_datasets.plugin import (
     ActivationsOptions,
     SyntheticOptions,
@@ -168,14 +168,14 @@ def test_values_that_are_no_numbers_are_refused_with_their_row(row, value, dtype
 
 
 def test_a_large_matrix_is_sampled_by_the_plan_and_read_whole_by_the_run(tmp_path, context, monkeypatch):
-    monkeypatch.setattr(matrix_look, "MAX_SCAN_BYTES", 4 * 32 * 1000)
-    monkeypatch.setattr(matrix_look, "MAX_SAMPLE_BYTES", 4 * 32 * 500)
-    monkeypatch.setattr(matrix_look, "BLOCKS", 10)
+    monkeypatch.setattr(matrix_survey, "MAX_SCAN_BYTES", 4 * 32 * 1000)
+    monkeypatch.setattr(matrix_survey, "MAX_SAMPLE_BYTES", 4 * 32 * 500)
+    monkeypatch.setattr(matrix_survey, "BLOCKS", 10)
     matrix = rows_of()
     matrix[150, 0] = np.nan  # between two blocks
     options = saved(tmp_path, matrix)
     assert not problems(options)
-    assert matrix_look.look(options).facts["rows_read"] == 1000
+    assert matrix_survey.survey_matrix(options).facts["rows_read"] == 1000
     with pytest.raises(SuiteError, match=r"row 150 .*1 of 4,000 rows"):
         open_activations(options, context)
 

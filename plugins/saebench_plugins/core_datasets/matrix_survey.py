@@ -40,7 +40,7 @@ _SMALLEST = 2.0**-14
 
 
 @dataclass
-class Look:
+class MatrixSurvey:
     """What was found.
 
     Attributes:
@@ -59,7 +59,7 @@ class Look:
 def problems(options: ActivationsOptions) -> Sequence[Problem]:
     """What is wrong with the file."""
     try:
-        bad = look(options).bad
+        bad = survey_matrix(options).bad
     except SuiteError as error:
         return [Problem("key" if isinstance(error, KeyProblem) else "path", str(error), data=True)]
     return [Problem("path", bad, data=True)] if bad else []
@@ -67,7 +67,7 @@ def problems(options: ActivationsOptions) -> Sequence[Problem]:
 
 def findings(options: ActivationsOptions) -> Findings:
     """For the plan."""
-    found = look(options)
+    found = survey_matrix(options)
     held_out = int(held_out_rows(found.rows)[0].sum())
     rows: dict[Split, int] = {"train": found.rows - held_out, "held-out": held_out}
     why = (
@@ -77,14 +77,14 @@ def findings(options: ActivationsOptions) -> Findings:
     return Findings(tuple(found.remarks), {part: why for part, n in rows.items() if not n}, rows)
 
 
-def look(options: ActivationsOptions) -> Look:
-    """A look that takes seconds; remembered until the file changes.
+def survey_matrix(options: ActivationsOptions) -> MatrixSurvey:
+    """What is seen in seconds; remembered until the file changes.
 
     Raises:
         SuiteError: The file cannot be read as a matrix.
     """
     open_matrix(options)
-    return _look(options, signature(located(options.path)))
+    return _survey_matrix(options, signature(located(options.path)))
 
 
 def demand_finite(options: ActivationsOptions) -> None:
@@ -105,9 +105,9 @@ def _first_bad(options: ActivationsOptions, _signature: tuple[int, int, int]) ->
 
 
 @lru_cache(maxsize=32)
-def _look(options: ActivationsOptions, _signature: tuple[int, int, int]) -> Look:
+def _survey_matrix(options: ActivationsOptions, _signature: tuple[int, int, int]) -> MatrixSurvey:
     matrix = open_matrix(options)
-    found = Look(matrix.shape[0])
+    found = MatrixSurvey(matrix.shape[0])
     scan = _Scan(matrix, copies=True).over(_spread(matrix, MAX_SCAN_BYTES))
     found.bad = scan.bad()
     if found.bad is None:
@@ -140,7 +140,7 @@ def _spread(matrix: Matrix, limit: int) -> Iterator[tuple[int, NDArray[np.float3
 
 
 class _Scan:
-    """Looks at every value once: for those that are no numbers, and for rows that stand in both parts."""
+    """Reads every value once: for those that are no numbers, and for rows that are in both parts."""
 
     def __init__(self, matrix: Matrix, *, copies: bool = False) -> None:
         self._matrix, self._copies = matrix, copies
