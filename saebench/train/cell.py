@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -34,8 +34,7 @@ from saebench.metrics.reconstruction import DIVERGED_FVU
 from saebench.train.feed import FINALIZE_TOKENS, Feed, SharedBatch, scaled
 from saebench.train.meter import Meter, refuse_if_too_big
 from saebench.train.monitor import Monitor
-from saebench.train.numerics import numerics
-from saebench.train.outcome import TrainOutcome
+from saebench.train.outcome import TrainOutcome, numerics
 from saebench.train.step import Trainer
 from saebench.train.watch import Watch
 
@@ -250,60 +249,6 @@ class CellRun:
             outcome.epochs = meter.tokens / max(1, self.feed.source.n_tokens)
         self.prepared = None
         return outcome
-
-    # ---- snapshots ---------------------------------------------------------------------------------------------------
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that the rest of its training depends on: tensors and plain numbers."""
-        prepared = self.prepared
-        assert prepared is not None and prepared.trainer is not None and prepared.monitor is not None
-        noted, numbers = prepared.monitor.state()
-        tensors = {f"module/{name}": tensor for name, tensor in _state_of(prepared.module).items()}
-        tensors |= {f"optimiser/{name}": tensor for name, tensor in prepared.trainer.optimiser.state().items()}
-        tensors |= {f"monitor/{name}": tensor for name, tensor in noted.items()}
-        tensors["generator"] = prepared.trainer.generator.get_state()
-        return tensors, {
-            "steps": self.outcome.steps,
-            "meter": prepared.meter.state(),
-            "monitor": numbers,
-            "seconds": self.seconds,
-            "trajectory_s": self.outcome.trajectory_s,
-            "waited_s": self.outcome.waited_s,
-        }
-
-    def load_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Takes back what `state` gave, into a run that was prepared.
-
-        Raises:
-            ValueError, KeyError: It is not this cell's state. The run is then of no use: prepare a new one.
-        """
-        prepared = self.prepared
-        assert prepared is not None and prepared.trainer is not None and prepared.monitor is not None
-
-        def part(name: str) -> dict[str, Tensor]:
-            return {
-                key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")
-            }
-
-        own, stored = _state_of(prepared.module), part("module")
-        if {name: tensor.shape for name, tensor in own.items()} != {n: t.shape for n, t in stored.items()}:
-            raise ValueError("its tensors are not those of this module")
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(stored[name])
-        trainer = prepared.trainer
-        trainer.optimiser.load_state(part("optimiser"))
-        trainer.generator.set_state(tensors["generator"])
-        prepared.monitor.load_state(part("monitor"), numbers["monitor"], self.device)
-        prepared.meter.load_state(numbers["meter"])
-        trainer.steps = self.outcome.steps = int(numbers["steps"])
-        self.seconds = float(numbers["seconds"])
-        self.outcome.trajectory_s, self.outcome.waited_s = list(numbers["trajectory_s"]), float(numbers["waited_s"])
-
-
-def _state_of(module: torch.nn.Module) -> dict[str, Tensor]:
-    """Parameters and all buffers, also those that a checkpoint leaves out."""
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

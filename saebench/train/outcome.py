@@ -11,6 +11,7 @@ import torch
 
 from saebench.api import TrainingFacts
 from saebench.artifacts import read_meta, save_checkpoint
+from saebench.nn.kernels import backends
 
 if TYPE_CHECKING:
     from saebench.cells.cell import Cell
@@ -30,6 +31,13 @@ _FACTS = (
 _MEASURED = ("device_s", "waited_s", "ancestors_s", "trajectory_s", "peak_memory_bytes", "peak_memory_scope")
 
 
+_PRODUCTS = {
+    "bf16-screen": "float32; bfloat16 screens the encoder product, and what it cannot rule out is computed again in "
+    "float32; "
+    "AuxK's products with dead latents are bfloat16",
+}
+
+
 @dataclass
 class TrainOutcome:
     """One cell's training, finished or not.
@@ -47,7 +55,7 @@ class TrainOutcome:
         over_spent: Tokens past the allotment, less than a batch.
         trajectory: `{tokens, flops, fvu, l0}` at up to 12 log-spaced points, on the training batch of that step.
         dead_fraction: Latents silent in the last fifth of the allotment; None where not observed.
-        numerics: Back end and precisions, see `saebench.train.numerics`; None where no step was taken.
+        numerics: Back end and precisions, see `numerics`; None where no step was taken.
         input_scale: Inputs were divided by it.
         facts: Summaries of the numbers that the steps reported.
         fitted: True when `fit` was called in place of gradient steps.
@@ -189,3 +197,22 @@ def read_outcome(folder: Path) -> TrainOutcome:
     """
     meta = read_meta(folder)
     return TrainOutcome.from_json(meta["cell_id"], meta["training"], meta["measured"])
+
+
+def numerics(device: torch.device, activations: str) -> dict[str, Any]:
+    """`training.numerics` of the record.
+
+    Args:
+        device: Where the cell is trained.
+        activations: Precision in which its inputs were stored or handed on.
+    """
+    backend = backends.current(device)
+    return {
+        "backend": backend,
+        "parameters": "float32",
+        "moments": "float32",
+        "products": _PRODUCTS.get(backend, "float32"),
+        "activations": activations,
+        "deterministic": device.type == "cpu"
+        or (torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()),
+    }

@@ -29,8 +29,9 @@ from saebench.artifacts import (
     sealed,
     write_text,
 )
+from saebench.cells.cell import ENGINE_VERSION
+from saebench.nn.kernels import backends
 from saebench.train.cell import CellRun
-from saebench.train.numerics import bits_depend_on
 
 SNAPSHOT_VERSION = 3
 COST_SHARE = 0.02
@@ -101,6 +102,70 @@ def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ready
 
 
+def state_of(run: CellRun) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that the rest of a cell's training depends on: tensors and plain numbers."""
+    prepared = run.prepared
+    assert prepared is not None and prepared.trainer is not None and prepared.monitor is not None
+    noted, numbers = prepared.monitor.state()
+    tensors = {f"module/{name}": tensor for name, tensor in _tensors_of(prepared.module).items()}
+    tensors |= {f"optimiser/{name}": tensor for name, tensor in prepared.trainer.optimiser.state().items()}
+    tensors |= {f"monitor/{name}": tensor for name, tensor in noted.items()}
+    tensors["generator"] = prepared.trainer.generator.get_state()
+    return tensors, {
+        "steps": run.outcome.steps,
+        "meter": prepared.meter.state(),
+        "monitor": numbers,
+        "seconds": run.seconds,
+        "trajectory_s": run.outcome.trajectory_s,
+        "waited_s": run.outcome.waited_s,
+    }
+
+
+def restore(run: CellRun, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    """Gives a cell that was prepared the state that `state_of` took.
+
+    Raises:
+        ValueError, KeyError: It is not this cell's state. The run is then of no use: prepare a new one.
+    """
+    prepared = run.prepared
+    assert prepared is not None and prepared.trainer is not None and prepared.monitor is not None
+
+    def part(name: str) -> dict[str, Tensor]:
+        return {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
+
+    own, stored = _tensors_of(prepared.module), part("module")
+    if {name: tensor.shape for name, tensor in own.items()} != {n: t.shape for n, t in stored.items()}:
+        raise ValueError("its tensors are not those of this module")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(stored[name])
+    trainer = prepared.trainer
+    trainer.optimiser.load_state(part("optimiser"))
+    trainer.generator.set_state(tensors["generator"])
+    prepared.monitor.load_state(part("monitor"), numbers["monitor"], run.device)
+    prepared.meter.load_state(numbers["meter"])
+    trainer.steps = run.outcome.steps = int(numbers["steps"])
+    run.seconds = float(numbers["seconds"])
+    run.outcome.trajectory_s, run.outcome.waited_s = list(numbers["trajectory_s"]), float(numbers["waited_s"])
+
+
+def _tensors_of(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Parameters and all buffers, also those that a checkpoint leaves out."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def bits_depend_on(device: torch.device) -> dict[str, str | int]:
+    """What decides the bits of training besides the cell: two runs that agree in all of it agree bit for bit."""
+    if device.type == "cpu":
+        place: dict[str, str | int] = {
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+        }
+    else:
+        place = {"gpu": torch.cuda.get_device_name(device)}
+    return {"engine": ENGINE_VERSION, "torch": torch.__version__, "backend": backends.current(device), **place}
+
+
 class Snapshots:
     """When to write snapshots of a pass, and where.
 
@@ -127,7 +192,7 @@ class Snapshots:
             return
         try:
             for run in runs:
-                write_snapshot(snapshot_folder(self._root, run.cell.cell_id), self._key(run), *run.state())
+                write_snapshot(snapshot_folder(self._root, run.cell.cell_id), self._key(run), *state_of(run))
             self._refused = False
         except MachineError as error:
             if not self._refused:
@@ -146,7 +211,7 @@ class Snapshots:
             return False
         try:
             tensors, numbers = read_snapshot(folder, self._key(run))
-            run.load_state(tensors, numbers)
+            restore(run, tensors, numbers)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             self._say(f"{folder}: this snapshot is not used and the cell begins anew: {error}")
             raise ValueError(str(error)) from error

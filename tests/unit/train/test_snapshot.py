@@ -161,7 +161,7 @@ def test_a_damaged_or_foreign_snapshot_is_ignored_with_a_line(kit, tmp_path, dam
     elif damage == "version":
         numbers.write_text(numbers.read_text().replace('"version":3', '"version":99'))
     elif damage == "engine":
-        monkeypatch.setattr("saebench.train.numerics.ENGINE_VERSION", "another")
+        monkeypatch.setattr(snapshot_module, "ENGINE_VERSION", "another")
     elif damage == "threads":
         threads = torch.get_num_threads() + 1
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
@@ -219,9 +219,7 @@ def test_snapshots_come_less_often_where_they_are_dear(kit, tmp_path, monkeypatc
     class Run:
         cell = kit.cell()
 
-        def state(self):
-            return {}, {}
-
+    monkeypatch.setattr(snapshot_module, "state_of", lambda run: ({}, {}))
     keeper = snapshot_module.Snapshots(tmp_path, 10.0, torch.device("cpu"), print)
     for second in range(700):
         clock[0] = max(clock[0], float(second))
