@@ -1,4 +1,4 @@
-"""The command line. One file a command, loaded when it is called; importing this never imports torch."""
+"""The command line. Each command is a file in `commands`, loaded when it is called; this never imports torch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = import_module(f"saebench.cli.{cmd_name.replace('-', '_')}").command
+        command: click.Command = import_module(f"saebench.cli.commands.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(

@@ -31,13 +31,6 @@ _FACTS = (
 _MEASURED = ("device_s", "waited_s", "ancestors_s", "trajectory_s", "peak_memory_bytes", "peak_memory_scope")
 
 
-_PRODUCTS = {
-    "bf16-screen": "float32; bfloat16 screens the encoder product, and what it cannot rule out is computed again in "
-    "float32; "
-    "AuxK's products with dead latents are bfloat16",
-}
-
-
 @dataclass
 class TrainOutcome:
     """One cell's training, finished or not.
@@ -197,6 +190,12 @@ def read_outcome(folder: Path) -> TrainOutcome:
     """
     meta = read_meta(folder)
     return TrainOutcome.from_json(meta["cell_id"], meta["training"], meta["measured"])
+
+
+_PRODUCTS = {
+    "bf16-screen": "float32; bfloat16 screens the encoder product, and what it cannot rule out is computed again in "
+    "float32; AuxK's products with dead latents are bfloat16",
+}
 
 
 def numerics(device: torch.device, activations: str) -> dict[str, Any]:

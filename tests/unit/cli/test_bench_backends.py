@@ -96,7 +96,7 @@ def test_a_misspelt_variable_is_told_before_a_run_begins(
 
 def test_importing_the_command_and_its_work_loads_no_torch() -> None:
     code = (
-        "import sys; import saebench.cli.bench_backends, saebench.measure.backends.run, "
+        "import sys; import saebench.cli.commands.bench_backends, saebench.measure.backends.run, "
         "saebench.measure.backends.report\n"
         "assert 'torch' not in sys.modules"
     )

@@ -14,7 +14,7 @@ import pytest
 
 from saebench.artifacts import RunFolder, write_json, write_plan
 from saebench.cli import main
-from saebench.cli.status import page
+from saebench.cli.commands.status import page
 from saebench.execute.lock import held
 from saebench.execute.status import read_status
 
