@@ -65,7 +65,7 @@ class _Counter:
 def sample_mask(d_sae: int, d_in: int, degree: int, seed: int) -> Tensor:
     """A left-regular mask: each latent has `degree` distinct random coordinates, each coordinate a latent at least.
 
-    Draws by Floyd's algorithm, vectorised over latents. A coordinate without a latent takes the place of an entry drawn
+    Draws by Floyd's algorithm, vectorised over latents. A coordinate without a latent replaces an entry chosen
     uniformly among those whose coordinate occurs more than once; degrees of latents stay as they are.
 
     Args:

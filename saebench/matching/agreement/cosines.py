@@ -39,7 +39,7 @@ class Latents:
         decoder: `[d_sae, d]` directions, an array or a tensor.
         encoder: Alike, or None.
         dead: `[d_sae]` bool, or None if not known.
-        support: `[d_sae, d]` bool of a frozen support (a mask that no seed changes), or None: chance is then drawn on
+        support: `[d_sae, d]` bool of a frozen support (a mask that no seed changes), or None: chance is then sampled on
             it.
     """
 

@@ -27,7 +27,7 @@ CORRECTED = ("sfr", "sfr-alive", "strict-shared", "matched-cosine", "mmcs")
 
 @dataclass(frozen=True, eq=False)
 class PairScores:
-    """Scores of one pair, and what the curves and pictures are drawn from.
+    """Scores of one pair, and what curves and pictures show.
 
     Attributes:
         values: Score by metric id; None with a reason in `reasons`.

@@ -54,7 +54,7 @@ def certified(edges: Edges, c: np.ndarray, column_of: np.ndarray, u: np.ndarray,
 def test_the_optimum_from_any_prices(n: int, more: int, kind: str, seed: int) -> None:
     edges, c = case(n, more, kind, seed)
     rng = np.random.default_rng(seed)
-    # prices of columns that nobody will pay, too
+    # prices of columns that no row will pay, too
     for v in (
         np.zeros(c.shape[1]),
         auction(edges).v,

@@ -47,9 +47,9 @@ IDS = {
 
 
 def test_ids_are_the_fixed_ones() -> None:
-    for infos, ids in IDS.items():
-        assert [info.id for info in infos] == ids.split()
-    assert len(INFO) == sum(len(infos) for infos in IDS)
+    for metrics, ids in IDS.items():
+        assert [info.id for info in metrics] == ids.split()
+    assert len(INFO) == sum(len(metrics) for metrics in IDS)
     assert {info.id for info in INFO.values() if info.measured} == {
         "train-device-s",
         "peak-memory-bytes",
@@ -66,6 +66,6 @@ def test_nulls_and_absence() -> None:
     assert "self-sampled" in (absence(context, "self-sampled") or "")
 
 
-def test_infos_load_no_torch() -> None:
+def test_the_catalogue_loads_no_torch() -> None:
     check = "import sys, saebench.metrics, saebench.metrics.catalogue; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -44,9 +44,9 @@ def test_standard_errors_match_a_cluster_bootstrap(clustered: tuple[np.ndarray, 
         draws["mse"].append(error.mean())
         draws["relative-bias"].append((b**2).sum() / (a * b).sum())
         draws["fvu-median-token"].append(np.median(error) / total)
-    for id, drawn in draws.items():
+    for id, sampled in draws.items():
         tolerance = 0.25 if id == "fvu-median-token" else 0.1
-        assert values[id].stderr == pytest.approx(np.std(drawn), rel=tolerance), id
+        assert values[id].stderr == pytest.approx(np.std(sampled), rel=tolerance), id
     naive = ReconstructionAccumulator(3)
     naive.add(torch.from_numpy(x.reshape(-1, 3)), torch.from_numpy(x_hat.reshape(-1, 3)))
     assert (naive.mse().stderr or 0) < 0.6 * (values["mse"].stderr or 0)  # ignoring the sequences is far too sure

@@ -54,11 +54,11 @@ def test_standard_error_of_a_recovered_fraction_against_the_bootstrap() -> None:
     sums = LossAccumulator()
     flat = [t.reshape(-1) for t in (clean, spliced, zero, zero, by_sequence, zero)]
     sums.add(SplicedLosses(*flat), torch.arange(100).repeat_interleave(8))
-    drawn = []
+    sampled = []
     for _ in range(1500):
         pick = torch.randint(0, 100, (100,), generator=rng)
-        drawn.append(float((zero[pick] - spliced[pick]).sum() / (zero[pick] - clean[pick]).sum()))
-    assert sums.values()["ce-recovered-zero"].stderr == pytest.approx(torch.tensor(drawn).std().item(), rel=0.1)
+        sampled.append(float((zero[pick] - spliced[pick]).sum() / (zero[pick] - clean[pick]).sum()))
+    assert sums.values()["ce-recovered-zero"].stderr == pytest.approx(torch.tensor(sampled).std().item(), rel=0.1)
 
 
 def test_small_gaps_are_null() -> None:

@@ -81,19 +81,19 @@ def test_batch_topk_chooses_the_largest_of_float64_away_from_rounding(hard: Any,
     if not float(made.exact.abs().max()) < 1e37:
         return
     k = data.draw(hard.ks(n))
-    slack, wanted = rounding(made), k * len(made.x)
-    kth = made.exact.flatten().sort(descending=True).values[wanted - 1]
+    slack, n_chosen = rounding(made), k * len(made.x)
+    kth = made.exact.flatten().sort(descending=True).values[n_chosen - 1]
     reach = slack + slack.max()  # the k-th entry may be any token's
     for name in backends.BACKENDS:
         with backends.force(name):
             found = linear_batch_topk(made.x, made.W, made.b, k)
         values, mask = dense(found, n)
-        assert found.values.numel() <= wanted, name
+        assert found.values.numel() <= n_chosen, name
         assert bool((found.values > 0).all()), name
         assert bool(mask[(made.exact > kth + reach) & (made.exact > slack)].all()), name
         assert not bool(mask[(made.exact < kth - reach) | (made.exact < -slack)].any()), name
         assert bool(((values.double() - made.exact).abs() <= slack)[mask].all()), name
-        if found.values.numel() < wanted:  # fewer only where fewer are positive
+        if found.values.numel() < n_chosen:  # fewer only where fewer are positive
             assert bool(mask[made.exact > slack].all()), name
 
 
@@ -117,7 +117,7 @@ def test_whole_numbers_give_the_very_same_entries(rows: int, d: int, n: int, see
 
 
 @pytest.mark.parametrize("k", [1, 20, 63])
-def test_batch_topk_with_fewer_positive_entries_than_wanted(backend: str, k: int) -> None:
+def test_batch_topk_with_fewer_positive_entries_than_chosen(backend: str, k: int) -> None:
     x, W = rand(600, 16), rand(64, 16, seed=1)
     b = torch.full((64,), -8.0)
     pre = x @ W.T + b
@@ -163,11 +163,11 @@ def test_an_entry_that_bfloat16_has_below_its_threshold(hard: Any, backend: str,
 
 
 def test_columns_of_batch_topk(backend: str) -> None:
-    x, W, b, wanted = rand(600, 16), rand(64, 16, seed=1), rand(64, seed=2), torch.tensor([0, 5, 63])
-    found = linear_batch_topk(x, W, b, 4, wanted)
+    x, W, b, ids = rand(600, 16), rand(64, 16, seed=1), rand(64, seed=2), torch.tensor([0, 5, 63])
+    found = linear_batch_topk(x, W, b, 4, ids)
     low = found.columns.dtype == torch.bfloat16
     assert low == (backend == "bf16-screen")
-    expected = (x @ W.T + b)[:, wanted]
+    expected = (x @ W.T + b)[:, ids]
     torch.testing.assert_close(found.columns.float(), expected, rtol=1e-2 if low else 1e-5, atol=1e-1 if low else 1e-5)
     assert linear_batch_topk(x, W, b, 4).columns is None
 

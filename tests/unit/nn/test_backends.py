@@ -20,7 +20,7 @@ def _no_choice_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("flags", "onednn", "wanted"),
+    ("flags", "onednn", "expected"),
     [
         ({"AuthenticAMD", "avx512f", "avx512_bf16"}, True, "bf16-screen"),
         ({"GenuineIntel", "avx512f", "amx_bf16"}, True, "bf16-screen"),
@@ -32,10 +32,10 @@ def _no_choice_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (set(), True, "plain"),
     ],
 )
-def test_the_machine_decides(monkeypatch: pytest.MonkeyPatch, flags: set[str], onednn: bool, wanted: str) -> None:
+def test_the_machine_decides(monkeypatch: pytest.MonkeyPatch, flags: set[str], onednn: bool, expected: str) -> None:
     monkeypatch.setattr(backends, "_flags", lambda: frozenset(flags))
     monkeypatch.setattr(backends, "onednn_available", lambda: onednn)
-    assert backends.best() == backends.current() == wanted
+    assert backends.best() == backends.current() == expected
     assert backends.current("cpu", torch.float64) == "plain"
     assert backends.current("cuda") == "plain"
 

@@ -93,8 +93,8 @@ def test_aux_k_of_a_perfect_explanation_is_zero() -> None:
 
 def test_draws_follow_the_losses() -> None:
     generator = torch.Generator().manual_seed(0)
-    drawn = draw_by_loss(torch.tensor([0.0, 1.0, 3.0]), 4000, generator)
-    counts = torch.bincount(drawn, minlength=3)
+    sampled = draw_by_loss(torch.tensor([0.0, 1.0, 3.0]), 4000, generator)
+    counts = torch.bincount(sampled, minlength=3)
     assert counts[0] == 0
     assert 0.7 < counts[2] / 4000 < 0.8
     assert set(draw_by_loss(torch.zeros(2), 50, generator).tolist()) == {0, 1}

@@ -156,15 +156,15 @@ def test_entries_at_least_a_cut_by_the_obvious_way(rows: int, n: int, half: bool
     cut[torch.rand(rows, generator=generator) < 0.2] = torch.nan
     found = at_least(z, cut, most)
     rounded = (cut.view(torch.int32) & -65536).view(torch.float32) if half else cut
-    wanted = z.float() >= rounded.unsqueeze(1)
-    empty = ~(cut > 0) | (wanted.sum(1) > most)
-    wanted[empty] = False
-    row, latent = wanted.nonzero(as_tuple=True)
+    expected = z.float() >= rounded.unsqueeze(1)
+    empty = ~(cut > 0) | (expected.sum(1) > most)
+    expected[empty] = False
+    row, latent = expected.nonzero(as_tuple=True)
     assert torch.equal(found.overflow, empty.nonzero().squeeze(1))
     assert torch.equal(found.rows, row)
     assert torch.equal(found.latents, latent)
     assert torch.equal(found.flat, row * n + latent)
-    assert found.offsets.tolist() == [0, *wanted.sum(1).cumsum(0).tolist()]
+    assert found.offsets.tolist() == [0, *expected.sum(1).cumsum(0).tolist()]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (4, 8), (5, 16), (2, 0)])

@@ -148,10 +148,10 @@ def test_exact_ties_go_to_the_lowest_index_on_every_back_end(
 ) -> None:
     x, W, b = integers(rows, d, n, seed)
     k = data.draw(st.one_of(st.sampled_from([1, n - 1]), st.integers(1, min(n, 40))))
-    wanted = exact_latents(x, W, b, k)
+    expected = exact_latents(x, W, b, k)
     for name in backends.BACKENDS:
         with backends.force(name):
-            assert torch.equal(linear_select(x, W, b, k).latents, wanted), name
+            assert torch.equal(linear_select(x, W, b, k).latents, expected), name
 
 
 def test_more_rows_than_a_block_and_results_that_later_calls_leave_alone(backend: str) -> None:
@@ -187,9 +187,9 @@ def test_equal_latents_are_tied_wherever_they_stand(backend: str) -> None:
         W = W[torch.randint(0, max(1, n // 3), (n,), generator=generator)]
         v = torch.stack([(token.double() * W.double()).sum(1) for token in x])
         for k in (1, n // 2, n - 1):
-            wanted = v.sort(dim=1, descending=True, stable=True).indices[:, :k].sort(dim=1).values
-            assert torch.equal(linear_select(x, W, None, k).latents, wanted)
-            assert torch.equal(select_reference(x, W, None, k)[1], wanted)
+            expected = v.sort(dim=1, descending=True, stable=True).indices[:, :k].sort(dim=1).values
+            assert torch.equal(linear_select(x, W, None, k).latents, expected)
+            assert torch.equal(select_reference(x, W, None, k)[1], expected)
 
 
 def test_rows_the_screen_cannot_decide_are_counted_and_exact() -> None:
@@ -245,14 +245,14 @@ def test_an_entry_a_rounding_beyond_reach_is_not_lost(backend: str) -> None:
 def test_columns_come_out_of_the_same_product(backend: str) -> None:
     generator = torch.Generator().manual_seed(6)
     x, W = torch.randn(600, 16, generator=generator), torch.randn(64, 16, generator=generator)
-    b, wanted = torch.randn(64, generator=generator), torch.tensor([3, 4, 40, 63])
-    found = linear_select(x, W, b, 4, wanted)
+    b, ids = torch.randn(64, generator=generator), torch.tensor([3, 4, 40, 63])
+    found = linear_select(x, W, b, 4, ids)
     low = backend == "bf16-screen"
     assert found.columns.dtype == (torch.bfloat16 if low else torch.float32)
-    expected = linear_columns(x, W, b, wanted)
+    expected = linear_columns(x, W, b, ids)
     torch.testing.assert_close(found.columns.float(), expected, rtol=1e-2 if low else 1e-5, atol=1e-1 if low else 1e-5)
     assert linear_select(x, W, b, 4).columns is None
-    assert linear_select(x, W, b, 4, wanted[:0]).columns.shape == (600, 0)
+    assert linear_select(x, W, b, 4, ids[:0]).columns.shape == (600, 0)
     assert torch.equal(found.latents, linear_select(x, W, b, 4).latents)
 
 
