@@ -73,7 +73,7 @@ def main() -> None:
     except (Unavailable, ImportError) as error:
         answer({"unavailable": f"{type(error).__name__}: {error}"})
         return
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - sent to the parent process
         answer({"failed": f"{type(error).__name__}: {error}"})
         traceback.print_exc()
         return
@@ -103,7 +103,7 @@ def main() -> None:
                 if timed:
                     seconds.append(time.perf_counter() - started)
             answer({"seconds": seconds})
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - sent to the parent process
             answer({"failed": f"{type(error).__name__}: {error}"})
             traceback.print_exc()
             return

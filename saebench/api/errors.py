@@ -122,7 +122,7 @@ def said(error: BaseException) -> str:
     try:
         with contained():
             text = str(error)
-    except Exception as unprintable:
+    except Exception as unprintable:  # noqa: BLE001 - its text may raise anything
         return f"{type(error).__name__} (its text cannot be shown: {type(_raised(unprintable)).__name__})"
     return shown(text.strip()) or type(error).__name__
 

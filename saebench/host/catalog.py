@@ -144,7 +144,7 @@ class Catalog:
             try:
                 with contained():
                     implementation.function(*(arguments[name] for name in implementation.argnames))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a plugin's own code
                 errors.append(without_folders(f"{implementation.plugin_name}: {hook} raised {describe(error)}"))
         return errors
 
@@ -226,7 +226,7 @@ def load_catalog(files: Sequence[Path] = (), say: Callable[[str], None] = lambda
         # a plugin's specs come in all together or not at all: half a plugin would be harder to understand than none
         try:
             specs = {table: _specs_of(getattr(plugin, hook, None), allowed) for hook, table, _, allowed in _KINDS}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a plugin's own code
             catalog.problems.append(PluginProblem(origin, describe(error), traceback.format_exc()))
             manager.unregister(plugin)
             continue

@@ -117,7 +117,7 @@ def register_all(
             origins[plugin] = origin
         except (KeyboardInterrupt, MemoryError):
             raise
-        except BaseException as error:  # a plugin may even call sys.exit at import
+        except BaseException as error:  # noqa: BLE001 - a plugin may even call sys.exit at import
             if plugin is not None and manager.is_registered(plugin):
                 manager.unregister(plugin)
             problems.append(PluginProblem(origin, describe(error), traceback.format_exc()))

@@ -112,6 +112,6 @@ def _plain(value: object, kind: Any) -> bool:
 def _wrong(value: object, where: str, allowed: str) -> str:
     try:
         found = one_line(repr(value), 60)
-    except Exception as error:  # a plugin's object may not even be printable
+    except Exception as error:  # noqa: BLE001 - a plugin's object may not even be printable
         found = f"{type(value).__name__}, which cannot be printed ({type(error).__name__})"
     return f"{where}: got {found}. Allowed: {allowed}"

@@ -181,5 +181,5 @@ def quietly(call: Callable[[], Any]) -> Any | None:
             return call()
     except MemoryError:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001 - a plugin's own code
         return None

@@ -137,7 +137,7 @@ def _explain(module: Any, batch: ActivationBatch, step: StepInfo, label: str) ->
     try:
         with contained(), torch.no_grad():
             terms = module.training_loss(batch, step)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a plugin's own code
         return  # the first error says what is wrong
     check_terms(terms, batch, label, d_sae=module.d_sae)
 

@@ -107,7 +107,7 @@ def build(setting: Setting) -> Contender:
         try:
             for _, outcome in train_pass([(cell, source) for cell in cells], catalog, device=setting.device):
                 raise RuntimeError(f"a cell ended early: {outcome.error}")
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again in the other thread
             source.done.put(error)
 
     threading.Thread(target=loop, daemon=True).start()

@@ -174,7 +174,7 @@ def main() -> None:
                     answer(steps.facts())
                 else:
                     answer({"seconds": _turn(getattr(steps, request["do"]), request["n"])})
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - sent to the parent process
         traceback.print_exc()
         answer({"failed": first_line(error)})
 
