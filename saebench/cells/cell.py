@@ -188,7 +188,7 @@ class Cell:
     plugins: Mapping[str, Any] = field(default_factory=dict)
     tune: Tune | None = None
     variant: str = ""
-    """What tells it from cells of the same entry, point and init seed in its plan; empty where there is none."""
+    """What it differs in from cells of the same entry, point and init seed of its plan; empty where there are none."""
 
     @property
     def site(self) -> Site:

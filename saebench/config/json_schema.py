@@ -31,7 +31,7 @@ def json_schema(configs: Mapping[str, type] | None = None, options: Mapping[str,
     if configs is not None:
         rules = []
         for name, cls in sorted(configs.items()):
-            # sweep and a parent may supply required keys, so only names and types are told here
+            # sweep and a parent may supply required keys, so only names and types are checked here
             config = {**options_schema(cls), "required": []}
             rules.append(_when("architecture", name, {"config": config, "tune": _tune(config, definitions)}))
         definitions["EntryConfig"]["allOf"] = rules

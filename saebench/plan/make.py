@@ -131,7 +131,7 @@ def _cells_to_measure(
     evaluation: Mapping[Contender, tuple[str, ...]],
 ) -> dict[Contender, Cell]:
     """A cell of each contender with a share of one batch: what a calibration runs steps of, before shares are known."""
-    silent = Problems(suite.where)  # cells that are equal but for their share are told when shares are known
+    silent = Problems(suite.where)  # cells that are equal but for their share are reported when shares are known
     tokens = {contender: contender.train.batch for contender in contenders}
     cells: dict[Contender, Cell] = {}
     for contender, cell in CellMaker(suite, book, metrics, silent).make(contenders, tokens, evaluation):

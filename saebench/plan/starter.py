@@ -39,7 +39,7 @@ controls: true                     # floor and ceiling rows: random, permuted, P
 def starter_suite(
     model: str, text: str, *, hookpoint: str, d_in: int, context: int = 128, tokens: int = 300_000, causal: bool = True
 ) -> str:
-    """YAML text of a suite for somebody's own model and text.
+    """YAML text of a suite for a user's own model and text.
 
     Args:
         model: Folder or hub id.

@@ -236,7 +236,7 @@ class DatasetBook:
                 )
                 self._plans.pop(name, None)
             elif base not in self._plans:
-                self._plans.pop(name, None)  # the base's own problems are told already
+                self._plans.pop(name, None)  # the base's own problems are reported already
             elif self._plans[base].kind != "text":
                 self._problems.add(
                     path,

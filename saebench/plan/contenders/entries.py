@@ -86,7 +86,7 @@ class Expansion:
 
         here = self._sites_of(path, entry, dataset)
         if not here and entry.init_from is None:
-            # the hookpoints have problems of their own; names and types of this config can be told all the same
+            # the hookpoints have problems of their own; names and types of this config are checked all the same
             for own, tune in _points(entry, candidates):
                 try:
                     values = {**entry.config, **own, **config_values(_tried(tune))}
@@ -144,7 +144,7 @@ class Expansion:
         parent = entry.init_from.entry
         if not self.made.get(parent) and parent in self.refusals:
             self.refusals.orphan(entry.name, (*path, "init_from"), parent)
-        return bool(self.made.get(parent))  # a parent without contenders has problems of its own, told already
+        return bool(self.made.get(parent))  # a parent without contenders has problems of its own, reported already
 
     def _sites_of(self, path: Path, entry: EntryConfig, dataset: DatasetPlan) -> Sequence[SiteUse]:
         """Where the entry reads; places where its data cannot be had are refused."""

@@ -82,7 +82,7 @@ def lone_model(suite: Suite, source: ModelBook) -> ModelUse | None:
         facts = source.model(model.id, model.revision)
         facts.check_loading(model.load.allow_unused)
     except SuiteError:
-        return None  # told by `model_sites`
+        return None  # `model_sites` reports it
     return _model_use(model, facts, "", "")
 
 

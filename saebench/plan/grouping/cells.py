@@ -1,7 +1,7 @@
 """Contenders crossed with seeds: cells with their ids.
 
-`cell_id` digests exactly what decides the weights; `score_id` adds what decides the score. Names, package versions, device
-and host are recorded elsewhere and are in neither.
+`cell_id` digests exactly what decides the weights; `score_id` adds what decides the score. Names, package versions,
+device and host are recorded elsewhere and are in neither.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def cell_identity(cell: Cell) -> dict[str, Any]:
 
 
 def score_identity(cell: Cell) -> dict[str, Any]:
-    """All that decides a score, as JSON: names of datasets do not matter, their recipes do; of a candidate, its search."""
+    """All that decides a score, as JSON: recipes of datasets, not their names; of a candidate, its search."""
     evaluation = cell.evaluation
     tuning = {"part": evaluation.part, "search": cell.tune.group if cell.tune is not None else None}
     return {
@@ -116,7 +116,7 @@ class CellMaker:
                     parent = made[contender.parent, data_seed, init_seed] if contender.parent is not None else None
                     cell = self._cell(contender, tokens[contender], evaluation[contender], init_seed, data_seed, parent)
                     made[contender, data_seed, init_seed] = cell
-        cells = told_apart(self._in_searches(list(made), list(made.values())))
+        cells = labelled(self._in_searches(list(made), list(made.values())))
         seen: dict[str, Cell] = {}
         for cell in cells:
             twin = seen.setdefault(cell.cell_id, cell)
@@ -230,7 +230,7 @@ class CellMaker:
                 self._dataset_plugins(base, plugins)
 
 
-def told_apart(cells: Sequence[Cell]) -> list[Cell]:
+def labelled(cells: Sequence[Cell]) -> list[Cell]:
     """The same cells with labels that differ: those of one entry, point and init seed name what else they differ in."""
     alike: dict[tuple[str, str, int], list[Cell]] = {}
     for cell in cells:

@@ -116,10 +116,10 @@ def _apart(
     """
     if len({member_label(cell, vary) for cell in cells}) == len(cells):
         return {key: cells}
-    parts: dict[str, list[Cell]] = {}
+    kinds: dict[str, list[Cell]] = {}
     for cell in cells:
-        parts.setdefault(digest({"group": key, "ancestors": _ancestors(cell, by_id)}), []).append(cell)
-    return dict(parts)
+        kinds.setdefault(digest({"group": key, "ancestors": _ancestors(cell, by_id)}), []).append(cell)
+    return dict(kinds)
 
 
 def _ancestors(cell: Cell, by_id: Mapping[str, Cell]) -> list[str | None]:

@@ -72,7 +72,7 @@ def share_out(
     tokens: dict[Contender, int] = {}
     for contender in contenders:
         if contender.parent is not None and contender.parent not in tokens:
-            continue  # its parent's share has a problem, told already
+            continue  # its parent's share has a problem, reported already
         entry = ("entries", contender.index or 0)
         if (need := contender.training_memory_bytes) > MOST_MEMORY_BYTES:
             problems.add(
@@ -168,11 +168,7 @@ def tokens_for_seconds(seconds: float, step_s: float, batch: int) -> int:
 
 
 def _charged(
-    contender: Contender,
-    share: int | float,
-    book: DatasetBook,
-    unit: str,
-    calibration: Calibration | None,
+    contender: Contender, share: int | float, book: DatasetBook, unit: str, calibration: Calibration | None
 ) -> int | float:
     """What `counts: all` takes off a share, known before anything runs: making the data, and the parent's share."""
     made: int | float = book.made_tokens(contender.dataset.name)

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from saebench.api import PluginError, SuiteError
-from saebench.config import as_json, options_schema, parse_options
+from saebench.config import as_json, parse_options
+from saebench.config.options import options_schema
 
 
 @dataclass(frozen=True)
