@@ -139,7 +139,7 @@ def refusal(shape: Shape, n_backends: int, device: str) -> str | None:
         return None
     hint = " Measure one back end at a time (--backend)," if n_backends > 1 and own + result <= free else ""
     return (
-        f"{shape.title}: training needs {format_bytes(own)} of memory, for each of {n_backends} back ends side by side, "
-        f"and a product {format_bytes(result)}; "
+        f"{shape.title}: training needs {format_bytes(own)} of memory, for each of {n_backends} back ends side by "
+        f"side, and a product {format_bytes(result)}; "
         f"{format_bytes(int(free))} are free.{hint or ' Use'}{' or use' if hint else ''} a smaller d_sae or batch."
     )
