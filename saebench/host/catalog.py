@@ -54,6 +54,15 @@ class Clash:
         return name in self.names or any(registered.spec.name == name for registered in self.specs)
 
     @property
+    def problem(self) -> PluginProblem:
+        """As `saebench plugins` lists it: under its names, with all that registered them."""
+        modules, distributions = (
+            ", ".join(dict.fromkeys(getattr(registered, key) for registered in self.specs))
+            for key in ("module", "distribution")
+        )
+        return PluginProblem(Origin(", ".join(self.names), modules, distributions, ""), self.message)
+
+    @property
     def message(self) -> str:
         """Which names, and both places that they come from."""
         several = len(self.names) > 1

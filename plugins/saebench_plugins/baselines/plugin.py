@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saebench.api import ArchitectureSpec, Cost, Problem, Site, TrainDefaults, hookimpl
@@ -45,29 +45,27 @@ class BatchTopKConfig:
 
 def check_relu(config: ReLUL1Config, site: Site) -> Sequence[Problem]:
     """Problems of a config at a site."""
-
-    def problems() -> Iterator[Problem]:
-        yield from one_place(site)
-        yield from at_least(config, 1, "d_sae")
-        yield from not_negative(config, "l1_coefficient")
-        for at in config.resample_at:
-            if not 0 < at < 1:
-                yield Problem("resample_at", f"got {at}. Use fractions between 0 and 1.")
-
-    return tuple(problems())
+    return [
+        *one_place(site),
+        *at_least(config, 1, "d_sae"),
+        *not_negative(config, "l1_coefficient"),
+        *(
+            Problem("resample_at", f"got {at}. Use fractions between 0 and 1.")
+            for at in config.resample_at
+            if not 0 < at < 1
+        ),
+    ]
 
 
 def check_batch_topk(config: BatchTopKConfig, site: Site) -> Sequence[Problem]:
     """Problems of a config at a site."""
-
-    def problems() -> Iterator[Problem]:
-        yield from one_place(site)
-        yield from at_least(config, 1, "d_sae", "k_aux")
-        yield from k_fits(config)
-        yield from not_negative(config, "aux_coefficient")
-        yield from fraction(config, "dead_window")
-
-    return tuple(problems())
+    return [
+        *one_place(site),
+        *at_least(config, 1, "d_sae", "k_aux"),
+        *k_fits(config),
+        *not_negative(config, "aux_coefficient"),
+        *fraction(config, "dead_window"),
+    ]
 
 
 def cost_relu(config: ReLUL1Config, site: Site) -> Cost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,7 @@ class ControlConfig:
 
 def check(config: ControlConfig, site: Site) -> Sequence[Problem]:
     """Problems of a config at a site. The plan fills `k` from another entry, so a large one is no error: it is cut."""
-
-    def problems() -> Iterator[Problem]:
-        yield from one_place(site)
-        yield from at_least(config, 1, "d_sae", "k")
-
-    return tuple(problems())
+    return [*one_place(site), *at_least(config, 1, "d_sae", "k")]
 
 
 def _cost(n_latents: int, width: int, stored_values: int, expected_l0: float) -> Cost:

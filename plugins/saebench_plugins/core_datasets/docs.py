@@ -28,7 +28,7 @@ class DocsText:
         return self._corpus.manifest
 
 
-def versions() -> Mapping[str, Any]:
+def versions(_options: DocsOptions) -> Mapping[str, Any]:
     """What decides the content: the extractor and the version of each distribution (None where it is not installed)."""
     return {
         "extractor": EXTRACTOR_VERSION,

@@ -22,6 +22,7 @@ from saebench_plugins.core_datasets.lines import (
     too_empty,
     too_long,
 )
+from saebench_plugins.core_datasets.plugin import ActivationsOptions, LocalOptions
 
 ENDINGS = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
 BATCH_BYTES = 1 << 26
@@ -79,6 +80,11 @@ def manifest(path: str) -> list[dict[str, Any]]:
     root = located(path)
     files, folder = ([root], root.parent) if root.is_file() else text_files(path)
     return file_manifest(files, folder)
+
+
+def recipe(options: LocalOptions | ActivationsOptions) -> dict[str, Any]:
+    """What decides the content: the files."""
+    return {"files": manifest(options.path)}
 
 
 def empty_message(path: str) -> str:

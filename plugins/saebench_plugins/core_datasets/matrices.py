@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saebench.api import SuiteError, located, split_of
+from saebench.api import Site, SuiteError, located, split_of
 from saebench_plugins.core_datasets.lines import check_plain
 from saebench_plugins.core_datasets.plugin import ActivationsOptions
 
@@ -93,6 +93,12 @@ def open_matrix(options: ActivationsOptions) -> Matrix:
     else:
         raise SuiteError(f"{options.path}: the ending '{path.suffix}' is not known. Allowed: .npy, .safetensors.")
     return Matrix(raw, dtype, where)
+
+
+def site(options: ActivationsOptions) -> Site:
+    """Width of the matrix."""
+    d = open_matrix(options).shape[1]
+    return Site(d, d, "activations", "activations")
 
 
 def _demand(where: str, shape: Sequence[int], stored: str, dtype: str | None) -> str:

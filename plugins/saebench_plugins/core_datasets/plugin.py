@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal
 
 from saebench.api import MOST_MEMORY_BYTES, DatasetSpec, Findings, Problem, Site, hookimpl
@@ -111,53 +112,9 @@ class SyntheticOptions:
     seed: int = 0
 
 
-def check_local(options: LocalOptions) -> Sequence[Problem]:
-    """The path, and the first part of the text."""
-    from saebench_plugins.core_datasets import survey
-
-    return survey.problems(options.path, options.text_column)
-
-
-def inspect_local(options: LocalOptions) -> Findings:
-    """The first part of the text."""
-    from saebench_plugins.core_datasets import survey
-
-    return survey.survey(options.path, options.text_column).findings(options.path)
-
-
-def recipe_local(options: LocalOptions) -> Mapping[str, Any]:
-    """File manifest."""
-    from saebench_plugins.core_datasets import files
-
-    return {"files": files.manifest(options.path)}
-
-
-def recipe_docs(_options: DocsOptions) -> Mapping[str, Any]:
-    """Extractor and versions of the distributions read."""
-    from saebench_plugins.core_datasets.docs import versions
-
-    return versions()
-
-
-def check_hub(options: HubOptions) -> Sequence[Problem]:
-    """Exactly one of id and preset, and a preset that exists."""
-    from saebench_plugins.core_datasets.presets import problems
-
-    return problems(options)
-
-
-def inspect_hub(options: HubOptions) -> Findings:
-    """The first rows of a local folder."""
-    from saebench_plugins.core_datasets.hub import findings
-
-    return findings(options)
-
-
-def recipe_hub(options: HubOptions) -> Mapping[str, Any]:
-    """What the options resolve to; a file manifest for a local folder."""
-    from saebench_plugins.core_datasets.presets import recipe
-
-    return recipe(options)
+def _late(module: str, name: str) -> Callable[[Any], Any]:
+    """A function of options in a module that is loaded when it is first called."""
+    return lambda options: getattr(import_module(f"{_HERE}.{module}"), name)(options)
 
 
 def check_subdomain(options: SubdomainOptions) -> Sequence[Problem]:
@@ -175,35 +132,6 @@ def check_subdomain(options: SubdomainOptions) -> Sequence[Problem]:
             )
         )
     return problems
-
-
-def check_activations(options: ActivationsOptions) -> Sequence[Problem]:
-    """A readable matrix of finite numbers."""
-    from saebench_plugins.core_datasets.matrix_survey import problems
-
-    return problems(options)
-
-
-def inspect_activations(options: ActivationsOptions) -> Findings:
-    """Rows and coordinates that decide every score, and rows of each part."""
-    from saebench_plugins.core_datasets.matrix_survey import findings
-
-    return findings(options)
-
-
-def recipe_activations(options: ActivationsOptions) -> Mapping[str, Any]:
-    """File manifest."""
-    from saebench_plugins.core_datasets.files import manifest
-
-    return {"files": manifest(options.path)}
-
-
-def site_activations(options: ActivationsOptions) -> Site:
-    """Width of the matrix."""
-    from saebench_plugins.core_datasets.matrices import open_matrix
-
-    d = open_matrix(options).shape[1]
-    return Site(d, d, "activations", "activations")
 
 
 def check_synthetic(options: SyntheticOptions) -> Sequence[Problem]:
@@ -271,16 +199,16 @@ def saebench_datasets() -> Sequence[DatasetSpec]:
         _spec(
             "docs", "2", DocsOptions, "text",
             "Docstrings of the run-time dependencies, as prose; embedded, needs no network",
-            recipe=recipe_docs, inspect=lambda _options: Findings(keeps=1_500_000),
+            recipe=_late("docs", "versions"), inspect=lambda _options: Findings(keeps=1_500_000),
         ),
         _spec(
             "local", "2", LocalOptions, "text", "Your own text: txt, jsonl, jsonl.gz, parquet, or a folder of them",
-            check=check_local, inspect=inspect_local, recipe=recipe_local,
+            check=_late("survey", "problems"), inspect=_late("survey", "findings"), recipe=_late("files", "recipe"),
         ),
         _spec(
             "hub", "2", HubOptions, "text",
             "A text dataset of the hub, streamed: TinyStories, OpenWebText, The Pile, FineWeb, LMSYS-Chat-1M or any id",
-            check=check_hub, inspect=inspect_hub, recipe=recipe_hub,
+            check=_late("presets", "problems"), inspect=_late("hub", "findings"), recipe=_late("presets", "recipe"),
         ),
         _spec(
             "subdomain", "1", SubdomainOptions, "text",
@@ -290,7 +218,8 @@ def saebench_datasets() -> Sequence[DatasetSpec]:
         _spec(
             "activations", "1", ActivationsOptions, "activations",
             "Your own matrix of vectors (npy or safetensors): any model, vision, neural recordings",
-            check=check_activations, inspect=inspect_activations, recipe=recipe_activations, site=site_activations,
+            check=_late("matrix_survey", "problems"), inspect=_late("matrix_survey", "findings"),
+            recipe=_late("files", "recipe"), site=_late("matrices", "site"),
         ),
         _spec(
             "synthetic", "1", SyntheticOptions, "synthetic", "Sparse features in superposition with a known dictionary",

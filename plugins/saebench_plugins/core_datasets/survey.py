@@ -13,6 +13,7 @@ from saebench.api import Document, Findings, Overlap, Problem, Split, SuiteError
 from saebench_plugins.core_datasets import files
 from saebench_plugins.core_datasets.cleaning import Counts
 from saebench_plugins.core_datasets.lines import signature
+from saebench_plugins.core_datasets.plugin import LocalOptions
 
 MAX_CHARACTERS, MAX_DOCUMENTS = 1 << 24, 1 << 18
 """What is read at most."""
@@ -127,13 +128,18 @@ def survey(path: str, text_column: str) -> Survey:
     return _survey(path, text_column, tuple((file, *signature(file)) for file in found))
 
 
-def problems(path: str, text_column: str) -> Sequence[Problem]:
+def problems(options: LocalOptions) -> Sequence[Problem]:
     """What the first part of the files shows to be wrong."""
     try:
-        found = survey(path, text_column)
+        found = survey(options.path, options.text_column)
     except SuiteError as error:
         return [Problem("text_column" if isinstance(error, files.ColumnProblem) else "path", str(error), data=True)]
-    return [] if found.counts.documents else [Problem("path", files.empty_message(path), data=True)]
+    return [] if found.counts.documents else [Problem("path", files.empty_message(options.path), data=True)]
+
+
+def findings(options: LocalOptions) -> Findings:
+    """For the plan, of files."""
+    return survey(options.path, options.text_column).findings(options.path)
 
 
 @lru_cache(maxsize=64)

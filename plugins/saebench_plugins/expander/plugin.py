@@ -37,24 +37,24 @@ class ExpanderConfig:
 
 def check(config: ExpanderConfig, site: Site) -> Sequence[Problem]:
     """Problems of a config at a site."""
+    return tuple(_problems(config, site))
 
-    def problems() -> Iterator[Problem]:
-        yield from one_place(site)
-        yield from at_least(config, 1, "d_sae", "degree", "reaim_below")
-        yield from at_least(config, 0, "mask_seed")
-        yield from k_fits(config)
-        if config.degree > site.d_in:
-            yield Problem("degree", f"got {config.degree} but d_in is {site.d_in}. Use degree <= d_in.")
-        elif config.d_sae >= 1 and config.degree >= 1 and config.d_sae * config.degree < site.d_in:
-            needed = -(-site.d_in // config.d_sae)
-            yield Problem(
-                "degree",
-                f"got {config.degree}: {config.d_sae} latents of that degree cannot cover {site.d_in} coordinates. Use "
-                f"degree >= {needed}.",
-            )
-        yield from fraction(config, "reaim_every", "reaim_most")
 
-    return tuple(problems())
+def _problems(config: ExpanderConfig, site: Site) -> Iterator[Problem]:
+    yield from one_place(site)
+    yield from at_least(config, 1, "d_sae", "degree", "reaim_below")
+    yield from at_least(config, 0, "mask_seed")
+    yield from k_fits(config)
+    if config.degree > site.d_in:
+        yield Problem("degree", f"got {config.degree} but d_in is {site.d_in}. Use degree <= d_in.")
+    elif config.d_sae >= 1 and config.degree >= 1 and config.d_sae * config.degree < site.d_in:
+        needed = -(-site.d_in // config.d_sae)
+        yield Problem(
+            "degree",
+            f"got {config.degree}: {config.d_sae} latents of that degree cannot cover {site.d_in} coordinates. Use "
+            f"degree >= {needed}.",
+        )
+    yield from fraction(config, "reaim_every", "reaim_most")
 
 
 def cost(config: ExpanderConfig, site: Site) -> Cost:

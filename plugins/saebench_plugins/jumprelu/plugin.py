@@ -37,21 +37,21 @@ class JumpReLUConfig:
 
 def check(config: JumpReLUConfig, site: Site) -> Sequence[Problem]:
     """Problems of a config at a site."""
+    return tuple(_problems(config, site))
 
-    def problems() -> Iterator[Problem]:
-        yield from one_place(site)
-        yield from at_least(config, 2, "d_sae")
-        if (config.target_l0 is None) == (config.l0_coefficient is None):
-            found = "neither" if config.target_l0 is None else "both"
-            yield Problem("target_l0", f"got {found} of target_l0 and l0_coefficient. Give exactly one.")
-        for key in ("target_l0", "start_l0"):
-            value = getattr(config, key)
-            if value is not None and not 0 < value < config.d_sae:
-                yield Problem(key, f"got {value} but d_sae is {config.d_sae}. Use a number above 0 and below d_sae.")
-        yield from positive(config, "l0_coefficient", "target_coefficient", "bandwidth", "threshold_lr")
-        yield from fraction(config, "penalty_warmup")
 
-    return tuple(problems())
+def _problems(config: JumpReLUConfig, site: Site) -> Iterator[Problem]:
+    yield from one_place(site)
+    yield from at_least(config, 2, "d_sae")
+    if (config.target_l0 is None) == (config.l0_coefficient is None):
+        found = "neither" if config.target_l0 is None else "both"
+        yield Problem("target_l0", f"got {found} of target_l0 and l0_coefficient. Give exactly one.")
+    for key in ("target_l0", "start_l0"):
+        value = getattr(config, key)
+        if value is not None and not 0 < value < config.d_sae:
+            yield Problem(key, f"got {value} but d_sae is {config.d_sae}. Use a number above 0 and below d_sae.")
+    yield from positive(config, "l0_coefficient", "target_coefficient", "bandwidth", "threshold_lr")
+    yield from fraction(config, "penalty_warmup")
 
 
 def cost(config: JumpReLUConfig, site: Site) -> Cost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saebench.api import ArchitectureSpec, Cost, Problem, Site, TrainDefaults, hookimpl
@@ -30,15 +30,13 @@ class TopKConfig:
 
 def check(config: TopKConfig, site: Site) -> Sequence[Problem]:
     """Problems of a config at a site."""
-
-    def problems() -> Iterator[Problem]:
-        yield from one_place(site)
-        yield from at_least(config, 1, "d_sae", "k_aux")
-        yield from k_fits(config)
-        yield from not_negative(config, "aux_coefficient")
-        yield from fraction(config, "dead_window")
-
-    return tuple(problems())
+    return [
+        *one_place(site),
+        *at_least(config, 1, "d_sae", "k_aux"),
+        *k_fits(config),
+        *not_negative(config, "aux_coefficient"),
+        *fraction(config, "dead_window"),
+    ]
 
 
 def cost(config: TopKConfig, site: Site) -> Cost:

@@ -44,17 +44,7 @@ def _rows(catalog: Any) -> dict[str, list[dict[str, Any]]]:
                 "message": p.message,
                 "details": p.details,
             }
-            for p in catalog.problems
-        ]
-        + [
-            {
-                "name": ", ".join(clash.names),
-                "distribution": ", ".join(dict.fromkeys(one.distribution for one in clash.specs)),
-                "module": ", ".join(dict.fromkeys(one.module for one in clash.specs)),
-                "message": clash.message,
-                "details": "",
-            }
-            for clash in catalog.clashes
+            for p in (*catalog.problems, *(clash.problem for clash in catalog.clashes))
         ],
     }
 

@@ -7,7 +7,7 @@ import pytest
 import saebench_plugins.core_datasets.docs as docs
 from saebench_plugins.core_datasets import docs_corpus
 from saebench_plugins.core_datasets.docs_corpus import DocsCorpus
-from saebench_plugins.core_datasets.plugin import DocsOptions, recipe_docs
+from saebench_plugins.core_datasets.plugin import DocsOptions
 
 
 def test_both_parts_and_the_manifest(context, monkeypatch):
@@ -25,11 +25,11 @@ def test_both_parts_and_the_manifest(context, monkeypatch):
 
 
 def test_the_recipe_names_versions(monkeypatch):
-    before = recipe_docs(DocsOptions())
+    before = docs.versions(DocsOptions())
     assert before["distributions"]["torch"]
     monkeypatch.setattr(docs_corpus.importlib.metadata, "version", lambda name: "0.0")
-    assert recipe_docs(DocsOptions()) != before
+    assert docs.versions(DocsOptions()) != before
     monkeypatch.setattr(docs_corpus.importlib.metadata, "version", lambda name: "0.0+cu130")
-    assert set(recipe_docs(DocsOptions())["distributions"].values()) == {"0.0"}  # another build, the same text
+    assert set(docs.versions(DocsOptions())["distributions"].values()) == {"0.0"}  # another build, the same text
     with pytest.raises(TypeError):
         DocsOptions(text_column="text")

@@ -15,8 +15,11 @@ from saebench.api import SuiteError, split_of
 from saebench.base.folding import folded
 from saebench_plugins.core_datasets import files, lines
 from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
+from saebench_plugins.core_datasets.files import recipe as recipe_local
 from saebench_plugins.core_datasets.local import open_local
-from saebench_plugins.core_datasets.plugin import LocalOptions, check_local, inspect_local, recipe_local
+from saebench_plugins.core_datasets.plugin import LocalOptions
+from saebench_plugins.core_datasets.survey import findings as inspect_local
+from saebench_plugins.core_datasets.survey import problems as check_local
 
 TEXTS = [f"Document {number} says something." for number in range(40)]
 

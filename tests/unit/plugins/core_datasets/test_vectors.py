@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from saebench.api import MachineError, SuiteError
-from saebench_plugins.core_datasets import matrix_survey
+from saebench_plugins.core_datasets import files, matrices, matrix_survey
 from saebench_plugins.core_datasets.activations import open_activations
 from saebench_plugins.core_datasets.matrices import held_out_rows
 from saebench_plugins.core_datasets.matrix_survey import findings, problems
@@ -20,8 +20,6 @@ from saebench_plugins.core_datasets.plugin import (
     SyntheticOptions,
     check_synthetic,
     inspect_synthetic,
-    recipe_activations,
-    site_activations,
 )
 from saebench_plugins.core_datasets.synthetic import firing_probabilities, open_synthetic
 
@@ -43,7 +41,7 @@ def options(request, tmp_path):
 def test_rows_come_once_each_in_one_part(options, context):
     opened = open_activations(options, context)
     assert not problems(options)
-    assert site_activations(options).d_in == opened.d_in == 3
+    assert matrices.site(options).d_in == opened.d_in == 3
     parts = {}
     for split in ("train", "held-out"):
         batches = list(opened.batches(split, 10_000, 128, 0))
@@ -62,7 +60,7 @@ def test_rows_come_once_each_in_one_part(options, context):
     assert torch.equal(together[together[:, 0].argsort(stable=True), 0].sort().values, expected[:, 0].sort().values)
     assert 0.1 < len(parts["held-out"]) / 2000 < 0.3
     assert opened.manifest()["rows"] == 2000
-    assert len(recipe_activations(options)["files"]) == 1
+    assert len(files.recipe(options)["files"]) == 1
 
 
 def test_order_depends_on_the_seed_alone(options, context):
