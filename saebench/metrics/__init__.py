@@ -8,6 +8,7 @@ This package and `catalogue` load without torch.
 
 from __future__ import annotations
 
-from saebench.metrics.catalogue import INFO, absence, metric_value, nulls
+from saebench.metrics.accumulator import absence, metric_value, nulls
+from saebench.metrics.catalogue import INFO
 
 __all__ = ["INFO", "absence", "metric_value", "nulls"]

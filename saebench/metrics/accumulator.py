@@ -1,16 +1,37 @@
-"""What the accumulators of one stream share."""
+"""What accumulators share: values of the catalogue's ids, reasons for nulls, the accumulator of one stream. Loads no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
-from saebench.api.values import MetricResult
-from saebench.metrics.catalogue import nulls
+from saebench.api.values import MetricInfo, MetricResult, MetricValue
+from saebench.metrics.catalogue import INFO
 
 if TYPE_CHECKING:
     from saebench.api.batches import ScoredBatch
-    from saebench.api.metrics import Stream
-    from saebench.api.values import MetricInfo, MetricValue
+    from saebench.api.metrics import MetricContext, Stream
+
+NO_TOKENS = "no tokens were seen"
+
+
+def metric_value(
+    id: str, value: float | None, n: int, *, stderr: float | None = None, reason: str | None = None
+) -> MetricValue:
+    """`MetricValue` of a core metric, under its unit and direction."""
+    return MetricValue.of(INFO[id], value, n, stderr=stderr, reason=reason)
+
+
+def nulls(metrics: Iterable[MetricInfo], reason: str, n: int = 0) -> dict[str, MetricValue]:
+    """Null for every id, with one reason."""
+    return {info.id: MetricValue.of(info, None, n, reason=reason) for info in metrics}
+
+
+def absence(context: MetricContext, stream: Stream) -> str | None:
+    """Why `stream` does not exist for this SAE; None where it does."""
+    if stream in context.streams:
+        return None
+    return context.absent.get(stream, f"there is no stream {stream} here")
 
 
 class StreamAccumulator:

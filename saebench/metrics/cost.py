@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from saebench.api.values import MetricResult
-from saebench.metrics.catalogue import COST, metric_value
+from saebench.metrics.accumulator import metric_value
+from saebench.metrics.catalogue import COST
 
 if TYPE_CHECKING:
     from saebench.api.batches import ScoredBatch

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from saebench.api.values import MetricResult
-from saebench.metrics.accumulator import StreamAccumulator
-from saebench.metrics.catalogue import DENSITY, NO_TOKENS, metric_value, nulls
+from saebench.metrics.accumulator import NO_TOKENS, StreamAccumulator, metric_value, nulls
+from saebench.metrics.catalogue import DENSITY
 from saebench.metrics.clusters import BlockCounts, ClusterRows, jackknife
 from saebench.metrics.contexts import ContextCollector
 

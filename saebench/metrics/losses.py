@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from saebench.metrics.accumulator import StreamAccumulator
-from saebench.metrics.catalogue import LOSSES, NO_TOKENS, metric_value, nulls
+from saebench.metrics.accumulator import NO_TOKENS, StreamAccumulator, metric_value, nulls
+from saebench.metrics.catalogue import LOSSES
 from saebench.metrics.clusters import ClusterSums, Collected, ratio
 
 if TYPE_CHECKING:

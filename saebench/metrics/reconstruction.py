@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from saebench.metrics.accumulator import StreamAccumulator
-from saebench.metrics.catalogue import NO_TOKENS, RECONSTRUCTION, metric_value
+from saebench.metrics.accumulator import NO_TOKENS, StreamAccumulator, metric_value
+from saebench.metrics.catalogue import RECONSTRUCTION
 from saebench.metrics.clusters import ClusterSums, Collected, quantile, ratio
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from saebench.metrics.accumulator import StreamAccumulator
-from saebench.metrics.catalogue import NO_TOKENS, SPARSITY, metric_value, nulls
+from saebench.metrics.accumulator import NO_TOKENS, StreamAccumulator, metric_value, nulls
+from saebench.metrics.catalogue import SPARSITY
 from saebench.metrics.clusters import ClusterSums, add_rows, quantile
 
 if TYPE_CHECKING:

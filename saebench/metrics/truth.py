@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from saebench.metrics.catalogue import NO_TOKENS, metric_value
+from saebench.metrics.accumulator import NO_TOKENS, metric_value
 from saebench.metrics.clusters import BlockCounts, ClusterRows, jackknife
 
 if TYPE_CHECKING:

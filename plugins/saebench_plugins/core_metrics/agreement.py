@@ -9,7 +9,8 @@ from typing import Any
 
 from saebench.api import GroupMember, GroupMetric, MetricResult
 from saebench.matching.agreement.pair import CORRECTED, jackknife
-from saebench.metrics.catalogue import ACROSS, AGREEMENT, STABILITY, metric_value, nulls
+from saebench.metrics.accumulator import metric_value, nulls
+from saebench.metrics.catalogue import ACROSS, AGREEMENT, STABILITY
 from saebench_plugins.core_metrics.pairs import Pairs, comparable, pair_details, reason_of, value_of
 
 DIFFERENCE = "dataset-over-seed"

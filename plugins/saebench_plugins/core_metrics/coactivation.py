@@ -16,7 +16,8 @@ from saebench.matching.agreement.by_activation import (
 )
 from saebench.matching.agreement.chance import corrected, level
 from saebench.matching.agreement.pair import mean_over_pairs
-from saebench.metrics.catalogue import STABILITY, metric_value, nulls
+from saebench.metrics.accumulator import metric_value, nulls
+from saebench.metrics.catalogue import STABILITY
 from saebench_plugins.core_metrics.pairs import is_signed
 
 IDS = ("matched-correlation", "matched-correlation-null", "matched-correlation-corrected", "sfr-activation")

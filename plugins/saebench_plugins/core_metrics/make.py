@@ -7,7 +7,7 @@ import torch
 
 from saebench.api import CellMetric, MetricContext
 from saebench.matching import decoder_directions
-from saebench.metrics.catalogue import absence
+from saebench.metrics.accumulator import absence
 from saebench.metrics.density import DensityAccumulator
 from saebench.metrics.losses import LossAccumulator
 from saebench.metrics.reconstruction import ReconstructionAccumulator

@@ -12,7 +12,7 @@ from saebench.matching.agreement.chance import NullLevel
 from saebench.matching.agreement.cosines import Latents
 from saebench.matching.agreement.pair import CORRECTED, PairScores, mean_over_pairs, over_pairs
 from saebench.matching.directions import as_matrix, directions
-from saebench.metrics.catalogue import metric_value
+from saebench.metrics.accumulator import metric_value
 
 Pairs = Mapping[tuple[int, int], PairScores]
 

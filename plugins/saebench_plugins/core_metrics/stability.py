@@ -23,7 +23,8 @@ from saebench.matching.agreement.reappearance import (
     reappearances,
 )
 from saebench.matching.agreement.recapture import recapture
-from saebench.metrics.catalogue import STABILITY, metric_value, nulls
+from saebench.metrics.accumulator import metric_value, nulls
+from saebench.metrics.catalogue import STABILITY
 from saebench_plugins.core_metrics import coactivation
 from saebench_plugins.core_metrics.pairs import Comparable, Pairs, comparable, mean_value, null_details, pair_details
 

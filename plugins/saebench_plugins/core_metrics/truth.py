@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from saebench.api import CellMetric, MetricContext, MetricResult
 from saebench.matching import cosine_matrix, decoder_directions, match_cosines
-from saebench.metrics.catalogue import TRUTH, absence, metric_value, nulls
+from saebench.metrics.accumulator import absence, metric_value, nulls
+from saebench.metrics.catalogue import TRUTH
 from saebench.metrics.truth import FiringF1Accumulator, uniqueness
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saebench.api import CellMetric, MetricContext, MetricInfo, MetricResult, MetricValue
-from saebench.metrics.catalogue import NO_TOKENS, absence
+from saebench.metrics.accumulator import NO_TOKENS, absence
 from saebench.metrics.density import DensityAccumulator
 from saebench_plugins.faithful.ffr_spec import FFR
 

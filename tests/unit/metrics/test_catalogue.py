@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from saebench.api import MetricContext, ScoringFacts, TrainingFacts
+from saebench.metrics.accumulator import absence, nulls
 from saebench.metrics.catalogue import (
     AGREEMENT,
     COST,
@@ -16,8 +17,6 @@ from saebench.metrics.catalogue import (
     SPARSITY,
     STABILITY,
     TRUTH,
-    absence,
-    nulls,
 )
 
 IDS = {
