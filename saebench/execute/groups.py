@@ -16,7 +16,7 @@ from saebench.cells.cell import Cell, ModelUse
 from saebench.cells.plan import Group
 from saebench.execute.records import model_facts, without_columns
 from saebench.execute.resume import FolderState
-from saebench.plan.grouping.groups import GROUP_TOKENS, member_label
+from saebench.plan.grouping.groups import GROUP_TOKENS, member_label, reads_codes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,7 +156,7 @@ class GroupRunner:
         from saebench.score.group_codes import Allowance
         from saebench.score.one_pass import batch_size
 
-        streams = any(self._catalog.group_metric(name).spec.streams for name in group.metrics)
+        streams = reads_codes(group, self._catalog)
         allowance, batch = Allowance(), min((batch_size(cell.d_sae) for cell in cells), default=1)
         members = []
         for cell in cells:

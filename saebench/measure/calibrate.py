@@ -20,6 +20,7 @@ from saebench.lm.model import LanguageModel
 from saebench.measure import data, training
 from saebench.measure.machine import n_threads, run_numerics
 from saebench.measure.profile import Profile, speed_facts
+from saebench.plan.contenders.metrics import streams_of
 from saebench.plan.forecast.rates import (
     DatasetRate,
     Measure,
@@ -109,15 +110,10 @@ class _ToMeasure:
                 cell = pick(cells, key=lambda cell: cell.expected_l0 or 0.0)
                 self.scores.setdefault(score_key(cell), cell)
 
-    def streams(self, cell: Cell) -> frozenset[str]:
-        """Streams that the metrics of a cell read."""
-        specs = (self.catalog.cell_metric(name).spec for name in cell.metrics)
-        return frozenset(name for spec in specs for name in spec.streams)
-
     def samples(self, key: str) -> bool:
         """True when this model is sampled."""
         return any(
-            "self-sampled" in self.streams(cell)
+            "self-sampled" in streams_of(cell, self.catalog)
             or any(use.kind == "generated" for use in (cell.dataset, *cell.evaluation_datasets))
             for cell in self.cells
             if cell.model is not None and model_key(cell.model) == key
@@ -260,7 +256,7 @@ class _Measuring:
             lm = self._model(cell.model) if cell.model is not None else None
             vectors = None if cell.model is not None else training.quietly(lambda: self._rows(cell.dataset)[1])
             self._sites[place] = training.quietly(
-                lambda: training.SiteStreams(cell, self.needed.streams(cell), self.device, lm, vectors)
+                lambda: training.SiteStreams(cell, streams_of(cell, self.catalog), self.device, lm, vectors)
             )
         return self._sites[place]
 

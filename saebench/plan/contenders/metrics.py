@@ -10,6 +10,7 @@ from saebench.api.errors import PluginError
 from saebench.api.metrics import STREAMS
 from saebench.api.specs import CellMetricSpec, GroupMetricSpec
 from saebench.base.near import hint
+from saebench.cells.cell import Cell
 from saebench.cells.plan import SEEDS_ALONE
 from saebench.config import Problems, Suite
 from saebench.host import Catalog, Registered
@@ -91,6 +92,11 @@ def choose_metrics(suite: Suite, catalog: Catalog, problems: Problems) -> Metric
                     f"{hint(stream, streams)}"
                 )
     return chosen
+
+
+def streams_of(cell: Cell, catalog: Catalog) -> frozenset[str]:
+    """Streams that the metrics of a cell read."""
+    return frozenset(name for metric in cell.metrics for name in catalog.cell_metric(metric).spec.streams)
 
 
 def _ids(chosen: Sequence[Registered[Any]]) -> list[str]:

@@ -8,6 +8,7 @@ from saebench.api.specs import Cost
 from saebench.cells.cell import Cell
 from saebench.cells.plan import Cohort, Group
 from saebench.host import Catalog
+from saebench.plan.contenders.metrics import streams_of
 
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 INDEX_BYTES, SEQUENCE_BYTES = 12, 4
@@ -67,8 +68,7 @@ def _record_bytes(cell: Cell, catalog: Catalog) -> int:
 
 def _context_bytes(cell: Cell, catalog: Catalog) -> int:
     """The strongest contexts in a cell's record."""
-    specs = [catalog.cell_metric(name).spec for name in cell.metrics]
-    return CONTEXT_BYTES if cell.model is not None and any("density" in spec.streams for spec in specs) else 0
+    return CONTEXT_BYTES if cell.model is not None and "density" in streams_of(cell, catalog) else 0
 
 
 def snapshot_bytes(passes: Sequence[Sequence[Cell]], costs: Mapping[str, Cost], training_s: float) -> int:

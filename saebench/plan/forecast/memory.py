@@ -9,7 +9,7 @@ from saebench.api.specs import Cost
 from saebench.cells.cell import Cell
 from saebench.cells.plan import Group
 from saebench.host import Catalog
-from saebench.plan.grouping.groups import GROUP_CODES_BYTES, GROUP_TOKENS
+from saebench.plan.grouping.groups import GROUP_CODES_BYTES, GROUP_TOKENS, reads_codes
 from saebench.plan.grouping.memory_batches import memory_batches, memory_together
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _comparing_bytes(group: Group, members: Sequence[Cell], catalog: Catalog) ->
     if len(members) < 2:
         return 0
     pair = min(PAIR_MOST_BYTES, PAIR_SQUARE_BYTES * max(cell.d_sae for cell in members) ** 2)
-    if not any(catalog.group_metric(name).spec.streams for name in group.metrics):
+    if not reads_codes(group, catalog):
         return pair
     active = (
         min(cell.evaluation.tokens, GROUP_TOKENS) * (cell.d_sae if cell.expected_l0 is None else cell.expected_l0)

@@ -13,9 +13,10 @@ from saebench.cells.cell import Cell, DatasetUse, ModelUse
 from saebench.cells.generations import generations
 from saebench.cells.plan import PHASES, Cohort, Group
 from saebench.host import Catalog
+from saebench.plan.contenders.metrics import streams_of
 from saebench.plan.forecast.disk import MANIFEST_BYTES, row_bytes, token_bytes
 from saebench.plan.forecast.rates import Rates
-from saebench.plan.grouping.groups import GROUP_TOKENS
+from saebench.plan.grouping.groups import GROUP_TOKENS, reads_codes
 
 if TYPE_CHECKING:
     from saebench.lm.book import ModelBook
@@ -119,7 +120,7 @@ class Work:
 
     def held_out(self, cell: Cell) -> None:
         """Held-out data that all cells of a site share, made when the first of them is scored."""
-        streams, evaluation, site = self._streams(cell), cell.evaluation, site_key(cell.model)
+        streams, evaluation, site = streams_of(cell, self.catalog), cell.evaluation, site_key(cell.model)
         asked, side = max(evaluation.tokens, evaluation.density_tokens), evaluation.density_tokens
         for seed in evaluation.seeds:
             for use in cell.evaluation_datasets:
@@ -158,7 +159,7 @@ class Work:
         """One cell's own passes over what is there."""
         from saebench.activations.sources.held_out.loss_windows import LOG_PROB_BYTES
 
-        cost, streams, evaluation = self.costs[cell.cell_id], self._streams(cell), cell.evaluation
+        cost, streams, evaluation = self.costs[cell.cell_id], streams_of(cell, self.catalog), cell.evaluation
         side = evaluation.density_tokens
         passes = len(cell.evaluation_datasets) * len(evaluation.seeds)
         tokens = max(evaluation.tokens, side)
@@ -180,13 +181,12 @@ class Work:
 
     def group(self, group: Group, members: Sequence[Cell]) -> None:
         """Its pairs, and where codes are compared a pass of each member over some held-out tokens."""
-        specs = [self.catalog.group_metric(name).spec for name in group.metrics]
         if len(members) < 2:
             return
         pairs = len(members) * (len(members) - 1) // 2
         largest = max(cell.d_sae for cell in members)
-        self.phases["groups"] += len(specs) * pairs * (PAIR_S + PAIR_SQUARE_S * largest**2)
-        if any(spec.streams for spec in specs):
+        self.phases["groups"] += len(group.metrics) * pairs * (PAIR_S + PAIR_SQUARE_S * largest**2)
+        if reads_codes(group, self.catalog):
             for cell in members:
                 whole = max(cell.evaluation.tokens, cell.evaluation.density_tokens)
                 read = min(cell.evaluation.tokens, GROUP_TOKENS)
@@ -229,11 +229,6 @@ class Work:
         first = self._first("open", use.recipe)
         self.store_bytes += use.keeps if first else 0
         return (rate.open_s if first else rate.again_s) + rows * rate.token_s
-
-    def _streams(self, cell: Cell) -> frozenset[str]:
-        """Streams that the metrics of a cell read."""
-        specs = (self.catalog.cell_metric(name).spec for name in cell.metrics)
-        return frozenset(name for spec in specs for name in spec.streams)
 
     def _model(self, use: ModelUse) -> ModelFacts:
         return self.facts.model(use.id, use.revision)

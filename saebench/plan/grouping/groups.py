@@ -8,6 +8,7 @@ from typing import Any
 from saebench.base.canonical import digest
 from saebench.cells.cell import Cell
 from saebench.cells.plan import SEEDS_ALONE, Group
+from saebench.host import Catalog
 from saebench.plan.contenders.metrics import MetricChoice
 from saebench.plan.grouping.cells import cell_identity
 
@@ -38,6 +39,11 @@ def form_groups(cells: Sequence[Cell], metrics: MetricChoice) -> list[Group]:
                 if vary == SEEDS_ALONE or _varies(found, vary)
             ]
     return groups
+
+
+def reads_codes(group: Group, catalog: Catalog) -> bool:
+    """Whether some metric of a group reads what its members encode on held-out data."""
+    return any(catalog.group_metric(name).spec.streams for name in group.metrics)
 
 
 def member_label(cell: Cell, vary: Sequence[str]) -> str:
