@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from saebench_plugins.core_datasets import plugin
+from saebench_plugins.core_datasets import plugin, presets
 
 
 def test_six_datasets_with_torch_untouched():
@@ -62,7 +62,7 @@ def test_synthetic_options_that_cannot_be(changes, key):
     ],
 )
 def test_hub_options_that_cannot_be(options, words):
-    (problem,) = plugin.check_hub(options)
+    (problem,) = presets.problems(options)
     assert words in problem.message
 
 
@@ -72,6 +72,6 @@ def test_presets_resolve():
     assert set(PRESETS) == {"tinystories", "openwebtext", "pile", "fineweb", "lmsys-chat-1m"}
     assert resolved(plugin.HubOptions(preset="lmsys-chat-1m")).text_column == "conversation"
     assert resolved(plugin.HubOptions(preset="fineweb", config="sample-100BT")).config == "sample-100BT"
-    assert plugin.recipe_hub(plugin.HubOptions(preset="pile", revision="abc")) == {
+    assert presets.recipe(plugin.HubOptions(preset="pile", revision="abc")) == {
         "id": "monology/pile-uncopyrighted", "config": None, "text_column": "text", "revision": "abc",
     }  # fmt: skip
