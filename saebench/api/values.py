@@ -73,7 +73,7 @@ class MetricInfo:
         unit: Unit of the value.
         direction: `lower` or `higher` is better; `neutral` where neither is.
         family: Heading above it (reconstruction, sparsity, density, faithfulness, stability, truth, cost).
-        description: One line with the formula in words.
+        description: One line, with the formula as text.
         measured: True for times and memory, which differ between equal runs and are kept in `measured.metrics`.
         column: How tables print it; None: it is in the details of a row only.
         ranks: Whether contenders are ranked by it at matched sparsity.

@@ -1,7 +1,9 @@
 """The leaderboard: a pure function of records. No torch, no training code, no network, no clock.
 
-Equal records and versions give equal bytes. `load` and `load_groups` give pandas frames, `build` writes the pages, `summary` gives the headline table for a terminal, `diff` compares
-the facts of two folders. All are resolved on first use: pandas and altair are slow to import, and `saebench --help` needs neither.
+Equal records and versions give equal bytes. `load` and `load_groups` give pandas frames, `build` writes the pages,
+`summary` gives the headline table for a terminal, `diff` compares the facts of two folders. All are resolved on first
+use: pandas and altair are slow to import, and `saebench --help`
+needs neither.
 """
 
 from __future__ import annotations

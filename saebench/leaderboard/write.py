@@ -1,4 +1,7 @@
-"""`build`: records -> board -> data.json, chart.svg, README.md, index.html. Nothing else is read, nothing else is written."""
+"""`build`: records -> board -> data.json, chart.svg, README.md, index.html.
+
+Nothing else is read, nothing else is written.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ def check_pages(out: Path, aside: Callable[[str], None] | None = None) -> None:
 
     Args:
         out: The leaderboard's folder.
-        aside: In a run's own folder: a file that saebench did not make, or that is damaged, is renamed, and a line says so.
+        aside: In a run's own folder: a file that saebench did not make, or that is damaged, is renamed, and a line says
+            so.
 
     Raises:
         SuiteError: `out` is no folder, or has a file that saebench did not make.
@@ -73,9 +77,10 @@ def build(
     aside: Callable[[str], None] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Writes the leaderboard of the records in `folders` into `out`; records are only read, also where `out` holds them.
+    """Writes the leaderboard of the records in `folders` into `out`.
 
-    Equal records and versions give equal bytes, in whatever order and wherever the folders stand.
+    Records are only read, also where `out` holds them. Equal records and versions give equal bytes, in whatever order
+    the folders are given and wherever they are.
 
     Args:
         folders: Folders that hold records/ (and groups/).
@@ -97,7 +102,8 @@ def build(
         if item.kind == "unreadable":
             say(f"warning: {item.path} is left out: {item.reason}")
     svg = chart_svg(board)
-    # Everything is made, and whoever reads pipes is there, before anything is written: an error leaves the old pages whole.
+    # Everything is made, and whoever reads pipes is there, before anything is written: an error leaves the old pages
+    # whole.
     readme, page = readme_markdown(board, has_chart=svg is not None), page_html(board)
     made = {"chart.svg": svg, "data.json": pretty_json(board.to_json()), "README.md": readme, "index.html": page}
     pages = {out / name: text.encode() for name, text in made.items() if text is not None}

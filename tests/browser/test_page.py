@@ -1,4 +1,7 @@
-"""The page in a real browser: charts are drawn, the table sorts, nothing is logged and nothing is asked of any network."""
+"""The page in a real browser.
+
+Charts are drawn, the table sorts, nothing is logged and nothing is asked of any network.
+"""
 
 from __future__ import annotations
 
@@ -21,29 +24,42 @@ BROWSER = next(
     None,
 )
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-extensions", "--disable-default-apps", "--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=20000",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--disable-default-apps",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--virtual-time-budget=20000",
+)
 
 pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="no chromium or chrome on this machine: the page is not tried in a browser"
 )
 
 # Runs before anything of the page; keeps every complaint and, at the end, what the page became.
-PROBE = """<script>
+REPORTER = """<script>
 const problems = [];
 addEventListener("error", (event) => problems.push("error: " + event.message));
 addEventListener("unhandledrejection", (event) => problems.push("rejection: " + event.reason));
-addEventListener("securitypolicyviolation", (event) => problems.push("policy: " + event.violatedDirective + " " + event.blockedURI));
-for (const level of ["error", "warn"]) { console[level] = (...parts) => problems.push(level + ": " + parts.join(" ")); }
+addEventListener("securitypolicyviolation", (event) => problems.push("policy: " + event.violatedDirective + " " +
+event.blockedURI)); for (const level of ["error", "warn"]) { console[level] = (...parts) => problems.push(level + ": " +
+parts.join(" ")); }
 const shown = (place) => place.offsetParent !== null;
 const drawn = (place) => place.querySelectorAll("svg path, svg line").length;
 const press = async (section, value) => {
   section.querySelector(`input[value="${value}"]`).click();
-  for (let i = 0; i < 100 && [...section.querySelectorAll(".chart")].some((place) => shown(place) && !drawn(place)); i++) { await new Promise((done) => setTimeout(done, 50)); }
-  const states = [...section.querySelectorAll(".state")].filter(shown);
+  for (let i = 0; i < 100 && [...section.querySelectorAll(".chart")].some((place) => shown(place) && !drawn(place));
+  i++) { await new Promise((done) => setTimeout(done, 50)); } const states =
+  [...section.querySelectorAll(".state")].filter(shown);
   const charts = [...section.querySelectorAll(".chart")].filter(shown);
-  return { states: states.map((state) => state.dataset.state), text: states.map((state) => state.innerText).join(" "), charts: charts.map((place) => [place.dataset.spec.replace(/^site-[^-]+-/, ""), drawn(place)]) };
+  return { states: states.map((state) => state.dataset.state), text: states.map((state) => state.innerText).join(" "),
+  charts: charts.map((place) => [place.dataset.spec.replace(/^site-[^-]+-/, ""), drawn(place)]) };
 };
 const report = async () => {
   const table = document.querySelector("table.sortable");
@@ -55,11 +71,14 @@ const report = async () => {
   heading.querySelector("button").click();
   const found = {
     problems, before, up, down: column(), sorted: heading.getAttribute("aria-sort"),
-    requests: performance.getEntriesByType("resource").map((entry) => entry.name).filter((name) => !name.startsWith("data:")),
+    requests: performance.getEntriesByType("resource").map((entry) => entry.name).filter((name) =>
+    !name.startsWith("data:")),
     charts: [...document.querySelectorAll(".chart")].filter(shown).map((place) => ({
-      id: place.dataset.spec, marks: place.querySelectorAll("svg path, svg line").length, width: place.clientWidth, drawn: place.querySelector("svg")?.clientWidth || 0,
+      id: place.dataset.spec, marks: place.querySelectorAll("svg path, svg line").length, width: place.clientWidth,
+      drawn: place.querySelector("svg")?.clientWidth || 0,
     })),
-    controls: table.tBodies[1].rows.length, wide: document.documentElement.scrollWidth, view: document.documentElement.clientWidth, theme: document.documentElement.dataset.theme,
+    controls: table.tBodies[1].rows.length, wide: document.documentElement.scrollWidth, view:
+    document.documentElement.clientWidth, theme: document.documentElement.dataset.theme,
   };
   const seeds = document.querySelector("table.seeds");
   const agreement = () => [...seeds.tBodies[0].rows].map((row) => row.cells[2].dataset.v);
@@ -68,14 +87,14 @@ const report = async () => {
   const section = document.querySelector(".spend");
   found.first = [...section.querySelectorAll(".state")].filter(shown).map((state) => state.dataset.state);
   found.pressed = {};
-  for (const value of ["flops", "all-in", "seconds", "training", "tokens"]) { found.pressed[value] = await press(section, value); }
-  const note = document.createElement("pre");
-  note.id = "probe";
+  for (const value of ["flops", "all-in", "seconds", "training", "tokens"]) { found.pressed[value] = await
+  press(section, value); } const note = document.createElement("pre");
+  note.id = "report";
   note.textContent = JSON.stringify(found);
   document.body.append(note);
 };
-const watch = setInterval(() => { if (document.documentElement.dataset.theme) { clearInterval(watch); setTimeout(report, 300); } }, 50);
-</script>"""
+const watch = setInterval(() => { if (document.documentElement.dataset.theme) { clearInterval(watch); setTimeout(report,
+300); } }, 50); </script>"""
 
 
 def module(name: str) -> ModuleType:
@@ -103,18 +122,19 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(page: Path, tmp_path: Path, width: int) -> dict[str, Any]:
-    """What the probe found with the page in a frame of `width` pixels (a headless window cannot be as narrow as a phone)."""
-    probed = tmp_path / "probed.html"
-    probed.write_text(
-        page.read_text("utf-8").replace('<meta name="viewport"', PROBE + '<meta name="viewport"', 1), "utf-8"
+    """What the page reports in a frame of `width` pixels: a headless window cannot be as narrow as a phone."""
+    reporting = tmp_path / "reporting.html"
+    reporting.write_text(
+        page.read_text("utf-8").replace('<meta name="viewport"', REPORTER + '<meta name="viewport"', 1), "utf-8"
     )
     frame = tmp_path / "frame.html"
     script = (
-        "const watch = setInterval(() => { const note = frames[0].document.getElementById('probe');"
+        "const watch = setInterval(() => { const note = frames[0].document.getElementById('report');"
         " if (note) { clearInterval(watch); document.body.append(note); } }, 50);"
     )
     frame.write_text(
-        f'<!doctype html><body><iframe src="probed.html" width="{width}" height="1500"></iframe><script>{script}</script>',
+        f'<!doctype html><body><iframe src="reporting.html" width="{width}" height="1500"></iframe>'
+        f"<script>{script}</script>",
         "utf-8",
     )
     command = [
@@ -127,7 +147,7 @@ def opened(page: Path, tmp_path: Path, width: int) -> dict[str, Any]:
         frame.as_uri(),
     ]
     dom = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.S)
+    found = re.search(r'<pre id="report">(.*?)</pre>', dom, re.S)
     assert found, "the page never finished drawing its charts"
     report: dict[str, Any] = json.loads(unescape(found.group(1)))
     return report

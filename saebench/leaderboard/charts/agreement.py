@@ -1,4 +1,4 @@
-"""Charts of agreement as Vega-Lite specifications: over seeds, over thresholds, by density, by variance, over datasets."""
+"""Charts of agreement: over seeds, thresholds, density, variance and datasets, as Vega-Lite specifications."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _rule(field: str, at: float) -> alt.Chart:
 
 
 def reappearance_chart(site: Site, by: str, title: str) -> alt.LayerChart | None:
-    """Mean share of the other seeds in which latents are found again, in bins of `by` (density, variance); size is the bin's count."""
+    """Mean share of the other seeds in which latents are found again, in bins of `by` (density or variance)."""
     plotted = [
         (row, found)
         for row, found in largest(site, lambda of: None if of.reappearance is None else of.reappearance.by(by))

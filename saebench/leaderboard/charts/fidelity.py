@@ -200,7 +200,10 @@ def dots(
     *,
     apart: bool = False,
 ) -> alt.LayerChart:
-    """Rows of dots: one row a label, one mark a kind (its colour and shape); `apart`: on a line of its own, where intervals overlap."""
+    """Rows of dots: a row for each label, a mark (colour and shape) for each kind.
+
+    `apart`: each kind is on a line of its own, where intervals overlap.
+    """
     domain = [kind for kind in kinds if any(value["kind"] == kind for value in values)]
     y = alt.Y("label:N", sort=labels, title=None, axis=alt.Axis(domain=False, ticks=False, grid=True, labelLimit=150))
     x = alt.X(

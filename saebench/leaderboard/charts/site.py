@@ -85,12 +85,22 @@ def agreement_charts(site: Site) -> dict[str, list[Chart]]:
     """Charts of agreement between seeds (`seeds`) and between datasets (`across`), in the form of `site_charts`."""
     one = "One row an entry, at its largest L0."
     found = "A latent is found again in another seed where its matched partner there has a cosine above 0.7."
-    bins = f"Bars are 95 % jackknife intervals over seeds, size is the number of latents in a bin; bins of fewer than {FEW} are faint."
+    bins = (
+        "Bars are 95 % jackknife intervals over seeds, size is the number of latents in a bin; bins of fewer than "
+        f"{FEW} are faint."
+    )
     seeds: list[tuple[str, str, str, Any]] = []
     if any(row.value("matched-cosine") is not None for row in site.rows):
-        caption = "Mean decoder cosine under exact one-to-one matching, and the level that chance reaches; SFR among latents alive in both. Bars are 95 % jackknife intervals over seeds."
+        caption = (
+            "Mean decoder cosine under exact one-to-one matching, and the level that chance reaches; SFR among "
+            "latents alive in both. Bars are 95 % jackknife intervals over seeds."
+        )
         seeds.append(("stability", "Agreement and chance", caption, stability_chart(site)))
-    caption = f"SFR at every threshold, not 0.7 alone (dotted), with 95 % jackknife bands; dashed, what random directions of the same shape reach (grey where it is the same for all). Bands and chance are shown where they were recorded. {one}"
+    caption = (
+        "SFR at every threshold, not 0.7 alone (dotted), with 95 % jackknife bands; dashed, what random directions "
+        "of the same shape reach (grey where it is the same for all). Bands and chance are shown where they were "
+        f"recorded. {one}"
+    )
     seeds.append(("sfr-curve", "Matched pairs over a threshold", caption, curve_chart(site)))
     caption = f"{found} {bins} {one}"
     seeds.append(
@@ -107,9 +117,16 @@ def agreement_charts(site: Site) -> dict[str, list[Chart]]:
             reappearance_chart(site, "variance", "share of explained variance"),
         )
     )
-    caption = f"Distinct alive latents that k seeds find together, and the extrapolated total (capture-recapture) with its 95 % interval. Seeds are taken as independent draws from one closed dictionary; latents that are harder to find than others make it a lower bound. {one}"
+    caption = (
+        "Distinct alive latents that k seeds find together, and the extrapolated total (capture-recapture) with its "
+        "95 % interval. Seeds are taken as independent draws from one closed dictionary; latents that are harder to "
+        f"find than others make it a lower bound. {one}"
+    )
     seeds.append(("distinct", "How large is the idealised dictionary?", caption, distinct_chart(site)))
-    caption = "SFR alive between SAEs of one architecture that differ in the seed, in the training dataset or in both; 95 % jackknife intervals over seeds. Equal seeds start from equal weights, which lifts “other dataset”."
+    caption = (
+        "SFR alive between SAEs of one architecture that differ in the seed, in the training dataset or in both; 95 "
+        "% jackknife intervals over seeds. Equal seeds start from equal weights, which lifts “other dataset”."
+    )
     across = [("across", "What changes the latents more?", caption, across_chart(site))]
     kinds = {"seeds": seeds, "across": across}
     return {
@@ -122,7 +139,10 @@ def _described(site: Site, name: str, title: str, caption: str, chart: alt.Layer
 
 
 def chart_svg(board: Board) -> str | None:
-    """The first two charts against L0 of the first site side by side, as SVG on white; None where nothing was measured."""
+    """The first two charts against L0 of the first site side by side, as SVG on white.
+
+    None where nothing was measured.
+    """
     import vl_convert
 
     for suite in board.suites:

@@ -30,7 +30,7 @@ def _points(site: Site, currency: str, view: str) -> Iterator[dict[str, Any]]:
 
 
 def spend_chart(site: Site, state: Comparison) -> alt.LayerChart | None:
-    """FVU on training batches against what had been spent, a line a row, a rule at the spend of the comparison; None without points."""
+    """FVU on training batches against spend, a line a row, a rule at the spend of the comparison; None: no points."""
     currency, view = state.currency, state.view
     values = list(_points(site, currency, view))
     if not values or state.spend is None:

@@ -1,4 +1,4 @@
-"""How charts look: colours, shapes, and the configuration for light and dark surroundings."""
+"""The appearance of charts: colours, shapes, and the configuration for light and dark surroundings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 import altair as alt
 
-# Mid-luminance variants of Okabe and Ito's colours: told apart with colour-vision deficiency, readable on white and on near-black.
+# Mid-luminance variants of Okabe and Ito's colours: told apart with colour-vision deficiency, readable on white and on
+# near-black.
 PALETTE = ("#2f7fc1", "#d9682b", "#1f9c78", "#b45fa6", "#c29200", "#4fb0d8", "#8a6d5c", "#7a7f87")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', Arial, sans-serif"
@@ -45,7 +46,7 @@ def theme(*, dark: bool) -> dict[str, Any]:
 
 
 def specification(chart: alt.LayerChart | alt.HConcatChart) -> dict[str, Any]:
-    """The chart in Vega-Lite; a test holds it against the schema, which takes as long as making all the rest of a page."""
+    """The chart in Vega-Lite. A test validates it: that takes as long as all the rest of a page."""
     spec: dict[str, Any] = chart.to_dict(validate=False)
     return spec
 

@@ -1,1 +1,1 @@
-"""The pages: HTML, markdown and the table for a terminal, and the words and numbers that they share."""
+"""The pages: HTML, markdown and the table for a terminal, and the text that they share."""

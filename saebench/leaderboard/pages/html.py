@@ -45,7 +45,7 @@ _SHADES = 9
 
 
 def script_json(value: Any) -> Markup:
-    """JSON that can stand inside a script element whatever text it holds."""
+    """JSON that can be inside a script element whatever text it holds."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -53,7 +53,7 @@ def script_json(value: Any) -> Markup:
 
 
 def packed(text: str) -> str:
-    """Deflated, as base64: the page unpacks it where it draws charts. A third of a script's size, a tenth of a specification's."""
+    """Deflated, as base64: a third of a script's size, a tenth of a specification's. The page unpacks it."""
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
 
 

@@ -51,8 +51,15 @@ _CORRECTED = {
     "matched-cosine": "matched cosine",
     "matched-correlation": "matched correlation",
 }
-_SEEDS = "Scores over chance, (score - chance) / (1 - chance), a mean over pairs of seeds with a 95 % jackknife interval over seeds. The estimated total is the idealised dictionary size by capture-recapture: a lower bound, as some latents are harder to find than others."
-_ACROSS = "SFR alive between SAEs that differ in the seed, in the training dataset, or in both, with 95 % jackknife intervals over init seeds. Equal init seeds lift “other dataset”."
+_SEEDS = (
+    "Scores over chance, (score - chance) / (1 - chance), a mean over pairs of seeds with a 95 % jackknife interval "
+    "over seeds. The estimated total is the idealised dictionary size by capture-recapture: a lower bound, as some "
+    "latents are harder to find than others."
+)
+_ACROSS = (
+    "SFR alive between SAEs that differ in the seed, in the training dataset, or in both, with 95 % jackknife "
+    "intervals over init seeds. Equal init seeds lift “other dataset”."
+)
 
 
 def escaped(text: object) -> str:

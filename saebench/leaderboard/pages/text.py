@@ -13,24 +13,72 @@ from saebench.leaderboard.tables.statistics import Standing
 
 LEAD = (
     "Sparse autoencoders trained under one shared, metered budget and scored the same way from the stored checkpoint. "
-    "Every number is a mean over training seeds with its 95 % t-interval; contenders are ranked only against others at the same sparsity, "
+    "Every number is a mean over training seeds with its 95 % t-interval; contenders are ranked only against others "
+    "at the same sparsity, "
     "and those that the intervals do not separate are ties."
 )
 
 METHOD = (
-    ("Intervals", "Mean ± half-width of the 95 % Student t-interval over init seeds (separate trainings). A value without ± rests on one seed and is not ranked. The standard error of a single score, over evaluation sequences, is another thing: it stands in each contender's details."),
-    ("Ranks", "1 + the number of contenders that are better beyond the 95 % interval of the difference. Differences are paired by init seed where both have the same seeds, else by Welch; the level holds for each pair and is not corrected for the number of pairs. “tie” marks a contender that at least one other at its level is not separated from."),
-    ("Matched sparsity", "A pair is compared at one L0: the level, or the nearest L0 that both have measured, at most 20 % from it. Between two measured points values are interpolated linearly in log L0, by seed; beyond the measured range nothing is extrapolated (a score within 10 % of the L0 stands as it is)."),
-    ("Ranking metric", "Variance explained at matched L0 gives the rank of the main table; the tables by level rank the other fidelity metrics beside it, and any column sorts."),
-    ("Stability", "SFR and matched cosine come from an exact one-to-one matching of decoder directions between seeds, over the smaller dictionary; “exact” stands where dual prices prove that no matching is better by more than 1e-6 of the total. SFR counts pairs with a cosine above 0.7; SFR alive drops latents that are dead in their own SAE first. Chance (“null”) is what random directions of the same shape reach, and a corrected score is (score - chance) / (1 - chance). Pairs share seeds and are dependent, so their standard error is a jackknife over seeds, and the interval is t with seeds - 1."),
-    ("Cost", "“training” counts the tokens a contender itself was trained on, which is what the budget limits; “all-in” adds what it took to make its data and to train its parent."),
-    ("Equal spend", "The scores of the main table stand at the suite's own budget. The page's switch asks the same of other budgets, from what each record noted while it trained: FVU and L0 of one training batch at 12 log-spaced points. Every run is read at the largest spend that all contenders reached (tokens, FLOPs or seconds of their own training; “all-in” adds what their data and their parent cost), by linear interpolation in log spend, never beyond what was noted. Being FVU on training batches, these numbers are noisier than the held-out scores and compare nothing between contenders trained on different data: those are ranked apart."),
-    ("Controls", "Floor and ceiling without any training budget: random directions, a permuted decoder, PCA, the identity. Never ranked."),
-)  # fmt: skip
+    (
+        "Intervals",
+        "Mean ± half-width of the 95 % Student t-interval over init seeds (separate trainings). A value without ± "
+        "rests on one seed and is not ranked. The standard error of a single score, over evaluation sequences, is "
+        "another thing: it is in each contender's details.",
+    ),
+    (
+        "Ranks",
+        "1 + the number of contenders that are better beyond the 95 % interval of the difference. Differences are "
+        "paired by init seed where both have the same seeds, else by Welch; the level holds for each pair and is not "
+        "corrected for the number of pairs. “tie” marks a contender that at least one other at its level is not "
+        "separated from.",
+    ),
+    (
+        "Matched sparsity",
+        "A pair is compared at one L0: the level, or the nearest L0 that both have measured, at most 20 % from it. "
+        "Between two measured points values are interpolated linearly in log L0, by seed; beyond the measured range "
+        "nothing is extrapolated (a score within 10 % of the L0 is taken as it is).",
+    ),
+    (
+        "Ranking metric",
+        "Variance explained at matched L0 gives the rank of the main table; the tables by level rank the other "
+        "fidelity metrics beside it, and any column sorts.",
+    ),
+    (
+        "Stability",
+        "SFR and matched cosine come from an exact one-to-one matching of decoder directions between seeds, over the "
+        "smaller dictionary; “exact” is shown where dual prices prove that no matching is better by more than 1e-6 of "
+        "the total. SFR counts pairs with a cosine above 0.7; SFR alive drops latents that are dead in their own SAE "
+        "first. Chance (“null”) is what random directions of the same shape reach, and a corrected score is (score - "
+        "chance) / (1 - chance). Pairs share seeds and are dependent, so their standard error is a jackknife over "
+        "seeds, and the interval is t with seeds - 1.",
+    ),
+    (
+        "Cost",
+        "“training” counts the tokens a contender itself was trained on, which is what the budget limits; “all-in” "
+        "adds what it took to make its data and to train its parent.",
+    ),
+    (
+        "Equal spend",
+        "The scores of the main table are at the suite's own budget. The page's switch asks the same of other "
+        "budgets, from what each record noted while it trained: FVU and L0 of one training batch at 12 log-spaced "
+        "points. Every run is read at the largest spend that all contenders reached (tokens, FLOPs or seconds of "
+        "their own training; “all-in” adds what their data and their parent cost), by linear interpolation in log "
+        "spend, never beyond what was noted. Being FVU on training batches, these numbers are noisier than the "
+        "held-out scores and compare nothing between contenders trained on different data: those are ranked apart.",
+    ),
+    (
+        "Controls",
+        "Floor and ceiling without any training budget: random directions, a permuted decoder, PCA, the identity. "
+        "Never ranked.",
+    ),
+)
 
 SEARCH = (
     "Search",
-    "A contender marked “best of T by validation …” was tuned: T candidates divided one share of the budget, and the one with the best mean over init seeds on the validation part of the held-out data (one document in four) is its result. Nobody's score in this suite was taken on that part. Candidates with fewer seeds than others cannot win. The tables of searches list them all; its tokens, and its spend at equal spend, count all of them.",
+    "A contender marked “best of T by validation …” was tuned: T candidates divided one share of the budget, and the "
+    "one with the best mean over init seeds on the validation part of the held-out data (one document in four) is "
+    "its result. No score in this suite was taken on that part. Candidates with fewer seeds than others cannot "
+    "win. The tables of searches list them all; its tokens, and its spend at equal spend, count all of them.",
 )
 
 
@@ -118,7 +166,10 @@ def site_facts(site: Site) -> list[tuple[str, str]]:
 def dataset_text(data: Json) -> str:
     """A training dataset with its plugin and digests."""
     tokens = f", {count(data['n_tokens'])} tokens" if data.get("n_tokens") else ""
-    return f"{data['name']} ({data.get('plugin')} {data.get('version')}{tokens}, recipe {short(data.get('recipe'))}, content {short(data.get('content'))})"
+    return (
+        f"{data['name']} ({data.get('plugin')} {data.get('version')}{tokens}, recipe {short(data.get('recipe'))}, "
+        f"content {short(data.get('content'))})"
+    )
 
 
 def certificate_text(matching: Certificate | None) -> tuple[str, str]:

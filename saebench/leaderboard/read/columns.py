@@ -83,10 +83,10 @@ def columns_of(cells: Iterable[Mapping[str, Any]], groups: Iterable[Mapping[str,
     found: dict[str, tuple[tuple[int, str, int, str], TableColumn]] = {}
     for group, records in ((False, cells), (True, groups)):
         for record in records:
-            infos = record["facts"].get("metric_info") or {}
+            metrics = record["facts"].get("metric_info") or {}
             for id, given in (record.get("columns") or {}).items():
                 if id not in found:
-                    found[id] = _column(id, given, infos.get(id) or {}, group)
+                    found[id] = _column(id, given, metrics.get(id) or {}, group)
     return (*(column for _, column in sorted(found.values(), key=lambda item: item[0])), *COST)
 
 

@@ -1,4 +1,4 @@
-"""`diff`: do two folders hold the same facts? Times, memory, host and versions are measured, not facts, and are not compared."""
+"""`diff`: do two folders hold the same facts? What is measured (times, memory, host, versions) is not compared."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ class Difference:
 
     def __str__(self) -> str:
         if self.kind == _CORPUS:
-            return f"corpus differs: {self.where}: {_short(self.a)} against {_short(self.b)}. Scores on it cannot be equal; the facts below follow from it."
+            return (
+                f"corpus differs: {self.where}: {_short(self.a)} against {_short(self.b)}. Scores on it cannot be "
+                "equal; the facts below follow from it."
+            )
         if self.kind != "differs":
             return f"{self.where}: {self.kind}"
         return f"{self.where}: {self.key}: {_short(self.a)} against {_short(self.b)}"
@@ -48,8 +51,8 @@ def _short(value: Any) -> str:
 def diff(a: Path, b: Path) -> list[Difference]:
     """Differences between the facts of two folders that hold records/ (and groups/); empty when equal.
 
-    Cells are matched by what a suite calls them (suite, model, hookpoint, entry, point, seeds), so that a changed config shows as
-    the key that changed. Datasets whose content digest differs come first, once each.
+    Cells are matched by what a suite calls them (suite, model, hookpoint, entry, point, seeds), so that a changed
+    config shows as the key that changed. Datasets whose content digest differs come first, once each.
 
     Raises:
         SuiteError: A folder does not exist or holds no records, or a record is damaged.

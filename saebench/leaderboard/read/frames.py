@@ -14,13 +14,14 @@ from saebench.leaderboard.read.merge import MergedRecords, merged_records, mixed
 from saebench.leaderboard.read.records import CellRecord, Json
 
 COLUMNS = (
-    "suite", "entry", "point", "architecture", "control", "model", "hookpoint", "training_dataset", "d_sae", "init_seed", "data_seed",
-    "status", "family", "metric", "value", "stderr", "n", "reason", "unit", "direction", "measured", "dataset", "seed", "slice",
-    "mixed_versions", "metric_versions", "search", "validation", "cell_id", "score_id", "path",
+    "suite", "entry", "point", "architecture", "control", "model", "hookpoint", "training_dataset", "d_sae",
+    "init_seed", "data_seed", "status", "family", "metric", "value", "stderr", "n", "reason", "unit", "direction",
+    "measured", "dataset", "seed", "slice", "mixed_versions", "metric_versions", "search", "validation", "cell_id",
+    "score_id", "path",
 )  # fmt: skip
 GROUP_COLUMNS = (
-    "suite", "entry", "point", "architecture", "control", "model", "hookpoint", "training_dataset", "d_sae", "vary", "members", "status",
-    "family", "metric", "value", "stderr", "n", "reason", "unit", "direction", "group_id", "path",
+    "suite", "entry", "point", "architecture", "control", "model", "hookpoint", "training_dataset", "d_sae", "vary",
+    "members", "status", "family", "metric", "value", "stderr", "n", "reason", "unit", "direction", "group_id", "path",
 )  # fmt: skip
 
 
@@ -35,13 +36,13 @@ def _read(folder: str | Path) -> MergedRecords:
 def load(folder: str | Path) -> pd.DataFrame:
     """One row a part: (cell, metric, dataset, evaluation seed, slice).
 
-    Candidates of a search (`tune`) are all there: `search` is its key, `validation` what it goes by. Comparing them by their other values
-    is choosing on test data.
+    Candidates of a search (`tune`) are all there: `search` is its key, `validation` what it goes by. Comparing them by
+    their other values is choosing on test data.
 
-    Superseded records are dropped (the newest score of a cell is taken). Where the cells of one suite and place were scored with
-    different metric versions, `mixed_versions` is True in all their rows: compare those numbers only within equal
-    `metric_versions`. A cell that is not ok has one row without a metric whose `reason` says why. Group metrics (stability) belong
-    to several cells: `load_groups` has them.
+    Superseded records are dropped (the newest score of a cell is taken). Where the cells of one suite and place were
+    scored with different metric versions, `mixed_versions` is True in all their rows: compare those numbers only within
+    equal `metric_versions`. A cell that is not ok has one row without a metric whose `reason` says why. Group metrics
+    (stability) belong to several cells: `load_groups` has them.
 
     Raises:
         SuiteError: No such folder, no records, or none that can be read.
@@ -109,8 +110,9 @@ def _rows(cell: CellRecord, mixed: bool) -> Iterator[dict[str, Any]]:
 
 
 def load_groups(folder: str | Path) -> pd.DataFrame:
-    """One row a (group, metric): agreement of cells that differ in `vary` alone (`init_seed`: stability; `dataset+init_seed`: agreement).
+    """One row a (group, metric): agreement of cells that differ only in `vary`.
 
+    `vary` is `init_seed` (stability) or `dataset+init_seed` (agreement over datasets).
     A group over several entries or datasets has their names joined by ` + `. Raises as `load`.
     """
     rows = []

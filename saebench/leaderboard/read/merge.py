@@ -60,8 +60,9 @@ def compare_values(a: Any, b: Any, key: str = "") -> Iterator[tuple[str, Any, An
 
 
 def merged_records(folders: Sequence[Path]) -> MergedRecords:
-    """Merges folders: equal facts merge, conflicting facts are set aside, of several scores of a cell the newest is taken. What cannot
-    be read is left out and named.
+    """Merges folders: equal facts merge, conflicting facts are left out.
+
+    Of several scores of a cell the newest is taken. What cannot be read is left out and named.
 
     The result depends neither on the order of the folders nor on where they are.
 

@@ -136,7 +136,8 @@ def nothing_left(left_out: Sequence[LeftOut]) -> SuiteError:
     """That no record can be read, with the first of them."""
     first = left_out[0]
     return SuiteError(
-        f"{first.path}: {first.reason}. None of {len(left_out)} records can be read. Run the suite again into this folder, or restore it."
+        f"{first.path}: {first.reason}. None of {len(left_out)} records can be read. Run the suite again into this "
+        "folder, or restore it."
     )
 
 

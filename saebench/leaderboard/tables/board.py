@@ -43,7 +43,9 @@ _STATISTICS: dict[str, str | float] = {
 
 
 def board_of(folders: Sequence[Path]) -> Board:
-    """The board of the records in `folders`. A record with a detail that cannot be read is left out, and `left_out` names it.
+    """The board of the records in `folders`.
+
+    A record with a detail that cannot be read is left out, and `left_out` names it.
 
     Raises:
         SuiteError: As `merged_records`.
@@ -245,7 +247,8 @@ def _rows(
     for key, members in by_row.items():
         label = labels[key]
         if names.count(label) > 1:
-            # Two configs of one name (a suite was changed between runs): told apart by the digest of what decides the weights.
+            # Two configs of one name (a suite was changed between runs): told apart by the digest of what decides the
+            # weights.
             label += f" [{members[0].variant[:4]}]"
         planned = [cell for cell in suite_cells if row_key(cell) == key]
         members.sort(key=lambda cell: int(cell.facts["init_seed"]))

@@ -57,7 +57,9 @@ class Unreadable(SuiteError):
 
 
 def readable(make: Callable[[_From], _T], source: _From, path: str) -> _T:
-    """`make(source)`. These parts of a record have no fixed schema: a shape that cannot be read is a damaged record, named as such.
+    """`make(source)`: of details of a record, which have no fixed schema.
+
+    A shape that cannot be read is a damaged record, and is named as such.
 
     Raises:
         Unreadable: Of this path.
@@ -110,7 +112,10 @@ def density(cells: Sequence[CellRecord]) -> Density | None:
 
 
 def contexts(cells: Sequence[CellRecord]) -> tuple[LatentContexts, ...]:
-    """The strongest contexts of a few latents of the first seed, at evenly spaced ranks of density, cut to the tokens around the peak."""
+    """The strongest contexts of a few latents of the first seed, at evenly spaced ranks of density.
+
+    They are cut to the tokens around the peak.
+    """
     latents = (cells[0].facts.get("details") or {}).get("strongest-contexts") or []
     n = min(LATENTS_SHOWN, len(latents))
     shown = []

@@ -1,7 +1,7 @@
 """Contenders at equal spend: every training run read off its trajectory at the largest spend that all of them reached.
 
-A suite gives equal shares of one currency. What its records noted on the way lets a reader ask the other questions too: equal tokens,
-equal FLOPs or equal seconds, of training alone or with what making the data and training the parent cost.
+A suite gives equal shares of one currency. What its records noted on the way lets a reader ask the other questions too:
+equal tokens, equal FLOPs or equal seconds, of training alone or with what making the data and training the parent cost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Run:
     """One training run in one currency.
 
     Attributes:
-        before: Spent before its own training began: by the other candidates of its search; in the all-in view also on data and parent.
+        before: Spent before its own training began: by the other candidates of its search; in the all-in view also on
+            data and parent.
         points: (own spend, FVU, L0), by rising spend.
         searched: Part of `before` was spent by a search.
     """
@@ -47,7 +48,7 @@ class Run:
         return self.before + self.points[-1][0]
 
     def at(self, spend: float) -> tuple[float, float] | None:
-        """FVU and L0 at `spend`, linear in the log of its own training spend; None before its first point and beyond its last."""
+        """FVU and L0 at `spend`, linear in the log of its own training spend; None where it noted nothing around it."""
         if spend > self.reach:
             return None
         # `(before + last) - before` may come out a last bit beyond `last`

@@ -128,7 +128,10 @@ def _metric(cells: Sequence[CellRecord], name: str) -> MetricCell:
 
 
 def _cost(cells: Sequence[CellRecord]) -> dict[str, float | None]:
-    """Mean over seeds of tokens, FLOPs and seconds, by what they were spent on; `all` adds data making and parent to training."""
+    """Mean over seeds of tokens, FLOPs and seconds, by what they were spent on.
+
+    `all` adds data making and parent to training.
+    """
     cost: dict[str, float | None] = {}
     for unit in UNITS:
         for kind in ("train", "data", "parent", "forward", "scoring"):
@@ -138,7 +141,7 @@ def _cost(cells: Sequence[CellRecord]) -> dict[str, float | None]:
 
 
 def _other_datasets(cells: Sequence[CellRecord], metrics: Sequence[str]) -> dict[str, dict[str, Estimate]]:
-    """Ranked metrics on every evaluation dataset, where there are several: dataset -> metric -> estimate over init seeds."""
+    """Ranked metrics by evaluation dataset, where there are several: estimates over init seeds."""
     found: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for cell in cells:
         for name in metrics:

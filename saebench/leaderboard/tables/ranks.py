@@ -47,7 +47,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Level:
-    """One sparsity level: rankings by metric, contenders in order, those that have an L0 near it, and whether they are several."""
+    """One sparsity level: rankings by metric, all contenders in order, and those that have an L0 near it."""
 
     l0: float
     metrics: Mapping[str, Ranking]
@@ -57,7 +57,10 @@ class Level:
 
 
 def curve_families(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows that make one curve over L0: one entry's points. Points at one L0 (a sweep of something else) are curves of their own."""
+    """Rows that make one curve over L0: one entry's points.
+
+    Points at one L0 (a sweep of something else) are curves of their own.
+    """
     by_entry: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row.l0 > 0:
@@ -86,10 +89,10 @@ def _curve(rows: Sequence[Row], metric: str) -> Curve:
 def rank_levels(
     rows: Sequence[Row], columns: Sequence[TableColumn], mixed: Mapping[str, Sequence[str]]
 ) -> tuple[tuple[Level, ...], dict[str, RowStanding]]:
-    """Ranks of all contenders at each sparsity level, by each metric that ranks; and the standing of each row by the primary one, by row id.
+    """Ranks of contenders at each sparsity level by each metric that ranks; standings by the primary one, by row id.
 
-    The levels are the L0s that configs aim at; without any, the measured L0s of the first contender. With `mixed` metric versions
-    nothing is ranked and every standing says so.
+    The levels are the L0s that configs aim at; without any, the measured L0s of the first contender. With `mixed`
+    metric versions nothing is ranked and every standing says so.
     """
     families = curve_families(rows)
     refusal = _refusal(mixed)

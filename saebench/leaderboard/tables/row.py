@@ -15,7 +15,7 @@ from saebench.leaderboard.tables.trajectories import Point, Spend, sum_or_none
 
 @dataclass(frozen=True)
 class Shown:
-    """One cell of a table: value (fractions already in percent), half-width of its interval, number of seeds, or the reason."""
+    """One cell of a table: value (fractions in percent), half-width of its interval, number of seeds, or the reason."""
 
     value: float | None
     half: float | None
@@ -68,7 +68,8 @@ class Row:
     Attributes:
         sweep, config, base, train, budget: As the records have them.
         training_contents: Content digests of what it was trained on.
-        cost: Mean over seeds of `<kind>_<unit>`: tokens, flops and seconds of train, data, parent, forward, scoring, search and all.
+        cost: Mean over seeds of `<kind>_<unit>`: tokens, flops and seconds of train, data, parent, forward, scoring,
+            search and all.
         metrics: Metric over the seeds, by id.
         group: The same of metrics of the group of its seeds.
         stability: None for controls.

@@ -1,4 +1,4 @@
-"""Searches (`tune`): of the candidates of one point, the best on validation data is the entry's result there; the others are listed."""
+"""Searches (`tune`): the best candidate of a point on validation data is its result; the others are listed."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def decide_searches(
 ) -> tuple[list[Row], tuple[Search, ...]]:
     """The rows that count for their entries, with what the search of each winner cost, and every search of this table.
 
-    A candidate wins by its mean over init seeds. Only those with a value at as many seeds as any can win, so that a seed that failed is
-    no advantage; of equal means the first name wins.
+    A candidate wins by its mean over init seeds. Only those with a value at as many seeds as any can win, so that a
+    seed that failed is no advantage; of equal means the first name wins.
 
     Args:
         rows: One a candidate, and all others.
@@ -185,7 +185,7 @@ def _candidate(cells: Sequence[CellRecord], row_of: Mapping[str, str]) -> Candid
 
 
 def _with_search(row: Row, search: Search, winner: Candidate, cells: Sequence[CellRecord]) -> Row:
-    """A winner's row with what it won, and what the other candidates of its seeds spent: its share paid for them too."""
+    """A winner's row with what it won, and what the other candidates of its seeds spent from the same share."""
     own = {cell.score_id for cell in row.cells}
     others: dict[int, list[CellRecord]] = defaultdict(list)
     for other in cells:

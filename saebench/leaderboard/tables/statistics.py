@@ -1,7 +1,7 @@
 """Statistics of the leaderboard, in plain float64: intervals over seeds, pairwise intervals, ranks, matched sparsity.
 
-The unit of replication is the training run: intervals are over init seeds. The standard error of one score (over evaluation
-sequences, which all contenders share) is another thing and is kept apart.
+The unit of replication is the training run: intervals are over init seeds. The standard error of one score (over
+evaluation sequences, which all contenders share) is another thing and is kept apart.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from saebench.base.student import t_quantile
 
 L0_TOLERANCE = 0.10
-"""A score measured at an L0 this far (as a ratio) from the level is taken for it where its own curve does not reach the level."""
+"""Largest ratio of two L0s, less 1, at which a score is taken for the level that its own curve does not reach."""
 LEVEL_TOLERANCE = 0.20
 """A pair may be compared at an L0 this far from the level, where the two measured ranges overlap only there."""
 
@@ -114,9 +114,9 @@ class PairInterval:
 def compare_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> PairInterval:
     """Interval of the difference of two means over seeds.
 
-    Paired by seed (t on the differences, n - 1 degrees of freedom) when both have the same seeds, two or more: equal seeds mean
-    equal initial draws and equal data order. Else Welch's t with Satterthwaite's degrees of freedom. With one seed on a side there
-    is no interval and nothing separates.
+    Paired by seed (t on the differences, n - 1 degrees of freedom) when both have the same seeds, two or more: equal
+    seeds mean equal initial draws and equal data order. Else Welch's t with Satterthwaite's degrees of freedom. With
+    one seed on a side there is no interval and nothing separates.
     """
     left, right = [a[seed] for seed in sorted(a)], [b[seed] for seed in sorted(b)]
     difference = mean(left) - mean(right)
@@ -136,7 +136,10 @@ def compare_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> PairInterva
 
 @dataclass(frozen=True)
 class Curve:
-    """One contender's measured points: per init seed, (L0, value) sorted by L0. Seeds without any point are left out."""
+    """One contender's measured points: per init seed, (L0, value) sorted by L0.
+
+    Seeds without any point are left out.
+    """
 
     points: Mapping[int, tuple[tuple[float, float], ...]]
 
@@ -144,8 +147,8 @@ class Curve:
     def span(self) -> tuple[float, float]:
         """L0 range that all seeds have measured: (largest of the minima, smallest of the maxima).
 
-        A seed that lost a point (a cell that failed) does not narrow it. Seeds of a single point each share no range; the geometric
-        mean of the two ends is taken for both.
+        A seed that lost a point (a cell that failed) does not narrow it. Seeds of a single point each share no range;
+        the geometric mean of the two ends is taken for both.
         """
         most = max(len(points) for points in self.points.values())
         whole = [points for points in self.points.values() if len(points) == most]
@@ -173,8 +176,8 @@ class Curve:
     def at(self, l0: float) -> tuple[dict[int, float], str]:
         """Value by seed at `l0`, and how it was got: measured, interpolated, near (within tolerance), mixed or none.
 
-        Linear in log L0 between two measured points. Never beyond them: within `L0_TOLERANCE` of an end the end's own value is
-        taken, further out the seed has no value and is left out.
+        Linear in log L0 between two measured points. Never beyond them: within `L0_TOLERANCE` of an end the end's own
+        value is taken, further out the seed has no value and is left out.
         """
         values, ways = {}, set()
         for seed, points in self.points.items():
@@ -200,7 +203,7 @@ def _interpolate(points: Sequence[tuple[float, float]], l0: float) -> tuple[floa
 
 
 def matched_l0(a: Curve, b: Curve, level: float) -> float:
-    """L0 at which a pair is compared: the level, moved into the overlap of both measured ranges when that is near enough."""
+    """L0 at which a pair is compared: the level, or the nearest L0 that both have measured if that is near enough."""
     low, high = max(a.span[0], b.span[0]), min(a.span[1], b.span[1])
     if low > high:
         return level
@@ -220,7 +223,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Standing:
-    """Rank of one contender at one level: 1 + the number of contenders that are better beyond the interval of the difference.
+    """Rank of one contender at one level: 1 + the number of contenders that are better beyond the interval.
 
     Attributes:
         rank: None where it cannot be ranked; `reason` says why.
@@ -239,8 +242,8 @@ def rank_level(
 ) -> tuple[dict[str, Standing], list[Pair]]:
     """Ranks contenders at one sparsity level from pairwise intervals at matched L0.
 
-    Every contender is compared with every other. A contender that shares no measured L0 near the level with any other, or has a single seed,
-    is not ranked. Intervals are per pair (95 %), not corrected for the number of pairs.
+    Every contender is compared with every other. A contender that shares no measured L0 near the level with any other,
+    or has a single seed, is not ranked. Intervals are per pair (95 %), not corrected for the number of pairs.
     """
     names = sorted(curves)
     pairs = []
@@ -282,7 +285,7 @@ def rank_level(
 
 
 def sparsity_levels(targets: Sequence[float]) -> list[float]:
-    """Levels at which contenders are compared: the distinct targets, those within `L0_TOLERANCE` of a smaller one merged into it."""
+    """The distinct targets; those within `L0_TOLERANCE` of a smaller one are merged into it."""
     levels: list[float] = []
     for target in sorted(target for target in targets if target > 0):
         if not levels or target > levels[-1] * (1 + L0_TOLERANCE):

@@ -1,4 +1,4 @@
-"""What a record noted while its cell trained: spend, FVU and L0 at a few points, and what had been spent before the first."""
+"""What a record noted while its cell trained: spend, FVU and L0 at a few points."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def sum_or_none(values: Iterable[float | None]) -> float | None:
 
 
 def seconds_spent(cell: CellRecord, kind: str) -> float | None:
-    """Seconds of one kind of work (train, data, parent, forward, scoring); 0 where no such work was done, None where it was not measured."""
+    """Seconds of one kind of work (train, data, parent, forward, scoring).
+
+    0 where no such work was done, None where it was not measured.
+    """
     seconds = (cell.measured.get("spent_s") or {}).get(kind)
     if seconds is not None:
         return float(seconds)
@@ -50,7 +53,9 @@ def seconds_spent(cell: CellRecord, kind: str) -> float | None:
 
 
 def training_trajectory(cell: CellRecord) -> tuple[Point, ...]:
-    """The cell's own training at each point that has an FVU and an L0, by rising spend; `seconds` is None throughout where any is missing.
+    """The cell's own training at each point that has an FVU and an L0, by rising spend.
+
+    `seconds` is None in all of them where one is missing.
 
     Raises:
         ValueError, KeyError, TypeError: A shape that is no trajectory.
@@ -104,7 +109,10 @@ def mean_or_none(values: Sequence[float | None]) -> float | None:
 
 
 def numerics(cells: Sequence[CellRecord]) -> dict[str, tuple[str, ...]]:
-    """What the seeds trained in (back end, precision) and the share of rows that fell back to the plain path, as text; empty for records without."""
+    """What the seeds trained in (back end, precision) and the share of rows that fell back to the plain path, as text.
+
+    Empty for records without.
+    """
     found: dict[str, set[str]] = {}
     fallback = []
     for cell in cells:

@@ -1,4 +1,7 @@
-"""Plausible records, the same on every machine: one suite on a model with five contenders and controls, and a synthetic track."""
+"""Plausible records, the same on every machine.
+
+One suite on a model with five contenders and controls, and a synthetic track.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from saebench.train import TrainOutcome
 from saebench_plugins.faithful.ffr_spec import FFR
 
 MODEL = ModelUse("docs-lm", None, "a3" * 32, "model.layers.2", "layers.2", 128)
-INFOS = {**INFO, **{info.id: info for info in FFR}}
+DESCRIBED = {**INFO, **{info.id: info for info in FFR}}
 TRAIN = TrainSettings(1024, 0.001, (0.9, 0.999), 1e-8, None, 0.05, 0.2, "rms")
 CELLS: dict[str, Cell] = {}
 """The cells of all records made so far, by score id: a group record is made of cells."""
@@ -123,51 +126,135 @@ def histogram(dead: float, l0: float, seed: int, d_sae: int = 512) -> dict[str, 
 
 
 def cell_record(
-    entry: str, point: str, seed: int, values: Mapping[str, float | None], *, suite: str = "quickstart", architecture: str = "topk",
-    dataset: str = "docs", kind: str = "text", control: bool = False, model: ModelUse | None = MODEL, config: dict[str, Any] | None = None,
-    expected_l0: float | None = None, status: str = "ok", error: dict[str, Any] | None = None, datasets: tuple[str, ...] = ("docs", "near"),
-    tokens: int = 150_000, data_tokens: int = 0, parent_tokens: int = 0, details: dict[str, Any] | None = None, version: str = "1",
-    finished: str = "2026-11-20T08:00:00Z", supersedes: str | None = None, trajectory: list[dict[str, Any]] | None = None,
-    seconds: tuple[float, float, float] | None = None, budget: Mapping[str, Any] | None = None, tune: Tune | None = None,
-    validation: dict[str, Any] | None = None, part: str | None = None, infos: Mapping[str, MetricInfo] = INFOS,
-) -> dict[str, Any]:  # fmt: skip
+    entry: str,
+    point: str,
+    seed: int,
+    values: Mapping[str, float | None],
+    *,
+    suite: str = "quickstart",
+    architecture: str = "topk",
+    dataset: str = "docs",
+    kind: str = "text",
+    control: bool = False,
+    model: ModelUse | None = MODEL,
+    config: dict[str, Any] | None = None,
+    expected_l0: float | None = None,
+    status: str = "ok",
+    error: dict[str, Any] | None = None,
+    datasets: tuple[str, ...] = ("docs", "near"),
+    tokens: int = 150_000,
+    data_tokens: int = 0,
+    parent_tokens: int = 0,
+    details: dict[str, Any] | None = None,
+    version: str = "1",
+    finished: str = "2026-11-20T08:00:00Z",
+    supersedes: str | None = None,
+    trajectory: list[dict[str, Any]] | None = None,
+    seconds: tuple[float, float, float] | None = None,
+    budget: Mapping[str, Any] | None = None,
+    tune: Tune | None = None,
+    validation: dict[str, Any] | None = None,
+    part: str | None = None,
+    described: Mapping[str, MetricInfo] = DESCRIBED,
+) -> dict[str, Any]:
     """The record that a run would write of such a cell; without `seconds` as older versions wrote it."""
     config = {"d_sae": 512} if config is None else config
     cell_id = hexes("cell", suite, entry, point, seed, config, dataset)
     a_token, data_s, parent_s = seconds or (0.0, 0.0, 0.0)
     cell = Cell(
-        cell_id=cell_id, score_id=hexes("score", cell_id, version, datasets), suite=suite, entry=entry, point=point,
-        sweep={"k": expected_l0} if expected_l0 else {}, where="", part=ArchitectureUse(architecture, "1", config), base=None, d_in=128,
-        d_out=128, d_sae=config["d_sae"], tags=(), model=model, dataset=DatasetUse(dataset, dataset, "1", kind, {}, hexes("recipe", dataset)),
-        evaluation=EvaluationSettings(datasets, 65_536, 16_384, 65_536, (0,)), evaluation_datasets=(), init_seed=seed, data_seed=0,
-        parent="ab" * 32 if parent_tokens else None, train=TRAIN, tokens=tokens, control=control, expected_l0=expected_l0, cohort="", group="",
+        cell_id=cell_id,
+        score_id=hexes("score", cell_id, version, datasets),
+        suite=suite,
+        entry=entry,
+        point=point,
+        sweep={"k": expected_l0} if expected_l0 else {},
+        where="",
+        part=ArchitectureUse(architecture, "1", config),
+        base=None,
+        d_in=128,
+        d_out=128,
+        d_sae=config["d_sae"],
+        tags=(),
+        model=model,
+        dataset=DatasetUse(dataset, dataset, "1", kind, {}, hexes("recipe", dataset)),
+        evaluation=EvaluationSettings(datasets, 65_536, 16_384, 65_536, (0,)),
+        evaluation_datasets=(),
+        init_seed=seed,
+        data_seed=0,
+        parent="ab" * 32 if parent_tokens else None,
+        train=TRAIN,
+        tokens=tokens,
+        control=control,
+        expected_l0=expected_l0,
+        cohort="",
+        group="",
         metrics={"reconstruction": version, "density": "1", "ffr": "1"},
-        plugins={f"architecture/{architecture}": {"distribution": "saebench-harness", "version": "0.1.0"}}, tune=tune,
-    )  # fmt: skip
+        plugins={f"architecture/{architecture}": {"distribution": "saebench-harness", "version": "0.1.0"}},
+        tune=tune,
+    )
     CELLS[cell.score_id] = cell
     numerics = {"backend": "bf16-screen", "parameters": "float32", "products": ["screen"], "deterministic": True}
     fallback = {"fallback_rows": {"mean": 0.001 * (1 + seed), "min": 0.0, "max": 0.01, "last": 0.0, "n": 146}}
     trained = TrainOutcome(
-        cell_id, status, error, steps=146, tokens=tokens, flops=round(tokens * 5e5), forward_flops=round(tokens * 5e5), epochs=1.0,
-        ancestors={"tokens": parent_tokens, "flops": round(parent_tokens * 5e5)}, trajectory=trajectory or [], dead_fraction=0.02,
-        input_scale=1.0, facts=fallback if seconds else {}, numerics=numerics if seconds else None, device_s=tokens * a_token, waited_s=2.0,
-        ancestors_s=parent_s, trajectory_s=[step["tokens"] * a_token for step in trajectory or []],
-    )  # fmt: skip
+        cell_id,
+        status,
+        error,
+        steps=146,
+        tokens=tokens,
+        flops=round(tokens * 5e5),
+        forward_flops=round(tokens * 5e5),
+        epochs=1.0,
+        ancestors={"tokens": parent_tokens, "flops": round(parent_tokens * 5e5)},
+        trajectory=trajectory or [],
+        dead_fraction=0.02,
+        input_scale=1.0,
+        facts=fallback if seconds else {},
+        numerics=numerics if seconds else None,
+        device_s=tokens * a_token,
+        waited_s=2.0,
+        ancestors_s=parent_s,
+        trajectory_s=[step["tokens"] * a_token for step in trajectory or []],
+    )
     source: Any = SimpleNamespace(
-        content=hexes("content", dataset), manifest={}, n_tokens=150_000, rounding=None, token_policy={"bos": True} if model else None,
+        content=hexes("content", dataset),
+        manifest={},
+        n_tokens=150_000,
+        rounding=None,
+        token_policy={"bos": True} if model else None,
         data_cost={"tokens": data_tokens, "flops": round(data_tokens * 5e5)},
-    )  # fmt: skip
+    )
     used = [
-        {"name": name, "recipe": hexes("recipe", name), "content": hexes("content", name), "n_tokens": 65_536, "n_loss_tokens": 16_384, "n_density_tokens": 65_536}
+        {
+            "name": name,
+            "recipe": hexes("recipe", name),
+            "content": hexes("content", name),
+            "n_tokens": 65_536,
+            "n_loss_tokens": 16_384,
+            "n_density_tokens": 65_536,
+        }
         for name in datasets
-    ]  # fmt: skip
+    ]
     scored = ScoreOutcome(
-        metrics={name: metric(infos[name], values[name], datasets=datasets) for name in sorted(values)},
-        measured_metrics={"train-device-s": metric(infos["train-device-s"], 3.25 + seed / 100)},
-        metric_info=info_json(infos[name] for name in (*sorted(values), "train-device-s")), metric_versions=dict(cell.metrics),
-        details=details or {}, arrays={}, sae_facts={}, spent={"tokens": 65_536, "flops": round(65_536 * 5e5)}, seconds=1.5, validation=validation,
-        evaluation={"datasets": used, "seeds": [0], "tokens": 65_536, "loss_tokens": 16_384, "density_tokens": 65_536, "thresholds": {"ffr": 0.10}} | ({"part": part} if part else {}),
-    )  # fmt: skip
+        metrics={name: metric(described[name], values[name], datasets=datasets) for name in sorted(values)},
+        measured_metrics={"train-device-s": metric(described["train-device-s"], 3.25 + seed / 100)},
+        metric_info=info_json(described[name] for name in (*sorted(values), "train-device-s")),
+        metric_versions=dict(cell.metrics),
+        details=details or {},
+        arrays={},
+        sae_facts={},
+        spent={"tokens": 65_536, "flops": round(65_536 * 5e5)},
+        seconds=1.5,
+        validation=validation,
+        evaluation={
+            "datasets": used,
+            "seeds": [0],
+            "tokens": 65_536,
+            "loss_tokens": 16_384,
+            "density_tokens": 65_536,
+            "thresholds": {"ffr": 0.10},
+        }
+        | ({"part": part} if part else {}),
+    )
     outcome = execute_records.CellOutcome(
         status, error, execute_records.Trained(trained, source, data_s), scored if status == "ok" else None
     )
@@ -186,15 +273,20 @@ def cell_record(
 
 
 def group_of(
-    members: list[dict[str, Any]], metrics: Mapping[str, dict[str, Any]], details: dict[str, Any], *, vary: tuple[str, ...], spec: str
-) -> dict[str, Any]:  # fmt: skip
+    members: list[dict[str, Any]],
+    metrics: Mapping[str, dict[str, Any]],
+    details: dict[str, Any],
+    *,
+    vary: tuple[str, ...],
+    spec: str,
+) -> dict[str, Any]:
     """The record that a run would write of a group of these cells."""
     cells = [CELLS[record["score_id"]] for record in members]
     statuses = {cell.cell_id: record["facts"]["status"] for cell, record in zip(cells, members, strict=True)}
     entry = " + ".join(dict.fromkeys(cell.entry for cell in cells))
     group = Group("", cells[0].suite, entry, cells[0].point, "", tuple(statuses), {spec: "1"}, vary)
-    infos = info_json(INFOS[id] for id in metrics)
-    outcome = GroupOutcome("ok", dict(metrics), {}, infos, {spec: "1"}, details, {}, {})
+    described = info_json(DESCRIBED[id] for id in metrics)
+    outcome = GroupOutcome("ok", dict(metrics), {}, described, {spec: "1"}, details, {}, {})
     versions = {"versions": {"saebench": "0.1.0"}}
     return execute_groups.group_record(group, cells, statuses, outcome, environment=versions, plugins={})
 
@@ -202,7 +294,7 @@ def group_of(
 def group_record(members: list[dict[str, Any]], values: Mapping[str, float | None]) -> dict[str, Any]:
     """A group of init seeds."""
     reason = "under two members are ok"
-    metrics = {id: {**metric(INFOS[id], value, reason=reason, n=3), "parts": []} for id, value in values.items()}
+    metrics = {id: {**metric(DESCRIBED[id], value, reason=reason, n=3), "parts": []} for id, value in values.items()}
     return group_of(members, metrics, {}, vary=("init_seed",), spec="stability")
 
 
@@ -213,14 +305,25 @@ def model_values(
     recovered = 0.86 + 0.03 * math.log2(level) / 2 + 0.8 * offset + float(noise.normal(0, 0.0015))
     dense = 0.012 + max(0.0, float(noise.normal(0, 0.002)))
     return {
-        "fvu": 1 - explained, "variance-explained": explained, "ce-recovered-zero": recovered + 0.05, "ce-recovered-mean": recovered, "kl": 0.9 * (1 - recovered),
-        "l0": level * factor + (float(noise.normal(0, 0.08)) if factor != 1 else 0.0), "dead-fraction": dead + abs(float(noise.normal(0, 0.01))), "dense-fraction-10pct": dense,
-        "ffr-random": dense * 1.9, "ffr-text": dense, "ffr-self": dense * 1.1,
-    }  # fmt: skip
+        "fvu": 1 - explained,
+        "variance-explained": explained,
+        "ce-recovered-zero": recovered + 0.05,
+        "ce-recovered-mean": recovered,
+        "kl": 0.9 * (1 - recovered),
+        "l0": level * factor + (float(noise.normal(0, 0.08)) if factor != 1 else 0.0),
+        "dead-fraction": dead + abs(float(noise.normal(0, 0.01))),
+        "dense-fraction-10pct": dense,
+        "ffr-random": dense * 1.9,
+        "ffr-text": dense,
+        "ffr-self": dense * 1.1,
+    }
 
 
 def make_records() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Records and groups by path. Everything a page can show occurs: ties, nulls with reasons, failures, controls, a synthetic track."""
+    """Records and groups by path. Everything a page can show occurs.
+
+    Ties, nulls with reasons, failures, controls, a synthetic track.
+    """
     cells: dict[str, dict[str, Any]] = {}
     groups: dict[str, dict[str, Any]] = {}
     noise = np.random.default_rng(7)
@@ -252,7 +355,10 @@ def make_records() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]
                         "diverged",
                         {
                             "type": "Diverged",
-                            "message": "the loss was not finite at step 81 (token 82,944); lower `train.lr` <or> raise `warmup`",
+                            "message": (
+                                "the loss was not finite at step 81 (token 82,944); lower `train.lr` <or> raise "
+                                "`warmup`"
+                            ),
                         },
                     )
                 if (entry, level, seed) == ("expander", 16, 0):
@@ -269,10 +375,26 @@ def make_records() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]
                     "density-histogram": histogram(dead, level, seed + level),
                     "strongest-contexts": contexts(seed),
                 }
-                members.append(put(cell_record(
-                    entry, label, seed, values, architecture=architecture, dataset=dataset, config={"d_sae": 512, "k": level}, expected_l0=float(level), status=status, error=error,
-                    details=details, trajectory=steps, seconds=SECONDS[entry], **own,
-                )))  # fmt: skip
+                members.append(
+                    put(
+                        cell_record(
+                            entry,
+                            label,
+                            seed,
+                            values,
+                            architecture=architecture,
+                            dataset=dataset,
+                            config={"d_sae": 512, "k": level},
+                            expected_l0=float(level),
+                            status=status,
+                            error=error,
+                            details=details,
+                            trajectory=steps,
+                            seconds=SECONDS[entry],
+                            **own,
+                        )
+                    )
+                )
             cosine = 0.62 - dead + 0.02 * math.log2(level)
             label = members[0]["facts"]["point"]
             groups[f"groups/quickstart/{entry}/{label}.json"] = group_record(

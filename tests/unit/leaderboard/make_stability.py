@@ -1,4 +1,7 @@
-"""Adds to made records what later groups hold: scores over chance, certificates, curves, reappearance, recapture, and groups over datasets."""
+"""Adds to made records what later groups hold.
+
+Scores over chance, certificates, curves, reappearance, recapture, and groups over datasets.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,8 @@ def entry(id: str, value: float | None, stderr: float | None = None, n: int = 3,
 def bins(low: float, step: float, alive: int, level: float, slope: float, rng: np.random.Generator) -> Record:
     """Latents by log10 of density or share of variance, those that matter more found again more often."""
     edges = [round(low + step * index, 2) for index in range(round(-low / step) + 1)]
-    drawn = np.clip(rng.normal(-1.9, 0.55, alive), low + 0.01, -0.01)
-    counts, _ = np.histogram(drawn, bins=np.array(edges))
+    sampled = np.clip(rng.normal(-1.9, 0.55, alive), low + 0.01, -0.01)
+    counts, _ = np.histogram(sampled, bins=np.array(edges))
     mean: list[float | None] = []
     stderr: list[float | None] = []
     for edge, n in zip(edges, counts, strict=False):
@@ -74,31 +77,71 @@ def all_of_today(group: Record, level: float, dead: int, rng: np.random.Generato
     total = counted[-1] * (1.05 + 0.9 * (1 - level))
     metrics["distinct-latents"] = entry("distinct-latents", counted[-1])
     metrics["idealised-dictionary-size"] = entry("idealised-dictionary-size", total, total * 0.04)
-    drawn = {"draws": 10, "n": d_sae, "m": d_sae, "d": 128}
+    sampled = {"draws": 10, "n": d_sae, "m": d_sae, "d": 128}
     details = {
         "sfr-curve": {
-            "thresholds": THRESHOLDS, "sfr": curve, "sfr-alive": [min(1.0, 1.03 * share) for share in curve], "sfr-null": null_curve,
+            "thresholds": THRESHOLDS,
+            "sfr": curve,
+            "sfr-alive": [min(1.0, 1.03 * share) for share in curve],
+            "sfr-null": null_curve,
             "stderr": {key: None if stderr is None else [0.01] * len(curve) for key in ("sfr", "sfr-alive")},
         },
         "stability-pairs": [
-            {"a": a, "b": b, "d_sae": [d_sae, d_sae], "alive": [alive, alive], "signed": True, "coverage": [level, level], "gap": 3.1e-16, "proven": True, "values": {"sfr": level * 0.92}}
+            {
+                "a": a,
+                "b": b,
+                "d_sae": [d_sae, d_sae],
+                "alive": [alive, alive],
+                "signed": True,
+                "coverage": [level, level],
+                "gap": 3.1e-16,
+                "proven": True,
+                "values": {"sfr": level * 0.92},
+            }
             for a, b in pairs
         ],
         "stability-null": {
-            id: {"value": null, "low": max(0.0, null - 0.002), "high": null + 0.002, **drawn} for id, (_, null) in SCORES.items() if id not in ("matched-correlation", "sfr-activation")
-        } | {"subspace-agreement": {"value": 0.0, "low": -0.02, "high": 0.02, **drawn, "draws": 0}},
+            id: {"value": null, "low": max(0.0, null - 0.002), "high": null + 0.002, **sampled}
+            for id, (_, null) in SCORES.items()
+            if id not in ("matched-correlation", "sfr-activation")
+        }
+        | {"subspace-agreement": {"value": 0.0, "low": -0.02, "high": 0.02, **sampled, "draws": 0}},
         "reappearance": {
-            "seeds": seeds, "share": [index / (seeds - 1) for index in range(seeds)], "n": [alive, alive // 2, alive // 3][:seeds],
-            "by_density": {**bins(-6, 0.5, 3 * alive, level, 0.22, rng), "dead": {"n": 3 * dead, "mean": 0.01 if dead else None}},
-            "by_variance_share": {**bins(-7, 0.5, 3 * alive, level, 0.3, rng), "not_positive": {"n": 25, "mean": 0.11}, "dead": {"n": 3 * dead, "mean": 0.01 if dead else None}},
+            "seeds": seeds,
+            "share": [index / (seeds - 1) for index in range(seeds)],
+            "n": [alive, alive // 2, alive // 3][:seeds],
+            "by_density": {
+                **bins(-6, 0.5, 3 * alive, level, 0.22, rng),
+                "dead": {"n": 3 * dead, "mean": 0.01 if dead else None},
+            },
+            "by_variance_share": {
+                **bins(-7, 0.5, 3 * alive, level, 0.3, rng),
+                "not_positive": {"n": 25, "mean": 0.11},
+                "dead": {"n": 3 * dead, "mean": 0.01 if dead else None},
+            },
         },
         "recapture": {
-            "k": list(range(1, seeds + 1)), "distinct": counted, "n_alive": [alive] * seeds, "singletons": round(counted[-1] * 0.6), "doubletons": round(counted[-1] * 0.2),
-            "estimate": total, "low": total * 0.93, "high": total * 1.11, "method": "chao2" if seeds > 2 else "chapman",
-            "assumptions": "Every seed draws its latents independently from one closed dictionary; a cosine over 0.7 is identity. Some latents are harder to find than others, so this is a lower bound.",
+            "k": list(range(1, seeds + 1)),
+            "distinct": counted,
+            "n_alive": [alive] * seeds,
+            "singletons": round(counted[-1] * 0.6),
+            "doubletons": round(counted[-1] * 0.2),
+            "estimate": total,
+            "low": total * 0.93,
+            "high": total * 1.11,
+            "method": "chao2" if seeds > 2 else "chapman",
+            "assumptions": (
+                "Every seed draws its latents independently from one closed dictionary; a cosine over 0.7 is "
+                "identity. Some latents are harder to find than others, so this is a lower bound."
+            ),
         },
-        "activation-match": {"tokens": 65_536, "floor": 0.05, "bound": 0.002, "null": {"value": 0.018, "low": 0.017, "high": 0.019, "draws": 3}},
-    }  # fmt: skip
+        "activation-match": {
+            "tokens": 65_536,
+            "floor": 0.05,
+            "bound": 0.002,
+            "null": {"value": 0.018, "low": 0.017, "high": 0.019, "draws": 3},
+        },
+    }
     return metrics, details
 
 
@@ -127,7 +170,10 @@ def across_datasets(
 
 
 def add_stability(generator: ModuleType, cells: dict[str, Record], groups: dict[str, Record]) -> None:
-    """Brings made groups up to date, and adds two groups over datasets: topk (docs) with faithful (own) at each point."""
+    """Brings made groups up to date, and adds two groups over datasets.
+
+    Topk (docs) with faithful (own) at each point.
+    """
     rng = np.random.default_rng(11)
     by_score = {record["score_id"]: record for record in cells.values()}
     for path in sorted(groups):

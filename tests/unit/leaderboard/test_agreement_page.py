@@ -161,13 +161,13 @@ def changed(site: Site, change: Callable[[SeedAgreement], SeedAgreement], label:
     return replace(site, rows=tuple(rows))
 
 
-def test_chance_is_drawn_once_where_it_is_the_same_for_all(site: Site) -> None:
-    def drawn(site: Site) -> set[tuple[str, float]]:
+def test_chance_is_plotted_once_where_it_is_the_same_for_all(site: Site) -> None:
+    def chance_curves(site: Site) -> set[tuple[str, float]]:
         found = values(chart(site, "sfr-curve"))
         return {(value["entry"], value["threshold"]) for value in found if value.get("kind") == "chance"}
 
     # five contenders of one shape: one curve of twenty thresholds
-    assert len(drawn(site)) == 20
+    assert len(chance_curves(site)) == 20
 
     def other_chance(agreement: SeedAgreement) -> SeedAgreement:
         assert agreement.curve is not None
@@ -175,7 +175,7 @@ def test_chance_is_drawn_once_where_it_is_the_same_for_all(site: Site) -> None:
         null = (*agreement.curve.sfr_null[:5], 0.9, *agreement.curve.sfr_null[6:])
         return replace(agreement, curve=replace(agreement.curve, sfr_null=null))
 
-    assert len(drawn(changed(site, other_chance, "expander k16"))) == 100
+    assert len(chance_curves(changed(site, other_chance, "expander k16"))) == 100
 
 
 def test_the_reappearance_chart_marks_small_bins_and_the_dead(site: Site) -> None:

@@ -41,7 +41,7 @@ def test_datasets_and_seeds_side_by_side(agreeing_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "half", "words"),
+    ("value", "half", "text"),
     [
         (0.1, 0.05, "dataset matters more"),
         (-0.1, 0.05, "seed matters more"),
@@ -52,8 +52,8 @@ def test_datasets_and_seeds_side_by_side(agreeing_folder: Path) -> None:
         (None, None, "not known"),
     ],
 )
-def test_verdicts(value: float | None, half: float | None, words: str) -> None:
-    assert verdict(value, half) == words
+def test_verdicts(value: float | None, half: float | None, text: str) -> None:
+    assert verdict(value, half) == text
 
 
 def test_without_details_the_metrics_give_the_table(agreeing: tuple[Records, Records]) -> None:

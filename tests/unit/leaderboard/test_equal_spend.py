@@ -20,9 +20,18 @@ BUDGET = {"primary": "tokens", "tokens": 800, "counts": "train"}
 
 
 def row(
-    name: str, fvus: dict[int, list[float]], *, tokens: int = 100, flops: int = 1, seconds: float | None = 0.01, before: float = 0.0,
-    data: str = "docs", l0: float = 8.0, path: list[float] | None = None, cpu: str = "one",
-) -> Row:  # fmt: skip
+    name: str,
+    fvus: dict[int, list[float]],
+    *,
+    tokens: int = 100,
+    flops: int = 1,
+    seconds: float | None = 0.01,
+    before: float = 0.0,
+    data: str = "docs",
+    l0: float = 8.0,
+    path: list[float] | None = None,
+    cpu: str = "one",
+) -> Row:
     """A contender whose run noted FVU at `tokens`, 2 `tokens`, 4 `tokens` ...; `path`: its L0 at those points."""
     cells = []
     for seed, fvu in fvus.items():
@@ -35,9 +44,16 @@ def row(
         cells.append(SeedCell(seed, "", "", "", started, points))
     # a comparison reads no more of a row than this
     of: Any = SimpleNamespace(
-        id=name, label=name, entry=name, data_seed=0, training_dataset=data, training_recipe=data, cells=tuple(cells), l0=l0,
+        id=name,
+        label=name,
+        entry=name,
+        data_seed=0,
+        training_dataset=data,
+        training_recipe=data,
+        cells=tuple(cells),
+        l0=l0,
         versions={"host": {"cpu": (cpu,), "cores": ("2",)}},
-    )  # fmt: skip
+    )
     return of
 
 
@@ -79,12 +95,12 @@ def test_one_point_is_a_run() -> None:
     assert Run(0.0, ((5.0, 0.5, 8.0),)).at(4.0) is None
 
 
-def test_everybody_is_read_at_the_largest_spend_that_all_reached() -> None:
+def test_all_are_read_at_the_largest_spend_that_all_reached() -> None:
     long, short = row("long", seeds(0.2, 0.21, 0.22)), row("short", {s: [0.7, 0.5, 0.35 + s / 100] for s in range(3)})
     found = state(long, short)
     assert (found.spend, found.set_by, found.left_out) == (400.0, ("short",), ())
     told = contenders(found)
-    # `long` stands at its third point, where all its seeds noted 0.4, not at its end
+    # `long` is read at its third point, where all its seeds noted 0.4, not at its end
     assert (told["long"].value, told["long"].half, told["long"].n) == pytest.approx((0.4, 0.0, 3))
     assert told["short"].value == pytest.approx(0.36)
     assert told["short"].half == pytest.approx(t_quantile(2) * 0.01 / math.sqrt(3))
@@ -145,10 +161,10 @@ def test_records_without_trajectory_or_seconds_are_left_out_with_a_reason() -> N
         "old": "no seconds at its trajectory points",
     }
     assert [item.contenders for item in states["tokens-training"].left_out] == [("control-pca",), ("fitted",)]
-    nobody = equal_spend([fitted], [control], [8.0], BUDGET).states["flops-all-in"]
-    assert nobody.spend is None
-    assert nobody.reason.startswith("no trajectory in its records")
-    assert nobody.levels == ()
+    without = equal_spend([fitted], [control], [8.0], BUDGET).states["flops-all-in"]
+    assert without.spend is None
+    assert without.reason.startswith("no trajectory in its records")
+    assert without.levels == ()
 
 
 def test_contenders_trained_on_other_data_are_shown_and_ranked_apart() -> None:
@@ -187,11 +203,11 @@ def test_an_l0_that_is_still_on_its_way_is_not_at_the_level() -> None:
         ({}, "tokens-training"),
     ],
 )
-def test_the_suites_own_budget_stands_first(budget: dict[str, str], default: str) -> None:
+def test_the_suites_own_budget_is_first(budget: dict[str, str], default: str) -> None:
     assert equal_spend([row("a", seeds(0.2, 0.3))], [], [8.0], budget).default == default
 
 
-def test_where_the_suites_own_currency_was_not_kept_another_stands_first() -> None:
+def test_where_the_suites_own_currency_was_not_kept_another_is_first() -> None:
     old = row("old", seeds(0.2, 0.3), seconds=None)
     assert equal_spend([old], [], [8.0], {"primary": "device_seconds"}).default == "tokens-training"
 

@@ -19,18 +19,28 @@ from saebench.leaderboard.tables.board import make_board
 EVIL = "<b>|*odd*"
 OTHERS = (
     MetricInfo(
-        "poise", "fraction", "lower", "manners", "How poised.", column=Column("poise", terminal="poise", chart="l0"), ranks=True
+        "poise",
+        "fraction",
+        "lower",
+        "manners",
+        "How poised.",
+        column=Column("poise", terminal="poise", chart="l0"),
+        ranks=True,
     ),
-    MetricInfo("grace-a", "fraction", "higher", "manners", "Grace.", column=Column("a", "grace", percent=True, chart="dots")),
-    MetricInfo("grace-b", "fraction", "higher", "manners", EVIL, column=Column(EVIL, "grace", percent=True, chart="dots")),
+    MetricInfo(
+        "grace-a", "fraction", "higher", "manners", "Grace.", column=Column("a", "grace", percent=True, chart="dots")
+    ),
+    MetricInfo(
+        "grace-b", "fraction", "higher", "manners", EVIL, column=Column(EVIL, "grace", percent=True, chart="dots")
+    ),
     MetricInfo("shy", "fraction", "higher", "manners", "Not in the main table.", column=Column("shy", main=False)),
     MetricInfo("bare", "fraction", "higher", "manners", "Has no column."),
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
 def folder(generator: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    infos = {**generator.INFOS, **{info.id: info for info in OTHERS}}
+    described = {**generator.DESCRIBED, **{info.id: info for info in OTHERS}}
     cells = {}
     for number, entry in enumerate(("first", "second")):
         for level in (8, 16):
@@ -38,8 +48,14 @@ def folder(generator: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> P
                 own = {info.id: 0.25 * (number + 1) + 0.01 * seed for info in OTHERS}
                 values = {"l0": float(level), "variance-explained": 0.8 + 0.001 * seed, **own}
                 record = generator.cell_record(
-                    entry, f"k{level}", seed, values, config={"d_sae": 512, "k": level}, expected_l0=float(level), infos=infos
-                )  # fmt: skip
+                    entry,
+                    f"k{level}",
+                    seed,
+                    values,
+                    config={"d_sae": 512, "k": level},
+                    expected_l0=float(level),
+                    described=described,
+                )
                 cells[f"records/quickstart/{entry}/k{level}-s{seed}.json"] = record
     written: Path = generator.write_folder(tmp_path_factory.mktemp("others"), cells)
     return written

@@ -31,24 +31,42 @@ Maker = Callable[..., dict[str, Any]]
 
 
 def candidates(
-    generator: ModuleType, validation: Values, *, metric: str = "fvu", direction: str = "lower", planned: int | None = None
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:  # fmt: skip
+    generator: ModuleType,
+    validation: Values,
+    *,
+    metric: str = "fvu",
+    direction: str = "lower",
+    planned: int | None = None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Records and stability groups of one search; a candidate without a value at a seed diverged there."""
     records, groups = [], []
     for number, (point, values) in enumerate(validation.items()):
         members = []
         for seed, value in enumerate(values):
-            # on test data the order is another: the losers look better there
+            # on test data the order is another: the losers are better there
             scores = {"fvu": 0.1 * (number + 1), "variance-explained": 1 - 0.1 * (number + 1), "l0": 8.0}
             error = None if value is not None else {"type": "Diverged", "message": "the loss was not finite"}
             judged = {"metric": metric, "value": value, "n": 4_096, "on": "docs", "reason": None}
             n = planned or len(validation)
             record = generator.cell_record(
-                "tuned", point, seed, scores, config={"d_sae": 512, "k": 8, "at": number}, expected_l0=8.0, tokens=TOKENS,
-                status="ok" if value is not None else "diverged", error=error, trajectory=STEPS, seconds=SECONDS, part="test",
-                budget={"primary": "tokens", "counts": "train", "share": 150_000}, validation=judged,
-                tune=Tune("feedbeefcafe", "default", metric, direction, "reconstruction", "1", {"lr": float(point[2:])}, n),
-            )  # fmt: skip
+                "tuned",
+                point,
+                seed,
+                scores,
+                config={"d_sae": 512, "k": 8, "at": number},
+                expected_l0=8.0,
+                tokens=TOKENS,
+                status="ok" if value is not None else "diverged",
+                error=error,
+                trajectory=STEPS,
+                seconds=SECONDS,
+                part="test",
+                budget={"primary": "tokens", "counts": "train", "share": 150_000},
+                validation=judged,
+                tune=Tune(
+                    "feedbeefcafe", "default", metric, direction, "reconstruction", "1", {"lr": float(point[2:])}, n
+                ),
+            )
             members.append(record)
         records += members
         groups.append(generator.group_record(members, {"sfr": 0.5 + 0.1 * number, "matched-cosine": 0.6}))
@@ -62,7 +80,18 @@ def plain(generator: ModuleType) -> list[dict[str, Any]]:
     ]
     for seed in range(3):
         scores = {"fvu": 0.15 + 0.01 * seed, "variance-explained": 0.85 - 0.01 * seed, "l0": 8.0}
-        record = generator.cell_record("plain", "default", seed, scores, config={"d_sae": 512, "k": 8}, expected_l0=8.0, tokens=3 * TOKENS, trajectory=steps, seconds=SECONDS, part="test")  # fmt: skip
+        record = generator.cell_record(
+            "plain",
+            "default",
+            seed,
+            scores,
+            config={"d_sae": 512, "k": 8},
+            expected_l0=8.0,
+            tokens=3 * TOKENS,
+            trajectory=steps,
+            seconds=SECONDS,
+            part="test",
+        )
         records.append(record)
     return records
 
@@ -83,7 +112,7 @@ def site_of(where: Path) -> Site:
     return site
 
 
-def test_the_best_on_validation_data_stands_for_its_entry(tmp_path: Path, generator: ModuleType) -> None:
+def test_the_best_on_validation_data_counts_for_its_entry(tmp_path: Path, generator: ModuleType) -> None:
     site = site_of(folder(tmp_path, generator))
     assert [row.label for row in site.rows] == ["plain", "tuned lr0.2"]  # lr0.1 is the best on test data
     row = site.rows[1]
@@ -106,7 +135,7 @@ def test_the_direction_of_the_metric_decides(tmp_path: Path, generator: ModuleTy
     assert {row.label for row in site.rows} == {"plain", "tuned lr0.1"}
 
 
-def test_equal_means_are_settled_by_name(tmp_path: Path, generator: ModuleType) -> None:
+def test_of_equal_means_the_first_name_wins(tmp_path: Path, generator: ModuleType) -> None:
     same: list[float | None] = [0.2, 0.2, 0.2]
     site = site_of(folder(tmp_path, generator, {"lr0.3": same, "lr0.2": same, "lr10": same}))
     assert site.rows[1].label == "tuned lr0.2"
@@ -170,9 +199,7 @@ def test_a_search_that_spent_more_than_others_trained_on_is_told_so(tmp_path: Pa
         record["facts"]["training"]["trajectory"] = STEPS  # a third of what the search spent
         del record["measured"]["trajectory_s"]
         write_record(path, record)
-    (out,) = (
-        item for item in site_of(where).equal_spend.states["tokens-training"].left_out if "search" in item.reason
-    )  # fmt: skip
+    (out,) = (item for item in site_of(where).equal_spend.states["tokens-training"].left_out if "search" in item.reason)
     assert out.contenders == ("tuned lr0.2",)
     assert "its data, parent and search alone cost 98.3k tokens" in out.reason
 

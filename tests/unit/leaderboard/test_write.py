@@ -121,7 +121,7 @@ def test_the_page_asks_nobody_for_anything(out: Path) -> None:
 
 def test_the_page_shows_contenders_intervals_ties_failures_and_versions(out: Path) -> None:
     text = (out / "index.html").read_text("utf-8")
-    for wanted in (
+    for text_there in (
         "1 tie",
         "± 0.00",
         "the loss was not finite at step 81",
@@ -134,7 +134,7 @@ def test_the_page_shows_contenders_intervals_ties_failures_and_versions(out: Pat
         "0.200%",
         "every contender's whole run",
     ):
-        assert wanted in text, wanted
+        assert text_there in text, text_there
     kinds = {name.split("-", 2)[2] for name in charts_of(text)}
     assert kinds >= {
         "fidelity-variance-explained",
@@ -210,9 +210,12 @@ def test_an_error_leaves_the_old_pages_whole(tmp_path: Path) -> None:
 
 def test_no_torch_and_no_training_code(folder: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import saebench.leaderboard as board; light = 'pandas' not in sys.modules\n"
-        "board.build([Path(sys.argv[1])], Path(sys.argv[2])); board.load(sys.argv[1]); board.diff(Path(sys.argv[1]), Path(sys.argv[1]))\n"
-        "bad = [m for m in sys.modules if m.split('.')[0] in ('torch', 'transformers') or m.startswith(('saebench.train', 'saebench.score', 'saebench.execute'))]\n"
+        "import sys; from pathlib import Path; import saebench.leaderboard as board; light = 'pandas' not in "
+        "sys.modules\n"
+        "board.build([Path(sys.argv[1])], Path(sys.argv[2])); board.load(sys.argv[1]); board.diff(Path(sys.argv[1]), "
+        "Path(sys.argv[1]))\n"
+        "bad = [m for m in sys.modules if m.split('.')[0] in ('torch', 'transformers') or "
+        "m.startswith(('saebench.train', 'saebench.score', 'saebench.execute'))]\n"
         "print(light, bad)"
     )
     done = subprocess.run(

@@ -50,7 +50,7 @@
   };
   const ready = unpacked();
 
-  // Charts, drawn again when light turns to dark. Hidden ones have no width: they are drawn when the switch shows them.
+  // Charts are made again when light turns to dark. Hidden ones have no width: they are made when the switch shows them.
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const draw = async () => {
     const { charts, themes } = await ready;

@@ -1,4 +1,4 @@
-"""Does the dataset matter more than the seed? One architecture and config, trained on several datasets with several seeds."""
+"""Does the dataset matter more than the seed? One architecture, trained on several datasets with several seeds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class KindScore(Agreement):
 
 @dataclass(frozen=True)
 class DatasetOverSeed:
-    """SFR alive across seeds minus across datasets: its interval, and in words what it says."""
+    """SFR alive across seeds minus across datasets: its interval, and what it says."""
 
     value: float | None
     half: float | None

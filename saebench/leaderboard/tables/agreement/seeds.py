@@ -1,4 +1,4 @@
-"""How far the seeds of one row agree: scores beside chance, certificates, curves, reappearance and recapture, from group records."""
+"""How far the seeds of one row agree, from group records."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def group_metrics(group: GroupRecord | None) -> dict[str, MetricCell]:
     """Every metric of a row's group; `half` is that of a 95 % jackknife t-interval over seeds."""
     if group is None:
         return {}
-    infos = group.facts.get("metric_info") or {}
+    described = group.facts.get("metric_info") or {}
     found = {}
     for name, metric in sorted(group.facts["metrics"].items()):
-        info = infos.get(name) or {}
+        info = described.get(name) or {}
         found[name] = MetricCell(
             value=metric["value"],
             half=None if name in _OWN_INTERVAL else jackknife_half(metric["stderr"], len(group.members)),

@@ -46,7 +46,7 @@ class SeedScore(Agreement):
 
 @dataclass(frozen=True)
 class Certificate:
-    """How many matchings of how many pairs were proven optimal, and the largest relative gap (None: a pair has no bound)."""
+    """How many matchings were proven optimal, and the largest relative gap; None where a pair has no bound."""
 
     proven: int
     pairs: int
@@ -55,7 +55,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class ThresholdCurve:
-    """Share of matched pairs over each cosine threshold, its jackknife half-widths, among alive latents, and by chance."""
+    """Share of matched pairs over each cosine threshold: with jackknife half-widths, among alive latents, by chance."""
 
     thresholds: tuple[float, ...]
     sfr: tuple[float, ...]
@@ -93,7 +93,7 @@ class Bins:
 
 @dataclass(frozen=True)
 class Reappearance:
-    """How often a latent is found again in another seed: by density and by share of variance; `reasons`: why not by one."""
+    """How often a latent is found again in another seed, by density and by share of variance; or reasons why not."""
 
     seeds: int
     share: Sequence[float]
@@ -128,7 +128,10 @@ class Recapture:
 
 @dataclass(frozen=True)
 class SeedAgreement:
-    """What a row shows of its seeds' agreement; what its record lacks is None. `reason` says why there are no scores."""
+    """What a row shows of its seeds' agreement; what its record lacks is None.
+
+    `reason` says why there are no scores.
+    """
 
     reason: str | None
     scores: Mapping[str, SeedScore]
