@@ -1,4 +1,4 @@
-"""What accumulators share: values of the catalogue's ids, reasons for nulls, the accumulator of one stream. Loads no torch."""
+"""What accumulators share: values and nulls under the ids, the accumulator of one stream. Loads no torch."""
 
 from __future__ import annotations
 
