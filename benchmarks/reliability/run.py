@@ -121,7 +121,7 @@ def main() -> None:
     from saebench.leaderboard.pages import html
 
     # the page is written as ever; its interactive charts take longer than all else of this small run and touch no file
-    html.site_charts, html.spend_charts = (lambda _: []), (lambda _: {})
+    html.site_charts, html.spend_charts = (lambda *_: []), (lambda _: {})
     html.agreement_charts = lambda _: {"seeds": [], "across": []}
 
     home = Path(tempfile.mkdtemp(prefix="saebench-reliability-"))

@@ -151,7 +151,7 @@ def _tables(folder: Path) -> None:
     from saebench.leaderboard.tables.board import board_of
 
     board = board_of([folder])
-    canonical_json(board).encode("utf-8")
+    canonical_json(board.to_json()).encode("utf-8")
     readme_markdown(board, has_chart=True).encode("utf-8")
 
 
