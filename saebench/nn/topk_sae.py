@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -21,6 +22,16 @@ SCALE_TOKENS = 4096
 """Tokens of the init sample that the encoder's scale is fitted on."""
 
 
+class _Thread(threading.local):
+    """What the SAEs of one thread share."""
+
+    def __init__(self) -> None:
+        self.workspace = Workspace()
+
+
+_THREAD = _Thread()
+
+
 class Chosen(NamedTuple):
     """The latents of a training batch, without gradient."""
 
@@ -36,9 +47,6 @@ class AuxKSAE(LinearSAE):
     """A `LinearSAE` whose codes are the largest pre-activations, rectified, with AuxK for its dead latents.
 
     Subclasses say which: `choose`.
-
-    Attributes:
-        workspace: For the columns that `choose` gives; a step uses them up before the next one.
 
     Args:
         k_aux: Dead latents used by AuxK; None: `default_k_aux(d_in)`.
@@ -59,7 +67,11 @@ class AuxKSAE(LinearSAE):
         super().__init__(d_in, d_sae, generator)
         self.k_aux, self.aux_coefficient = k_aux or default_k_aux(d_in), aux_coefficient
         self.dead = DeadLatents(d_sae, dead_window)
-        self.workspace = Workspace()
+
+    @property
+    def workspace(self) -> Workspace:
+        """Memory for the columns that `choose` gives. A step uses them up, so all SAEs of a thread share one."""
+        return _THREAD.workspace
 
     @torch.no_grad()
     def init_from_data(self, x: Tensor, generator: torch.Generator) -> None:

@@ -41,14 +41,11 @@ class Workspace:
     """Memory for the columns of `linear_select`, which belongs to the caller and lives from step to step.
 
     A call with a workspace overwrites the columns of the last call with the same one. Fresh memory of this size would
-    cost more than what is done in it. A copy starts empty.
+    cost more than what is done in it.
     """
 
     def __init__(self) -> None:
         self._flat: Tensor | None = None
-
-    def __reduce__(self) -> tuple[type[Workspace], tuple[()]]:
-        return Workspace, ()
 
     def columns(self, n_rows: int, n_columns: int, dtype: torch.dtype) -> Tensor:
         """`[n_rows, n_columns]`, of any content."""

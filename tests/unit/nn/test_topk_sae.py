@@ -59,3 +59,9 @@ def test_a_subclass_must_choose() -> None:
     assert sae.k_aux == 8
     with pytest.raises(NotImplementedError):
         sae.choose(X, None)
+
+
+def test_saes_of_a_thread_share_memory_for_columns() -> None:
+    # a pass trains many cells side by side, and a step of one of them uses its columns up
+    first, second = (odd() for _ in range(2))
+    assert first.workspace is second.workspace
