@@ -9,8 +9,8 @@ TORCH ?= $(shell grep '^torch==' $(LOCK))
 PIP := -m pip install --quiet --disable-pip-version-check
 # setuptools comes from the environment, so that nothing outside the lock is fetched for the build
 ITSELF := --no-deps --no-build-isolation --editable .
-# one worker a core, so one thread a worker; the files of a worker share what their fixtures trained
-PYTEST := -m pytest --numprocesses auto --dist loadscope --durations 10
+# One worker a core, so one thread a worker. A file stays with one worker, as do its fixtures; the long files come first.
+PYTEST := -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder --durations 10
 
 .PHONY: help setup quickstart test test-latest test-lowest lint hook format perf lock clean
 
