@@ -1,3 +1,3 @@
-"""The version, where every room may read it without importing the package's front door."""
+"""The version, where every module may read it without importing the package's front door."""
 
 __version__ = "0.1.0"

@@ -12,14 +12,17 @@ from saebench.base.paths import home
 
 CHECKPOINTS = "checkpoints"
 PROGRESS = ".saebench-progress.json"
-ROOMS = ("records", "groups", CHECKPOINTS, "snapshots", "arrays", "activations", "cache", "leaderboard")
+FOLDERS = ("records", "groups", CHECKPOINTS, "snapshots", "arrays", "activations", "cache", "leaderboard")
 """Folders at the root of a run folder."""
-ROOT_NAMES = frozenset({"plan.json", PROGRESS, *ROOMS})
-"""What saebench writes there."""
+ROOT_NAMES = frozenset({"plan.json", PROGRESS, *FOLDERS})
+"""What saebench writes there, its lock aside."""
 
 
 def cache_folder() -> Path:
-    """What a user keeps between runs: `saebench` below `$XDG_CACHE_HOME` or `~/.cache`; None without a home."""
+    """What a user keeps between runs: `saebench` below `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Without a home it is a path below the null device: nothing is found there and nothing can be written.
+    """
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "saebench"
     user = home()
@@ -39,7 +42,7 @@ class RunFolder:
 
     @property
     def progress(self) -> Path:
-        """What a run does just now: it writes this while it runs, for `saebench status`."""
+        """A small file that says what a run does now. The run writes it, `saebench status` reads it."""
         return self.root / PROGRESS
 
     @property
@@ -77,7 +80,7 @@ class RunFolder:
         return self.root / "activations" / digest[:16]
 
     def cache(self, digest: str) -> Path:
-        """A dataset plugin's own folder, by recipe digest."""
+        """A dataset plugin's own folder. `digest` is that of its recipe."""
         return self.root / "cache" / digest[:16]
 
     def record_paths(self) -> Iterator[Path]:

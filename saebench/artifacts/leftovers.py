@@ -18,8 +18,8 @@ _DIGEST = r"[0-9a-f]{16}"
 
 
 @dataclass(frozen=True)
-class _Room:
-    """A part of a run folder: how deep below it saebench writes, under which names, whole folders or files."""
+class _Written:
+    """One folder of a run: how deep below it saebench writes, under which names, whole folders or files."""
 
     name: str
     depth: int
@@ -29,17 +29,17 @@ class _Room:
     """Names of its first folders."""
 
 
-_ROOMS = (
-    _Room(".", 0, rf"plan\.json|{re.escape(PROGRESS)}"),
-    _Room("records", 2, r".+-s\d+-[0-9a-f]{8}\.json"),
-    _Room("groups", 2, r".+-[0-9a-f]{8}\.json"),
-    _Room("arrays", 0, rf"(group-)?{_DIGEST}\.safetensors"),
-    _Room("leaderboard", 0, r"(index\.html|README\.md|data\.json|chart\.svg)"),
-    _Room(CHECKPOINTS, 0, _DIGEST, folders=True),
-    _Room("snapshots", 0, _DIGEST, folders=True),
-    _Room("activations", 0, _DIGEST, folders=True),
-    _Room("cache", 1, r".+", below=_DIGEST),  # what a dataset keeps: it gives the names
-    _Room("cache", 2, r".+", below=_DIGEST),
+_WRITTEN = (
+    _Written(".", 0, rf"plan\.json|{re.escape(PROGRESS)}"),
+    _Written("records", 2, r".+-s\d+-[0-9a-f]{8}\.json"),
+    _Written("groups", 2, r".+-[0-9a-f]{8}\.json"),
+    _Written("arrays", 0, rf"(group-)?{_DIGEST}\.safetensors"),
+    _Written("leaderboard", 0, r"(index\.html|README\.md|data\.json|chart\.svg)"),
+    _Written(CHECKPOINTS, 0, _DIGEST, folders=True),
+    _Written("snapshots", 0, _DIGEST, folders=True),
+    _Written("activations", 0, _DIGEST, folders=True),
+    _Written("cache", 1, r".+", below=_DIGEST),  # what a dataset keeps: it gives the names
+    _Written("cache", 2, r".+", below=_DIGEST),
 )
 
 
@@ -53,19 +53,19 @@ def sweep(run: RunFolder) -> None:
     Raises:
         MachineError: A folder cannot be brought back.
     """
-    for room in _ROOMS:
-        names = re.compile(room.names)
-        for place in _places(run.root / room.name, room.depth, room.below):
+    for written in _WRITTEN:
+        names = re.compile(written.names)
+        for place in _places(run.root / written.name, written.depth, written.below):
             for entry in _entries(place):
                 made = parse_temporary(entry.name)
                 if made is None or not names.fullmatch(made[0]):
                     continue
                 name, kind = made
-                if not (entry.is_dir if room.folders else entry.is_file)(follow_symlinks=False):
+                if not (entry.is_dir if written.folders else entry.is_file)(follow_symlinks=False):
                     continue
                 if kind == "tmp":
                     remove(place / entry.name)
-                elif room.folders:
+                elif written.folders:
                     finish_swap(place / name)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from saebench.api.errors import Damaged, MachineError, SuiteError
 from saebench.artifacts import RunFolder, machine_errors, read_json, read_meta, read_record
 from saebench.artifacts.atomic import check_name, check_way, parse_temporary
-from saebench.artifacts.layout import CHECKPOINTS, PROGRESS, ROOMS, ROOT_NAMES
+from saebench.artifacts.layout import CHECKPOINTS, FOLDERS, PROGRESS, ROOT_NAMES
 from saebench.artifacts.leftovers import sweep
 from saebench.execute.lock import LOCK, held
 
@@ -113,7 +113,7 @@ def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Ten
         )
     if found.owner is not Owner.THEIRS:
         if not fresh:
-            for name in ROOMS:
+            for name in FOLDERS:
                 check_way(root / name)
         return found
     if not force:
@@ -122,8 +122,8 @@ def check_folder(root: Path, *, fresh: bool = False, force: bool = False) -> Ten
             "with --out, "
             "or insist with --force-folder: the files in it are kept."
         )
-    for name in ("plan.json", LOCK, *ROOMS):
-        if os.path.lexists(root / name) and not (name in ROOMS and (root / name).is_dir()):
+    for name in ("plan.json", LOCK, *FOLDERS):
+        if os.path.lexists(root / name) and not (name in FOLDERS and (root / name).is_dir()):
             raise SuiteError(
                 f"{root / name}: not saebench's, but a run needs this name. Choose another folder with --out."
             )

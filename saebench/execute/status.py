@@ -12,7 +12,7 @@ from typing import Any
 from saebench.api.errors import Damaged, SaebenchError, SuiteError
 from saebench.artifacts import RunFolder, read_json, read_plan, read_record, surviving
 from saebench.artifacts.atomic import check_way
-from saebench.artifacts.layout import ROOMS
+from saebench.artifacts.layout import FOLDERS
 from saebench.artifacts.shapes import misshapen
 from saebench.execute.lock import is_running
 
@@ -126,7 +126,7 @@ def read_status(root: Path) -> RunStatus:
     plan = read_plan(run)
     if wrong := misshapen("plan", plan):
         raise SuiteError(f"{run.plan}: not readable as a plan ({wrong}). Run the suite again to write it anew.")
-    for name in ROOMS:
+    for name in FOLDERS:
         check_way(root / name)
     cells = tuple(_cell(run, cell) for cell in plan["cells"])
     refused = tuple(str(refused["reason"]) for refused in plan.get("refused") or ())
