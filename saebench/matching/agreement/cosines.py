@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 THRESHOLD = 0.7
-"""A pair is shared from here on (Paulo and Belrose 2025; FaithfulSAE)."""
+"""A pair is shared where its cosine is over this (Paulo and Belrose 2025; FaithfulSAE)."""
 CURVE = tuple(i / 20 for i in range(20))
 """Thresholds of the curve of shared pairs."""
 BINS = tuple(i / 50 - 1 for i in range(101))
@@ -33,11 +33,11 @@ _BLOCK = 4096
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """One SAE as stability sees it.
+    """What stability needs of one SAE.
 
     Attributes:
         decoder: `[d_sae, d]` directions, an array or a tensor.
-        encoder: Alike, or None.
+        encoder: `[d_sae, d]` directions, or None.
         dead: `[d_sae]` bool, or None if not known.
         support: `[d_sae, d]` bool of a frozen support (a mask that no seed changes), or None: chance is then sampled on
             it.
@@ -142,7 +142,7 @@ def same_directions(A: Any, B: Any) -> bool:
 
 
 def _limited(options: dict[str, Any]) -> bool:
-    """True where only `match` can do what is asked: a limit to keep, another method."""
+    """True where only `match` can do what is asked: a limit is set, or a method is named."""
     limited = any(options.get(name) is not None for name in ("time_limit_s", "memory_limit_bytes"))
     return limited or options.get("method", "auto") != "auto"
 

@@ -7,8 +7,8 @@
    duality, and u, v are the certificate. Otherwise they join the candidates: back to 2.
 
 After a whole pass over all pairs at prices u', v', every pair outside its near list has `c_ij <= u'_i + v'_j - margin`.
-At the next prices such a pair can only be a violator if u_i fell, or v_j, by more than half the margin: the next passes
-look at those rows and columns and at the near list. That prunes without tolerance.
+At the next prices such a pair can only be a violator if u_i or v_j fell by more than half the margin. So the next
+passes read those rows and columns and the near list alone. Nothing is lost by it.
 """
 
 from __future__ import annotations
@@ -32,17 +32,21 @@ if TYPE_CHECKING:
     Places = NDArray[np.int64]
 
 PER_ROW = 16
+"""Candidates of a row and of a column, to begin with."""
 MARGIN = 0.01
-"""Of the near list: how far prices may fall before all pairs are looked at again."""
+"""Of the near list: how far prices may fall before all pairs are read again."""
 ROUNDING = 1e-12
 """A smaller violation is rounding: it is put on the price and no pair is added for it."""
 _PARTIAL = 0.35
-"""Share of rows and columns above which a whole pass, with its new near list, costs no more than looking at them."""
+"""Share of rows and columns above which a whole pass, with its new near list, costs no more than reading these."""
 _MOST_NEAR = 64
+"""Pairs a row, on average, that a near list may hold; with more there is none."""
 _MOST_ADDED = 32
+"""Violating pairs that are added for a row in one round."""
 _EDGE_BYTES = 144
 """Of an edge while edges are sorted and assigned: keys, values, rows, columns, costs, and copies."""
 _STALLED_EDGES, _STALLED_ROUNDS = 128, 12
+"""Edges a row, and rounds, from which the sparse method does not suit the problem."""
 
 
 class Stopped(Exception):
@@ -65,7 +69,7 @@ class Limits:
 
 @dataclass
 class Watch:
-    """What the solver tells of its way: a stage with its share done, and a line of numbers."""
+    """What the solver reports while it works: a stage, the share of it that is done, a line of numbers."""
 
     stage: Callable[[str], None] = lambda name: None
     share: Callable[[float], None] = lambda share: None
@@ -99,7 +103,8 @@ class Solver:
         similarity: What is matched.
         per_row: Candidates of a row (and of a column), about.
         solver: `scipy` or `ortools`, for the first assignment; the later ones are small repairs, and SciPy's.
-        limits, watch: When to stop, whom to tell.
+        limits: When to stop.
+        watch: What hears of the progress.
         may_stall: Stop as "stalled" where the sparse method does not suit the problem (crowds of like latents), so that
             another can take over.
     """
@@ -169,8 +174,8 @@ class Solver:
         """Candidates of a row that the memory allows."""
         if self.limits.memory_bytes is None:
             return self.per_row
-        room = self.limits.memory_bytes - Screen.nbytes(self.similarity)
-        per_row = min(self.per_row, int(room // (_EDGE_BYTES * 2 * (self.n + self.m))))
+        free = self.limits.memory_bytes - Screen.nbytes(self.similarity)
+        per_row = min(self.per_row, int(free // (_EDGE_BYTES * 2 * (self.n + self.m))))
         if per_row < 2:
             raise Stopped("memory")
         return per_row
@@ -203,12 +208,13 @@ class Solver:
     def _grown(
         self, edges: Edges, rows: Places, columns: Places, values: Floats, u: Floats, v: Floats, gap: float
     ) -> Edges:
+        """The edges and the violating pairs. Where memory is short, edges that the best assignment cannot have go."""
         limit = self.limits.memory_bytes
-        room = np.inf if limit is None else (limit - Screen.nbytes(self.similarity)) / _EDGE_BYTES
-        if len(edges) + len(rows) > room:
+        most = np.inf if limit is None else (limit - Screen.nbytes(self.similarity)) / _EDGE_BYTES
+        if len(edges) + len(rows) > most:
             # pairs that lose more than the gap cannot be in the best assignment
             edges = edges.where(u[edges.rows] + v[edges.columns] - edges.values <= gap + 1e-9)
-            if len(edges) + len(rows) > room:
+            if len(edges) + len(rows) > most:
                 raise Stopped("memory")
         edges = edges.joined(rows, columns, values)
         self.facts["candidates"] = len(edges)
@@ -216,6 +222,7 @@ class Solver:
         return edges
 
     def _suits(self, edges: Edges) -> None:
+        """Raises Stopped where another method would be faster."""
         if self.may_stall and (len(edges) > _STALLED_EDGES * self.n or self.facts["rounds"] >= _STALLED_ROUNDS):
             raise Stopped("stalled")
 
@@ -262,7 +269,7 @@ class Solver:
     def _over(
         self, i: Places, j: Places, c: Floats, u: Floats, v: Floats, over: Floats
     ) -> tuple[Places, Places, Floats]:
-        """Raises `over` to what these pairs need, and gives the worst of them, at most so many a row, to be added."""
+        """Raises `over` to what these pairs need. Gives the worst of them, at most `_MOST_ADDED` a row, to be added."""
         excess = c - u[i] - v[j]
         np.maximum.at(over, i, excess)
         kept = np.flatnonzero(excess > ROUNDING)
