@@ -74,7 +74,7 @@ class AfterStep:
 
     Attributes:
         batch: The batch of this step.
-        terms: Its loss terms, detached from nothing: do not backpropagate.
+        terms: Its loss terms, detached.
         step: How far training is.
         generator: The cell's own generator.
         reset_moments: `reset_moments(parameter, rows)` zeroes the optimiser's moments of those rows.
@@ -109,12 +109,13 @@ class SparseAutoencoder(Protocol):
             terms detached. `token_weights` maps detached losses `[B]` to weights `[B]` of sum 1; None means the mean. A
             contract check holds both equal.
         `token_weights(losses [B], step) -> [B]`: weights (sum 1) over tokens in place of the mean; losses are detached.
-        `after_step(AfterStep)`: resampling, re-aiming; under `torch.no_grad()`.
+        `after_step(AfterStep)`: after each step, under `torch.no_grad()`: resampling of dead latents, say.
         `finalize(batches: Iterable[Tensor [B, d_in]])`: make the inference form, once, before the checkpoint.
         `fit(batches: Iterable[Tensor [B, d_in]], generator)`: in place of training where nothing has a gradient.
         `decoder_directions()`, `encoder_directions()`: `[d_sae, d_in]`, for matching; default `W_dec`, `W_enc`.
         `stored_bytes() -> int`, `learned_values() -> int`: default: all of the state dict; all parameters.
-        `support_digest() -> str | None`: digest of a frozen support; cosine stability is null where members differ.
+        `support_digest() -> str | None`: digest of a frozen support. A child's must equal its parent's. Stability by
+            cosine is null where seeds differ in it.
         `facts() -> dict`: JSON-ready facts for the record (mask seed, bytes with row ids, ...).
     """
 

@@ -228,7 +228,7 @@ METRICS = (
     ReconstructionSums.l2_ratio,
     ReconstructionSums.relative_bias,
 )
-"""In the order of `RECONSTRUCTION`."""
+"""In the order of `RECONSTRUCTION`. Each has a name of its own below, in the same order."""
 (
     FvuAccumulator,
     VarianceExplainedAccumulator,
