@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from saebench.lm.model import LanguageModel
 
 TOKENS_VERSION = 2
+"""Goes up whenever the files of a token store change; an older store is made anew."""
 WINDOWS, COUNTS, DOCUMENTS = "windows.bin", "counts.bin", "documents.txt"
 
 
@@ -44,7 +45,7 @@ class Windows:
     ) -> None:
         self.documents = documents
         self.n_rows = 0
-        self._opened, self._windows, self._lm, self._wanted, self._empty = opened, windows, lm, n_tokens, empty
+        self._opened, self._windows, self._lm, self._n_tokens, self._empty = opened, windows, lm, n_tokens, empty
         self._hash = hashlib.sha256()
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -55,7 +56,7 @@ class Windows:
             self._hash.update(_bytes(window))
             self.n_rows += n
             yield window
-            if self.n_rows >= self._wanted:
+            if self.n_rows >= self._n_tokens:
                 break
         if self.n_rows == 0:
             raise SuiteError(
@@ -89,6 +90,7 @@ class TokenStore:
     """
 
     proven = True
+    """Its files are read only after their digests were checked (a store of rows checks its rows later)."""
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -104,7 +106,9 @@ class TokenStore:
 
     @classmethod
     def open(cls, folder: Path, key: Mapping[str, Any], *, checked: bool = False) -> TokenStore | None:
-        """The store in `folder` that was built for `key`; None where there is none. `checked`: read the manifest only.
+        """The store in `folder` that was built for `key`; None where there is none.
+
+        `checked`: its files were proven before, so the manifest alone is read.
 
         Raises:
             Damaged: A file of it is missing, or was changed after it was written.

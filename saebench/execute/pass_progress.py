@@ -1,4 +1,4 @@
-"""What a run shows and tells while a pass trains: a phase over the tokens of all its cells, and the observers."""
+"""What people and observers see while a pass trains: one bar over the tokens of all its cells, and the hooks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def has_observers(catalog: Catalog, hook: str) -> bool:
 
 
 class PassWatch(Watch):
-    """One pass as a phase.
+    """Shows one pass as a phase, and tells the observers of its cells.
 
     Args:
         cells: The cells to be trained.
@@ -52,25 +52,25 @@ class PassWatch(Watch):
         self._phase.close()
 
     def started(self, cell: Cell) -> None:
-        """Tells the observers."""
+        """Tells the observers that a cell begins."""
         self.began[cell.cell_id] = machine.now()
         self.errors[cell.cell_id] = self._catalog.observe("saebench_cell_started", cell=asdict(cell))
 
     def resumed(self, cell: Cell, tokens: int) -> None:
-        """Counts what an earlier run trained, but not into the rate."""
+        """Moves the bar by what an earlier run trained; it does not count in the speed."""
         self._phase.resumed(tokens)
 
     def advanced(self, tokens: int) -> None:
-        """Moves the bar."""
+        """Moves the bar by what was trained."""
         self._phase.update(tokens)
 
     def quality(self, cell: Cell, fvu: float | None, l0: float) -> None:
-        """Shows it."""
+        """Shows FVU and L0 of a cell beside the bar."""
         which = f"{shorten(cell.label, LABEL_WIDTH)} " if self._many else ""
         self._phase.note = f"{which}fvu {'-' if fvu is None else f'{fvu:.3f}'} l0 {l0:.3g}"
 
     def progress(self, cell: Cell, tokens: int, allotted: int, fvu: float | None, l0: float | None) -> None:
-        """Tells the observers; what they raise is noted once."""
+        """Tells the observers how far a cell is. An error that comes again and again is noted once."""
         noted = self.errors[cell.cell_id]
         found = self._catalog.observe(
             "saebench_train_progress", cell_id=cell.cell_id, tokens=tokens, allotted=allotted, fvu=fvu, l0=l0
@@ -78,5 +78,5 @@ class PassWatch(Watch):
         noted += [line for line in found if line not in noted]
 
     def say(self, line: str) -> None:
-        """Prints it."""
+        """Prints a line above the bar."""
         self._say(line)

@@ -1,4 +1,4 @@
-"""What runs on progress = spent / allotment: the learning rate, and the points at which the trajectory is noted."""
+"""What depends on progress (spent / allotment): the learning rate, and the steps at which the trajectory is noted."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ class SiteUse:
     Attributes:
         site: Sizes and names, as plugins see it.
         model: None for a dataset of activations.
-        facts: Of the model.
-        key: What makes it this place.
+        facts: What is known of the model; None without one.
+        key: Equal for equal places.
     """
 
     site: Site
@@ -38,12 +38,12 @@ class SiteUse:
         return self.model.context if self.model is not None else None
 
 
-def model_sites(suite: Suite, source: ModelBook, problems: Problems) -> list[SiteUse]:
+def model_sites(suite: Suite, book: ModelBook, problems: Problems) -> list[SiteUse]:
     """Every hookpoint of every model; problems (no such model, hookpoint or context) are added with file and line."""
     sites = []
     for i, model in enumerate(suite.config.models):
         try:
-            facts = source.model(model.id, model.revision)
+            facts = book.model(model.id, model.revision)
             facts.check_loading(model.load.allow_unused)
         except SuiteError as error:
             problems.take(error, ("models", i, "id"))
@@ -59,7 +59,7 @@ def model_sites(suite: Suite, source: ModelBook, problems: Problems) -> list[Sit
             path = ("models", i, "hookpoints", j)
             try:
                 hook = facts.hookpoint(name)
-                source.prove(model.id, model.revision, hook.path, model.load.allow_unused)
+                book.prove(model.id, model.revision, hook.path, model.load.allow_unused)
             except SuiteError as error:
                 problems.take(error, path)
                 continue
@@ -73,13 +73,13 @@ def model_sites(suite: Suite, source: ModelBook, problems: Problems) -> list[Sit
     return sites
 
 
-def lone_model(suite: Suite, source: ModelBook) -> ModelUse | None:
+def lone_model(suite: Suite, book: ModelBook) -> ModelUse | None:
     """The suite's one language model; None where there are none or several, or it cannot be used."""
     if len(suite.config.models) != 1:
         return None
     (model,) = suite.config.models
     try:
-        facts = source.model(model.id, model.revision)
+        facts = book.model(model.id, model.revision)
         facts.check_loading(model.load.allow_unused)
     except SuiteError:
         return None  # `model_sites` reports it

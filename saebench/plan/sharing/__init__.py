@@ -1,1 +1,1 @@
-"""One shared budget to an allotment of tokens for every contender."""
+"""From the suite's one budget to the tokens that each contender may train on."""
