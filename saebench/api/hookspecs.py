@@ -1,4 +1,4 @@
-"""Every hook of saebench. Arguments are passed by keyword; a hook takes the ones it names.
+"""Every hook of saebench. Arguments are passed by keyword; a plugin's function takes those that it names.
 
 The first three are asked once, at start: they must not import torch or touch the disk.
 """
@@ -26,7 +26,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def saebench_architectures() -> Sequence[ArchitectureSpec]:  # type: ignore[empty-body]
-    """SAE architectures of this plugin."""
+    """SAE architectures this plugin registers."""
 
 
 @hookspec
@@ -59,7 +59,7 @@ def saebench_cell_started(cell: Mapping[str, Any]) -> None:
 
 @hookspec
 def saebench_train_progress(cell_id: str, tokens: int, allotted: int, fvu: float | None, l0: float | None) -> None:
-    """A cell went on; at most some tens of times a cell."""
+    """How far the training of a cell is; called at most some tens of times a cell."""
 
 
 @hookspec
