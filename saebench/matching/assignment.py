@@ -52,7 +52,7 @@ def match(
         signed: False matches on |cos|, for latents whose sign is not identified.
         time_limit_s: Stop after about so long, with the best matching so far and the gap that is proven for it. A limit
             of the sparse method: the dense one (up to 1,024 latents, and where it takes over up to 4,096) ends in a
-                second or two.
+            second or two.
         memory_limit_bytes: The same for memory beyond that of A and B; `auto` then takes the dense method only where it
             fits.
         device: Where products are computed; default: where A is.

@@ -135,7 +135,7 @@ def _checked(folder: Path, model_id: str) -> Path:
 
 
 def check_real(path: Path, model_id: str) -> None:
-    """Refuses a file that is empty or a pointer to where it is."""
+    """Refuses a file that is empty, or a pointer of Git LFS in place of the file."""
     with path.open("rb") as file:
         start = file.read(len(_LFS))
     if start == _LFS:
