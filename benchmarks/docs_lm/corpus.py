@@ -17,7 +17,7 @@ from typing import Any
 
 from saebench.activations.sources.plugin_cache import PluginCache
 from saebench.cells.packing import POLICIES
-from saebench_plugins.core_datasets.docs_corpus import build_docs
+from saebench_plugins.core_datasets.docs.corpus import build_docs
 
 DOCS = "docs, held out"
 HELD_OUT_BOOKS = ("Pride-and-Prejudice", "The-War-of-the-Worlds")

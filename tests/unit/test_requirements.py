@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE
+from saebench_plugins.core_datasets.docs.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
 

@@ -188,8 +188,10 @@ def synthetic_lack(options: SyntheticOptions) -> str | None:
     )
 
 
-def _spec(name: str, version: str, options: type, kind: Kind, description: str, **more: Any) -> DatasetSpec:
-    return DatasetSpec(name, version, options, kind, f"{_HERE}.{name}:open_{name}", description=description, **more)
+def _spec(
+    name: str, module: str, version: str, options: type, kind: Kind, description: str, **more: Any
+) -> DatasetSpec:
+    return DatasetSpec(name, version, options, kind, f"{_HERE}.{module}:open_{name}", description=description, **more)
 
 
 @hookimpl
@@ -197,32 +199,36 @@ def saebench_datasets() -> Sequence[DatasetSpec]:
     """docs, local, hub, subdomain, activations, synthetic."""
     return (
         _spec(
-            "docs", "2", DocsOptions, "text",
+            "docs", "docs.dataset", "2", DocsOptions, "text",
             "Docstrings of the run-time dependencies, as prose; embedded, needs no network",
-            recipe=_late("docs", "versions"), inspect=lambda _options: Findings(keeps=1_500_000),
+            recipe=_late("docs.dataset", "versions"), inspect=lambda _options: Findings(keeps=1_500_000),
         ),
         _spec(
-            "local", "2", LocalOptions, "text", "Your own text: txt, jsonl, jsonl.gz, parquet, or a folder of them",
-            check=_late("survey", "problems"), inspect=_late("survey", "findings"), recipe=_late("files", "recipe"),
+            "local", "texts.local", "2", LocalOptions, "text",
+            "Your own text: txt, jsonl, jsonl.gz, parquet, or a folder of them",
+            check=_late("texts.survey", "problems"), inspect=_late("texts.survey", "findings"),
+            recipe=_late("texts.files", "recipe"),
         ),
         _spec(
-            "hub", "2", HubOptions, "text",
+            "hub", "texts.hub", "2", HubOptions, "text",
             "A text dataset of the hub, streamed: TinyStories, OpenWebText, The Pile, FineWeb, LMSYS-Chat-1M or any id",
-            check=_late("presets", "problems"), inspect=_late("hub", "findings"), recipe=_late("presets", "recipe"),
+            check=_late("texts.presets", "problems"), inspect=_late("texts.hub", "findings"),
+            recipe=_late("texts.presets", "recipe"),
         ),
         _spec(
-            "subdomain", "1", SubdomainOptions, "text",
+            "subdomain", "subdomain", "1", SubdomainOptions, "text",
             "Documents of another dataset near query phrases (BM25 or dense), for specialised SAEs",
             check=check_subdomain, bases=lambda options: (options.base,), uses_model=True,
         ),
         _spec(
-            "activations", "1", ActivationsOptions, "activations",
+            "activations", "vectors.activations", "1", ActivationsOptions, "activations",
             "Your own matrix of vectors (npy or safetensors): any model, vision, neural recordings",
-            check=_late("matrix_survey", "problems"), inspect=_late("matrix_survey", "findings"),
-            recipe=_late("files", "recipe"), site=_late("matrices", "site"),
+            check=_late("vectors.matrix_survey", "problems"), inspect=_late("vectors.matrix_survey", "findings"),
+            recipe=_late("texts.files", "recipe"), site=_late("vectors.matrices", "site"),
         ),
         _spec(
-            "synthetic", "1", SyntheticOptions, "synthetic", "Sparse features in superposition with a known dictionary",
+            "synthetic", "vectors.synthetic", "1", SyntheticOptions, "synthetic",
+            "Sparse features in superposition with a known dictionary",
             check=check_synthetic, inspect=inspect_synthetic,
             site=lambda options: Site(options.d_in, options.d_in, "synthetic", "synthetic"),
         ),

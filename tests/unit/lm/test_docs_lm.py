@@ -22,8 +22,8 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from saebench.api import split_of
-from saebench_plugins.core_datasets import docs_corpus
-from saebench_plugins.core_datasets.docs_catalogue import Source
+from saebench_plugins.core_datasets.docs import corpus as docs_corpus
+from saebench_plugins.core_datasets.docs.catalogue import Source
 
 FOLDER = Path(str(files("saebench") / "lm" / "docs_lm"))
 EVALUATE = Path(__file__).parents[3] / "benchmarks" / "docs_lm" / "evaluate.py"

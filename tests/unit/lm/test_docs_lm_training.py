@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from saebench_plugins.core_datasets.docs_corpus import DocsCorpus
+from saebench_plugins.core_datasets.docs.corpus import DocsCorpus
 
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "docs_lm"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-import saebench_plugins.core_datasets.docs as docs
-from saebench_plugins.core_datasets import docs_corpus
-from saebench_plugins.core_datasets.docs_corpus import DocsCorpus
+import saebench_plugins.core_datasets.docs.dataset as docs
+from saebench_plugins.core_datasets.docs import corpus as docs_corpus
+from saebench_plugins.core_datasets.docs.corpus import DocsCorpus
 from saebench_plugins.core_datasets.plugin import DocsOptions
 
 

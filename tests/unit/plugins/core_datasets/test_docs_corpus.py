@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from saebench.activations.sources.plugin_cache import PluginCache
 from saebench.api.splits import is_held_out
-from saebench_plugins.core_datasets import docs_corpus, docs_extract
-from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, Source, is_read
-from saebench_plugins.core_datasets.docs_corpus import DocsCorpus, build_docs, without_near_duplicates
-from saebench_plugins.core_datasets.docs_extract import docstrings, documents, to_prose
+from saebench_plugins.core_datasets.docs import corpus as docs_corpus
+from saebench_plugins.core_datasets.docs import extract as docs_extract
+from saebench_plugins.core_datasets.docs.catalogue import CATALOGUE, Source, is_read
+from saebench_plugins.core_datasets.docs.corpus import DocsCorpus, build_docs, without_near_duplicates
+from saebench_plugins.core_datasets.docs.extract import docstrings, documents, to_prose
 
 SMALL = (Source("click"), Source("pluggy"))
 
@@ -354,5 +355,5 @@ def test_catalogue_is_sorted_and_unique() -> None:
 
 
 def test_importing_the_corpus_is_light() -> None:
-    code = "import sys, saebench_plugins.core_datasets.docs_corpus; sys.exit('torch' in sys.modules)"
+    code = "import sys, saebench_plugins.core_datasets.docs.corpus; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

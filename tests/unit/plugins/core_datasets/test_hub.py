@@ -9,10 +9,10 @@ import pytest
 from saebench.activations.sources.split_text import SplitText
 from saebench.api import SuiteError
 from saebench.api.splits import is_held_out
-from saebench_plugins.core_datasets.hub import as_text, open_hub
-from saebench_plugins.core_datasets.hub import findings as inspect_hub
 from saebench_plugins.core_datasets.plugin import HubOptions
-from saebench_plugins.core_datasets.presets import recipe as recipe_hub
+from saebench_plugins.core_datasets.texts.hub import as_text, open_hub
+from saebench_plugins.core_datasets.texts.hub import findings as inspect_hub
+from saebench_plugins.core_datasets.texts.presets import recipe as recipe_hub
 
 TEXTS = [f"Row {number} of the dataset." for number in range(50)]
 

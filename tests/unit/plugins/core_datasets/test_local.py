@@ -13,13 +13,13 @@ import pytest
 from saebench.activations.sources.split_text import SplitText
 from saebench.api import SuiteError, split_of
 from saebench.base.folding import folded
-from saebench_plugins.core_datasets import files, lines
-from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
-from saebench_plugins.core_datasets.files import recipe as recipe_local
-from saebench_plugins.core_datasets.local import open_local
 from saebench_plugins.core_datasets.plugin import LocalOptions
-from saebench_plugins.core_datasets.survey import findings as inspect_local
-from saebench_plugins.core_datasets.survey import problems as check_local
+from saebench_plugins.core_datasets.texts import files, lines
+from saebench_plugins.core_datasets.texts.cleaning import Counts, cut_at_markers
+from saebench_plugins.core_datasets.texts.files import recipe as recipe_local
+from saebench_plugins.core_datasets.texts.local import open_local
+from saebench_plugins.core_datasets.texts.survey import findings as inspect_local
+from saebench_plugins.core_datasets.texts.survey import problems as check_local
 
 TEXTS = [f"Document {number} says something." for number in range(40)]
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from saebench_plugins.core_datasets import plugin, presets
+from saebench_plugins.core_datasets import plugin
+from saebench_plugins.core_datasets.texts import presets
 
 
 def test_six_datasets_with_torch_untouched():
@@ -67,7 +68,7 @@ def test_hub_options_that_cannot_be(options, words):
 
 
 def test_presets_resolve():
-    from saebench_plugins.core_datasets.presets import PRESETS, resolved
+    from saebench_plugins.core_datasets.texts.presets import PRESETS, resolved
 
     assert set(PRESETS) == {"tinystories", "openwebtext", "pile", "fineweb", "lmsys-chat-1m"}
     assert resolved(plugin.HubOptions(preset="lmsys-chat-1m")).text_column == "conversation"

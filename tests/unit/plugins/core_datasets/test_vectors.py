@@ -11,17 +11,18 @@ import torch
 from safetensors.torch import save_file
 
 from saebench.api import MachineError, SuiteError
-from saebench_plugins.core_datasets import files, matrices, matrix_survey
-from saebench_plugins.core_datasets.activations import open_activations
-from saebench_plugins.core_datasets.matrices import held_out_rows
-from saebench_plugins.core_datasets.matrix_survey import findings, problems
 from saebench_plugins.core_datasets.plugin import (
     ActivationsOptions,
     SyntheticOptions,
     check_synthetic,
     inspect_synthetic,
 )
-from saebench_plugins.core_datasets.synthetic import firing_probabilities, open_synthetic
+from saebench_plugins.core_datasets.texts import files
+from saebench_plugins.core_datasets.vectors import matrices, matrix_survey
+from saebench_plugins.core_datasets.vectors.activations import open_activations
+from saebench_plugins.core_datasets.vectors.matrices import held_out_rows
+from saebench_plugins.core_datasets.vectors.matrix_survey import findings, problems
+from saebench_plugins.core_datasets.vectors.synthetic import firing_probabilities, open_synthetic
 
 MATRIX = np.arange(2000 * 3, dtype=np.float32).reshape(2000, 3)
 

@@ -7,12 +7,12 @@ from itertools import islice
 from typing import Any
 
 from saebench.api import DatasetContext, Document, Findings, SuiteError, is_blank
-from saebench_plugins.core_datasets.cleaning import Counts
-from saebench_plugins.core_datasets.files import missing_column
-from saebench_plugins.core_datasets.lines import MAX_CHARACTERS, too_long
 from saebench_plugins.core_datasets.plugin import HubOptions
-from saebench_plugins.core_datasets.presets import local_folder, recipe, resolved
-from saebench_plugins.core_datasets.survey import survey_documents
+from saebench_plugins.core_datasets.texts.cleaning import Counts
+from saebench_plugins.core_datasets.texts.files import missing_column
+from saebench_plugins.core_datasets.texts.lines import MAX_CHARACTERS, too_long
+from saebench_plugins.core_datasets.texts.presets import local_folder, recipe, resolved
+from saebench_plugins.core_datasets.texts.survey import survey_documents
 
 
 class HubText:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from saebench.api import DatasetContext, Document, SuiteError
-from saebench_plugins.core_datasets import files, survey
-from saebench_plugins.core_datasets.cleaning import Counts
 from saebench_plugins.core_datasets.plugin import LocalOptions
+from saebench_plugins.core_datasets.texts import files, survey
+from saebench_plugins.core_datasets.texts.cleaning import Counts
 
 
 class LocalText:

@@ -1,6 +1,6 @@
 """Docstrings of Python source files, found statically and cleaned to prose.
 
-This file is a worker: `docs_corpus` runs it by path in fresh interpreters (so that no caller's `__main__` is run again
+This file is a worker: `corpus` runs it by path in fresh interpreters (so that no caller's `__main__` is run again
 and no thread is forked). It therefore imports the standard library alone and never imports what it reads.
 
 Protocol: one file path a line on standard input; one JSON line a file on standard output, `[lines, [documents]]`.

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saebench.api import Findings, Problem, Split, SuiteError, located
-from saebench_plugins.core_datasets.lines import signature
-from saebench_plugins.core_datasets.matrices import KeyProblem, Matrix, held_out_rows, open_matrix
 from saebench_plugins.core_datasets.plugin import ActivationsOptions
+from saebench_plugins.core_datasets.texts.lines import signature
+from saebench_plugins.core_datasets.vectors.matrices import KeyProblem, Matrix, held_out_rows, open_matrix
 
 MAX_SCAN_BYTES = 1 << 30
 """Of float32: the plan reads all of a matrix up to this size, and evenly spaced blocks of a larger one."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api import Document, Findings, Overlap, Problem, Split, SuiteError, overlap, split_of
-from saebench_plugins.core_datasets import files
-from saebench_plugins.core_datasets.cleaning import Counts
-from saebench_plugins.core_datasets.lines import signature
 from saebench_plugins.core_datasets.plugin import LocalOptions
+from saebench_plugins.core_datasets.texts import files
+from saebench_plugins.core_datasets.texts.cleaning import Counts
+from saebench_plugins.core_datasets.texts.lines import signature
 
 MAX_CHARACTERS, MAX_DOCUMENTS = 1 << 24, 1 << 18
 """What is read at most."""

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from saebench.api import ActivationBatch, DatasetContext, Split
-from saebench_plugins.core_datasets import files, matrix_survey
-from saebench_plugins.core_datasets.matrices import held_out_rows, open_matrix
 from saebench_plugins.core_datasets.plugin import ActivationsOptions
+from saebench_plugins.core_datasets.texts import files
+from saebench_plugins.core_datasets.vectors import matrix_survey
+from saebench_plugins.core_datasets.vectors.matrices import held_out_rows, open_matrix
 
 
 class MatrixRows:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saebench.api import Site, SuiteError, located, split_of
-from saebench_plugins.core_datasets.lines import check_plain
 from saebench_plugins.core_datasets.plugin import ActivationsOptions
+from saebench_plugins.core_datasets.texts.lines import check_plain
 
 BLOCK_ROWS = 64
 """Neighbouring rows go to one part together: rows next to each other are often frames or tokens of one thing."""

@@ -7,8 +7,8 @@ from itertools import chain
 from typing import Any
 
 from saebench.api import DatasetContext, Document
-from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, EXTRACTOR_VERSION
-from saebench_plugins.core_datasets.docs_corpus import build_docs, installed_version
+from saebench_plugins.core_datasets.docs.catalogue import CATALOGUE, EXTRACTOR_VERSION
+from saebench_plugins.core_datasets.docs.corpus import build_docs, installed_version
 from saebench_plugins.core_datasets.plugin import DocsOptions
 
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api import is_held_out
-from saebench_plugins.core_datasets import docs_extract
-from saebench_plugins.core_datasets.docs_catalogue import CATALOGUE, EXTRACTOR_VERSION, Source, is_read
+from saebench_plugins.core_datasets.docs import extract as docs_extract
+from saebench_plugins.core_datasets.docs.catalogue import CATALOGUE, EXTRACTOR_VERSION, Source, is_read
 
 SHINGLE_WORDS = 5
 MAX_SHARED = 0.4

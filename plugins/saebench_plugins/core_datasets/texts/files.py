@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from saebench.api import Document, SuiteError, file_manifest, is_blank, located
-from saebench_plugins.core_datasets.cleaning import Counts, cut_at_markers
-from saebench_plugins.core_datasets.lines import (
+from saebench_plugins.core_datasets.plugin import ActivationsOptions, LocalOptions
+from saebench_plugins.core_datasets.texts.cleaning import Counts, cut_at_markers
+from saebench_plugins.core_datasets.texts.lines import (
     MAX_CHARACTERS,
     MAX_EMPTY,
     check_plain,
@@ -22,7 +23,6 @@ from saebench_plugins.core_datasets.lines import (
     too_empty,
     too_long,
 )
-from saebench_plugins.core_datasets.plugin import ActivationsOptions, LocalOptions
 
 ENDINGS = (".txt", ".jsonl", ".jsonl.gz", ".parquet")
 BATCH_BYTES = 1 << 26

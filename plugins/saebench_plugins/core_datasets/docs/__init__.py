@@ -1,0 +1,1 @@
+"""The corpus `docs`: prose and docstrings of installed packages."""

@@ -1,0 +1,1 @@
+"""Datasets of vectors: files of activations, and data with known features."""
