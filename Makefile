@@ -70,9 +70,11 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+HOOK = $$(git rev-parse --git-path hooks/pre-commit)
 hook: $(STAMP)
-	printf '#!/bin/sh\nexec make lint\n' > "$$(git rev-parse --git-path hooks/pre-commit)"
-	chmod +x "$$(git rev-parse --git-path hooks/pre-commit)"
+	@test ! -e "$(HOOK)" || grep -qx 'exec make lint' "$(HOOK)" || { echo "$(HOOK) exists and is yours: add 'make lint' to it"; exit 1; }
+	printf '#!/bin/sh\nexec make lint\n' > "$(HOOK)"
+	chmod +x "$(HOOK)"
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -21,8 +21,9 @@ def print_plan(plan: Plan) -> str:
     """The plan for a reader: entries, cohorts in order, shares, predicted totals, remarks."""
     n_controls = sum(cell.control for cell in plan.cells)
     number = {cohort.key: i + 1 for i, cohort in enumerate(plan.cohorts)}
+    cohorts = "cohort" if len(plan.cohorts) == 1 else "cohorts"
     lines = [
-        f"{plan.suite}: {len(plan.cells)} cells ({n_controls} of them controls), {len(plan.cohorts)} cohorts, "
+        f"{plan.suite}: {len(plan.cells)} cells ({n_controls} of them controls), {len(plan.cohorts)} {cohorts}, "
         f"{_groups(plan)}",
         "",
     ]

@@ -67,7 +67,8 @@ def command(as_json: bool, plugins: tuple[Path, ...], debug: bool) -> None:
         for row in rows[kind]:
             text = row.get("description") or ", ".join(row.get("ids", ()))
             head = f"  {row['name']:<20} {row['version']:<4}"
-            emit(textwrap.fill(text, width, initial_indent=head, subsequent_indent=" " * 27, break_on_hyphens=False))
+            lines = textwrap.wrap(text, width, initial_indent=head, subsequent_indent=" " * 27, break_on_hyphens=False)
+            emit("\n".join(lines or [head.rstrip()]))  # a text without words has no lines
             emit(f"{'':<27}{row['distribution']} {row['distribution_version']}")
         emit()
     if rows["problems"]:

@@ -173,3 +173,19 @@ def saebench_architectures():
     (problem,) = json.loads(capsys.readouterr().out)["problems"]
     assert problem["name"] == "mine"
     assert "architecture 'mine' is registered by file" in problem["message"]
+
+
+def test_plugins_lists_what_has_no_description(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "plain.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from saebench.api import DatasetSpec, hookimpl\n"
+        "@dataclass(frozen=True)\n"
+        "class Options:\n"
+        "    pass\n"
+        "@hookimpl\n"
+        "def saebench_datasets():\n"
+        "    return [DatasetSpec('nameless', '7', Options, 'text', 'plain:open')]\n"
+    )
+    with pytest.raises(SystemExit):
+        main(["plugins", "--plugin", str(tmp_path / "plain.py")])
+    assert "\n  nameless             7\n" in capsys.readouterr().out
