@@ -190,9 +190,9 @@ def records(rng: random.Random, folder: Path) -> Case:
             except (ValueError, TypeError, AttributeError, RecursionError):  # what has no digest is written without
                 path.write_bytes(as_json(changed))
     reader = rng.random()
-    if reader < 0.05:  # charts take a second
+    if reader < 0.01:  # charts take a second
         return lambda: _page(folder)
-    return (lambda: _tables(folder)) if reader < 0.55 else _other_readers(rng, folder)
+    return (lambda: _tables(folder)) if reader < 0.5 else _other_readers(rng, folder)
 
 
 # ---- SAEs of other libraries -----------------------------------------------------------------------------------------
