@@ -182,7 +182,7 @@ def _site(
 
 
 def _title(facts: Json) -> str:
-    model, name = facts["model"], facts["dataset"].get("name")
+    model, name = facts["model"], facts["dataset"].get("name") or "a dataset without a name"
     if model:
         return f"{model_name(model['id'])}, {model.get('hookpoint_name') or model['hookpoint']}"
     synthetic = facts["dataset"].get("kind") == "synthetic"

@@ -106,3 +106,13 @@ def test_edges_of_bins_are_logarithms_too(edges: list[Any]) -> None:
 
     with pytest.raises(ValueError, match="edges of a histogram rise"):
         log_edges(edges)
+
+
+def test_a_cell_without_model_and_dataset_has_a_title(tmp_path: Path, generator: ModuleType, records: Records) -> None:
+    cells, groups = records
+    for path, record in cells.items():
+        if "/topk/" in path:
+            record["facts"]["model"], record["facts"]["dataset"] = None, {}
+    folder: Path = generator.write_folder(tmp_path / "run", cells, groups)
+    page = build([folder], tmp_path / "out") / "README.md"
+    assert "a dataset without a name (activations without a model)" in page.read_text()
