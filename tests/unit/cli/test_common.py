@@ -52,7 +52,7 @@ def test_every_error_is_a_line_and_a_status(
         (["status", "~/nowhere"], 2, f"{Path.home() / 'nowhere'}: no plan.json here"),
         (["init", "--model", "nowhere", "--text", "b"], 2, "--text b: no such file"),  # before a model is loaded
         (["run", "nowhere.yaml", "--out", "x"], 2, "nowhere.yaml"),
-        *((command, 2, "No such option '--plugin'") for command in PLUGINLESS),
+        *((command, 2, "No such option") for command in PLUGINLESS),
     ],
 )
 def test_bad_arguments(arguments: list[str], status: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
