@@ -7,7 +7,6 @@ predicting mu gives exactly 0, whatever the size of mu, and a perfect reconstruc
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +17,6 @@ from saebench.metrics.catalogue import RECONSTRUCTION
 from saebench.metrics.clusters import ClusterSums, Collected, quantile, ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -187,7 +184,10 @@ def _dots(a: Tensor, b: Tensor) -> Tensor:
 
 
 class ReconstructionAccumulator(ReconstructionSums, StreamAccumulator):
-    """All reconstruction metrics: x_hat against the site's target, on stream `eval`."""
+    """All reconstruction metrics: x_hat against the site's target, on stream `eval`.
+
+    The value of `fvu-median-token` is the method `fvu_median_token`, and so for each id.
+    """
 
     metrics = RECONSTRUCTION
 
@@ -202,39 +202,52 @@ class ReconstructionAccumulator(ReconstructionSums, StreamAccumulator):
 
     def values(self) -> dict[str, MetricValue]:
         """Every id, from what was added so far."""
-        return {info.id: metric(self) for info, metric in zip(RECONSTRUCTION, METRICS, strict=True)}
+        return {info.id: getattr(self, info.id.replace("-", "_"))() for info in RECONSTRUCTION}
 
 
-class OneReconstructionMetric(ReconstructionSums):
-    """One of `METRICS` alone: `.update(x, x_hat)` for each batch, then `.compute()`."""
-
-    def __init__(self, metric: Callable[[ReconstructionSums], MetricValue], d_in: int | None = None) -> None:
-        super().__init__(d_in)
-        self._metric = metric
+class SingleMetric(ReconstructionSums):
+    """One of the metrics alone: `.update(x, x_hat)` for each batch, then `.compute()`."""
 
     update = ReconstructionSums.add
 
-    def compute(self) -> MetricValue:
-        """Its value, from what was added so far."""
-        return self._metric(self)
+
+class FvuAccumulator(SingleMetric):
+    """`fvu`."""
+
+    compute = ReconstructionSums.fvu
 
 
-METRICS = (
-    ReconstructionSums.fvu,
-    ReconstructionSums.variance_explained,
-    ReconstructionSums.mse,
-    ReconstructionSums.fvu_median_token,
-    ReconstructionSums.cosine,
-    ReconstructionSums.l2_ratio,
-    ReconstructionSums.relative_bias,
-)
-"""In the order of `RECONSTRUCTION`. Each has a name of its own below, in the same order."""
-(
-    FvuAccumulator,
-    VarianceExplainedAccumulator,
-    MseAccumulator,
-    MedianTokenFvuAccumulator,
-    CosineAccumulator,
-    L2RatioAccumulator,
-    RelativeBiasAccumulator,
-) = (partial(OneReconstructionMetric, metric) for metric in METRICS)
+class VarianceExplainedAccumulator(SingleMetric):
+    """`variance-explained`."""
+
+    compute = ReconstructionSums.variance_explained
+
+
+class MseAccumulator(SingleMetric):
+    """`mse`."""
+
+    compute = ReconstructionSums.mse
+
+
+class MedianTokenFvuAccumulator(SingleMetric):
+    """`fvu-median-token`."""
+
+    compute = ReconstructionSums.fvu_median_token
+
+
+class CosineAccumulator(SingleMetric):
+    """`cosine`."""
+
+    compute = ReconstructionSums.cosine
+
+
+class L2RatioAccumulator(SingleMetric):
+    """`l2-ratio`."""
+
+    compute = ReconstructionSums.l2_ratio
+
+
+class RelativeBiasAccumulator(SingleMetric):
+    """`relative-bias`."""
+
+    compute = ReconstructionSums.relative_bias
