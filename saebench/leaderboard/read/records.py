@@ -18,8 +18,8 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class CellRecord:
-    """One cell record. `path` is relative to its folder, with forward slashes."""
+class Record:
+    """A record. `path` is relative to its folder, with forward slashes."""
 
     path: str
     record: Json
@@ -29,6 +29,11 @@ class CellRecord:
         """The deterministic part."""
         facts: Json = self.record["facts"]
         return facts
+
+
+@dataclass(frozen=True)
+class CellRecord(Record):
+    """What is known of one cell."""
 
     @property
     def measured(self) -> Json:
@@ -93,17 +98,8 @@ class CellRecord:
 
 
 @dataclass(frozen=True)
-class GroupRecord:
-    """One group record. `path` is relative to its folder."""
-
-    path: str
-    record: Json
-
-    @property
-    def facts(self) -> Json:
-        """The deterministic part."""
-        facts: Json = self.record["facts"]
-        return facts
+class GroupRecord(Record):
+    """What is known of one group."""
 
     @property
     def details(self) -> Json:
