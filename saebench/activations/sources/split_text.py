@@ -17,11 +17,22 @@ class SplitText:
     Args:
         opened: See `saebench.api.TextDataset`.
         name: As the suite calls it; for errors.
+
+    Raises:
+        PluginError: It cannot be asked for documents.
     """
 
     def __init__(self, opened: Any, name: str) -> None:
         self._opened, self._name = opened, name
-        self._asks = "split" in inspect.signature(opened.documents).parameters
+        try:
+            signature = inspect.signature(getattr(opened, "documents", None))  # type: ignore[arg-type]
+            self._asks = "split" in signature.parameters
+            signature.bind(**({"split": "train"} if self._asks else {}))
+        except (TypeError, ValueError) as error:
+            raise PluginError(
+                f"dataset '{name}': what its plugin opens ({type(opened).__name__}) cannot be asked for documents. "
+                "Give it a method documents(), or documents(split)."
+            ) from error
 
     def documents(self, split: Split) -> Iterator[Document]:
         """Documents of one part, in the plugin's order.

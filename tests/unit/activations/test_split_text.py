@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from saebench.activations.sources.split_text import SplitText
@@ -62,3 +64,10 @@ def test_what_is_no_document_is_the_plugin_s_fault():
 
     with pytest.raises(PluginError, match=r"dataset 'mine': documents\(\) must give saebench.api.Document, got str"):
         list(SplitText(Texts(), "mine").documents("train"))
+
+
+@pytest.mark.parametrize("documents", [None, [Document("a")], max, lambda part: iter(())])
+def test_what_cannot_be_asked_for_documents_is_named(documents: object) -> None:
+    opened = SimpleNamespace(documents=documents, manifest=dict)
+    with pytest.raises(PluginError, match=r"dataset 'mine': .*SimpleNamespace.* documents\(\)"):
+        SplitText(opened, "mine")
