@@ -57,6 +57,8 @@ class _Opened:
         fresh: bool,
         plugins: Sequence[Path],
         say: Callable[[str], None],
+        *,
+        config_alone: bool = False,
     ) -> None:
         from saebench.config import load_suite
         from saebench.host import load_catalog
@@ -64,7 +66,7 @@ class _Opened:
 
         self.catalog = load_catalog(plugins, say)
         check_device(device)
-        self.suite, self.facts = load_suite(suite), ModelBook(self.catalog)
+        self.suite, self.facts = load_suite(suite), ModelBook(self.catalog, config_alone=config_alone)
         self.folder = Path("runs") / self.suite.config.name if out is None else Path(out)
         self._device, self._fresh, self._say = device, fresh, say
 
@@ -112,7 +114,7 @@ def plan_suite(
     plugins: Sequence[Path] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> Plan:
-    """The plan of a suite (file or built-in name); trains nothing.
+    """The plan of a suite (file or built-in name); trains nothing. Of a language model its config is enough.
 
     Args:
         suite: File or built-in name.
@@ -129,7 +131,7 @@ def plan_suite(
         SuiteError: The suite, a model or a dataset cannot be used.
         PluginError: A needed plugin is broken.
     """
-    opened = _Opened(suite, out, device, fresh, plugins, say)
+    opened = _Opened(suite, out, device, fresh, plugins, say, config_alone=True)
     rates = None if measure is False else opened.measure
     with console.phase("planning", str(suite)):
         plan = opened.plan(rates=rates if measure else None, calibrate=rates)

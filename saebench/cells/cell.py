@@ -17,6 +17,9 @@ DATA_VERSION = 1
 It is in the key of every store, and in every id from version 2 on: the ids of version 1 were made without it.
 """
 
+NOT_WHOLE = "config-"
+"""Begins the digest of a model that is planned from its config: its weights or its tokenizer are not here."""
+
 
 @dataclass(frozen=True)
 class ArchitectureUse:
@@ -34,7 +37,7 @@ class ModelUse:
     Attributes:
         id: As the suite writes it.
         revision: Hub revision, or None.
-        digest: Digest of weights, config and tokenizer.
+        digest: Digest of weights, config and tokenizer; where one of them is not here, a marked one of what is.
         hookpoint: Dotted module path.
         hookpoint_name: As the suite writes it (`layers.2`).
         context: Tokens a sequence, BOS included.
@@ -50,6 +53,11 @@ class ModelUse:
     context: int
     allow_unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it can be loaded: False where it is planned from its config."""
+        return not self.digest.startswith(NOT_WHOLE)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch
 from saebench.api.errors import SuiteError
 from saebench.lm import hf
 from saebench.lm.folder import loading
-from saebench.lm.folder.locate import BUILT_IN, model_folder
-from saebench.lm.folder.model_config import Kind, context_limit, read_config
+from saebench.lm.folder.locate import BUILT_IN, lacking, model_folder
+from saebench.lm.folder.model_config import Kind, context_limit, read_config, reason
 from saebench.lm.folder.tensor_fit import Loading, fit, refuse_unused
 from saebench.lm.folder.tokenizers import check_tokenizer, read_tokenizer, tokens_in
 from saebench.lm.folder.weights import WeightFiles, model_digest, stored_tensors, weight_files
@@ -27,6 +27,10 @@ from saebench.lm.trace import Trace, trace
 
 if TYPE_CHECKING:
     from saebench.host import Catalog
+
+
+CHARACTERS_A_TOKEN = 4
+"""Of English prose, about, for a vocabulary of 30,000 or more: what is assumed where the tokenizer is not here."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,10 @@ class ModelFacts:
         d_model: Width of the residual stream (output of the blocks, or `hidden_size` where there are none).
         vocab_size: Rows of its embedding.
         trace: Modules that run.
-        loading, weights: How its files load, and which they are; None for a model that a plugin made.
+        loading, weights: How its files load, and which they are; None for a model that a plugin made, and where the
+            weights are not here.
+        folder: Where its files are; None for a model that a plugin made.
+        lacks: `weights`, `tokenizer`: what is not in the folder. Such a model can be planned with, and not run.
     """
 
     id: str
@@ -58,6 +65,8 @@ class ModelFacts:
     trace: Trace
     loading: Loading | None = None
     weights: WeightFiles | None = None
+    folder: Path | None = None
+    lacks: tuple[str, ...] = ()
 
     @property
     def causal(self) -> bool:
@@ -74,6 +83,8 @@ class ModelFacts:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how its files were read, one sentence each."""
+        if self.lacks:
+            return (self._absent(),)
         if self.loading is None or self.weights is None:
             return ()
         here, found = self.weights.names, []
@@ -99,6 +110,15 @@ class ModelFacts:
             )
         return tuple(found)
 
+    def _absent(self) -> str:
+        """What is not here, what that does to the plan, and what a run needs."""
+        counted = f"tokens of text are counted as {CHARACTERS_A_TOKEN} characters each, "
+        return (
+            f"its {' and its '.join(self.lacks)} {'is' if self.lacks == ('tokenizer',) else 'are'} not here. This plan "
+            f"rests on config.json ({self.n_parameters:,} parameters), "
+            f"{counted if 'tokenizer' in self.lacks else ''}and a run will have other ids. `run` needs the whole model."
+        )
+
     def check_loading(self, allow_unused: Sequence[str] = ()) -> None:
         """Refuses a model that leaves tensors of its files unused, but for those that a pattern allows.
 
@@ -114,9 +134,11 @@ class ModelFacts:
         return default_hookpoint(self.trace)
 
     def tokens_in(self, text: str) -> int | None:
-        """Tokens of a text, without special ones; None where the tokenizer cannot be asked."""
+        """Tokens of a text, without special ones: about, without a tokenizer; None where it cannot be asked."""
+        if "tokenizer" in self.lacks:
+            return -(-len(text) // CHARACTERS_A_TOKEN)
         try:
-            return tokens_in(model_folder(self.id, self.revision), text)
+            return tokens_in(self.folder or model_folder(self.id, self.revision), text)
         except SuiteError:
             return None  # a model of a plugin has no folder
 
@@ -149,6 +171,8 @@ def facts_of(
     traced: Trace | None = None,
     found: Loading | None = None,
     weights: WeightFiles | None = None,
+    folder: Path | None = None,
+    lacks: tuple[str, ...] = (),
 ) -> ModelFacts:
     """Facts of a model that is there (meta or real)."""
     kind = kind or ("decoder" if hf.is_decoder(config) else "encoder")
@@ -169,46 +193,64 @@ def facts_of(
         trace=traced,
         loading=found,
         weights=weights,
+        folder=folder,
+        lacks=lacks,
     )
 
 
 @functools.lru_cache(maxsize=64)
 def _describe_folder(
-    folder: Path, stamp: tuple[tuple[str, int, int], ...], model_id: str, revision: str | None
+    folder: Path, stamp: tuple[tuple[str, int, int], ...], model_id: str, revision: str | None, config_alone: bool
 ) -> ModelFacts:
-    del stamp  # decides only whether an earlier answer still holds
+    # the rest of the stamp decides only whether an earlier answer still holds
+    lacks = lacking([name for name, *_ in stamp]) if config_alone else ()
     config = read_config(folder, model_id)
-    weights = weight_files(folder, model_id)
+    weights = None if "weights" in lacks else weight_files(folder, model_id)
     named = getattr(config, "transformers_weights", None)
-    if named not in (None, weights.names):
+    if weights is not None and named not in (None, weights.names):
         raise SuiteError(
             f"model '{model_id}': config.json names {named!r} as its weights (transformers_weights), but "
             f"{weights.names} is what is read. Remove the key, or rename the file."
         )
-    stored = stored_tensors(weights, model_id)
     kind: Kind = "decoder" if hf.is_decoder(config) else "encoder"
-    model = loading.build(config, kind, model_id)
-    found = fit(model, config, kind, stored, weights, model_id)
-    if found.kind != kind:  # without its head it is read by another class
-        kind = found.kind
+    found = None
+    if weights is None:
+        model = loading.build(config, kind, model_id)
+    else:
+        stored = stored_tensors(weights, model_id)
         model = loading.build(config, kind, model_id)
         found = fit(model, config, kind, stored, weights, model_id)
+        if found.kind != kind:  # without its head it is read by another class
+            kind = found.kind
+            model = loading.build(config, kind, model_id)
+            found = fit(model, config, kind, stored, weights, model_id)
     try:
         traced = trace(model, causal=kind != "encoder")
-    except Exception:  # noqa: BLE001 - a model's own code
+    except Exception as error:
         # Some classes cannot run without values: then the real weights answer, at the price of loading them.
+        if weights is None:
+            raise SuiteError(
+                f"model '{model_id}': its weights are not here, and {type(model).__name__} cannot be planned without "
+                f"them ({reason(error)}). Give the whole folder."
+            ) from error
         model = loading.load_weights(config, kind, weights, model_id)
         traced = loading.traced(model, kind, model_id)
+    found_digest = model_digest(folder, weights, whole=not lacks)
     facts = facts_of(
-        model, config, model_id=model_id, revision=revision, model_digest=model_digest(folder, weights), kind=kind,
-        traced=traced, found=found, weights=weights,
+        model, config, model_id=model_id, revision=revision, model_digest=found_digest, kind=kind, traced=traced,
+        found=found, weights=weights, folder=folder, lacks=lacks,
     )  # fmt: skip
-    check_tokenizer(read_tokenizer(folder, model_id), facts.vocab_size, model_id)
+    if "tokenizer" not in lacks:
+        check_tokenizer(read_tokenizer(folder, model_id), facts.vocab_size, model_id)
     return facts
 
 
-def describe_model(model_id: str, revision: str | None = None, *, catalog: Catalog | None = None) -> ModelFacts:
+def describe_model(
+    model_id: str, revision: str | None = None, *, catalog: Catalog | None = None, config_alone: bool = False
+) -> ModelFacts:
     """Facts of a model: built-in id, folder, or hub id with revision; or whatever a plugin loads for that id.
+
+    With `config_alone` its weights and its tokenizer may be missing: enough for a plan, and not for a run.
 
     Raises:
         SuiteError: It is no usable model; one line with what was found and what to do.
@@ -216,11 +258,11 @@ def describe_model(model_id: str, revision: str | None = None, *, catalog: Catal
     own = plugin_model(model_id, revision, catalog)
     if own is not None:
         return facts_of(own, own.config, model_id=model_id, revision=revision, model_digest=state_digest(own))
-    folder = model_folder(model_id, revision)
+    folder = model_folder(model_id, revision, config_alone=config_alone)
     stamp = tuple(
         sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file())
     )
-    return _describe_folder(folder.resolve(), stamp, model_id, revision)
+    return _describe_folder(folder.resolve(), stamp, model_id, revision, config_alone)
 
 
 def plugin_model(model_id: str, revision: str | None, catalog: Catalog | None) -> Any | None:

@@ -99,6 +99,9 @@ class _ToMeasure:
         for cell in self.cells:
             if not cell.control:  # hardly any training; scored as its neighbours are
                 self.training.setdefault(training_key(cell), cell)
+            if cell.model is not None and not cell.model.is_here:
+                continue  # what needs the model itself is assumed
+            if not cell.control:
                 shapes.setdefault(score_shape(cell), []).append(cell)
             if cell.model is not None:
                 self.models.setdefault(model_key(cell.model), []).append(cell.model)
@@ -199,6 +202,8 @@ class _Measuring:
                 )
             self._read(model=key)
             self._cells(model=key)
+        for key in {model_key(cell.model) for cell in self.needed.cells if cell.model and not cell.model.is_here}:
+            self._cells(model=key)  # training needs no more than the sizes
         self._read(model=None)
         self._cells(model=None)
 

@@ -208,17 +208,13 @@ def _activations(suite: Suite) -> ActivationUse:
 
 
 def _remarks(suite: Suite, contenders: Sequence[Contender]) -> list[str]:
-    remarks = []
     encoders = dict.fromkeys(
         contender.site.model.id
         for contender in contenders
         if contender.site.model is not None and contender.site.facts is not None and not contender.site.facts.causal
     )
-    remarks += [
-        f"{model.id}: {note}"
-        for model in dict.fromkeys(contender.site.model for contender in contenders if contender.site.model is not None)
-        for note in model.notes
-    ]
+    models = [contender.site.model for contender in contenders if contender.site.model is not None]
+    remarks = list(dict.fromkeys(f"{model.id}: {note}" for model in models for note in model.notes))
     remarks += [f"{name} is no causal language model: metrics of its loss are null there." for name in encoders]
     if len(suite.config.seeds.init) < 2:
         remarks.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -33,14 +34,16 @@ OTHER_WEIGHTS = re.compile(
 _LFS = b"version https://git-lfs.github.com/spec"
 
 
-def model_folder(model_id: str, revision: str | None = None) -> Path:
+def model_folder(model_id: str, revision: str | None = None, *, config_alone: bool = False) -> Path:
     """The folder behind an id: built in, a folder, or a snapshot from the hub.
+
+    With `config_alone`, weights and tokenizer may be missing, and from the hub no weights are fetched.
 
     Raises:
         SuiteError: No such folder, no model in it, or the hub cannot be reached.
     """
     if model_id in BUILT_IN:
-        return _checked(BUILT_IN[model_id], model_id)
+        return _checked(BUILT_IN[model_id], model_id, config_alone)
     path = located(model_id)
     try:
         is_folder, exists = path.is_dir(), path.exists()
@@ -50,7 +53,7 @@ def model_folder(model_id: str, revision: str | None = None) -> Path:
             f"a model folder, a hub id or {_built_in()}."
         ) from error
     if is_folder:
-        return _checked(path, model_id)
+        return _checked(path, model_id, config_alone)
     if exists:
         raise SuiteError(
             f"model '{model_id}' is a file; "
@@ -63,14 +66,14 @@ def model_folder(model_id: str, revision: str | None = None) -> Path:
         raise SuiteError(
             f"model '{model_id}': there is no such folder. {hint}Allowed: a model folder, a hub id or {_built_in()}."
         )
-    return _checked(_from_hub(model_id, revision), model_id)
+    return _checked(_from_hub(model_id, revision, config_alone), model_id, config_alone)
 
 
 def _built_in() -> str:
     return "the built-in " + ", ".join(repr(name) for name in BUILT_IN)
 
 
-def _from_hub(model_id: str, revision: str | None) -> Path:
+def _from_hub(model_id: str, revision: str | None, config_alone: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
@@ -79,6 +82,8 @@ def _from_hub(model_id: str, revision: str | None) -> Path:
     where = f"model '{model_id}'{f' at revision {revision}' if revision else ''}"
     disable_progress_bars()
     try:
+        if config_alone:  # a snapshot that has its weights in the cache already is read with them
+            return Path(snapshot_download(model_id, revision=revision, allow_patterns=texts))
         folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=[*texts, "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(model_id, revision=revision, allow_patterns=[*texts, "pytorch_model*.bin"]))
@@ -105,7 +110,16 @@ def in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {shorten(text, 160, placeholder=' ...')}" if text else type(error).__name__
 
 
-def _checked(folder: Path, model_id: str) -> Path:
+def lacking(names: Collection[str]) -> tuple[str, ...]:
+    """What a folder with files of these names lacks beside its config: `weights`, `tokenizer`.
+
+    The index of weights alone is no weight: it comes along where all small files of a model were fetched.
+    """
+    patterns = {"weights": OTHER_WEIGHTS, "tokenizer": _TOKENIZER}
+    return tuple(what for what, pattern in patterns.items() if not any(map(pattern.fullmatch, names)))
+
+
+def _checked(folder: Path, model_id: str, config_alone: bool) -> Path:
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     adapter = "adapter_config.json" in names
     if adapter and not any(name in names for pair in WEIGHT_SETS for name in pair):
@@ -115,18 +129,18 @@ def _checked(folder: Path, model_id: str) -> Path:
             "Merge it into the base model (`merge_and_unload`), save the result with its tokenizer, and give "
             "that folder."
         )
-    missing = []
-    if "config.json" not in names:
-        missing.append("config.json")
-    if not any(OTHER_WEIGHTS.fullmatch(name) or name in {pair[1] for pair in WEIGHT_SETS} for name in names):
+    missing = [] if "config.json" in names else ["config.json"]
+    lacks = lacking(names)
+    if "weights" in lacks and not any(pair[1] in names for pair in WEIGHT_SETS):
         missing.append("weights (model.safetensors)")
-    if not any(_TOKENIZER.fullmatch(name) for name in names):
+    if "tokenizer" in lacks:
         missing.append("a tokenizer (tokenizer.json)")
-    if missing:
+    if missing and not (config_alone and "config.json" in names):
         found = ", ".join(sorted(names)[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
         raise SuiteError(
             f"model '{model_id}' is no transformers model folder: {' and '.join(missing)} missing, found {found}. "
             "Give a folder that `save_pretrained` of both the model and its tokenizer wrote."
+            + (" `saebench plan` needs config.json alone." if "config.json" in names else "")
         )
     for name in sorted(names):
         if DECIDING.fullmatch(name) and (folder / name).is_file():

@@ -15,6 +15,7 @@ import torch
 
 from saebench.api.errors import SuiteError
 from saebench.artifacts import digest, file_digest
+from saebench.cells.cell import NOT_WHOLE
 from saebench.lm.folder.locate import DECIDING, OTHER_WEIGHTS, WEIGHT_SETS, check_real, in_a_line, json_object
 
 _ADAPTER = re.compile(r"adapter_(config\.json|model.*)")
@@ -211,8 +212,13 @@ def _unpickled(path: Path, device: str) -> dict[str, Any]:
     return tensors
 
 
-def model_digest(folder: Path, weights: WeightFiles) -> str:
-    """SHA-256 over names and contents of the files that decide what is computed: config, tokenizer, weights."""
+def model_digest(folder: Path, weights: WeightFiles | None, *, whole: bool = True) -> str:
+    """SHA-256 over names and contents of the files that decide what is computed: config, tokenizer, weights.
+
+    That of a folder that is not `whole` is marked: no run has it.
+    """
     deciding = {path for path in folder.iterdir() if path.is_file() and DECIDING.fullmatch(path.name)}
-    deciding |= {*weights.files, *([weights.index] if weights.index else [])}
-    return digest([[path.name, file_digest(path)] for path in sorted(deciding)])
+    if weights is not None:
+        deciding |= {*weights.files, *([weights.index] if weights.index else [])}
+    found = digest([[path.name, file_digest(path)] for path in sorted(deciding)])
+    return found if whole else f"{NOT_WHOLE}{found}"
