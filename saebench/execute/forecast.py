@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from saebench.cells.plan import Estimate, Plan
     from saebench.host import Catalog
     from saebench.lm.book import ModelBook
+    from saebench.measure.place import Place, Room
     from saebench.plan.forecast.rates import Measure, Rates
 
 LONG_S = 300.0
@@ -24,19 +25,28 @@ LONG_S = 300.0
 
 
 HOPELESS = 2
-"""A prediction this many times the free memory is refused: freeing some cannot help."""
+"""A run that needs this many times the free memory is refused: freeing some cannot help."""
 
 
-def memory_short(predicted: Estimate, limit_bytes: int) -> str | None:
-    """That training needs more memory than is free; None where it does not. `limit_bytes` is half of what is free."""
+@dataclass(frozen=True)
+class Short:
+    """Too little memory. `hopeless`: more is needed than there is, however much of it becomes free."""
+
+    message: str
+    hopeless: bool
+
+
+def memory_short(predicted: Estimate, room: Room) -> Short | None:
+    """That a plan needs more memory than is free; None where it does not."""
     from saebench.plan.print import format_bytes
 
-    if predicted.device_memory_bytes <= 2 * limit_bytes:
+    need = predicted.device_memory_bytes
+    if need <= room.free:
         return None
-    return (
-        f"training needs {format_bytes(predicted.device_memory_bytes)} of memory, but only "
-        f"{format_bytes(2 * limit_bytes)} are free. "
-        "Use a smaller d_sae or batch."
+    there = f"{format_bytes(room.free)} are free" if room.free < room.total else f"that is {format_bytes(room.total)}"
+    return Short(
+        f"training needs {format_bytes(need)} of memory on {room.of}, but only {there}. Use a smaller d_sae or batch.",
+        need > room.total,
     )
 
 
@@ -47,20 +57,17 @@ class Forecast:
         plan: As made; `self.plan` has the estimate that rests on measured rates, where the run is long.
         run: Its folder.
         catalog, facts: As the plan was made with.
-        device: Where it runs.
+        place: Where it runs.
         measure: Measures this machine.
     """
 
     def __init__(
-        self, plan: Plan, run: RunFolder, catalog: Catalog, facts: ModelBook, device: str, measure: Measure
+        self, plan: Plan, run: RunFolder, catalog: Catalog, facts: ModelBook, place: Place, measure: Measure
     ) -> None:
-        from saebench.plan.forecast.rates import Rates
-        from saebench.plan.grouping.memory_batches import memory_limit
-
         self.plan, self.run, self._catalog, self._facts = plan, run, catalog, facts
-        self._limit = memory_limit(device, plan.budget.get("memory_gb"))
+        self._room = place.room()
         self._state = FolderState(run, lambda line: None)  # what is damaged is said when it is made again
-        self._rates: Rates = Rates()
+        self._rates: Rates = place.assumed()
         left = [cell for cell in plan.cells if self._status(cell) is None]
         long = self._estimate(left).seconds > LONG_S
         if long or plan.estimate.basis.get("source") == "measured":
@@ -93,15 +100,15 @@ class Forecast:
         if not left:
             return
         predicted = self._estimate(left)
-        short = memory_short(predicted, self._limit)
-        if short and predicted.device_memory_bytes > HOPELESS * 2 * self._limit:
-            raise MachineError(short)
+        short = memory_short(predicted, self._room)
+        if short and (short.hopeless or predicted.device_memory_bytes > HOPELESS * self._room.free):
+            raise MachineError(short.message)
         self._check_disk(predicted)
         disk, memory = format_bytes(predicted.disk_bytes), format_bytes(predicted.memory_bytes)
         yield f"predicted: {format_time(predicted)}; disk {disk}, memory about {memory}"
         yield f"  {format_basis(predicted)}"
         if short:
-            yield f"warning: {short}"
+            yield f"warning: {short.message}"
 
     def seconds(self, cells: Sequence[Cell], retry_failed: bool) -> Mapping[str, float]:
         """Predicted seconds by kind of phase, of what is left to do among these cells."""
@@ -130,11 +137,17 @@ class Forecast:
 
     def _estimate(self, cells: Sequence[Cell]) -> Estimate:
         from saebench.plan.forecast.estimate import predict
+        from saebench.plan.grouping.memory_batches import share_of
 
         return predict(
-            cells, self.plan.cohorts, self.plan.groups, catalog=self._catalog, facts=self._facts, rates=self._rates,
-            memory_limit_bytes=self._limit,
-        )  # fmt: skip
+            cells,
+            self.plan.cohorts,
+            self.plan.groups,
+            catalog=self._catalog,
+            facts=self._facts,
+            rates=self._rates,
+            memory_limit_bytes=share_of(self._room.free, self.plan.budget.get("memory_gb")),
+        )
 
     def _status(self, cell: Cell) -> str | None:
         facts = self._state.facts(cell)

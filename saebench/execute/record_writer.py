@@ -86,12 +86,27 @@ class RecordWriter:
             self._say(f"{cell.label}: made again after damage, with other facts than before ({', '.join(names)})")
         return True
 
+    def _memory(self) -> dict[str, int]:
+        """What the plan predicted for the process and its device, and the most that this process held so far."""
+        from saebench.train.meter import process_peak
+
+        estimate = self._plan.estimate
+        found = {"predicted_bytes": estimate.memory_bytes, "peak_bytes": process_peak("cpu")}
+        if self._device == "cpu":
+            return found
+        device = {
+            "predicted_device_bytes": estimate.device_memory_bytes,
+            "peak_device_bytes": process_peak(self._device),
+        }
+        return found | device
+
     def environment(self, started: str | None) -> dict[str, Any]:
         """Machine, versions and times, for a record that is written now."""
         return {
             "host": machine.host(self._device),
             "versions": machine.versions(),
             "threads": self._threads,
+            "memory": self._memory(),
             "started": started or machine.now(),
             "finished": machine.now(),
         }

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from saebench.cells.cell import Cell
-from saebench.cells.plan import Cohort, Estimate, Group
+from saebench.cells.plan import CellEstimate, Cohort, Estimate, Group
 from saebench.host import Catalog
 from saebench.host.build import cell_cost
 from saebench.plan.forecast import disk, memory
 from saebench.plan.forecast.rates import Rates
 from saebench.plan.forecast.work import Work
+from saebench.plan.grouping.memory_batches import memory_together
 from saebench.plan.grouping.passes import form_passes
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def predict(
     costs = {cell.cell_id: cell_cost(cell, catalog) for cell in cells}
     work = Work(catalog, facts, rates, costs)
     passes = []
+    each: dict[str, CellEstimate] = {}
     for together in form_passes(cohorts):
         here = [cohort for cohort in together if any(cell in by_id for cell in cohort.cells)]
         if here:
@@ -48,8 +50,14 @@ def predict(
             work.data(here, passes[-1])
     for cell in cells:
         work.held_out(cell)
-        work.training(cell)
-        work.scoring(cell)
+        training_s, flops = work.training(cell)
+        each[cell.cell_id] = CellEstimate(
+            round(training_s, 3),
+            round(work.scoring(cell), 3),
+            flops,
+            memory_together([cell], lambda one: costs[one.cell_id]),
+            costs[cell.cell_id].stored_bytes + disk.record_bytes(cell, catalog),
+        )
     members = [(group, [by_id[cell] for cell in group.cells if cell in by_id]) for group in groups]
     members = [(group, found) for group, found in members if found]
     for group, found in members:
@@ -77,4 +85,5 @@ def predict(
         memory_bytes=process,
         device_memory_bytes=device,
         basis=rates.basis(),
+        cells=each,
     )

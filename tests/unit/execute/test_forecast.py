@@ -18,6 +18,7 @@ from saebench.execute import forecast
 from saebench.execute.forecast import Forecast
 from saebench.host import load_catalog
 from saebench.lm.book import ModelBook
+from saebench.measure.place import Place, Room
 from saebench.plan import make_plan
 from saebench.plan.forecast.rates import Rates, TrainingRate, training_key
 
@@ -50,7 +51,7 @@ class Bench:
         path = self.folder / "s.yaml"
         path.write_text(SUITE % tokens)
         plan = make_plan(load_suite(path), self.catalog, facts=self.facts)
-        return Forecast(plan, self.run, self.catalog, self.facts, "cpu", self.measure)
+        return Forecast(plan, self.run, self.catalog, self.facts, Place("cpu"), self.measure)
 
 
 @pytest.fixture
@@ -111,7 +112,8 @@ def test_a_disk_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.M
 
 def test_too_little_memory_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     made = bench.forecast()
-    made._limit = made._estimate(made.plan.cells).device_memory_bytes // 3
+    need = made._estimate(made.plan.cells).device_memory_bytes
+    made._room = Room(2 * need // 3, 10 * need, "this machine's cpu")
     lines = list(made.lines(made.plan.cells, False))
     assert lines[-1].startswith("warning: training needs ")
 
@@ -139,6 +141,7 @@ def test_the_first_estimate_stays(bench: Bench) -> None:
 def test_memory_that_no_machine_has_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     made = bench.forecast()
     need = made._estimate(made.plan.cells).device_memory_bytes
-    monkeypatch.setattr(made, "_limit", need // 8)
-    with pytest.raises(MachineError, match=r"training needs .* of memory, but only .* are free. Use a smaller d_sae"):
-        list(made.lines(made.plan.cells, False))
+    for room in (Room(need // 4, 10 * need, "this machine's cpu"), Room(need // 2, need // 2, "a card")):
+        monkeypatch.setattr(made, "_room", room)
+        with pytest.raises(MachineError, match=rf"training needs .* of memory on {room.of}, but .*\. Use a smaller"):
+            list(made.lines(made.plan.cells, False))

@@ -250,10 +250,8 @@ def test_assumed_seconds_grow_with_the_work(planner):
 
 
 def test_losses_that_memory_does_not_keep_are_computed_for_every_cell(planner, fakes):
-    class Wordy(fakes.Model):
-        vocab_size = 1 << 24  # log-probabilities of five tokens fill the memory kept for them
-
-    facts = fakes.Facts({"docs-lm": Wordy()})
+    # log-probabilities of five tokens fill the memory kept for them
+    facts = fakes.Facts({"docs-lm": fakes.Model(vocab_size=1 << 24)})
     kept = planner(OWN, EVALUATION, rates=known).estimate
     again = planner(OWN, EVALUATION, rates=known, facts=facts).estimate
     assert again.scoring_s - kept.scoring_s == pytest.approx((10 - 5) * 0.002)
