@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from saebench.cells.plan import Plan
     from saebench.compare.pair import Comparison
-    from saebench.measure.place import Place, Room
+    from saebench.measure.place import Place
     from saebench.plan.forecast.rates import Measure
 
 CELLS_FAILED = 4
@@ -67,7 +67,7 @@ class _Opened:
         self.catalog = load_catalog(plugins, say)
         self.suite, self.facts = load_suite(suite), ModelBook(self.catalog, config_alone=config_alone)
         self.folder = Path("runs") / self.suite.config.name if out is None else Path(out)
-        self.place, self._fresh, self._say = place, fresh, say
+        self.place, self.room, self._fresh, self._say = place, place.room(), fresh, say
 
     @cached_property
     def measure(self) -> Measure:
@@ -77,17 +77,12 @@ class _Opened:
         assumed = self.place.assumed().assumed
         return measure(self.catalog, device=self.place.device, say=self._say, assumed=assumed, fresh=self._fresh)
 
-    @cached_property
-    def room(self) -> Room:
-        """Memory of the place."""
-        return self.place.room()
-
     def can_measure(self, plan: Plan, say: Callable[[str], None]) -> bool:
-        """Whether the weights of all its models are here; says which are not."""
-        models = {cell.model.id: cell.model.revision for cell in plan.cells if cell.model is not None}
-        lacking = [id for id, revision in models.items() if self.facts.model(id, revision).lacks]
-        if lacking:
-            say(f"{', '.join(lacking)}: without its weights nothing is measured; seconds are assumed")
+        """Whether all models are here with all their files; says which are not."""
+        models = {(cell.model.id, cell.model.revision) for cell in plan.cells if cell.model is not None}
+        lacking = sorted(key[0] for key in models if self.facts.model(*key).lacks)
+        for name in lacking:
+            say(f"{name}: not all of its files are here, so nothing is measured and seconds are assumed")
         return not lacking
 
     def plan(self, *, rates: Measure | None = None, calibrate: Measure | None = None) -> Plan:
