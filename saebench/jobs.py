@@ -77,14 +77,6 @@ class _Opened:
         assumed = self.place.assumed().assumed
         return measure(self.catalog, device=self.place.device, say=self._say, assumed=assumed, fresh=self._fresh)
 
-    def can_measure(self, plan: Plan, say: Callable[[str], None]) -> bool:
-        """Whether all models are here with all their files; says which are not."""
-        models = {(cell.model.id, cell.model.revision) for cell in plan.cells if cell.model is not None}
-        lacking = sorted(key[0] for key in models if self.facts.model(*key).lacks)
-        for name in lacking:
-            say(f"{name}: not all of its files are here, so nothing is measured and seconds are assumed")
-        return not lacking
-
     def plan(self, *, rates: Measure | None = None, calibrate: Measure | None = None) -> Plan:
         """The plan, with the calibration that an earlier run of the same suite made in the folder.
 
@@ -151,7 +143,7 @@ def plan_suite(
     rates = None if measure is False or not place.here else opened.measure
     with console.phase("planning", str(suite)):
         plan = opened.plan(calibrate=rates)
-        if rates is not None and (measure or plan.estimate.seconds > LONG_S) and opened.can_measure(plan, say):
+        if rates is not None and (measure or plan.estimate.seconds > LONG_S):
             plan = opened.plan(rates=rates, calibrate=rates)
         short = memory_short(plan.estimate, opened.room)
     if short is not None:
