@@ -15,6 +15,7 @@ from saebench.execute.lock import require
 from saebench.execute.records import CellOutcome, cell_record, superseded
 from saebench.execute.resume import FolderState, changed_facts
 from saebench.measure import machine
+from saebench.nn.kernels import backends
 
 if TYPE_CHECKING:
     from saebench.host import Catalog
@@ -45,7 +46,7 @@ class RecordWriter:
     ) -> None:
         self._plan, self._run, self._catalog, self._state = plan, run, catalog, state
         self._device, self._say, self._console = device, say, console.current()
-        self._threads = machine.n_threads()
+        self._threads, self._backend = machine.n_threads(), backends.current(device)
         self.kept: dict[str, str] = {}
         self.changed: set[str] = set()
 
@@ -107,6 +108,7 @@ class RecordWriter:
             "versions": machine.versions(),
             "threads": self._threads,
             "memory": self._memory(),
+            "backend": self._backend,
             "started": started or machine.now(),
             "finished": machine.now(),
         }
