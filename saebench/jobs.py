@@ -85,7 +85,6 @@ class _Opened:
             calibrate: For a budget of device seconds that has no calibration yet.
         """
         from saebench.plan import make_plan
-        from saebench.plan.grouping.memory_batches import share_of
 
         budget = self.suite.config.budget
         keeps = budget.primary == "device_seconds" and not self._fresh
@@ -99,7 +98,7 @@ class _Opened:
             rates=rates or self.place.assumed,
             calibrate=calibrate,
             calibration=calibration,
-            memory_limit_bytes=share_of(self.room.free, budget.memory_gb),
+            free_bytes=self.room.free,
         )
 
 
@@ -145,7 +144,7 @@ def plan_suite(
         plan = opened.plan(calibrate=rates)
         if rates is not None and (measure or plan.estimate.seconds > LONG_S):
             plan = opened.plan(rates=rates, calibrate=rates)
-        short = memory_short(plan.estimate, opened.room)
+        short = memory_short(plan, opened.room, opened.catalog, opened.facts)
     if short is not None:
         if short.hopeless:
             raise MachineError(short.message)

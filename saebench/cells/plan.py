@@ -124,9 +124,10 @@ class Estimate:
         record_bytes: Plan, records, groups, per-latent arrays.
         page_bytes: The leaderboard.
         snapshot_bytes: Most that snapshots of unfinished cells take, old and new at once; gone at the end.
-        memory_bytes: Of the process; `device_memory_bytes` of it hold the model with cells that train, or with the
-            members of a group that is scored (on a CPU it is the same memory).
-        memory_parts: What `memory_bytes` sums: of the parts that are not there at one time, the largest.
+        memory_bytes: Of the process; `device_memory_bytes` of it are the model and the phase that takes most (on a CPU
+            it is the same memory).
+        memory_parts: Bytes by part. `interpreter`, `model` and `stores` (mapped rows, which the system takes back when
+            memory is short) are there with one of the phases `activations`, `training`, `scoring`, `groups`.
         basis: Where the seconds come from: `source` measured or assumed, and the machine.
         cells: Of each cell, by `cell_id`.
     """

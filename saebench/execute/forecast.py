@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from saebench.host import Catalog
     from saebench.lm.book import ModelBook
     from saebench.measure.place import Place, Room
+    from saebench.plan.forecast.memory import Needs
     from saebench.plan.forecast.rates import Measure, Rates
 
 LONG_S = 300.0
@@ -30,23 +31,58 @@ HOPELESS = 2
 
 @dataclass(frozen=True)
 class Short:
-    """Too little memory. `hopeless`: more is needed than there is, however much of it becomes free."""
+    """Too little memory. `needed` in bytes; `hopeless`: there is less, however much of it becomes free."""
 
     message: str
+    needed: int
     hopeless: bool
 
 
-def memory_short(predicted: Estimate, room: Room) -> Short | None:
-    """That a plan needs more memory than is free; None where it does not."""
+def memory_short(plan: Plan, room: Room, catalog: Catalog, facts: ModelBook) -> Short | None:
+    """That a plan needs more memory than is free, and what would fit; None where it does not.
+
+    Args:
+        plan: With its estimate.
+        room: Of the place where it runs.
+        catalog, facts: As the plan was made with.
+    """
+    from saebench.plan.forecast.fitting import fitting
+    from saebench.plan.forecast.memory import Memory
     from saebench.plan.print import format_bytes
 
-    need = predicted.device_memory_bytes
-    if need <= room.free:
+    def need(memory: Memory) -> int:
+        # mapped rows are in the machine's memory only while it is free
+        return memory.device if room.on_card else memory.process - memory.stores
+
+    predicted, parts = plan.estimate, plan.estimate.memory_parts
+    needed = predicted.device_memory_bytes if room.on_card else predicted.memory_bytes - parts["stores"]
+    if needed <= room.free:
         return None
     there = f"{format_bytes(room.free)} are free" if room.free < room.total else f"that is {format_bytes(room.total)}"
+    apart = ("stores", "interpreter") if room.on_card else ("stores",)
+    listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if name not in apart and size)
+    smaller = fitting(_needs(plan, room, catalog, facts), need, room.free)
+    changes = [f"{change} ({format_bytes(size)})" for change, size in smaller]
+    fits = f"These would fit: {'; '.join(changes)}." if changes else "No smaller batch, d_sae or number of seeds fits."
     return Short(
-        f"training needs {format_bytes(need)} of memory on {room.of}, but only {there}. Use a smaller d_sae or batch.",
-        need > room.total,
+        f"the plan needs {format_bytes(needed)} of memory on {room.of}, but {there} ({listed}; one phase at "
+        f"a time). {fits}",
+        needed,
+        needed > room.total,
+    )
+
+
+def _needs(plan: Plan, room: Room, catalog: Catalog, facts: ModelBook) -> Needs:
+    from saebench.plan.forecast.estimate import gather
+
+    return gather(
+        plan.cells,
+        plan.cohorts,
+        plan.groups,
+        catalog=catalog,
+        facts=facts,
+        free_bytes=room.free,
+        memory_gb=plan.budget.get("memory_gb"),
     )
 
 
@@ -100,8 +136,9 @@ class Forecast:
         if not left:
             return
         predicted = self._estimate(left)
-        short = memory_short(predicted, self._room)
-        if short and (short.hopeless or predicted.device_memory_bytes > HOPELESS * self._room.free):
+        rest = replace(self.plan, cells=tuple(left), estimate=predicted)
+        short = memory_short(rest, self._room, self._catalog, self._facts)
+        if short and (short.hopeless or short.needed > HOPELESS * self._room.free):
             raise MachineError(short.message)
         self._check_disk(predicted)
         disk, memory = format_bytes(predicted.disk_bytes), format_bytes(predicted.memory_bytes)
@@ -137,17 +174,9 @@ class Forecast:
 
     def _estimate(self, cells: Sequence[Cell]) -> Estimate:
         from saebench.plan.forecast.estimate import predict
-        from saebench.plan.grouping.memory_batches import share_of
 
-        return predict(
-            cells,
-            self.plan.cohorts,
-            self.plan.groups,
-            catalog=self._catalog,
-            facts=self._facts,
-            rates=self._rates,
-            memory_limit_bytes=share_of(self._room.free, self.plan.budget.get("memory_gb")),
-        )
+        part = replace(self.plan, cells=tuple(cells))
+        return predict(_needs(part, self._room, self._catalog, self._facts), self._rates)
 
     def _status(self, cell: Cell) -> str | None:
         facts = self._state.facts(cell)

@@ -19,6 +19,7 @@ class Room:
     free: int
     total: int
     of: str
+    on_card: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Place:
     def room(self) -> Room:
         """Its memory."""
         if self.here or self.card is None:
-            return Room(free_bytes(self.device), total_bytes(self.device), f"this machine's {self.device}")
-        return Room(self.card.memory_bytes, self.card.memory_bytes, self.card.title)
+            of = "this machine" if self.card is None else f"{self.device} of this machine"
+            return Room(free_bytes(self.device), total_bytes(self.device), of, on_card=self.card is not None)
+        return Room(self.card.memory_bytes, self.card.memory_bytes, self.card.title, on_card=True)
 
     def refuse_measuring(self) -> None:
         """Raises SuiteError where it is elsewhere: nothing can be measured."""

@@ -151,7 +151,7 @@ def _totals(plan: Plan) -> list[str]:
         ["time", f"about {format_time(predicted)}"],
         ["", format_basis(predicted)],
         ["disk", f"{format_bytes(predicted.disk_bytes)} ({format_disk(predicted)})"],
-        ["memory", f"about {format_bytes(predicted.memory_bytes)}, "
+        ["memory", f"about {format_bytes(predicted.memory_bytes)} ({format_memory(predicted)}), "
          f"of it on the device {format_bytes(predicted.device_memory_bytes)}"],
     ]  # fmt: skip
     cells = [[name, "\n".join(wrap(text, WIDTH - 22))] for name, text in rows]
@@ -192,6 +192,20 @@ def format_disk(predicted: Estimate) -> str:
         "snapshots": predicted.snapshot_bytes,
     }
     return ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes.items())
+
+
+def format_memory(predicted: Estimate) -> str:
+    """`interpreter 450 MB, model 14 MB, scoring 300 MB, stores 60 MB`: of the phases, the one that takes most."""
+    parts = dict(predicted.memory_parts)
+    phases = {name: parts.pop(name) for name in ("activations", "training", "scoring", "groups")}
+    most = max(phases, key=lambda name: phases[name])
+    shown = {
+        "interpreter": parts["interpreter"],
+        "model": parts["model"],
+        most: phases[most],
+        "stores": parts["stores"],
+    }
+    return ", ".join(f"{name} {format_bytes(size)}" for name, size in shown.items() if size)
 
 
 def format_time(predicted: Estimate) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -99,5 +100,14 @@ def test_a_plan_is_the_same_wherever_it_is_made_for(suite, no_card):
 
 
 def test_what_no_card_holds_is_refused(suite, no_card):
-    with pytest.raises(MachineError, match=r"training needs .* TB of memory on NVIDIA L4 24 GB, but"):
-        plan_suite(suite("{tokens: 1000}", d_sae=2_000_000_000), device="l4")
+    with pytest.raises(MachineError) as caught:
+        plan_suite(suite("{tokens: 1000}", d_sae=1 << 27), device="l4")
+    found = re.search(
+        r"the plan needs ([\d.]+) GB of memory on NVIDIA L4 24 GB, but that is 24.0 GB", str(caught.value)
+    )
+    assert found is not None and float(found[1]) > 24
+    # what is said to fit does
+    (width,) = re.findall(r"d_sae: (\d+) \(", str(caught.value))
+    assert plan_suite(suite("{tokens: 1000}", d_sae=int(width)), device="l4").estimate.device_memory_bytes < 24e9
+    with pytest.raises(MachineError):
+        plan_suite(suite("{tokens: 1000}", d_sae=2 * int(width)), device="l4")
