@@ -16,7 +16,6 @@ from torch import Tensor
 from saebench import console
 from saebench.activations.store import batch_of
 from saebench.api.batches import ActivationBatch
-from saebench.api.errors import SuiteError
 
 if TYPE_CHECKING:
     from saebench.activations.store import StoreWriter
@@ -63,7 +62,7 @@ def forward_rows(lm: LanguageModel, hookpoints: Sequence[str], ids: Tensor, firs
     for hookpoint in hookpoints:
         x[hookpoint] = found[hookpoint][rows.to(lm.device), positions.to(lm.device)]
         if not bool(torch.isfinite(x[hookpoint]).all()):
-            raise SuiteError(f"model '{lm.facts.id}' gave an activation at '{hookpoint}' that is not finite.")
+            raise lm.not_finite(f"an activation at '{hookpoint}'")
     index = {"token_ids": ids[rows, positions], "positions": positions, "sequence_ids": rows + first}
     return Rows(x, index)
 

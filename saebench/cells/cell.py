@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from saebench.api.specs import Site
+from saebench.cells.load import NOT_WHOLE, PLAIN, LoadSettings
 
 ENGINE_VERSION = "2"
 """Goes up whenever the harness itself can change trained weights (loop, optimiser, order of tokens, normalisation)."""
@@ -16,9 +17,6 @@ DATA_VERSION = 1
 
 It is in the key of every store, and in every id from version 2 on: the ids of version 1 were made without it.
 """
-
-NOT_WHOLE = "config-"
-"""Begins the digest of a model that is planned from its config: its weights or its tokenizer are not here."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,14 @@ class ModelUse:
     Attributes:
         id: As the suite writes it.
         revision: Hub revision, or None.
-        digest: Digest of weights, config and tokenizer; where one of them is not here, a marked one of what is.
+        digest: Digest of weights, config and tokenizer, and of how they are loaded where that is not the default; where
+            one of them is not here, a marked one of what is.
         hookpoint: Dotted module path.
         hookpoint_name: As the suite writes it (`layers.2`).
         context: Tokens a sequence, BOS included.
         allow_unused: Patterns of tensors in its files that may stay unused.
         notes: What a person should know of how its files were read, one sentence each.
+        load: How its weights are loaded.
     """
 
     id: str
@@ -53,6 +53,7 @@ class ModelUse:
     context: int
     allow_unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    load: LoadSettings = PLAIN
 
     @property
     def is_here(self) -> bool:

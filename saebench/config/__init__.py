@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from saebench.config.json_schema import json_schema
+from saebench.config.models import ModelConfig
 from saebench.config.options import as_json, parse_options
 from saebench.config.problems import Problems
-from saebench.config.schema import EntryConfig, ModelConfig, TrainConfig
+from saebench.config.schema import EntryConfig, TrainConfig
 from saebench.config.suite import Suite, builtin_suites, load_suite
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
@@ -16,99 +16,19 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from saebench.config.numbers import is_number, is_whole
-from saebench.config.problems import show
+from saebench.config.models import ModelConfig
+from saebench.config.numbers import is_number
+from saebench.config.values import Auto, Block, Count, Name, Seeds, Text, number, wrong
 
-NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$"
-"""Names become file names: no system takes a dot at the end for the same as every other does."""
-LONGEST_NAME = 120
-"""In bytes: a file system takes 255, and the name of a temporary file is longer than that of its file."""
 ANY_METRICS = ("core", "extended")
-
-
-def _wrong(value: Any, expected: str) -> PydanticCustomError:
-    return PydanticCustomError("saebench", "{message}", {"message": f"got {show(value)} but {expected} is expected."})
-
-
-def _whole(low: int) -> BeforeValidator:
-    """Whole numbers; `1e6` is one."""
-
-    def check(value: Any) -> Any:
-        if not is_whole(value) or value < low:
-            raise _wrong(
-                value,
-                f"a whole number of at least {low}"
-                + (" and below 2^63" if is_number(value) and value >= 2**63 else ""),
-            )
-        return int(value)
-
-    return BeforeValidator(check, json_schema_input_type=int)
-
-
-def _number(
-    expected: str, fits: Callable[[float], bool], *, auto: bool = False, whole: bool = False, null: bool = False
-) -> BeforeValidator:
-    """Numbers that fit; with `auto` the word too, with `null` nothing too."""
-
-    def check(value: Any) -> Any:
-        if (auto and value == "auto") or (null and value is None):
-            return value
-        if not is_number(value) or not fits(value) or (whole and value != int(value)):
-            raise _wrong(value, expected + (" or auto" if auto else ""))
-        return int(value) if whole else float(value)
-
-    return BeforeValidator(check)
 
 
 def _betas(value: Any) -> Any:
     pair = isinstance(value, list | tuple) and len(value) == 2 and all(is_number(x) and 0 <= x < 1 for x in value)
     if value != "auto" and not pair:
-        raise _wrong(value, "a list of 2 numbers in [0, 1), or auto,")
+        raise wrong(value, "a list of 2 numbers in [0, 1), or auto,")
     return value
-
-
-Auto = Literal["auto"]
-Name = Annotated[StrictStr, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
-Text = Annotated[StrictStr, Field(min_length=1)]
-Count = Annotated[int, _whole(1)]
-Seed = Annotated[int, _whole(0)]
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
-
-
-class Block(BaseModel):
-    """One mapping of the suite file: unknown keys are errors, and nothing changes after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
-
-
-class LoadConfig(Block):
-    """How a model's files are read.
-
-    Attributes:
-        allow_unused: Patterns (`model.layers.3.*`) of tensors in the weight files that the model may leave unused.
-    """
-
-    allow_unused: tuple[Text, ...] = ()
-
-
-class ModelConfig(Block):
-    """A language model and where it is read.
-
-    Attributes:
-        id: Built-in (`docs-lm`), a folder, or a hub id.
-        revision: Of a hub id.
-        hookpoints: `layers.N` (output of the N-th block) or dotted module paths.
-        context: Tokens a sequence, BOS included.
-        load: How its files are read.
-    """
-
-    id: Text
-    revision: Text | None = None
-    hookpoints: Annotated[tuple[Text, ...], Field(min_length=1)]
-    context: Annotated[int, _whole(2)] = 128
-    load: LoadConfig = LoadConfig()
 
 
 class DatasetConfig(BaseModel):
@@ -136,17 +56,17 @@ class TrainConfig(Block):
         normalise: `rms` (auto): inputs divided by one scalar so that their mean squared norm is d_in; or `none`.
     """
 
-    batch: Annotated[int | Auto, _number("a whole number of at least 1", lambda x: x >= 1, auto=True, whole=True)] = (
+    batch: Annotated[int | Auto, number("a whole number of at least 1", lambda x: x >= 1, auto=True, whole=True)] = (
         "auto"
     )
-    lr: Annotated[float | Auto, _number("a number over 0", lambda x: x > 0, auto=True)] = "auto"
+    lr: Annotated[float | Auto, number("a number over 0", lambda x: x > 0, auto=True)] = "auto"
     betas: Annotated[tuple[float, float] | Auto, BeforeValidator(_betas)] = "auto"
-    eps: Annotated[float | Auto, _number("a number over 0", lambda x: x > 0, auto=True)] = "auto"
-    clip: Annotated[float | Auto | None, _number("a number over 0, null", lambda x: x > 0, auto=True, null=True)] = (
+    eps: Annotated[float | Auto, number("a number over 0", lambda x: x > 0, auto=True)] = "auto"
+    clip: Annotated[float | Auto | None, number("a number over 0, null", lambda x: x > 0, auto=True, null=True)] = (
         "auto"
     )
-    warmup: Annotated[float | Auto, _number("a fraction in [0, 1]", lambda x: 0 <= x <= 1, auto=True)] = "auto"
-    decay: Annotated[float | Auto, _number("a fraction in [0, 1]", lambda x: 0 <= x <= 1, auto=True)] = "auto"
+    warmup: Annotated[float | Auto, number("a fraction in [0, 1]", lambda x: 0 <= x <= 1, auto=True)] = "auto"
+    decay: Annotated[float | Auto, number("a fraction in [0, 1]", lambda x: 0 <= x <= 1, auto=True)] = "auto"
     normalise: Literal["auto", "rms", "none"] = "auto"
 
     @model_validator(mode="before")
@@ -230,10 +150,10 @@ class ActivationsConfig(Block):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     shuffle: Count = 65_536
     build: Literal["ahead", "parallel"] = "ahead"
-    prefetch: Annotated[
-        int | Auto, _number("a whole number of at least 0", lambda x: x >= 0, auto=True, whole=True)
-    ] = "auto"
-    quota_gb: Annotated[float | None, _number("a number over 0", lambda x: x > 0, null=True)] = None
+    prefetch: Annotated[int | Auto, number("a whole number of at least 0", lambda x: x >= 0, auto=True, whole=True)] = (
+        "auto"
+    )
+    quota_gb: Annotated[float | None, number("a number over 0", lambda x: x > 0, null=True)] = None
 
 
 class BudgetConfig(Block):
@@ -249,9 +169,9 @@ class BudgetConfig(Block):
 
     primary: Literal["tokens", "flops", "device_seconds"] = "tokens"
     tokens: Count | None = None
-    flops: Annotated[int | None, _number("a whole number over 0", lambda x: x > 0, whole=True, null=True)] = None
-    device_seconds: Annotated[float | None, _number("a number over 0", lambda x: x > 0, null=True)] = None
-    memory_gb: Annotated[float | None, _number("a number over 0", lambda x: x > 0, null=True)] = None
+    flops: Annotated[int | None, number("a whole number over 0", lambda x: x > 0, whole=True, null=True)] = None
+    device_seconds: Annotated[float | None, number("a number over 0", lambda x: x > 0, null=True)] = None
+    memory_gb: Annotated[float | None, number("a number over 0", lambda x: x > 0, null=True)] = None
     pool: StrictBool = False
     counts: Literal["train", "all"] = "train"
 
@@ -269,7 +189,7 @@ def _metrics(value: Any) -> Any:
         isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value)
     ):
         return value if isinstance(value, str) else tuple(value)
-    raise _wrong(value, "core, extended or a list of metric ids")
+    raise wrong(value, "core, extended or a list of metric ids")
 
 
 class SuiteConfig(Block):

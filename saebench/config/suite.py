@@ -17,7 +17,8 @@ from saebench.base.canonical import digest
 from saebench.base.near import hint, nearest
 from saebench.config.checks import check_suite
 from saebench.config.problems import Marks, Path, Position, Problems, position, show
-from saebench.config.schema import NAME_PATTERN, SuiteConfig
+from saebench.config.schema import SuiteConfig
+from saebench.config.values import NAME_PATTERN
 from saebench.config.yaml_lines import read_yaml
 
 _MAX_EXTENDS = 16

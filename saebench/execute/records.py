@@ -144,7 +144,9 @@ def model_facts(use: ModelUse | None) -> dict[str, Any] | None:
     if use is None:
         return None
     facts: dict[str, Any] = published(asdict(use))
-    return {**facts, "notes": list(map(without_folders, use.notes))}
+    del facts["load"]
+    load = use.load.to_json()
+    return {**facts, "notes": list(map(without_folders, use.notes)), **({"load": load} if load else {})}
 
 
 def _dataset_facts(use: DatasetUse) -> dict[str, Any]:
@@ -170,7 +172,7 @@ def cell_record(
     """The record of one cell.
 
     Args:
-        environment: `host`, `versions`, `threads`, `backend`, `started`, `finished`: measured, part of no id.
+        environment: `host`, `versions`, `threads`, `started`, `finished`: measured, part of no id.
     """
     metric_info, columns = without_columns(outcome.scored.metric_info if outcome.scored is not None else {})
     facts = {

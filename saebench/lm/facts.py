@@ -8,15 +8,16 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from saebench.api.errors import SuiteError
+from saebench.cells.load import PLAIN, LoadSettings
 from saebench.lm import hf
-from saebench.lm.folder import loading
+from saebench.lm.folder import loading, notes
 from saebench.lm.folder.locate import BUILT_IN, lacking, model_folder
 from saebench.lm.folder.model_config import Kind, context_limit, read_config, reason
 from saebench.lm.folder.tensor_fit import Loading, fit, refuse_unused
@@ -27,10 +28,6 @@ from saebench.lm.trace import Trace, trace
 
 if TYPE_CHECKING:
     from saebench.host import Catalog
-
-
-CHARACTERS_A_TOKEN = 4
-"""Of English prose, about, for a vocabulary of 30,000 or more: what is assumed where the tokenizer is not here."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,8 @@ class ModelFacts:
             weights are not here.
         folder: Where its files are; None for a model that a plugin made.
         lacks: `weights`, `tokenizer`: what is not in the folder. Such a model can be planned with, and not run.
+        load: How its weights are loaded.
+        not_usable: Why this machine cannot load it so; None where it can, or nobody asked.
     """
 
     id: str
@@ -67,6 +66,8 @@ class ModelFacts:
     weights: WeightFiles | None = None
     folder: Path | None = None
     lacks: tuple[str, ...] = ()
+    load: LoadSettings = PLAIN
+    not_usable: str | None = None
 
     @property
     def causal(self) -> bool:
@@ -83,41 +84,14 @@ class ModelFacts:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of how its files were read, one sentence each."""
-        if self.lacks:
-            return (self._absent(),)
-        if self.loading is None or self.weights is None:
-            return ()
-        here, found = self.weights.names, []
-        if self.kind == "headless":
-            found.append("it was saved without the layer that predicts tokens: metrics of its loss are null.")
-        if self.weights.adapter:
-            found.append(
-                f"{' and '.join(self.weights.adapter)} {'are' if len(self.weights.adapter) > 1 else 'is'} not "
-                f"applied: all numbers are of the weights in {here} alone."
-            )
-        if self.weights.unread:
-            found.append(f"weights come from {here}; not read: {_some(self.weights.unread)}.")
-        if self.loading.unused:
-            found.append(
-                f"{len(self.loading.unused)} tensors of {here} are not used, as load.allow_unused allows: "
-                f"{_some(self.loading.unused)}."
-            )
-        if self.loading.aside:
-            found.append(f"parts of {here} that no number depends on are not used: {_some(self.loading.aside)}.")
-        if self.loading.random:
-            found.append(
-                f"parts that {here} lacks, and no number depends on, are random: {_some(self.loading.random)}."
-            )
+        found = [notes.of_absence(self.lacks, self.n_parameters)] if self.lacks else []
+        if self.load.trust_remote_code and self.folder is not None:
+            found.append(notes.of_code(self.folder))
+        if self.not_usable is not None:
+            found.append(f"this machine cannot run it as the suite says: {self.not_usable}")
+        if self.loading is not None and self.weights is not None:
+            found += notes.of_files(self.kind, self.loading, self.weights)
         return tuple(found)
-
-    def _absent(self) -> str:
-        """What is not here, what that does to the plan, and what a run needs."""
-        counted = f"tokens of text are counted as {CHARACTERS_A_TOKEN} characters each, "
-        return (
-            f"its {' and its '.join(self.lacks)} {'is' if self.lacks == ('tokenizer',) else 'are'} not here. This plan "
-            f"rests on config.json ({self.n_parameters:,} parameters), "
-            f"{counted if 'tokenizer' in self.lacks else ''}and a run will have other ids. `run` needs the whole model."
-        )
 
     def check_loading(self, allow_unused: Sequence[str] = ()) -> None:
         """Refuses a model that leaves tensors of its files unused, but for those that a pattern allows.
@@ -136,9 +110,10 @@ class ModelFacts:
     def tokens_in(self, text: str) -> int | None:
         """Tokens of a text, without special ones: about, without a tokenizer; None where it cannot be asked."""
         if "tokenizer" in self.lacks:
-            return -(-len(text) // CHARACTERS_A_TOKEN)
+            return -(-len(text) // notes.CHARACTERS_A_TOKEN)
         try:
-            return tokens_in(self.folder or model_folder(self.id, self.revision), text)
+            folder = self.folder or model_folder(self.id, self.revision)
+            return tokens_in(folder, text, trust=self.load.trust_remote_code)
         except SuiteError:
             return None  # a model of a plugin has no folder
 
@@ -154,10 +129,6 @@ class ModelFacts:
     def forward_flops_per_token(self, path: str | None = None) -> int:
         """Work of a forward up to and including the module at `path`, or of the whole model: two FLOPs a weight."""
         return self.trace.ran[path or ""].flops_per_token
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def facts_of(
@@ -200,11 +171,16 @@ def facts_of(
 
 @functools.lru_cache(maxsize=64)
 def _describe_folder(
-    folder: Path, stamp: tuple[tuple[str, int, int], ...], model_id: str, revision: str | None, config_alone: bool
+    folder: Path,
+    stamp: tuple[tuple[str, int, int], ...],
+    model_id: str,
+    revision: str | None,
+    config_alone: bool,
+    trust: bool,
 ) -> ModelFacts:
     # the rest of the stamp decides only whether an earlier answer still holds
     lacks = lacking([name for name, *_ in stamp]) if config_alone else ()
-    config = read_config(folder, model_id)
+    config = read_config(folder, model_id, trust=trust)
     weights = None if "weights" in lacks else weight_files(folder, model_id)
     named = getattr(config, "transformers_weights", None)
     if weights is not None and named not in (None, weights.names):
@@ -215,14 +191,14 @@ def _describe_folder(
     kind: Kind = "decoder" if hf.is_decoder(config) else "encoder"
     found = None
     if weights is None:
-        model = loading.build(config, kind, model_id)
+        model = loading.build(config, kind, model_id, trust=trust)
     else:
         stored = stored_tensors(weights, model_id)
-        model = loading.build(config, kind, model_id)
+        model = loading.build(config, kind, model_id, trust=trust)
         found = fit(model, config, kind, stored, weights, model_id)
         if found.kind != kind:  # without its head it is read by another class
             kind = found.kind
-            model = loading.build(config, kind, model_id)
+            model = loading.build(config, kind, model_id, trust=trust)
             found = fit(model, config, kind, stored, weights, model_id)
     try:
         traced = trace(model, causal=kind != "encoder")
@@ -233,20 +209,25 @@ def _describe_folder(
                 f"model '{model_id}': its weights are not here, and {type(model).__name__} cannot be planned without "
                 f"them ({reason(error)}). Give the whole folder."
             ) from error
-        model = loading.load_weights(config, kind, weights, model_id)
+        model = loading.load_weights(config, kind, weights, model_id, LoadSettings(trust_remote_code=trust))
         traced = loading.traced(model, kind, model_id)
-    found_digest = model_digest(folder, weights, whole=not lacks)
+    found_digest = model_digest(folder, weights, whole=not lacks, code=trust)
     facts = facts_of(
         model, config, model_id=model_id, revision=revision, model_digest=found_digest, kind=kind, traced=traced,
         found=found, weights=weights, folder=folder, lacks=lacks,
     )  # fmt: skip
     if "tokenizer" not in lacks:
-        check_tokenizer(read_tokenizer(folder, model_id), facts.vocab_size, model_id)
+        check_tokenizer(read_tokenizer(folder, model_id, trust=trust), facts.vocab_size, model_id)
     return facts
 
 
 def describe_model(
-    model_id: str, revision: str | None = None, *, catalog: Catalog | None = None, config_alone: bool = False
+    model_id: str,
+    revision: str | None = None,
+    *,
+    catalog: Catalog | None = None,
+    config_alone: bool = False,
+    load: LoadSettings = PLAIN,
 ) -> ModelFacts:
     """Facts of a model: built-in id, folder, or hub id with revision; or whatever a plugin loads for that id.
 
@@ -255,23 +236,35 @@ def describe_model(
     Raises:
         SuiteError: It is no usable model; one line with what was found and what to do.
     """
-    own = plugin_model(model_id, revision, catalog)
+    own = plugin_model(model_id, revision, catalog, load)
     if own is not None:
         return facts_of(own, own.config, model_id=model_id, revision=revision, model_digest=state_digest(own))
-    folder = model_folder(model_id, revision, config_alone=config_alone)
+    code = load.trust_remote_code
+    folder = model_folder(model_id, revision, config_alone=config_alone, code=code)
     stamp = tuple(
         sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir() if path.is_file())
     )
-    return _describe_folder(folder.resolve(), stamp, model_id, revision, config_alone)
+    facts = _describe_folder(folder.resolve(), stamp, model_id, revision, config_alone, code)
+    return replace(facts, digest=load.digest_with(facts.digest), load=load)
 
 
-def plugin_model(model_id: str, revision: str | None, catalog: Catalog | None) -> Any | None:
-    """A plugin's answer to `saebench_load_model`, or None."""
-    return (
-        catalog.load_model({"id": model_id, "revision": revision})
-        if catalog is not None and model_id not in BUILT_IN
-        else None
-    )
+def plugin_model(
+    model_id: str, revision: str | None, catalog: Catalog | None, load: LoadSettings = PLAIN
+) -> Any | None:
+    """A plugin's answer to `saebench_load_model`, or None.
+
+    Raises:
+        SuiteError: The suite says how its weights are loaded, which is the plugin's own to decide.
+    """
+    if catalog is None or model_id in BUILT_IN:
+        return None
+    own = catalog.load_model({"id": model_id, "revision": revision})
+    if own is not None and (asked := load.to_json()):
+        raise SuiteError(
+            f"model '{model_id}' is loaded by a plugin, which alone decides {', '.join(sorted(asked))}. "
+            "Leave what the suite says of it out."
+        )
+    return own
 
 
 def state_digest(model: torch.nn.Module) -> str:

@@ -6,6 +6,7 @@ is.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,12 +36,12 @@ def quiet() -> Iterator[None]:
 # --- configs and classes ----------------------------------------------------------------------------------------------
 
 
-def config_in(folder: Path) -> Any:
-    """The config of a model folder. Code that a model brings along is never run."""
+def config_in(folder: Path, *, trust: bool = False) -> Any:
+    """The config of a model folder. Code that a model brings along is run with `trust` alone."""
     from transformers import AutoConfig
 
     with quiet():
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
 
 
 def text_config(config: Any) -> Any:
@@ -55,6 +56,8 @@ def is_decoder(config: Any) -> bool:
 
     if not hasattr(config, "model_type"):
         return True  # a plugin's own model: the hook asks for a language model
+    if is_remote(config):
+        return _CAUSAL in config.auto_map
     both_sides = config.model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
         config, "is_decoder", False
     )
@@ -65,15 +68,37 @@ def is_decoder(config: Any) -> bool:
     return predicts and not both_sides
 
 
-def new_model(config: Any, *, decoder: bool) -> Any:
+_CAUSAL = "AutoModelForCausalLM"
+
+
+def is_remote(config: Any) -> bool:
+    """Whether the class of a config is code that its folder brought along."""
+    return type(config).__module__.startswith("transformers_modules.")
+
+
+def new_model(config: Any, *, decoder: bool, trust: bool = False, attention: str | None = None) -> Any:
     """A model with random weights: with the layer that predicts next tokens, or without."""
     from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto import modeling_auto as auto
 
-    known = config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    known = config.model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or is_remote(config)
     predicting = AutoModelForCausalLM if known else AutoModelForImageTextToText
+    chosen = {} if attention is None else {"attn_implementation": attention}
     with quiet():
-        return (predicting if decoder else AutoModel).from_config(config)
+        return (predicting if decoder else AutoModel).from_config(config, trust_remote_code=trust, **chosen)
+
+
+def check_attention(config: Any, attention: str, *, decoder: bool, trust: bool) -> None:
+    """Builds the model with an attention on the meta device; raises whatever transformers does where it cannot."""
+    with torch.device("meta"):
+        new_model(copy.deepcopy(config), decoder=decoder, trust=trust, attention=attention)
+
+
+def attentions() -> tuple[str, ...]:
+    """Names of the attention implementations that come with transformers."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    return ("eager", *sorted(name for name in ALL_ATTENTION_FUNCTIONS.valid_keys() if "|" not in name))
 
 
 def new_config(model_type: str, **values: Any) -> Any:
@@ -85,19 +110,35 @@ def new_config(model_type: str, **values: Any) -> Any:
 
 
 def from_tensors(
-    model_class: Any, config: Any, tensors: dict[str, Any], *, ignore_mismatched_sizes: bool
+    model_class: Any,
+    config: Any,
+    tensors: dict[str, Any],
+    *,
+    ignore_mismatched_sizes: bool,
+    dtype: torch.dtype = torch.float32,
+    **settings: Any,
 ) -> tuple[Any, dict[str, Any]]:
-    """A model in float32 with these weights, and which names it missed, did not take or found of another shape."""
+    """A model with these weights, and which names it missed, did not take or found of another shape."""
     with quiet():
         model, info = model_class.from_pretrained(
             None,
             config=config,
             state_dict=tensors,
-            dtype=torch.float32,
+            dtype=dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
+            **settings,
         )
     return model, info
+
+
+def quantisation(kind: str, dtype: torch.dtype) -> Any:
+    """How bitsandbytes keeps the weights of linear layers, which compute in `dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4")
 
 
 def fit_headers(model_class: Any, config: Any, headers: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -115,12 +156,12 @@ def fit_headers(model_class: Any, config: Any, headers: dict[str, Any]) -> tuple
 # --- tokenizers -------------------------------------------------------------------------------------------------------
 
 
-def tokenizer_in(folder: Path) -> Any:
-    """The tokenizer of a model folder. Code that a model brings along is never run."""
+def tokenizer_in(folder: Path, *, trust: bool = False) -> Any:
+    """The tokenizer of a model folder. Code that a model brings along is run with `trust` alone."""
     from transformers import AutoTokenizer
 
     with quiet():
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
 
 
 def new_tokenizer(tokenizer: Any, **tokens: str) -> Any:

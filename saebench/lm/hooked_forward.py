@@ -25,17 +25,22 @@ from saebench.lm.trace import read_output
 def with_first(output: Any, x: Tensor) -> Any:
     """A module's output with its first tensor replaced by a copy of `x`: what runs on may write into it."""
     if isinstance(output, Tensor):
-        return x.to(output.dtype, copy=True)
+        return _like(output, x)
     if isinstance(output, tuple):
-        first = x.to(output[0].dtype, copy=True)
+        first = _like(output[0], x)
         named = getattr(output, "_fields", None)
         return output._replace(**{named[0]: first}) if named else (first, *output[1:])  # type: ignore[attr-defined]
     if isinstance(output, list):
-        return [x.to(output[0].dtype, copy=True), *output[1:]]
+        return [_like(output[0], x), *output[1:]]
     copied = copy(output)
     key = next(iter(output))
-    copied[key] = x.to(output[key].dtype, copy=True)
+    copied[key] = _like(output[key], x)
     return copied
+
+
+def _like(tensor: Tensor, x: Tensor) -> Tensor:
+    """A copy of `x` in the precision and on the device of what it replaces."""
+    return x.to(tensor.device, tensor.dtype, copy=True)
 
 
 def _is_plain(output: Any) -> bool:
@@ -77,7 +82,7 @@ class HookedForward:
 
         def keep(_module: torch.nn.Module, _args: Any, output: Any) -> None:
             tensor = read_output(output, ids, f"hookpoint '{self.hookpoint}' of model '{self.lm.facts.id}'")
-            kept.append(tensor.detach().clone().float())
+            kept.append(tensor.detach().clone().to(self.lm.device, torch.float32))
             self._form = with_first(output, tensor[:0]) if _is_plain(output) else None
 
         with self.lm.hooks({self.hookpoint: keep}):
@@ -103,7 +108,7 @@ class HookedForward:
 
     def _run(self, ids: Tensor) -> Tensor:
         logits: Tensor = self.lm.run(ids).logits
-        return logits
+        return logits.to(self.lm.device)
 
     @contextmanager
     def _skipping(self, x: Tensor) -> Iterator[None]:

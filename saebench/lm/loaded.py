@@ -26,7 +26,9 @@ class _Stop(Exception):
 
 
 class LoadedModel:
-    """A transformers model with its tokenizer, in eval mode, without gradients, in float32.
+    """A transformers model with its tokenizer, in eval mode, without gradients.
+
+    The dtype of its weights and its forward is the suite's to choose; activations and losses leave as float32.
 
     Attributes:
         facts: What is known of it at plan time.
@@ -42,7 +44,8 @@ class LoadedModel:
     def __init__(
         self, model: torch.nn.Module, tokenizer: Any, facts: ModelFacts, device: str | torch.device = "cpu"
     ) -> None:
-        self.model = model.to(device).eval().requires_grad_(False)
+        placed = model if facts.load.is_placed else model.to(device)
+        self.model = placed.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.facts = facts
         self.device = torch.device(device)
@@ -57,9 +60,9 @@ class LoadedModel:
         self.vocab_size = min(len(tokenizer), facts.vocab_size)
         self.context = facts.context_limit or 2048
         size = max(facts.vocab_size, max(self.special_ids) + 1)
-        special = torch.zeros(size, dtype=torch.bool)
-        special[list(self.special_ids)] = True
-        self._special = {place: special.to(place) for place in (torch.device("cpu"), self.device)}
+        self._special = torch.zeros(size, dtype=torch.bool)
+        self._special[list(self.special_ids)] = True
+        self._special = self._special.to(self.device)
 
     # --- text ---------------------------------------------------------------------------------------------------------
 
@@ -105,8 +108,8 @@ class LoadedModel:
         return [self.tokenizer.decode([int(token)], clean_up_tokenization_spaces=False) for token in ids]
 
     def special_mask(self, ids: Tensor) -> Tensor:
-        """True where a token is special; shape of `ids`, which lie on the CPU or on the model's device."""
-        return self._special[ids.device if ids.device.type == "cpu" else self.device][ids]
+        """True where a token is special; shape of `ids`."""
+        return self._special.to(ids.device)[ids]
 
     def loss_mask(self, ids: Tensor) -> Tensor:
         """`[S, T]` True where a next-token loss counts: neither the token nor the next one is special."""
@@ -141,7 +144,8 @@ class LoadedModel:
                 tensor = read_output(output, ids, f"hookpoint '{path}' of model '{self.facts.id}'")
                 last = len(found) + 1 == len(hooked)
                 # what runs on may write into it: some models add to the residual stream in place
-                found.setdefault(path, tensor.detach().float() if last else tensor.detach().clone().float())
+                kept = tensor.detach() if last else tensor.detach().clone()
+                found.setdefault(path, kept.to(self.device, torch.float32))
                 if len(found) == len(hooked):
                     raise _Stop
 
@@ -150,6 +154,15 @@ class LoadedModel:
         with self.hooks({path: hook_for(path) for path in hookpoints}), suppress(_Stop):
             self.run(ids, **arguments)
         return found
+
+    def not_finite(self, what: str) -> SuiteError:
+        """The error for a value that is infinite or no number; float16 ends early."""
+        advice = (
+            " float16 ends at 65,504. Write dtype: bfloat16, which has float32's range."
+            if self.facts.load.dtype == "float16"
+            else ""
+        )
+        return SuiteError(f"model '{self.facts.id}' gave {what} that is not finite.{advice}")
 
     @contextmanager
     def hooks(self, hooks: Mapping[str, Callable[..., Any]]) -> Iterator[None]:

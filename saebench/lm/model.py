@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from saebench.api.errors import SuiteError
+from saebench.cells.load import PLAIN, LoadSettings
 from saebench.lm.facts import ModelFacts, describe_model, facts_of, plugin_model, state_digest
 from saebench.lm.folder.loading import load_weights
-from saebench.lm.folder.locate import model_folder
 from saebench.lm.folder.model_config import read_config
 from saebench.lm.folder.tokenizers import read_tokenizer
+from saebench.lm.folder.usable import refuse_not_usable
 from saebench.lm.loaded import LoadedModel
 from saebench.lm.sampling import sample
 from saebench.lm.splicing import Splicer
@@ -40,24 +41,29 @@ class LanguageModel(LoadedModel):
         *,
         catalog: Catalog | None = None,
         allow_unused: Sequence[str] = (),
+        load: LoadSettings = PLAIN,
     ) -> LanguageModel:
         """Loads weights and tokenizer of a built-in id, a folder, a hub id, or what a plugin makes of the id.
 
-        `allow_unused` are patterns of tensors that may stay unused (`load.allow_unused` of a suite).
+        `allow_unused` are patterns of tensors that may stay unused (`load.allow_unused` of a suite); `load` is all else
+        that a suite says of how its weights are loaded.
 
         Raises:
             SuiteError: It is no usable model.
         """
-        own = plugin_model(model_id, revision, catalog)
+        own = plugin_model(model_id, revision, catalog, load)
         if own is not None:
             facts = facts_of(own, own.config, model_id=model_id, revision=revision, model_digest=state_digest(own))
             return cls(own, own.tokenizer, facts, device)
-        folder = model_folder(model_id, revision)
-        facts = describe_model(model_id, revision)
+        facts = describe_model(model_id, revision, load=load)
         facts.check_loading(allow_unused)
         assert facts.weights is not None
-        model = load_weights(read_config(folder, model_id), facts.kind, facts.weights, model_id)
-        return cls(model, read_tokenizer(folder, model_id), facts, device)
+        assert facts.folder is not None
+        trust = load.trust_remote_code
+        config = read_config(facts.folder, model_id, trust=trust)
+        refuse_not_usable(load, str(device), config, facts.kind, model_id)
+        model = load_weights(config, facts.kind, facts.weights, model_id, load, device)
+        return cls(model, read_tokenizer(facts.folder, model_id, trust=trust), facts, device)
 
     def splicer(self, hookpoint: str) -> Splicer:
         """Losses with the output of one module replaced.
@@ -109,5 +115,7 @@ class LanguageModel(LoadedModel):
             seen[:, 0] = True
             masks = {} if self.causal else {"attention_mask": seen.long().to(self.device)}
             x = self.activations_at(ids, [path], **masks)[path].cpu()
+            if not bool(x[real].isfinite().all()):
+                raise self.not_finite(f"an activation at '{path}'")
             out[chosen] = (x * real[..., None]).sum(1) / real.sum(1).clamp_min(1)[:, None]
         return out

@@ -44,6 +44,8 @@ def prove(forward: HookedForward, ids: Tensor) -> Proof:
     """
     ids = ids[:PROOF_ROWS]
     fault = _fault(forward, ids)
+    if fault == _NOT_FINITE and forward.lm.facts.load.dtype == "float16":
+        raise forward.lm.not_finite("logits")
     if fault == _NOT_FINITE:
         raise SuiteError(
             f"model '{forward.lm.facts.id}': {fault}, at every hookpoint. "
@@ -58,7 +60,7 @@ def prove(forward: HookedForward, ids: Tensor) -> Proof:
 
 def _fault(forward: HookedForward, ids: Tensor) -> str | None:
     x, logits = forward.clean(ids)
-    if bool(logits.isnan().any()):
+    if bool((logits.isnan() | logits.isposinf()).any()):
         return _NOT_FINITE
     other = ids.clone()
     other[:, -1] = (ids[:, -1] + 1) % forward.lm.vocab_size
@@ -66,7 +68,8 @@ def _fault(forward: HookedForward, ids: Tensor) -> str | None:
     again, again_logits = forward.clean(ids)
     if not (torch.equal(x, again) and torch.equal(logits, again_logits)):
         return "two forwards of the same tokens differ, so no loss of it can be compared."
-    if not torch.allclose(ahead, logits[:, :-1], rtol=1e-3, atol=1e-3):
+    near = max(1e-3, 4 * torch.finfo(logits.dtype).eps)  # a few roundings, in half precision
+    if not torch.allclose(ahead, logits[:, :-1], rtol=near, atol=near):
         return "its logits at a token depend on the tokens behind it, so its losses are no predictions."
     if not torch.equal(forward.lm.activations(ids, forward.hookpoint), x):
         return "the activation that an SAE is trained on is not the one that its losses are taken at."

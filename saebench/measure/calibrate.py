@@ -22,8 +22,6 @@ from saebench.measure.machine import n_threads, run_numerics
 from saebench.measure.profile import Profile, speed_facts
 from saebench.plan.contenders.metrics import streams_of
 from saebench.plan.forecast.rates import (
-    ASSUMED_WRITE_BYTE_S,
-    Assumed,
     DatasetRate,
     Measure,
     ModelRate,
@@ -46,7 +44,6 @@ def measure(
     *,
     device: str,
     say: Callable[[str], None],
-    assumed: Assumed | None = None,
     fresh: bool = False,
     cache: Path | None = None,
 ) -> Measure:
@@ -56,13 +53,11 @@ def measure(
         catalog: Installed plugins.
         device: Where cells will run.
         say: Told once when something is measured, as that takes some seconds.
-        assumed: What is taken for what cannot be measured; default: that of a CPU.
         fresh: Measure everything again.
         cache: Folder of profiles; default: the user's.
     """
 
     opened: list[Profile] = []
-    assumed = assumed or Assumed()
 
     def rates(cells: Sequence[Cell], datasets: Mapping[str, DatasetUse]) -> Rates:
         if not opened:  # one for all calls: nothing is measured twice, even where the cache cannot be written
@@ -80,10 +75,10 @@ def measure(
                 console.phase("measuring", "this machine"),
                 tempfile.TemporaryDirectory(prefix="saebench-") as folder,
             ):
-                _Measuring(needed, datasets, profile, catalog, device, Path(folder), assumed).measure()
+                _Measuring(needed, datasets, profile, catalog, device, Path(folder)).measure()
             profile.save()
             say(f"measured in {time.perf_counter() - started:.0f} s")
-        return needed.rates(profile, assumed)
+        return needed.rates(profile)
 
     return rates
 
@@ -142,7 +137,7 @@ class _ToMeasure:
         """Keys of one kind."""
         return ("write",) if kind == "disk" else getattr(self, kind)
 
-    def rates(self, profile: Profile, assumed: Assumed) -> Rates:
+    def rates(self, profile: Profile) -> Rates:
         """From the profile; what could not be measured is left out."""
 
         def found(kind: str) -> dict[str, Any]:
@@ -165,8 +160,7 @@ class _ToMeasure:
                 "data is too low by the rest."
                 for name in cut
             ),
-            write_byte_s=ASSUMED_WRITE_BYTE_S if write_s is None else float(write_s),
-            assumed=assumed,
+            **({} if write_s is None else {"write_byte_s": float(write_s)}),
         )
 
 
@@ -181,10 +175,8 @@ class _Measuring:
         catalog: Catalog,
         device: str,
         folder: Path,
-        assumed: Assumed,
     ) -> None:
         self.needed, self.datasets, self.profile, self.catalog = needed, datasets, profile, catalog
-        self.assumed = assumed
         self.device = torch.device(device)
         self.run = RunFolder(folder)
         self.by_id = {cell.cell_id: cell for cell in needed.cells}
@@ -249,7 +241,7 @@ class _Measuring:
         cost = cost_of(cell, self.catalog)
         if cost is None or cost.training_memory_bytes(cell.train.batch) > self.limit:
             return False
-        step_s = self.assumed.training(cell, cost).step_s
+        step_s = Rates().training_of(cell, cost).step_s
         rows = None if cell.model is not None else training.quietly(lambda: self._rows(cell.dataset)[1][0])
         beside = [other for other in self.needed.cells if other.cohort == cell.cohort and other.cell_id != cell.cell_id]
         neighbours = held_bytes(beside, lambda other: cost_of(other, self.catalog))
@@ -285,7 +277,12 @@ class _Measuring:
             self._lm = (
                 use.digest,
                 LanguageModel.load(
-                    use.id, use.revision, self.device, catalog=self.catalog, allow_unused=use.allow_unused
+                    use.id,
+                    use.revision,
+                    self.device,
+                    catalog=self.catalog,
+                    allow_unused=use.allow_unused,
+                    load=use.load,
                 ),
             )
         return self._lm[1]

@@ -83,7 +83,12 @@ class Context:
         if use.digest not in self._models:
             with console.phase("loading", use.id):
                 loaded = LanguageModel.load(
-                    use.id, use.revision, self.device, catalog=self.catalog, allow_unused=use.allow_unused
+                    use.id,
+                    use.revision,
+                    self.device,
+                    catalog=self.catalog,
+                    allow_unused=use.allow_unused,
+                    load=use.load,
                 )
             if loaded.facts.digest != use.digest:
                 raise SuiteError(

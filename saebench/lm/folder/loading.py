@@ -8,12 +8,15 @@ from typing import Any
 import torch
 
 from saebench.api.errors import SuiteError
+from saebench.cells.load import PLAIN, LoadSettings
 from saebench.lm import hf
 from saebench.lm.folder.blame import config_fault
 from saebench.lm.folder.model_config import Kind, no_model, reason
 from saebench.lm.folder.tensor_fit import refuse_untied
 from saebench.lm.folder.weights import WeightFiles, load_tensors
 from saebench.lm.trace import Trace, trace
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def traced(model: torch.nn.Module, kind: Kind, model_id: str) -> Trace:
@@ -31,15 +34,15 @@ def traced(model: torch.nn.Module, kind: Kind, model_id: str) -> Trace:
         ) from error
 
 
-def build(config: Any, kind: Kind, model_id: str) -> torch.nn.Module:
-    """The model on the meta device: names and shapes, no values.
+def build(config: Any, kind: Kind, model_id: str, *, trust: bool = False) -> torch.nn.Module:
+    """The model on the meta device: names and shapes, no values. `trust`: with the code that its folder brought along.
 
     Raises:
         SuiteError: The config does not make a model.
     """
     try:
         with torch.device("meta"):
-            model: torch.nn.Module = hf.new_model(config, decoder=kind == "decoder").eval()
+            model: torch.nn.Module = hf.new_model(config, decoder=kind == "decoder", trust=trust).eval()
     except Exception as error:
         raise SuiteError(
             f"model '{model_id}': {no_model(config_fault(Path(getattr(config, 'name_or_path', ''))), error)}"
@@ -47,21 +50,48 @@ def build(config: Any, kind: Kind, model_id: str) -> torch.nn.Module:
     return model
 
 
-def load_weights(config: Any, kind: Kind, weights: WeightFiles, model_id: str) -> torch.nn.Module:
-    """The model in float32 and eval mode, on the CPU. An adapter in the folder is never applied.
+def load_weights(
+    config: Any,
+    kind: Kind,
+    weights: WeightFiles,
+    model_id: str,
+    load: LoadSettings = PLAIN,
+    device: str | torch.device = "cpu",
+) -> torch.nn.Module:
+    """The model in eval mode, on the CPU unless `load` places it. An adapter in the folder is never applied.
+
+    Every tensor is mapped from its file and turned into the model's dtype by itself: no copy of the whole model in
+    another precision is ever made.
 
     Raises:
         SuiteError: Weights are damaged, or two tables that the config ties differ.
     """
     # only tensors are handed on: from a folder transformers would apply an adapter, and pick files of its own
-    model_class = type(build(config, kind, model_id))
+    model_class = type(build(config, kind, model_id, trust=load.trust_remote_code))
+    dtype = DTYPES[load.dtype]
     try:
         tensors = load_tensors(weights)
-        model, _ = hf.from_tensors(model_class, config, dict(tensors), ignore_mismatched_sizes=False)
+        model, _ = hf.from_tensors(
+            model_class, config, dict(tensors), ignore_mismatched_sizes=False, dtype=dtype, **_settings(load, device)
+        )
     except Exception as error:
-        raise SuiteError(
-            f"model '{model_id}': its weights cannot be loaded ({reason(error)}). Copy or download the folder again."
-        ) from error
+        advice = "Copy or download the folder again."
+        if load.is_placed:
+            advice = "Give a device_map whose devices are here and hold it, or leave it out."
+        raise SuiteError(f"model '{model_id}': its weights cannot be loaded ({reason(error)}). {advice}") from error
     refuse_untied(model, config, tensors, model_id)
     module: torch.nn.Module = model.eval().requires_grad_(False)
     return module
+
+
+def _settings(load: LoadSettings, device: str | torch.device) -> dict[str, Any]:
+    """What transformers is told beyond the dtype."""
+    found: dict[str, Any] = {}
+    if load.attention is not None:
+        found["attn_implementation"] = load.attention
+    if load.quantisation is not None:
+        found["quantization_config"] = hf.quantisation(load.quantisation, DTYPES[load.dtype])
+    if load.is_placed:
+        placed = dict(load.device_map) if isinstance(load.device_map, tuple) else load.device_map
+        found["device_map"] = placed or {"": torch.device(device)}
+    return found

@@ -34,10 +34,11 @@ OTHER_WEIGHTS = re.compile(
 _LFS = b"version https://git-lfs.github.com/spec"
 
 
-def model_folder(model_id: str, revision: str | None = None, *, config_alone: bool = False) -> Path:
+def model_folder(model_id: str, revision: str | None = None, *, config_alone: bool = False, code: bool = False) -> Path:
     """The folder behind an id: built in, a folder, or a snapshot from the hub.
 
-    With `config_alone`, weights and tokenizer may be missing, and from the hub no weights are fetched.
+    With `config_alone`, weights and tokenizer may be missing, and from the hub no weights are fetched. With `code`, the
+    code that a model brings along is fetched too.
 
     Raises:
         SuiteError: No such folder, no model in it, or the hub cannot be reached.
@@ -66,19 +67,19 @@ def model_folder(model_id: str, revision: str | None = None, *, config_alone: bo
         raise SuiteError(
             f"model '{model_id}': there is no such folder. {hint}Allowed: a model folder, a hub id or {_built_in()}."
         )
-    return _checked(_from_hub(model_id, revision, config_alone), model_id, config_alone)
+    return _checked(_from_hub(model_id, revision, config_alone, code), model_id, config_alone)
 
 
 def _built_in() -> str:
     return "the built-in " + ", ".join(repr(name) for name in BUILT_IN)
 
 
-def _from_hub(model_id: str, revision: str | None, config_alone: bool) -> Path:
+def _from_hub(model_id: str, revision: str | None, config_alone: bool, code: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError
     from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
-    texts = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.spm"]
+    texts = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.spm", *(["*.py"] if code else [])]
     where = f"model '{model_id}'{f' at revision {revision}' if revision else ''}"
     disable_progress_bars()
     try:

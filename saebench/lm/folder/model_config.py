@@ -27,25 +27,28 @@ def reason(error: BaseException) -> str:
     return f"it needs the package {needed}: pip install {needed}"
 
 
-def read_config(folder: Path, model_id: str) -> Any:
-    """The model's config. Code that a model brings along is never run.
+def read_config(folder: Path, model_id: str, *, trust: bool = False) -> Any:
+    """The model's config. Code that a model brings along is run with `trust` alone, and none of another folder ever.
 
     Raises:
         SuiteError: Broken, of a class that transformers does not have, or an encoder-decoder.
     """
     kind = json_object(folder / "config.json", model_id).get("model_type", "")
+    if trust:
+        _refuse_code_of_others(folder, model_id)
     if not isinstance(kind, str):
         raise SuiteError(
             f"model '{model_id}': config.json has model_type: {kind!r:.80}; "
             "expected the name of a family of transformers. Give the config.json that belongs to its weights."
         )
     try:
-        config = hf.config_in(folder)
+        config = hf.config_in(folder, trust=trust)
     except Exception as error:
         fault = config_fault(folder)
         unusable = (
             f"config.json cannot be used ({reason(error)}). "
-            "saebench runs transformers' own classes only, never code that a model brings along."
+            "saebench runs transformers' own classes only, never code that a model brings along unless the suite says "
+            "`load: {trust_remote_code: true}`."
         )
         raise SuiteError(f"model '{model_id}': {no_model(fault, error) if fault else unusable}") from error
     if getattr(config, "is_encoder_decoder", False):
@@ -67,6 +70,17 @@ def read_config(folder: Path, model_id: str) -> Any:
             f"its config has no vocabulary, and neither has a text part of it (parts: {parts})."
         )
     return config
+
+
+def _refuse_code_of_others(folder: Path, model_id: str) -> None:
+    """Refuses a folder that names code which lies elsewhere: transformers would fetch and run it."""
+    for path in (folder / name for name in ("config.json", "tokenizer_config.json")):
+        named = str(json_object(path, model_id).get("auto_map") or "") if path.is_file() else ""
+        if "--" in named:
+            raise SuiteError(
+                f"model '{model_id}': {path.name} names code of another place ({named:.120}), and only the code in its "
+                "own folder is run. Copy that code there, and name it in auto_map without what is before the `--`."
+            )
 
 
 def context_limit(config: Any) -> int | None:

@@ -16,14 +16,14 @@ PIECE = 2_000
 """Characters of a sample that are tokenised at a time."""
 
 
-def read_tokenizer(folder: Path, model_id: str) -> Any:
-    """The tokenizer of a folder. Code that a model brings along is never run.
+def read_tokenizer(folder: Path, model_id: str, *, trust: bool = False) -> Any:
+    """The tokenizer of a folder. Code that a model brings along is run with `trust` alone.
 
     Raises:
         SuiteError: It cannot be loaded, with the package that is missing where that is the cause.
     """
     try:
-        return hf.tokenizer_in(folder)
+        return hf.tokenizer_in(folder, trust=trust)
     except Exception as error:
         fault = tokenizer_fault(folder)
         if fault is not None:
@@ -47,18 +47,18 @@ def _found(folder: Path) -> str:
 
 
 @lru_cache(maxsize=8)
-def _kept(folder: Path) -> Any:
-    return read_tokenizer(folder, folder.name)
+def _kept(folder: Path, trust: bool) -> Any:
+    return read_tokenizer(folder, folder.name, trust=trust)
 
 
-def tokens_in(folder: Path, text: str) -> int:
+def tokens_in(folder: Path, text: str, *, trust: bool = False) -> int:
     """Tokens of a text, without special ones.
 
     Raises:
         SuiteError: The tokenizer cannot be loaded.
     """
     pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
-    return sum(map(len, hf.token_ids(_kept(folder), pieces)))
+    return sum(map(len, hf.token_ids(_kept(folder, trust), pieces)))
 
 
 def first_id(tokenizer: Any) -> int | None:

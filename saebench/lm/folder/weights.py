@@ -15,7 +15,7 @@ import torch
 
 from saebench.api.errors import SuiteError
 from saebench.artifacts import digest, file_digest
-from saebench.cells.cell import NOT_WHOLE
+from saebench.cells.load import NOT_WHOLE
 from saebench.lm.folder.locate import DECIDING, OTHER_WEIGHTS, WEIGHT_SETS, check_real, in_a_line, json_object
 
 _ADAPTER = re.compile(r"adapter_(config\.json|model.*)")
@@ -212,12 +212,14 @@ def _unpickled(path: Path, device: str) -> dict[str, Any]:
     return tensors
 
 
-def model_digest(folder: Path, weights: WeightFiles | None, *, whole: bool = True) -> str:
-    """SHA-256 over names and contents of the files that decide what is computed: config, tokenizer, weights.
+def model_digest(folder: Path, weights: WeightFiles | None, *, whole: bool = True, code: bool = False) -> str:
+    """SHA-256 over names and contents of the files that decide what is computed: config, tokenizer, weights, `code`.
 
     That of a folder that is not `whole` is marked: no run has it.
     """
     deciding = {path for path in folder.iterdir() if path.is_file() and DECIDING.fullmatch(path.name)}
+    if code:
+        deciding |= set(folder.rglob("*.py"))
     if weights is not None:
         deciding |= {*weights.files, *([weights.index] if weights.index else [])}
     found = digest([[path.name, file_digest(path)] for path in sorted(deciding)])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from saebench.api.errors import SuiteError
 from saebench.api.specs import Site
 from saebench.cells.cell import ModelUse
+from saebench.cells.load import LoadSettings
 from saebench.config import ModelConfig, Problems, Suite
 from saebench.plan.contenders.datasets import DatasetPlan
 
@@ -43,7 +44,7 @@ def model_sites(suite: Suite, book: ModelBook, problems: Problems) -> list[SiteU
     sites = []
     for i, model in enumerate(suite.config.models):
         try:
-            facts = book.model(model.id, model.revision)
+            facts = book.model(model.id, model.revision, load_settings(model))
             facts.check_loading(model.load.allow_unused)
         except SuiteError as error:
             problems.take(error, ("models", i, "id"))
@@ -59,7 +60,7 @@ def model_sites(suite: Suite, book: ModelBook, problems: Problems) -> list[SiteU
             path = ("models", i, "hookpoints", j)
             try:
                 hook = facts.hookpoint(name)
-                book.prove(model.id, model.revision, hook.path, model.load.allow_unused)
+                book.prove(model.id, model.revision, hook.path, model.load.allow_unused, load_settings(model))
             except SuiteError as error:
                 problems.take(error, path)
                 continue
@@ -79,16 +80,22 @@ def lone_model(suite: Suite, book: ModelBook) -> ModelUse | None:
         return None
     (model,) = suite.config.models
     try:
-        facts = book.model(model.id, model.revision)
+        facts = book.model(model.id, model.revision, load_settings(model))
         facts.check_loading(model.load.allow_unused)
     except SuiteError:
         return None  # `model_sites` reports it
     return _model_use(model, facts, "", "")
 
 
+def load_settings(model: ModelConfig) -> LoadSettings:
+    """How a suite wants a model's weights loaded."""
+    load = model.load
+    return LoadSettings(model.dtype, model.attention, load.quantisation, load.trust_remote_code, model.device_map)
+
+
 def _model_use(model: ModelConfig, facts: ModelFacts, hookpoint: str, name: str) -> ModelUse:
-    unused = tuple(model.load.allow_unused)
-    return ModelUse(model.id, model.revision, facts.digest, hookpoint, name, model.context, unused, facts.notes)
+    unused, load = tuple(model.load.allow_unused), load_settings(model)
+    return ModelUse(model.id, model.revision, facts.digest, hookpoint, name, model.context, unused, facts.notes, load)
 
 
 def dataset_site(dataset: DatasetPlan) -> SiteUse:

@@ -198,9 +198,6 @@ class FakeModel:
     context_limit: int | None = 256
     causal: bool = True
     n_parameters: int = 1000
-    n_layers: int = 2
-    d_model: int = 32
-    vocab_size: int = 100
     notes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
@@ -229,12 +226,12 @@ class FakeFacts:
     )
     inexact: tuple[str, ...] = ()
 
-    def model(self, id: str, revision: str | None = None, /) -> FakeModel:
+    def model(self, id: str, revision: str | None = None, load: Any = None, /) -> FakeModel:
         if id not in self.models:
             raise SuiteError(f"{id!r} is no model folder.")
         return self.models[id]
 
-    def prove(self, id: str, revision: str | None, hookpoint: str, allow_unused=(), /) -> None:
+    def prove(self, id: str, revision: str | None, hookpoint: str, allow_unused=(), load: Any = None, /) -> None:
         if hookpoint in self.inexact:
             raise SuiteError(f"splicing is not exact at {hookpoint!r}.")
 

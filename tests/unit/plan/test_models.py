@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from saebench.api import SuiteError
+from saebench.cells.load import LoadSettings
 
 ENTRY = "{name: topk, architecture: topk, dataset: docs, config: {d_sae: 64, k: 4}}"
 INSIST = "context: 128, load: {allow_unused: ['mtp.*']}}"
@@ -39,3 +40,50 @@ def test_a_place_where_splicing_is_not_exact_is_refused_with_its_line(planner, f
     facts.inexact = ("blocks.2",)
     with pytest.raises(SuiteError, match=r"s\.yaml:4 models\[0\]\.hookpoints\[0\]: splicing is not exact"):
         planner(ENTRY, facts=facts)
+
+
+def loading(fakes, settings):
+    return fakes.header.replace("context: 128}", f"context: 128, {settings}}}")
+
+
+def test_how_a_model_is_loaded_goes_from_the_suite_to_every_cell(planner, fakes):
+    settings = (
+        "dtype: bfloat16, attention: eager, device_map: {'': 0, lm_head: cpu}, "
+        "load: {quantisation: 8bit, trust_remote_code: true}"
+    )
+    plan = planner(ENTRY, header=loading(fakes, settings))
+    expected = LoadSettings("bfloat16", "eager", "8bit", True, (("", 0), ("lm_head", "cpu")))
+    assert {cell.model.load for cell in plan.cells} == {expected}
+    assert {cohort.model.load for cohort in plan.cohorts} == {expected}
+    assert {cell.model.load for cell in planner(ENTRY).cells} == {LoadSettings()}
+
+
+def test_a_model_in_half_precision_takes_half_the_memory(planner, fakes):
+    facts = known(fakes, n_parameters=10**9)
+    whole = planner(ENTRY, facts=facts).estimate
+    half = planner(ENTRY, facts=facts, header=loading(fakes, "dtype: float16")).estimate
+    assert whole.device_memory_bytes - half.device_memory_bytes == 2 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("dtype: bf16", r"models\[0\]\.dtype: .*'bf16'.*bfloat16"),
+        ("dtype: fp16", r"models\[0\]\.dtype: .*'fp16'.*float16"),
+        ("dtype: null", r"models\[0\]\.dtype: "),
+        ("device_map: balanced", r"device_map: got 'balanced' but null, auto or a mapping of modules to devices"),
+        ("device_map: {}", r"device_map: got \{\} but null, auto"),
+        ("device_map: {lm_head: -1}", r"device_map: got .* but null, auto"),
+        ("device_map: {lm_head: true}", r"device_map: got .* but null, auto"),
+        ("attention: ''", r"models\[0\]\.attention: "),
+        ("attention: 3", r"models\[0\]\.attention: "),
+        ("load: {quantisation: 3bit}", r"load\.quantisation: .*'3bit'.*8bit"),
+        ("load: {quantization: 8bit}", r"quantization.*quantisation"),
+        ("load: {trust_remote_code: yes please}", r"load\.trust_remote_code: "),
+        ("load: {dtype: bfloat16}", r"load.*dtype"),
+    ],
+)
+def test_wrong_settings_are_told_with_their_place(settings, message, planner, fakes):
+    with pytest.raises(SuiteError, match=r"s\.yaml:4 .*" + message) as caught:
+        planner(ENTRY, header=loading(fakes, settings))
+    assert str(caught.value).count("\n") == 0
