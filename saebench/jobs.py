@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saebench import console
-from saebench.api.errors import SuiteError
+from saebench.api.errors import MachineError, SuiteError
 from saebench.artifacts import RunFolder, iter_records, write_plan
 from saebench.execute.folder import Owner, check_folder, locked
 from saebench.execute.forecast import LONG_S, Forecast, memory_short
 from saebench.execute.resume import written_calibration
-from saebench.measure.machine import check_device, n_threads, run_numerics
+from saebench.measure.machine import n_threads, run_numerics
 
 if TYPE_CHECKING:
     import torch
 
-    from saebench.cells.cell import Cell
     from saebench.cells.plan import Plan
     from saebench.compare.pair import Comparison
+    from saebench.measure.place import Place
     from saebench.plan.forecast.rates import Measure
 
 CELLS_FAILED = 4
@@ -53,7 +53,7 @@ class _Opened:
         self,
         suite: str | Path,
         out: Path | None,
-        device: str,
+        place: Place,
         fresh: bool,
         plugins: Sequence[Path],
         say: Callable[[str], None],
@@ -65,23 +65,18 @@ class _Opened:
         from saebench.lm.book import ModelBook
 
         self.catalog = load_catalog(plugins, say)
-        check_device(device)
-        self.suite, self.facts = load_suite(suite), ModelBook(self.catalog, config_alone=config_alone, device=device)
+        self.suite = load_suite(suite)
+        self.facts = ModelBook(self.catalog, config_alone=config_alone, device=place.device)
         self.folder = Path("runs") / self.suite.config.name if out is None else Path(out)
-        self._device, self._fresh, self._say = device, fresh, say
+        self.place, self.room, self._fresh, self._say = place, place.room(), fresh, say
 
     @cached_property
     def measure(self) -> Measure:
         """Measures this machine when it is called."""
         from saebench.measure.calibrate import measure
 
-        return measure(self.catalog, device=self._device, say=self._say, fresh=self._fresh)
-
-    def memory_limit(self) -> int:
-        """Bytes that the cells of one pass may take together."""
-        from saebench.plan.grouping.memory_batches import memory_limit
-
-        return memory_limit(self._device, self.suite.config.budget.memory_gb)
+        assumed = self.place.assumed().assumed
+        return measure(self.catalog, device=self.place.device, say=self._say, assumed=assumed, fresh=self._fresh)
 
     def plan(self, *, rates: Measure | None = None, calibrate: Measure | None = None) -> Plan:
         """The plan, with the calibration that an earlier run of the same suite made in the folder.
@@ -92,15 +87,19 @@ class _Opened:
         """
         from saebench.plan import make_plan
 
-        keeps = self.suite.config.budget.primary == "device_seconds" and not self._fresh
+        budget = self.suite.config.budget
+        keeps = budget.primary == "device_seconds" and not self._fresh
+        calibration = written_calibration(RunFolder(self.folder), self.suite.digest) if keeps else None
+        if budget.primary == "device_seconds" and calibration is None:
+            self.place.refuse_seconds()
         return make_plan(
             self.suite,
             self.catalog,
             facts=self.facts,
-            rates=rates,
+            rates=rates or self.place.assumed,
             calibrate=calibrate,
-            calibration=written_calibration(RunFolder(self.folder), self.suite.digest) if keeps else None,
-            memory_limit_bytes=self.memory_limit(),
+            calibration=calibration,
+            free_bytes=self.room.free,
         )
 
 
@@ -119,10 +118,11 @@ def plan_suite(
     Args:
         suite: File or built-in name.
         out: Run folder: a calibration of device seconds that it holds is kept. Default `runs/<suite>`.
-        device: Where it would run.
+        device: Where it would run: a device of this machine, or a card by its name (`h100`).
         measure: Measure this machine for the estimate, which takes half a minute the first time. False: the estimate
             rests on an assumption. None: measure where the assumption says that the run takes more than five minutes,
-            as `run_suite` does. A budget of device seconds must measure unless `out` holds its calibration.
+            as `run_suite` does. A budget of device seconds must measure unless `out` holds its calibration. A card that
+            is elsewhere is never measured.
         fresh: Measure again what was measured before, and calibrate anew.
         plugins: Local plugin files.
         say: Prints one line for people.
@@ -130,15 +130,26 @@ def plan_suite(
     Raises:
         SuiteError: The suite, a model or a dataset cannot be used.
         PluginError: A needed plugin is broken.
+        MachineError: The device is not in this machine, or its memory cannot hold what the plan needs.
     """
-    opened = _Opened(suite, out, device, fresh, plugins, say, config_alone=True)
-    rates = None if measure is False else opened.measure
+    from saebench.measure.place import place_to_plan
+
+    place = place_to_plan(device)
+    if place.remark:
+        say(place.remark)
+    if measure:
+        place.refuse_measuring()
+    opened = _Opened(suite, out, place, fresh, plugins, say, config_alone=True)
+    rates = None if measure is False or not place.here else opened.measure
     with console.phase("planning", str(suite)):
-        plan = opened.plan(rates=rates if measure else None, calibrate=rates)
-        if measure is None and plan.estimate.seconds > LONG_S:
+        plan = opened.plan(calibrate=rates)
+        if rates is not None and (measure or plan.estimate.seconds > LONG_S):
             plan = opened.plan(rates=rates, calibrate=rates)
-    if short := memory_short(plan.estimate, opened.memory_limit()):
-        say(f"warning: {short}")
+        short = memory_short(plan, opened.room, opened.catalog, opened.facts)
+    if short is not None:
+        if short.hopeless:
+            raise MachineError(short.message)
+        say(f"warning: {short.message}")
     return plan
 
 
@@ -191,15 +202,16 @@ def run_suite(
     with console.phase("planning", str(suite)):
         from saebench.execute.pipeline import Pipeline  # these imports take seconds
         from saebench.leaderboard import build, check_pages, summary
+        from saebench.measure.place import place_to_run
 
-        opened = _Opened(suite, out, device, fresh, plugins, say)
+        opened = _Opened(suite, out, place_to_run(device), fresh, plugins, say)
         folder, catalog = opened.folder, opened.catalog
         # before anything is spent
         own = check_folder(folder, fresh=fresh, force=force_folder).owner in (Owner.EMPTY, Owner.OURS)
         if not own:
             check_pages(RunFolder(folder).leaderboard)
         plan = opened.plan(calibrate=opened.measure)
-    cells = _cells(plan, only)
+    cells = list(plan.cells) if only is None else plan.cells_of(only)
     for warning in plan.warnings:
         say(f"warning: {warning}")
     refused = tuple(refused.reason for refused in plan.refused if only is None)
@@ -213,7 +225,7 @@ def run_suite(
         if moved:
             say(f"the older run is now in {moved}")
         with console.phase("planning", str(suite)):
-            forecast = Forecast(plan, run, catalog, opened.facts, device, opened.measure)
+            forecast = Forecast(plan, run, catalog, opened.facts, opened.place, opened.measure)
         plan = forecast.plan
         if not forecast.is_written(say):
             write_plan(run, plan.to_json())
@@ -233,27 +245,6 @@ def run_suite(
                 say(line)
             table = summary([run.root])
     return RunResult(folder, run.leaderboard, statuses, table, tuple(pipeline.failed_groups), refused)
-
-
-def _cells(plan: Plan, only: str | None) -> list[Cell]:
-    """The cells of one entry and of all that they start from; all cells without `only`."""
-    if only is None:
-        return list(plan.cells)
-    entries = sorted({cell.entry for cell in plan.cells})
-    if only not in entries and (refused := [refused.reason for refused in plan.refused if refused.entry == only]):
-        raise SuiteError("\n".join(refused))
-    if only not in entries:
-        raise SuiteError(f"--only {only}: the suite has no such entry. Entries are: {', '.join(entries)}.")
-    by_id = {cell.cell_id: cell for cell in plan.cells}
-    keep: set[str] = set()
-    stack = [cell.cell_id for cell in plan.cells if cell.entry == only]
-    while stack:
-        cell_id = stack.pop()
-        if cell_id not in keep:
-            keep.add(cell_id)
-            if parent := by_id[cell_id].parent:
-                stack.append(parent)
-    return [cell for cell in plan.cells if cell.cell_id in keep]
 
 
 def run(

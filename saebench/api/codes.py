@@ -83,15 +83,23 @@ class SparseCodes:
         """`[n_rows + 1]` offsets from sorted row ids `[nnz]`."""
         import torch
 
+        if rows.is_cuda:  # counting there waits for the device
+            return torch.searchsorted(rows, torch.arange(n_rows + 1, device=rows.device))
         offsets = torch.zeros(n_rows + 1, dtype=torch.long, device=rows.device)
         offsets[1:] = torch.cumsum(torch.bincount(rows, minlength=n_rows), 0)
         return offsets
 
     def rows(self) -> Tensor:
         """`[nnz]` int64: the row of each entry."""
+        return self.rows_of(self.offsets, self.latents.numel())
+
+    @staticmethod
+    def rows_of(offsets: Tensor, n_entries: int) -> Tensor:
+        """`[n_entries]` int64: the row of each entry, from `offsets [B + 1]`. Told how many, no device waits."""
         import torch
 
-        return torch.repeat_interleave(torch.arange(self.n_rows, device=self.offsets.device), self.offsets.diff())
+        rows = torch.arange(offsets.numel() - 1, device=offsets.device)
+        return torch.repeat_interleave(rows, offsets.diff(), output_size=n_entries)
 
     def to_dense(self) -> Tensor:
         """`[B, d_sae]`. For tests and small pictures only: dense codes appear nowhere else."""
@@ -104,8 +112,9 @@ class SparseCodes:
 
         counts = self.offsets.diff()[rows]
         offsets = self._offsets(counts)
-        starts = torch.repeat_interleave(self.offsets[rows] - offsets[:-1], counts)
-        places = starts + torch.arange(int(offsets[-1]), device=starts.device)
+        n_entries = int(offsets[-1])
+        starts = torch.repeat_interleave(self.offsets[rows] - offsets[:-1], counts, output_size=n_entries)
+        places = starts + torch.arange(n_entries, device=starts.device)
         side = {name: values[rows] for name, values in self.side.items()}
         return replace(self, values=self.values[places], latents=self.latents[places], offsets=offsets, side=side)
 
@@ -139,9 +148,15 @@ class SparseCodes:
 
     def l0(self) -> Tensor:
         """`[B]` int64: entries that are not zero, in each row."""
-        import torch
+        return self._counted(self.rows(), self.n_rows)
 
-        return torch.bincount(self.rows()[self.values != 0], minlength=self.n_rows)
+    def firings(self) -> Tensor:
+        """`[d_sae]` int64: entries that are not zero, of each latent."""
+        return self._counted(self.latents, self.d_sae)
+
+    def _counted(self, places: Tensor, size: int) -> Tensor:
+        """`[size]`: entries that are not zero, at each of `places [nnz]`. No device waits for it."""
+        return places.new_zeros(size).index_add_(0, places, (self.values.detach() != 0).long())
 
     def scaled(self, factor: float) -> SparseCodes:
         """The same codes with `values * factor`."""

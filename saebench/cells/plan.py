@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from saebench.api.errors import SuiteError
 from saebench.cells.cell import Cell, DatasetUse, ModelUse
 
 PLAN_SCHEMA_VERSION = 1
@@ -91,6 +92,24 @@ PHASES = ("planning", *CELL_PHASES, "groups", "leaderboard")
 
 
 @dataclass(frozen=True)
+class CellEstimate:
+    """What one cell is predicted to take by itself, beside what it shares with others (data, model, groups).
+
+    Attributes:
+        training_s, scoring_s: Its steps; its passes over held-out data, checkpoint and record.
+        train_flops: Of its own training, as the meter counts them.
+        device_bytes: Weights, gradients, moments and the workspace of a step.
+        disk_bytes: Checkpoint, record, per-latent arrays.
+    """
+
+    training_s: float
+    scoring_s: float
+    train_flops: int
+    device_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What the plan predicts, before anything runs.
 
@@ -105,9 +124,12 @@ class Estimate:
         record_bytes: Plan, records, groups, per-latent arrays.
         page_bytes: The leaderboard.
         snapshot_bytes: Most that snapshots of unfinished cells take, old and new at once; gone at the end.
-        memory_bytes: Of the process; `device_memory_bytes` of it hold the model with cells that train, or with the
-            members of a group that is scored (on a CPU it is the same memory).
+        memory_bytes: Of the process; `device_memory_bytes` of it are the model and the phase that takes most (on a CPU
+            it is the same memory).
+        memory_parts: Bytes by part. `interpreter`, `model` and `stores` (mapped rows, which the system takes back when
+            memory is short) are there with one of the phases `activations`, `training`, `scoring`, `groups`.
         basis: Where the seconds come from: `source` measured or assumed, and the machine.
+        cells: Of each cell, by `cell_id`.
     """
 
     train_tokens: int
@@ -123,7 +145,9 @@ class Estimate:
     snapshot_bytes: int
     memory_bytes: int
     device_memory_bytes: int
+    memory_parts: Mapping[str, int] = field(default_factory=dict)
     basis: Mapping[str, Any] = field(default_factory=dict)
+    cells: Mapping[str, CellEstimate] = field(default_factory=dict)
 
     @property
     def data_s(self) -> float:
@@ -166,6 +190,28 @@ class Plan:
     def cell(self, cell_id: str) -> Cell:
         """The cell with this id."""
         return next(cell for cell in self.cells if cell.cell_id == cell_id)
+
+    def cells_of(self, entry: str) -> list[Cell]:
+        """The cells of one entry and of all that they start from.
+
+        Raises:
+            SuiteError: There is no such entry, or it was refused.
+        """
+        entries = sorted({cell.entry for cell in self.cells})
+        if entry not in entries:
+            refused = [refused.reason for refused in self.refused if refused.entry == entry]
+            lacking = f"--only {entry}: the suite has no such entry. Entries are: {', '.join(entries)}."
+            raise SuiteError("\n".join(refused) or lacking)
+        by_id = {cell.cell_id: cell for cell in self.cells}
+        keep: set[str] = set()
+        stack = [cell.cell_id for cell in self.cells if cell.entry == entry]
+        while stack:
+            cell_id = stack.pop()
+            if cell_id not in keep:
+                keep.add(cell_id)
+                if parent := by_id[cell_id].parent:
+                    stack.append(parent)
+        return [cell for cell in self.cells if cell.cell_id in keep]
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready mapping."""

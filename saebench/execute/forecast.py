@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from saebench.cells.plan import Estimate, Plan
     from saebench.host import Catalog
     from saebench.lm.book import ModelBook
+    from saebench.measure.place import Place, Room
+    from saebench.plan.forecast.memory import Needs
     from saebench.plan.forecast.rates import Measure, Rates
 
 LONG_S = 300.0
@@ -24,19 +26,63 @@ LONG_S = 300.0
 
 
 HOPELESS = 2
-"""A prediction this many times the free memory is refused: freeing some cannot help."""
+"""A run that needs this many times the free memory is refused: freeing some cannot help."""
 
 
-def memory_short(predicted: Estimate, limit_bytes: int) -> str | None:
-    """That training needs more memory than is free; None where it does not. `limit_bytes` is half of what is free."""
+@dataclass(frozen=True)
+class Short:
+    """Too little memory. `needed` in bytes; `hopeless`: there is less, however much of it becomes free."""
+
+    message: str
+    needed: int
+    hopeless: bool
+
+
+def memory_short(plan: Plan, room: Room, catalog: Catalog, facts: ModelBook) -> Short | None:
+    """That a plan needs more memory than is free, and what would fit; None where it does not.
+
+    Args:
+        plan: With its estimate.
+        room: Of the place where it runs.
+        catalog, facts: As the plan was made with.
+    """
+    from saebench.plan.forecast.fitting import fitting
+    from saebench.plan.forecast.memory import Memory
     from saebench.plan.print import format_bytes
 
-    if predicted.device_memory_bytes <= 2 * limit_bytes:
+    def need(memory: Memory) -> int:
+        # mapped rows are in the machine's memory only while it is free
+        return memory.device if room.on_card else memory.process - memory.stores
+
+    predicted, parts = plan.estimate, plan.estimate.memory_parts
+    needed = predicted.device_memory_bytes if room.on_card else predicted.memory_bytes - parts["stores"]
+    if needed <= room.free:
         return None
-    return (
-        f"training needs {format_bytes(predicted.device_memory_bytes)} of memory, but only "
-        f"{format_bytes(2 * limit_bytes)} are free. "
-        "Use a smaller d_sae or batch."
+    there = f"{format_bytes(room.free)} are free" if room.free < room.total else f"that is {format_bytes(room.total)}"
+    apart = ("stores", "interpreter") if room.on_card else ("stores",)
+    listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if name not in apart and size)
+    smaller = fitting(_needs(plan, room, catalog, facts), need, room.free)
+    changes = [f"{change} ({format_bytes(size)})" for change, size in smaller]
+    fits = f"These would fit: {'; '.join(changes)}." if changes else "No smaller batch, d_sae or number of seeds fits."
+    return Short(
+        f"the plan needs {format_bytes(needed)} of memory on {room.of}, but {there} ({listed}; one phase at "
+        f"a time). {fits}",
+        needed,
+        needed > room.total,
+    )
+
+
+def _needs(plan: Plan, room: Room, catalog: Catalog, facts: ModelBook) -> Needs:
+    from saebench.plan.forecast.estimate import gather
+
+    return gather(
+        plan.cells,
+        plan.cohorts,
+        plan.groups,
+        catalog=catalog,
+        facts=facts,
+        free_bytes=room.free,
+        memory_gb=plan.budget.get("memory_gb"),
     )
 
 
@@ -47,20 +93,17 @@ class Forecast:
         plan: As made; `self.plan` has the estimate that rests on measured rates, where the run is long.
         run: Its folder.
         catalog, facts: As the plan was made with.
-        device: Where it runs.
+        place: Where it runs.
         measure: Measures this machine.
     """
 
     def __init__(
-        self, plan: Plan, run: RunFolder, catalog: Catalog, facts: ModelBook, device: str, measure: Measure
+        self, plan: Plan, run: RunFolder, catalog: Catalog, facts: ModelBook, place: Place, measure: Measure
     ) -> None:
-        from saebench.plan.forecast.rates import Rates
-        from saebench.plan.grouping.memory_batches import memory_limit
-
         self.plan, self.run, self._catalog, self._facts = plan, run, catalog, facts
-        self._limit = memory_limit(device, plan.budget.get("memory_gb"))
+        self._room = place.room()
         self._state = FolderState(run, lambda line: None)  # what is damaged is said when it is made again
-        self._rates: Rates = Rates()
+        self._rates: Rates = place.assumed()
         left = [cell for cell in plan.cells if self._status(cell) is None]
         long = self._estimate(left).seconds > LONG_S
         if long or plan.estimate.basis.get("source") == "measured":
@@ -93,15 +136,16 @@ class Forecast:
         if not left:
             return
         predicted = self._estimate(left)
-        short = memory_short(predicted, self._limit)
-        if short and predicted.device_memory_bytes > HOPELESS * 2 * self._limit:
-            raise MachineError(short)
+        rest = replace(self.plan, cells=tuple(left), estimate=predicted)
+        short = memory_short(rest, self._room, self._catalog, self._facts)
+        if short and (short.hopeless or short.needed > HOPELESS * self._room.free):
+            raise MachineError(short.message)
         self._check_disk(predicted)
         disk, memory = format_bytes(predicted.disk_bytes), format_bytes(predicted.memory_bytes)
         yield f"predicted: {format_time(predicted)}; disk {disk}, memory about {memory}"
         yield f"  {format_basis(predicted)}"
         if short:
-            yield f"warning: {short}"
+            yield f"warning: {short.message}"
 
     def seconds(self, cells: Sequence[Cell], retry_failed: bool) -> Mapping[str, float]:
         """Predicted seconds by kind of phase, of what is left to do among these cells."""
@@ -131,10 +175,8 @@ class Forecast:
     def _estimate(self, cells: Sequence[Cell]) -> Estimate:
         from saebench.plan.forecast.estimate import predict
 
-        return predict(
-            cells, self.plan.cohorts, self.plan.groups, catalog=self._catalog, facts=self._facts, rates=self._rates,
-            memory_limit_bytes=self._limit,
-        )  # fmt: skip
+        part = replace(self.plan, cells=tuple(cells))
+        return predict(_needs(part, self._room, self._catalog, self._facts), self._rates)
 
     def _status(self, cell: Cell) -> str | None:
         facts = self._state.facts(cell)

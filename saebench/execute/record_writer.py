@@ -15,6 +15,7 @@ from saebench.execute.lock import require
 from saebench.execute.records import CellOutcome, cell_record, superseded
 from saebench.execute.resume import FolderState, changed_facts
 from saebench.measure import machine
+from saebench.nn.kernels import backends
 
 if TYPE_CHECKING:
     from saebench.host import Catalog
@@ -45,7 +46,7 @@ class RecordWriter:
     ) -> None:
         self._plan, self._run, self._catalog, self._state = plan, run, catalog, state
         self._device, self._say, self._console = device, say, console.current()
-        self._threads = machine.n_threads()
+        self._threads, self._backend = machine.n_threads(), backends.current(device)
         self.kept: dict[str, str] = {}
         self.changed: set[str] = set()
 
@@ -86,12 +87,28 @@ class RecordWriter:
             self._say(f"{cell.label}: made again after damage, with other facts than before ({', '.join(names)})")
         return True
 
+    def _memory(self) -> dict[str, int]:
+        """What the plan predicted for the process and its device, and the most that this process held so far."""
+        from saebench.train.meter import process_peak
+
+        estimate = self._plan.estimate
+        found = {"predicted_bytes": estimate.memory_bytes, "peak_bytes": process_peak("cpu")}
+        if self._device == "cpu":
+            return found
+        device = {
+            "predicted_device_bytes": estimate.device_memory_bytes,
+            "peak_device_bytes": process_peak(self._device),
+        }
+        return found | device
+
     def environment(self, started: str | None) -> dict[str, Any]:
         """Machine, versions and times, for a record that is written now."""
         return {
             "host": machine.host(self._device),
             "versions": machine.versions(),
             "threads": self._threads,
+            "memory": self._memory(),
+            "backend": self._backend,
             "started": started or machine.now(),
             "finished": machine.now(),
         }

@@ -172,7 +172,7 @@ def cell_record(
     """The record of one cell.
 
     Args:
-        environment: `host`, `versions`, `threads`, `started`, `finished`: measured, part of no id.
+        environment: `host`, `versions`, `threads`, `backend`, `started`, `finished`: measured, part of no id.
     """
     metric_info, columns = without_columns(outcome.scored.metric_info if outcome.scored is not None else {})
     facts = {

@@ -1,9 +1,8 @@
 """The leaderboard: a pure function of records. No torch, no training code, no network, no clock.
 
 Equal records and versions give equal bytes. `load` and `load_groups` give pandas frames, `build` writes the pages,
-`summary` gives the headline table for a terminal, `diff` compares the facts of two folders. All are resolved on first
-use: pandas and altair are slow to import, and `saebench --help`
-needs neither.
+`summary` gives the headline table for a terminal, `diff` compares the facts of two folders, `diff_tolerant` within
+noise. All are resolved on first use: pandas and altair are slow to import, and `saebench --help` needs neither.
 """
 
 from __future__ import annotations
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
     from saebench.leaderboard.read.differences import diff as diff
     from saebench.leaderboard.read.frames import load as load
     from saebench.leaderboard.read.frames import load_groups as load_groups
+    from saebench.leaderboard.read.within import Comparison as Comparison
+    from saebench.leaderboard.read.within import Moved as Moved
+    from saebench.leaderboard.read.within import diff_tolerant as diff_tolerant
+    from saebench.leaderboard.read.within import ways as ways
     from saebench.leaderboard.write import build as build
     from saebench.leaderboard.write import check_pages as check_pages
 
@@ -26,6 +29,10 @@ _LAZY = {
     "check_pages": "write",
     "diff": "read.differences",
     "Difference": "read.differences",
+    "diff_tolerant": "read.within",
+    "Comparison": "read.within",
+    "Moved": "read.within",
+    "ways": "read.within",
     "load": "read.frames",
     "load_groups": "read.frames",
     "summary": "pages.terminal",

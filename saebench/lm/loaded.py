@@ -60,9 +60,9 @@ class LoadedModel:
         self.vocab_size = min(len(tokenizer), facts.vocab_size)
         self.context = facts.context_limit or 2048
         size = max(facts.vocab_size, max(self.special_ids) + 1)
-        self._special = torch.zeros(size, dtype=torch.bool)
-        self._special[list(self.special_ids)] = True
-        self._special = self._special.to(self.device)
+        special = torch.zeros(size, dtype=torch.bool)
+        special[list(self.special_ids)] = True
+        self._special = {place: special.to(place) for place in (torch.device("cpu"), self.device)}
 
     # --- text ---------------------------------------------------------------------------------------------------------
 
@@ -108,8 +108,8 @@ class LoadedModel:
         return [self.tokenizer.decode([int(token)], clean_up_tokenization_spaces=False) for token in ids]
 
     def special_mask(self, ids: Tensor) -> Tensor:
-        """True where a token is special; shape of `ids`."""
-        return self._special.to(ids.device)[ids]
+        """True where a token is special; shape of `ids`, which lie on the CPU or on the model's device."""
+        return self._special[ids.device if ids.device.type == "cpu" else self.device][ids]
 
     def loss_mask(self, ids: Tensor) -> Tensor:
         """`[S, T]` True where a next-token loss counts: neither the token nor the next one is special."""

@@ -20,6 +20,7 @@ from saebench.lm.sampling import sample
 from saebench.lm.splicing import Splicer
 
 if TYPE_CHECKING:
+    from saebench.cells.cell import ModelUse
     from saebench.host import Catalog
 
 
@@ -64,6 +65,15 @@ class LanguageModel(LoadedModel):
         refuse_not_usable(load, str(device), config, facts.kind, model_id)
         model = load_weights(config, facts.kind, facts.weights, model_id, load, device)
         return cls(model, read_tokenizer(facts.folder, model_id, trust=trust), facts, device)
+
+    @classmethod
+    def of(cls, use: ModelUse, device: str | torch.device, catalog: Catalog | None) -> LanguageModel:
+        """The model of a plan, loaded as its suite says.
+
+        Raises:
+            SuiteError: It is no usable model.
+        """
+        return cls.load(use.id, use.revision, device, catalog=catalog, allow_unused=use.allow_unused, load=use.load)
 
     def splicer(self, hookpoint: str) -> Splicer:
         """Losses with the output of one module replaced.

@@ -32,7 +32,7 @@ def next_probabilities(logits: Tensor, *, temperature: float, top_p: float) -> T
     probabilities = torch.softmax(logits.float() / temperature, dim=-1).double()
     if top_p < 1.0:
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        before = ordered.cumsum(-1) - ordered
+        before = _running_sum(ordered) - ordered
         ordered = torch.where(before < top_p, ordered, 0.0)
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, ordered)
         probabilities = probabilities / probabilities.sum(-1, keepdim=True)
@@ -41,10 +41,21 @@ def next_probabilities(logits: Tensor, *, temperature: float, top_p: float) -> T
 
 def choose(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """`[rows]` ids by inverse cumulative distribution from `uniform [rows]` in [0, 1)."""
-    cumulative = probabilities.cumsum(-1)
+    cumulative = _running_sum(probabilities)
     return torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True).clamp_max(
         probabilities.shape[-1] - 1
     )[:, 0]
+
+
+def _running_sum(probabilities: Tensor) -> Tensor:
+    """`[rows, n]` float64: in each row the sum up to and with each entry.
+
+    Elsewhere than on the CPU torch has no deterministic running sum of floats, and raises in a run. It has one of
+    integers, so probabilities are counted in units of 2^-52, which float64 holds exactly.
+    """
+    if probabilities.device.type == "cpu":
+        return probabilities.cumsum(-1)
+    return (probabilities * 2.0**52).round().long().cumsum(-1).double() * 2.0**-52
 
 
 def sample(

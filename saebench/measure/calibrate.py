@@ -22,6 +22,8 @@ from saebench.measure.machine import n_threads, run_numerics
 from saebench.measure.profile import Profile, speed_facts
 from saebench.plan.contenders.metrics import streams_of
 from saebench.plan.forecast.rates import (
+    ASSUMED_WRITE_BYTE_S,
+    Assumed,
     DatasetRate,
     Measure,
     ModelRate,
@@ -44,6 +46,7 @@ def measure(
     *,
     device: str,
     say: Callable[[str], None],
+    assumed: Assumed | None = None,
     fresh: bool = False,
     cache: Path | None = None,
 ) -> Measure:
@@ -53,11 +56,13 @@ def measure(
         catalog: Installed plugins.
         device: Where cells will run.
         say: Told once when something is measured, as that takes some seconds.
+        assumed: What is taken for what cannot be measured; default: that of a CPU.
         fresh: Measure everything again.
         cache: Folder of profiles; default: the user's.
     """
 
     opened: list[Profile] = []
+    assumed = assumed or Assumed()
 
     def rates(cells: Sequence[Cell], datasets: Mapping[str, DatasetUse]) -> Rates:
         if not opened:  # one for all calls: nothing is measured twice, even where the cache cannot be written
@@ -75,10 +80,10 @@ def measure(
                 console.phase("measuring", "this machine"),
                 tempfile.TemporaryDirectory(prefix="saebench-") as folder,
             ):
-                _Measuring(needed, datasets, profile, catalog, device, Path(folder)).measure()
+                _Measuring(needed, datasets, profile, catalog, device, Path(folder), assumed).measure()
             profile.save()
             say(f"measured in {time.perf_counter() - started:.0f} s")
-        return needed.rates(profile)
+        return needed.rates(profile, assumed)
 
     return rates
 
@@ -137,7 +142,7 @@ class _ToMeasure:
         """Keys of one kind."""
         return ("write",) if kind == "disk" else getattr(self, kind)
 
-    def rates(self, profile: Profile) -> Rates:
+    def rates(self, profile: Profile, assumed: Assumed) -> Rates:
         """From the profile; what could not be measured is left out."""
 
         def found(kind: str) -> dict[str, Any]:
@@ -160,7 +165,8 @@ class _ToMeasure:
                 "data is too low by the rest."
                 for name in cut
             ),
-            **({} if write_s is None else {"write_byte_s": float(write_s)}),
+            write_byte_s=ASSUMED_WRITE_BYTE_S if write_s is None else float(write_s),
+            assumed=assumed,
         )
 
 
@@ -175,8 +181,10 @@ class _Measuring:
         catalog: Catalog,
         device: str,
         folder: Path,
+        assumed: Assumed,
     ) -> None:
         self.needed, self.datasets, self.profile, self.catalog = needed, datasets, profile, catalog
+        self.assumed = assumed
         self.device = torch.device(device)
         self.run = RunFolder(folder)
         self.by_id = {cell.cell_id: cell for cell in needed.cells}
@@ -241,7 +249,7 @@ class _Measuring:
         cost = cost_of(cell, self.catalog)
         if cost is None or cost.training_memory_bytes(cell.train.batch) > self.limit:
             return False
-        step_s = Rates().training_of(cell, cost).step_s
+        step_s = self.assumed.training(cell, cost).step_s
         rows = None if cell.model is not None else training.quietly(lambda: self._rows(cell.dataset)[1][0])
         beside = [other for other in self.needed.cells if other.cohort == cell.cohort and other.cell_id != cell.cell_id]
         neighbours = held_bytes(beside, lambda other: cost_of(other, self.catalog))
@@ -274,17 +282,7 @@ class _Measuring:
         """One language model in memory at a time."""
         if self._lm is None or self._lm[0] != use.digest:
             self._lm, self._sites = None, {}
-            self._lm = (
-                use.digest,
-                LanguageModel.load(
-                    use.id,
-                    use.revision,
-                    self.device,
-                    catalog=self.catalog,
-                    allow_unused=use.allow_unused,
-                    load=use.load,
-                ),
-            )
+            self._lm = use.digest, LanguageModel.of(use, self.device, self.catalog)
         return self._lm[1]
 
     def _lacks(self, kind: str, key: str) -> bool:

@@ -49,10 +49,23 @@ def n_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cpu_path() -> str:
+    """Which instructions numbers came from, such as `AVX512, amx_bf16, avx512_bf16`.
+
+    First what torch's own operators use (ATEN_CPU_CAPABILITY lowers it), then the bfloat16 units of the processor.
+    """
+    import torch
+
+    from saebench.nn.kernels import backends
+
+    return ", ".join((torch.backends.cpu.get_cpu_capability(), *backends.bf16_units()))
+
+
 def host(device: str) -> dict[str, Any]:
     """The machine, without its name: a record may be published."""
     facts: dict[str, Any] = {
         "cpu": _cpu_name(),
+        "cpu_path": cpu_path(),
         "cores": os.cpu_count(),
         "memory_bytes": _memory_bytes(),
         "platform": f"{platform.system()}-{platform.machine()}",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 N_CLUSTERS = 4093
 """A prime, so that ids in regular steps do not fall together; fits int16."""
 N_BLOCKS = 20
+_ORIGIN_ROWS = 256
 
 
 class ClusterRows:
@@ -56,6 +57,15 @@ def add_rows(table: Tensor, rows: Tensor, values: Tensor) -> None:
         table.index_put_((rows,), values, accumulate=True)  # sorts first; index_add_ uses atomics in any order
     else:
         table.index_add_(0, rows, values)
+
+
+def origin_of(x: Tensor) -> Tensor:
+    """`[d]`: the (lower) median of each column of the first rows of `x [n, d]`, a place near the mean to sum from.
+
+    On CUDA `median` has no deterministic form and raises in a run; a sort has one.
+    """
+    head = x[:_ORIGIN_ROWS]
+    return head.sort(0).values[(len(head) - 1) // 2] if head.is_cuda else head.median(0).values
 
 
 class ClusterSums:

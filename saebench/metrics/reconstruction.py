@@ -14,7 +14,7 @@ import torch
 
 from saebench.metrics.accumulator import NO_TOKENS, StreamAccumulator, metric_value
 from saebench.metrics.catalogue import RECONSTRUCTION
-from saebench.metrics.clusters import ClusterSums, Collected, quantile, ratio
+from saebench.metrics.clusters import ClusterSums, Collected, origin_of, quantile, ratio
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 DIVERGED_FVU = 10.0
 """An SAE whose FVU ends over this has diverged: predicting the mean gives 1, and weights of zero about as little."""
-_ORIGIN_ROWS = 256
 _NO_VARIATION = 1e-14
 """Variance under this share of the mean squared distance from 0 is float rounding, not variation."""
 
@@ -64,7 +63,7 @@ class ReconstructionSums:
         self._collected = None
         x, x_hat = x.detach().double(), x_hat.detach().double()
         if self._origin is None:
-            self._origin = x[:_ORIGIN_ROWS].median(0).values
+            self._origin = origin_of(x)
         centred, error = x - self._origin, x - x_hat
         error_sq, x_sq, x_hat_sq, dot = _dots(error, error), _dots(x, x), _dots(x_hat, x_hat), _dots(x, x_hat)
         nonzero = x_sq > 0

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from saebench.api.values import MetricResult
+from saebench.metrics.clusters import origin_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 LINEAR_TOLERANCE = 1e-3
 """Relative error up to which a decoder counts as linear in the codes: far over float32's rounding, far under any real
 effect."""
-_ORIGIN_ROWS = 256
 _NO_VARIATION = 1e-14
 """Variance under this share of the mean squared distance from 0 is float rounding, not variation."""
 
@@ -104,7 +104,7 @@ class VarianceShareAccumulator:
     def _take(self, x: Tensor, error: Tensor) -> None:
         """Sums squared distances about an origin near mu: a mean much larger than the spread then costs no digits."""
         if self._origin is None:
-            self._origin = x[:_ORIGIN_ROWS].median(0).values
+            self._origin = origin_of(x)
         centred = x - self._origin
         total = centred.sum(0).cpu().numpy()
         self._sum = total if self._sum is None else self._sum + total

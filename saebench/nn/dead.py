@@ -42,7 +42,7 @@ class DeadLatents(nn.Module):
     def update(self, codes: SparseCodes) -> None:
         """Take the codes of one batch of training."""
         self.silent += codes.n_rows
-        self.silent[codes.latents[codes.values != 0]] = 0
+        self.silent.masked_fill_(codes.firings() > 0, 0)
 
     def dead(self, tokens_allotted: int) -> Tensor:
         """`[m]` int64: the ids of dead latents, ascending."""

@@ -200,7 +200,7 @@ def _sums_at(where: Tensor, terms: Tensor, size: int) -> Tensor:
 
 def _flat_coordinates(coords: Tensor, latents: Tensor, offsets: Tensor, d_in: int) -> Tensor:
     """`[nnz, g]`: the places of each entry's coordinates in a flattened `[B, d_in]`."""
-    rows = torch.repeat_interleave(torch.arange(offsets.numel() - 1, device=offsets.device), offsets.diff())
+    rows = SparseCodes.rows_of(offsets, latents.numel())
     return coords.index_select(0, latents).long() + (rows * d_in).unsqueeze(1)
 
 

@@ -16,7 +16,7 @@ from saebench.plan.contenders.entries import Expansion
 from saebench.plan.contenders.metrics import MetricChoice, choose_metrics
 from saebench.plan.contenders.refusals import Refusals
 from saebench.plan.contenders.sites import lone_model, model_sites
-from saebench.plan.forecast.estimate import predict
+from saebench.plan.forecast.estimate import gather, predict
 from saebench.plan.forecast.rates import Measure, Rates
 from saebench.plan.grouping.cells import CellMaker
 from saebench.plan.grouping.cohorts import order_cells
@@ -36,7 +36,7 @@ def make_plan(
     rates: Measure | None = None,
     calibrate: Measure | None = None,
     calibration: Mapping[str, Any] | None = None,
-    memory_limit_bytes: int | None = None,
+    free_bytes: int | None = None,
 ) -> Plan:
     """Expands a suite into cells, cohorts and groups.
 
@@ -48,7 +48,7 @@ def make_plan(
         calibrate: Measures this machine for a budget of device seconds.
         calibration: `budget.calibration` of an earlier plan of this suite: where it knows every contender, its seconds
             are taken as they are.
-        memory_limit_bytes: What cells that are trained together may take here, for the estimate.
+        free_bytes: Memory that is free on the device, for the estimate.
 
     Raises:
         SuiteError: Everything wrong with the suite, one line a problem; or no entry is left whose data can be had. A
@@ -115,7 +115,16 @@ def make_plan(
         cohorts=tuple(cohorts),
         groups=tuple(groups),
         estimate=predict(
-            cells, cohorts, groups, catalog=catalog, facts=facts, rates=measured, memory_limit_bytes=memory_limit_bytes
+            gather(
+                cells,
+                cohorts,
+                groups,
+                catalog=catalog,
+                facts=facts,
+                free_bytes=free_bytes,
+                memory_gb=suite.config.budget.memory_gb,
+            ),
+            measured,
         ),
         warnings=tuple(warnings),
         datasets=used,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -11,7 +11,6 @@ from tabulate import tabulate
 
 from saebench.cells.cell import Cell
 from saebench.cells.plan import Cohort, Estimate, Plan
-from saebench.plan.forecast.rates import ASSUMED_FLOPS_PER_S
 
 WIDTH = 80
 _MANY = {"data_seed": "data seeds", "dataset": "datasets", "entry": "entries", "hookpoint": "hookpoints"}
@@ -54,7 +53,7 @@ def print_plan(plan: Plan) -> str:
         ),
         "",
     ]
-    lines += [*_budget(plan), *_epochs(plan), *_searches(plan), "", *_totals(plan)]
+    lines += [*_budget(plan), *_epochs(plan), *_searches(plan), "", *_totals(plan), "", *_each(plan)]
     if plan.warnings:
         lines += ["", "Please note"]
         for warning in plan.warnings:
@@ -152,11 +151,35 @@ def _totals(plan: Plan) -> list[str]:
         ["time", f"about {format_time(predicted)}"],
         ["", format_basis(predicted)],
         ["disk", f"{format_bytes(predicted.disk_bytes)} ({format_disk(predicted)})"],
-        ["memory", f"about {format_bytes(predicted.memory_bytes)}, "
+        ["memory", f"about {format_bytes(predicted.memory_bytes)} ({format_memory(predicted)}), "
          f"of it on the device {format_bytes(predicted.device_memory_bytes)}"],
     ]  # fmt: skip
     cells = [[name, "\n".join(wrap(text, WIDTH - 22))] for name, text in rows]
     return ["Predicted", tabulate(cells, tablefmt="plain", disable_numparse=True)]
+
+
+def _each(plan: Plan) -> list[str]:
+    """What a cell of each entry takes by itself; the least and the most where they differ."""
+    rows = []
+    for entry in dict.fromkeys(cell.entry for cell in plan.cells if not cell.control):
+        each = [plan.estimate.cells[cell.cell_id] for cell in plan.cells if cell.entry == entry]
+        rows.append(
+            [
+                entry,
+                _span([cell.training_s for cell in each], _time),
+                _span([cell.scoring_s for cell in each], _time),
+                _span([cell.device_bytes for cell in each], format_bytes),
+                _span([cell.disk_bytes for cell in each], format_bytes),
+            ]
+        )
+    headers = ["entry", "training", "scoring", "memory to train", "disk"]
+    return ["A cell by itself (data, model and groups are shared)", _table(rows, headers, [16, 15, 15, 18, 18])]
+
+
+def _span(values: Sequence[float], show: Callable[[Any], str]) -> str:
+    """`12 s`; `12 s to 3 min`."""
+    low, high = show(min(values)), show(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def format_disk(predicted: Estimate) -> str:
@@ -171,6 +194,20 @@ def format_disk(predicted: Estimate) -> str:
     return ", ".join(f"{name} {format_bytes(size)}" for name, size in sizes.items())
 
 
+def format_memory(predicted: Estimate) -> str:
+    """`interpreter 450 MB, model 14 MB, scoring 300 MB, stores 60 MB`: of the phases, the one that takes most."""
+    parts = dict(predicted.memory_parts)
+    phases = {name: parts.pop(name) for name in ("activations", "training", "scoring", "groups")}
+    most = max(phases, key=lambda name: phases[name])
+    shown = {
+        "interpreter": parts["interpreter"],
+        "model": parts["model"],
+        most: phases[most],
+        "stores": parts["stores"],
+    }
+    return ", ".join(f"{name} {format_bytes(size)}" for name, size in shown.items() if size)
+
+
 def format_time(predicted: Estimate) -> str:
     """`3 min (reading 41 s, training 50 s, scoring 74 s)`: phases of half a second and more."""
     phases = [f"{kind} {_time(seconds)}" for kind, seconds in predicted.phases.items() if seconds >= 0.5]
@@ -179,9 +216,16 @@ def format_time(predicted: Estimate) -> str:
 
 def format_basis(predicted: Estimate) -> str:
     """Where the seconds come from."""
-    if predicted.basis.get("source") != "measured":
-        return f"assuming {ASSUMED_FLOPS_PER_S:.0e} FLOP/s sustained; nothing was measured"
-    return f"from {format_machine(predicted.basis)}"
+    basis = predicted.basis
+    if basis.get("source") == "measured":
+        return f"from {format_machine(basis)}"
+    if "data_sheet" in basis:
+        return (
+            f"assumed from the data sheet of {basis['gpu']} ({basis['float32_flops_per_s'] / 1e12:.4g} TFLOP/s in "
+            f"float32, {basis['half_flops_per_s'] / 1e12:.4g} in bfloat16, {basis['bytes_per_s'] / 1e12:.4g} TB/s); "
+            "no card was measured"
+        )
+    return f"assuming {basis['flops_per_s']:.0e} FLOP/s sustained; nothing was measured"
 
 
 def format_machine(machine: Mapping[str, Any]) -> str:

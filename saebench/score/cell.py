@@ -104,7 +104,7 @@ def score_cell(
         for index, (use, seed, source) in enumerate(sources):
             context = metric_context(cell, sae, source, training, facts)
             metrics = [Accumulator(spec, context) for spec in specs if spec.streams]
-            firing = Firing(runner.d_sae) if index == 0 else None
+            firing = Firing() if index == 0 else None
             read = run_pass(runner, source, metrics, firing=firing)
             forward_flops += source.cost(read)["flops"]
             for metric in metrics:

@@ -101,14 +101,13 @@ def _wait(x: Tensor) -> None:
 class Firing:
     """Counts on how many tokens each latent fires: `density [d_sae]`, float64."""
 
-    def __init__(self, d_sae: int) -> None:
+    def __init__(self) -> None:
         self._counts: Tensor | None = None
         self._n = 0
-        self._d_sae = d_sae
 
     def update(self, codes: SparseCodes) -> None:
         """Takes the codes of B tokens."""
-        fired = torch.bincount(codes.latents[codes.values != 0], minlength=self._d_sae)
+        fired = codes.firings()
         self._counts = fired if self._counts is None else self._counts + fired
         self._n += codes.n_rows
 

@@ -107,6 +107,7 @@ class PeakMemory:
     def __init__(self, device: torch.device, n_cells: int) -> None:
         self._device = device
         pass_of = f"since its pass of {n_cells} cell{'s' * (n_cells > 1)} began"
+        _higher(device)  # of the whole process; the mark goes down now
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             self.scope = f"tensors on the device, {pass_of}"
@@ -118,12 +119,29 @@ class PeakMemory:
 
     def read(self) -> int:
         """Bytes."""
-        if self._device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self._device))
-        with suppress(OSError, StopIteration):
-            line = next(
-                line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")
-            )
-            return int(line.split()[1]) * 1024
-        high = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return high if sys.platform == "darwin" else high * 1024
+        return _mark(self._device)
+
+
+def process_peak(device: str) -> int:
+    """Most bytes that this process held so far: resident on the CPU; tensors on a CUDA device."""
+    return _higher(torch.device(device))
+
+
+_highest: dict[torch.device, int] = {}
+"""The mark is the system's and belongs to the process, so what it showed before it was reset is kept here for it."""
+
+
+def _higher(device: torch.device) -> int:
+    _highest[device] = max(_mark(device), _highest.get(device, 0))
+    return _highest[device]
+
+
+def _mark(device: torch.device) -> int:
+    """The high-water mark since it was last reset."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError, StopIteration):
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    high = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return high if sys.platform == "darwin" else high * 1024

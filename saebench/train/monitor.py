@@ -118,9 +118,8 @@ class Monitor:
         tokens, allotted = self._meter.tokens, self._meter.allotted
         codes = terms.codes
         if codes is not None and tokens > self._window:
-            if self._fired is None:
-                self._fired = torch.zeros(codes.d_sae, dtype=torch.bool, device=codes.latents.device)
-            self._fired[codes.latents[codes.values != 0]] = True
+            fired = codes.firings() > 0
+            self._fired = fired if self._fired is None else self._fired | fired
         due = bool(self._due) and tokens >= self._due[0]
         told = min(PROGRESS_POINTS, PROGRESS_POINTS * tokens // allotted)
         tell = self._progress is not None and told > self._told

@@ -121,7 +121,7 @@ class Expander(nn.Module):
         codes, x_hat, every = after.terms.codes, after.terms.x_hat, self.config.reaim_every
         if every is None or codes is None or x_hat is None:
             return
-        self.fired += torch.bincount(codes.latents[codes.values != 0], minlength=self.d_sae)
+        self.fired += codes.firings()
         window = every * after.step.tokens_allotted
         seen = after.step.tokens_seen
         if (

@@ -97,7 +97,7 @@ class JumpReLU(LinearSAE):
         self, batch: ActivationBatch, step: StepInfo, token_weights: Callable[[Tensor], Tensor] | None = None
     ) -> LossTerms:
         """`training_loss` and its gradient by hand."""
-        eps = float(self.bandwidth)
+        eps = self.bandwidth  # a tensor: its value need not be waited for
         x = batch.x - self.b_dec
         pre = linear_above(x, self.W_enc, self.b_enc, self.theta - eps / 2)
         theta = self.theta[pre.latents]

@@ -82,14 +82,7 @@ class Context:
         """
         if use.digest not in self._models:
             with console.phase("loading", use.id):
-                loaded = LanguageModel.load(
-                    use.id,
-                    use.revision,
-                    self.device,
-                    catalog=self.catalog,
-                    allow_unused=use.allow_unused,
-                    load=use.load,
-                )
+                loaded = LanguageModel.of(use, self.device, self.catalog)
             if loaded.facts.digest != use.digest:
                 raise SuiteError(
                     f"model '{use.id}' changed since the plan was made (digest {loaded.facts.digest[:12]}, "

@@ -22,7 +22,13 @@ from saebench.console import showing
     "By default only long runs are measured.",
 )
 @click.option("--fresh", is_flag=True, help="Measure this machine again. Default: once a week.")
-@click.option("--device", default="cpu", show_default=True, metavar="D", help="Where it would run: cpu, cuda, ...")
+@click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="D",
+    help="Where it would run: cpu, cuda, or a card that is elsewhere (h100, a100-80gb, ...).",
+)
 @click.option("--out", type=Named(), metavar="DIR", help="Its run folder. Default: runs/<suite>.")
 @common
 @plugin_files
@@ -40,7 +46,8 @@ def command(
 
     Where a run takes more than about five minutes, seconds are predicted
     from short measurements of this machine; the first time these take
-    half a minute.
+    half a minute. For a card that is elsewhere they are assumed from its
+    data sheet.
     """
     from saebench.config import load_suite
 

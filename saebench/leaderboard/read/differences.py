@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saebench.base.canonical import digest
-from saebench.leaderboard.read.merge import compare_values
-from saebench.leaderboard.read.records import CellRecord, read_cells, read_groups
+from saebench.leaderboard.read.merge import dotted, unequal
+from saebench.leaderboard.read.records import CellRecord, GroupRecord, Record, read_cells, read_groups
 
 _CORPUS = "corpus differs"
 _ORDER = {_CORPUS: 0, "only in a": 1, "only in b": 2, "differs": 3}
@@ -57,15 +57,47 @@ def diff(a: Path, b: Path) -> list[Difference]:
     Raises:
         SuiteError: A folder does not exist or holds no records, or a record is damaged.
     """
-    left, right = _identified(read_cells(Path(a))), _identified(read_cells(Path(b)))
-    found: list[Difference] = list(_corpora(list(left.values()), list(right.values())))
-    found += _compare(
-        {key: cell.record for key, cell in left.items()}, {key: cell.record for key, cell in right.items()}
-    )
-    groups_a = {_group_name(group.path, group.facts): group.record for group in read_groups(Path(a))}
-    groups_b = {_group_name(group.path, group.facts): group.record for group in read_groups(Path(b))}
-    found += _compare(groups_a, groups_b)
-    return sorted(found, key=lambda item: (_ORDER[item.kind], item.where, item.key))
+    pairs = read_pairs(a, b)
+    found = [*corpora(pairs), *(difference for pair in pairs for difference in _compare(pair))]
+    return in_order(found)
+
+
+def in_order(differences: Iterable[Difference]) -> list[Difference]:
+    """As they are shown: other corpora first, as what follows may follow from them."""
+    return sorted(differences, key=lambda item: (_ORDER[item.kind], item.where, item.key))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One score in two folders; None where a folder has none.
+
+    Attributes:
+        where: What a suite calls it.
+        a, b: The records.
+    """
+
+    where: str
+    a: Record | None
+    b: Record | None
+
+
+def read_pairs(a: Path, b: Path) -> list[Pair]:
+    """The records of two folders, cells then groups, each with its counterpart.
+
+    Raises:
+        SuiteError: As `diff`.
+    """
+    found = []
+    for left, right in (
+        (_identified(read_cells(Path(a))), _identified(read_cells(Path(b)))),
+        (_named_groups(Path(a)), _named_groups(Path(b))),
+    ):
+        found += [Pair(where, left.get(where), right.get(where)) for where in sorted({*left, *right})]
+    return found
+
+
+def _named_groups(folder: Path) -> dict[str, GroupRecord]:
+    return {_group_name(group.path, group.facts): group for group in read_groups(folder)}
 
 
 def _group_name(path: str, facts: Mapping[str, Any]) -> str:
@@ -96,18 +128,34 @@ def _identified(cells: Sequence[CellRecord]) -> dict[str, CellRecord]:
     return unique
 
 
-def _compare(a: Mapping[str, Mapping[str, Any]], b: Mapping[str, Mapping[str, Any]]) -> Iterator[Difference]:
-    for where in sorted({*a, *b}):
-        if where not in b:
-            yield Difference("only in a", where, "", a[where]["facts"]["status"], None)
-        elif where not in a:
-            yield Difference("only in b", where, "", None, b[where]["facts"]["status"])
-        else:
-            for name in ("cell_id", "score_id", "group_id"):
-                if a[where].get(name) != b[where].get(name):
-                    yield Difference("differs", where, name, a[where].get(name), b[where].get(name))
-            for key, left, right in compare_values(a[where]["facts"], b[where]["facts"]):
-                yield Difference("differs", where, key, left, right)
+def _compare(pair: Pair) -> Iterator[Difference]:
+    yield from unlike_identities(pair)
+    if pair.a is not None and pair.b is not None:
+        for path, left, right in unequal(pair.a.facts, pair.b.facts):
+            yield Difference("differs", pair.where, dotted(path), left, right)
+
+
+def unlike_identities(pair: Pair) -> Iterator[Difference]:
+    """That one side has no such record, or the ids of another one."""
+    if pair.a is None or pair.b is None:
+        there, kind = (pair.b, "only in b") if pair.a is None else (pair.a, "only in a")
+        status = None if there is None else there.facts["status"]
+        yield Difference(kind, pair.where, "", *((None, status) if pair.a is None else (status, None)))
+        return
+    for name in ("cell_id", "score_id", "group_id"):
+        if pair.a.record.get(name) != pair.b.record.get(name):
+            yield Difference("differs", pair.where, name, pair.a.record.get(name), pair.b.record.get(name))
+
+
+def corpora(pairs: Sequence[Pair]) -> Iterator[Difference]:
+    """Datasets that turned out to hold something else, once each."""
+    left, right = (
+        _contents([cell for cell in side if isinstance(cell, CellRecord)])
+        for side in ([pair.a for pair in pairs], [pair.b for pair in pairs])
+    )
+    for name, recipe in sorted(left.keys() & right.keys()):
+        if left[name, recipe] != right[name, recipe]:
+            yield Difference(_CORPUS, name, "content", left[name, recipe], right[name, recipe])
 
 
 def _contents(cells: Sequence[CellRecord]) -> dict[tuple[str, str], str]:
@@ -120,10 +168,3 @@ def _contents(cells: Sequence[CellRecord]) -> dict[tuple[str, str], str]:
                 part = "training part" if index == 0 else "held-out part"
                 contents[(f"{dataset.get('name')} ({part})", str(dataset.get("recipe")))] = str(dataset["content"])
     return contents
-
-
-def _corpora(a: Sequence[CellRecord], b: Sequence[CellRecord]) -> Iterator[Difference]:
-    left, right = _contents(a), _contents(b)
-    for name, recipe in sorted(left.keys() & right.keys()):
-        if left[name, recipe] != right[name, recipe]:
-            yield Difference(_CORPUS, name, "content", left[name, recipe], right[name, recipe])

@@ -43,20 +43,27 @@ class MergedRecords:
         return MergedRecords(cells, tuple(group for group in self.groups if group.path != path), left_out)
 
 
-_ABSENT = "(absent)"
+ABSENT = "(absent)"
+"""Stands for a key that one side does not have."""
+Keys = tuple[str | int, ...]
+"""Where a value stands in a record: names, and positions in lists."""
 
 
-def compare_values(a: Any, b: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Leaves of two JSON values that differ, as (dotted key, a, b). 1 and 1.0 are equal, True and 1 are not."""
+def unequal(a: Any, b: Any, path: Keys = ()) -> Iterator[tuple[Keys, Any, Any]]:
+    """Leaves of two JSON values that differ, as (keys and positions, a, b). 1 and 1.0 are equal, True and 1 are not."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for name in sorted({*a, *b}):
-            inner = f"{key}.{name}" if key else str(name)
-            yield from compare_values(a.get(name, _ABSENT), b.get(name, _ABSENT), inner)
+            yield from unequal(a.get(name, ABSENT), b.get(name, ABSENT), (*path, str(name)))
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         for index, (left, right) in enumerate(zip(a, b, strict=True)):
-            yield from compare_values(left, right, f"{key}[{index}]")
+            yield from unequal(left, right, (*path, index))
     elif a != b or isinstance(a, bool) != isinstance(b, bool):
-        yield key, a, b
+        yield path, a, b
+
+
+def dotted(path: Keys) -> str:
+    """`metrics.fvu.parts[0].value`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def merged_records(folders: Sequence[Path]) -> MergedRecords:
@@ -119,8 +126,8 @@ def _merge_equal(cells: Sequence[CellRecord]) -> tuple[list[CellRecord], list[Le
 
 def _first_differences(cells: Sequence[CellRecord]) -> Iterator[str]:
     for other in cells[1:]:
-        for key, _, _ in compare_values(cells[0].facts, other.facts):
-            if key not in NOT_COMPARED:
+        for keys, _, _ in unequal(cells[0].facts, other.facts):
+            if (key := dotted(keys)) not in NOT_COMPARED:
                 yield key
 
 

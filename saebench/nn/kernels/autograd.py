@@ -22,13 +22,10 @@ from saebench.nn.kernels.products import bag_sum, by_latent, entry_dots, transpo
 from saebench.nn.kernels.select import linear_select
 
 
-def _rows(offsets: Tensor) -> Tensor:
-    return torch.repeat_interleave(torch.arange(offsets.numel() - 1, device=offsets.device), offsets.diff())
-
-
-def _transposed(weights: Tensor, latents: Tensor, rows: Tensor, matrix: Tensor, d_sae: int) -> Tensor:
-    order, offsets = by_latent(latents, d_sae)
-    return transposed_product(weights[order], rows[order], offsets, matrix)
+def _transposed(weights: Tensor, latents: Tensor, offsets: Tensor, matrix: Tensor, d_sae: int) -> Tensor:
+    rows = SparseCodes.rows_of(offsets, latents.numel())
+    order, of_latents = by_latent(latents, d_sae)
+    return transposed_product(weights[order], rows[order], of_latents, matrix)
 
 
 class _Decode(torch.autograd.Function):
@@ -43,7 +40,7 @@ class _Decode(torch.autograd.Function):
         values, W_dec, latents, offsets = ctx.saved_tensors
         grad = grads[0].contiguous()
         d_values = entry_dots(grad, W_dec, latents, offsets) if ctx.needs_input_grad[0] else None
-        d_W = _transposed(values, latents, _rows(offsets), grad, W_dec.shape[0]) if ctx.needs_input_grad[1] else None
+        d_W = _transposed(values, latents, offsets, grad, W_dec.shape[0]) if ctx.needs_input_grad[1] else None
         return d_values, d_W, None, None
 
 
@@ -61,7 +58,7 @@ class _SparseLinear(torch.autograd.Function):
         x, W, latents, offsets = ctx.saved_tensors
         grad = grads[0].contiguous()
         d_x = bag_sum(W, latents, offsets, grad) if ctx.needs_input_grad[0] else None
-        d_W = _transposed(grad, latents, _rows(offsets), x, W.shape[0]) if ctx.needs_input_grad[1] else None
+        d_W = _transposed(grad, latents, offsets, x, W.shape[0]) if ctx.needs_input_grad[1] else None
         d_b = W.new_zeros(W.shape[0]).index_add_(0, latents, grad) if ctx.needs_input_grad[2] else None
         return d_x, d_W, d_b, None, None, None
 

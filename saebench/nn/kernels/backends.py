@@ -37,11 +37,16 @@ def cpu_features() -> frozenset[str]:
     if onednn_available():
         found.add("onednn")
         flags = _flags()
-        if "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags:
+        if bf16_units():
             found.add("bf16")
         if "avx512f" in flags and "GenuineIntel" not in flags:
             found.add("mkl-narrow")
     return frozenset(found)
+
+
+def bf16_units() -> tuple[str, ...]:
+    """What the CPU has for bfloat16 products, by the names that Linux gives them."""
+    return tuple(sorted(_flags() & {"amx_bf16", "avx512_bf16", "bf16"}))
 
 
 def _flags() -> frozenset[str]:

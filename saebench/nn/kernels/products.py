@@ -62,7 +62,9 @@ def by_latent(latents: Tensor, d_sae: int) -> tuple[Tensor, Tensor]:
     """`order [nnz]` that sorts entries by latent (stable, so by token inside a latent) and `offsets [d_sae + 1]`."""
     # Radix sort exists for 16-bit keys: several times faster than a sort of int64.
     keys = latents.to(torch.int16) if d_sae <= 32767 else latents.to(torch.int32)
-    order = torch.sort(keys, stable=True).indices
+    ordered, order = torch.sort(keys, stable=True)
+    if keys.is_cuda:  # counting there waits for the device
+        return order, torch.searchsorted(ordered, torch.arange(d_sae + 1, dtype=keys.dtype, device=keys.device))
     offsets = torch.zeros(d_sae + 1, dtype=torch.long, device=latents.device)
     offsets[1:] = torch.cumsum(torch.bincount(latents, minlength=d_sae), 0)
     return order, offsets

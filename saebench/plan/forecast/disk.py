@@ -51,7 +51,7 @@ def written_bytes(cells: Sequence[Cell], groups: Sequence[Group], catalog: Catal
     if not cells:
         return 0, 0
     contexts = sum(_context_bytes(cell, catalog) for cell in cells)
-    records = contexts + sum(_record_bytes(cell, catalog) for cell in cells)
+    records = contexts + sum(_own_bytes(cell, catalog) for cell in cells)
     for group in groups:
         ids = sum(len(catalog.group_metric(name).spec.provides) for name in group.metrics)
         records += GROUP_RECORD_BYTES + ids * (METRIC_BYTES + PART_BYTES)
@@ -60,7 +60,12 @@ def written_bytes(cells: Sequence[Cell], groups: Sequence[Group], catalog: Catal
     return records + sum(CELL_BYTES + LATENT_BYTES * cell.d_sae for cell in cells), int(pages)
 
 
-def _record_bytes(cell: Cell, catalog: Catalog) -> int:
+def record_bytes(cell: Cell, catalog: Catalog) -> int:
+    """A cell's record with its contexts, its part of the plan, and its arrays."""
+    return _own_bytes(cell, catalog) + _context_bytes(cell, catalog) + CELL_BYTES + LATENT_BYTES * cell.d_sae
+
+
+def _own_bytes(cell: Cell, catalog: Catalog) -> int:
     ids = sum(len(catalog.cell_metric(name).spec.provides) for name in cell.metrics)
     parts = len(cell.evaluation_datasets) * len(cell.evaluation.seeds)
     return RECORD_BYTES + ids * (METRIC_BYTES + PART_BYTES * parts)

@@ -1,81 +1,228 @@
-"""How much memory a run takes: what cells train with side by side, and what a group holds while it is scored."""
+"""How much memory a run takes, from its parts: what is always there, and what each phase holds besides."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from saebench.api.specs import Cost
-from saebench.cells.cell import Cell
-from saebench.cells.plan import Group
+from saebench.cells.cell import Cell, ModelUse
+from saebench.cells.plan import Cohort, Group
 from saebench.host import Catalog
+from saebench.plan.contenders.metrics import streams_of
+from saebench.plan.forecast.disk import VALUE_BYTES, row_bytes
+from saebench.plan.forecast.work import bounded, site_key
 from saebench.plan.grouping.groups import GROUP_CODES_BYTES, GROUP_TOKENS, reads_codes
-from saebench.plan.grouping.memory_batches import memory_batches, memory_together
+from saebench.plan.grouping.memory_batches import memory_batches, memory_together, share_of
 
 if TYPE_CHECKING:
     from saebench.lm.book import ModelBook
+    from saebench.lm.facts import ModelFacts
 
-BASE_BYTES = 1_500_000_000
-"""Interpreter, torch, transformers, log-probabilities of held-out text, mapped stores: what the quickstart took."""
-BARE_BYTES = 500_000_000
-"""The same without a language model: interpreter and torch."""
+BARE_BYTES, MODEL_LIBRARY_BYTES = 300_000_000, 150_000_000
+"""Interpreter, torch, scipy and our own modules; transformers, tokenizers and what they build beside the weights."""
+FORWARD_TOKENS, FORWARD_VALUES = 4096, 20
+"""Tokens of a forward, and float32 values that each needs in it, times the width of the model."""
+LOGIT_VALUES, LOGIT_COPIES = 1 << 25, 4
+"""Most logits that exist at once, and in how many forms: as they come, as logarithms of two passes, their product."""
+SCORED_VALUES, SCORED_TOKENS = 1 << 26, 4096
+"""Most dense pre-activations of a scoring batch, and most tokens in it."""
+KEPT_BLOCKS = 2
+"""Blocks of rows in memory beside those that a thread makes ahead."""
 PAIR_SQUARE_BYTES, PAIR_MOST_BYTES = 90, 700_000_000
 """Matching two dictionaries of n latents: the first times n^2, at most the second (measured at 1,024 to 8,192)."""
 CODE_BYTES = 8
 """An active latent of a token, as the codes of a group are kept."""
 
 
-def most_bytes(
-    cells: Sequence[Cell],
-    passes: Sequence[Sequence[Cell]],
-    groups: Sequence[tuple[Group, Sequence[Cell]]],
-    costs: Mapping[str, Cost],
-    catalog: Catalog,
-    facts: ModelBook,
-    limit_bytes: int | None,
-) -> tuple[int, int]:
-    """Most that the process takes, and most of it that is on the device.
+@dataclass(frozen=True)
+class Memory:
+    """Bytes. `interpreter`, `model` and the largest phase are there together, and what of `stores` was read last.
 
-    The language model is in memory with cells that train, or with a group that is compared.
+    Attributes:
+        interpreter: Python, libraries, our own code.
+        model: Weights of the largest language model; one is in memory at a time.
+        activations: A forward.
+        training: Cells that train side by side, the workspace of a step, blocks of rows.
+        scoring: One cell, a scoring batch, forwards with its reconstruction, losses that all cells share.
+        groups: Members, their codes, the matching of a pair; `members` of it are on the device.
+        stores: Mapped rows. They are in memory while it is free, and the system takes it back at will.
+    """
 
-    Args:
+    interpreter: int = 0
+    model: int = 0
+    activations: int = 0
+    training: int = 0
+    scoring: int = 0
+    groups: int = 0
+    members: int = 0
+    stores: int = 0
+
+    @property
+    def process(self) -> int:
+        """Most that the process holds where all is in its own memory."""
+        phases = (self.activations, self.training, self.scoring, self.groups)
+        return self.interpreter + self.model + max(phases) + self.stores
+
+    @property
+    def device(self) -> int:
+        """Most that is on the device."""
+        return self.model + max(self.activations, self.training, self.scoring, self.members)
+
+    def parts(self) -> dict[str, int]:
+        """By name, as the estimate lists them."""
+        names = ("interpreter", "model", "activations", "training", "scoring", "groups", "stores")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What memory is predicted from.
+
+    Attributes:
         cells: All of them.
-        passes: Those of each pass, parents first.
+        passes: Cohorts that are read side by side, with those of their cells that are in `cells`, parents first.
         groups: With their members among the cells.
         costs: By `cell_id`.
-        limit_bytes: What cells that are trained together may take; None: there is no limit.
+        catalog, facts: Installed plugins; what is known of models.
+        free_bytes: Free on the device; None: there is no limit.
+        memory_gb: The budget's, in 10^9 bytes.
     """
-    models = {cell.model.digest: cell.model for cell in cells if cell.model is not None}
-    # one model is in memory at a time
-    model = max(
-        (
-            int(use.load.parameter_bytes * facts.model(use.id, use.revision, use.load).n_parameters)
-            for use in models.values()
-        ),
-        default=0,
+
+    cells: Sequence[Cell]
+    passes: Sequence[tuple[Sequence[Cohort], Sequence[Cell]]]
+    groups: Sequence[tuple[Group, Sequence[Cell]]]
+    costs: Mapping[str, Cost]
+    catalog: Catalog
+    facts: ModelBook
+    free_bytes: int | None = None
+    memory_gb: float | None = None
+
+    def memory(self) -> Memory:
+        """Of the whole run."""
+        uses = {cell.model.digest: cell.model for cell in self.cells if cell.model is not None}
+        return Memory(
+            interpreter=BARE_BYTES + MODEL_LIBRARY_BYTES * bool(uses),
+            model=max(map(self._weights, uses.values()), default=0),
+            activations=max((_forward(self._model(use)) for use in uses.values()), default=0),
+            training=max((self._training(cohorts, cells) for cohorts, cells in self.passes), default=0),
+            scoring=max(map(self._scoring, self.cells), default=0),
+            groups=max((sum(self._group(group, cells)) for group, cells in self.groups), default=0),
+            members=max((self._group(group, cells)[0] for group, cells in self.groups), default=0),
+            stores=max(
+                (max(_rows(cohorts), self._held_out(cells)) for cohorts, cells in self.passes),
+                default=0,
+            ),
+        )
+
+    def _training(self, cohorts: Sequence[Cohort], cells: Sequence[Cell]) -> int:
+        """The fullest batch of cells that train side by side, with blocks of rows that are not read from a store."""
+        first = cohorts[0]
+        limit = None
+        if self.free_bytes is not None:
+            taken = self._weights(first.model) if first.model is not None else 0
+            limit = max(0, share_of(self.free_bytes - taken, self.memory_gb))
+        batches = memory_batches(cells, self._cost, limit)
+        return max((memory_together(batch, self._cost) for batch in batches), default=0) + _blocks(cohorts)
+
+    def _scoring(self, cell: Cell) -> int:
+        """Of one cell: its weights, a batch; or a batch of losses, with what is kept of them for the others."""
+        dense = 4 * min(SCORED_VALUES, SCORED_TOKENS * cell.d_sae)
+        kept = losses = 0
+        if cell.model is not None and "loss" in streams_of(cell, self.catalog):
+            facts = self._model(cell.model)
+            if facts.causal:
+                losses = _loss_forward(facts)
+                kept = self._kept(cell, facts)
+        return self._cost(cell).stored_bytes + kept + max(dense, losses)
+
+    def _kept(self, cell: Cell, facts: ModelFacts) -> int:
+        """Losses and log-probabilities of all held-out data of the cell's model, kept until another model is read."""
+        from saebench.activations.sources.held_out.loss_windows import CLEAN_BYTES, LOG_PROB_BYTES
+
+        found = {
+            (site_key(other.model), use.recipe, seed): other
+            for other in self.cells
+            if other.model is not None and cell.model is not None and other.model.digest == cell.model.digest
+            for use in other.evaluation_datasets
+            for seed in other.evaluation.seeds
+        }
+        return sum(
+            min(LOG_PROB_BYTES, 4 * facts.vocab_size * other.evaluation.loss_tokens)
+            + min(CLEAN_BYTES, 4 * other.d_in * other.evaluation.loss_tokens)
+            for other in found.values()
+        )
+
+    def _group(self, group: Group, members: Sequence[Cell]) -> tuple[int, int]:
+        """Members, and what comparing them takes: the matching of a pair, and codes if a metric reads them."""
+        held = sum(self._cost(cell).stored_bytes for cell in members)
+        if len(members) < 2:
+            return held, 0
+        pair = min(PAIR_MOST_BYTES, PAIR_SQUARE_BYTES * max(cell.d_sae for cell in members) ** 2)
+        if not reads_codes(group, self.catalog):
+            return held, pair
+        active = (
+            min(cell.evaluation.tokens, GROUP_TOKENS) * (cell.d_sae if cell.expected_l0 is None else cell.expected_l0)
+            for cell in members
+        )
+        return held, pair + min(GROUP_CODES_BYTES, int(CODE_BYTES * sum(active)))
+
+    def _held_out(self, cells: Sequence[Cell]) -> int:
+        """Mapped held-out rows of the sites of a pass: its datasets, and the streams beside them."""
+        total = 0
+        seen: set[tuple[object, ...]] = set()
+        for cell in cells:
+            evaluation, streams = cell.evaluation, streams_of(cell, self.catalog)
+            row = row_bytes(cell.d_in, "float32", indexed=cell.model is not None)
+            asked = max(evaluation.tokens, evaluation.density_tokens)
+            for seed in evaluation.seeds:
+                for use in cell.evaluation_datasets:
+                    text: tuple[object, ...] = (site_key(cell.model), use.recipe, seed)
+                    if text not in seen:
+                        seen.add(text)
+                        total += bounded(asked, use, "held-out") * row
+                side: tuple[object, ...] = (site_key(cell.model), seed)
+                if side not in seen:
+                    seen.add(side)
+                    total += len(streams - {"eval", "density", "loss"}) * evaluation.density_tokens * row
+        return total
+
+    def _weights(self, use: ModelUse) -> int:
+        return int(use.load.parameter_bytes * self._model(use).n_parameters)
+
+    def _model(self, use: ModelUse) -> ModelFacts:
+        return self.facts.model(use.id, use.revision, use.load)
+
+    def _cost(self, cell: Cell) -> Cost:
+        return self.costs[cell.cell_id]
+
+
+def _forward(facts: ModelFacts) -> int:
+    """A forward that no loss is taken of."""
+    return 4 * FORWARD_TOKENS * FORWARD_VALUES * facts.d_model
+
+
+def _loss_forward(facts: ModelFacts) -> int:
+    """A forward with logits, in as many tokens as keep these few."""
+    return 4 * LOGIT_COPIES * min(LOGIT_VALUES, FORWARD_TOKENS * facts.vocab_size)
+
+
+def _blocks(cohorts: Sequence[Cohort]) -> int:
+    """Blocks of rows that a live source makes, or that are loaded ahead of a store's reader."""
+    total = 0
+    for cohort in cohorts:
+        ahead = cohort.activations.prefetch or 0
+        if ahead or (cohort.activations.source == "live" and cohort.model is not None):
+            rows = min(cohort.shuffle, cohort.tokens)
+            total += (KEPT_BLOCKS + ahead) * rows * cohort.d_in * VALUE_BYTES[cohort.dtype]
+    return total
+
+
+def _rows(cohorts: Sequence[Cohort]) -> int:
+    """Rows of the stores of one pass."""
+    return sum(
+        bounded(cohort.tokens, cohort.dataset, "train") * row_bytes(cohort.d_in, cohort.dtype, indexed=False)
+        for cohort in cohorts
+        if cohort.activations.source == "store" or cohort.model is None
     )
-
-    def cost(cell: Cell) -> Cost:
-        return costs[cell.cell_id]
-
-    batches = (batch for members in passes for batch in memory_batches(members, cost, limit_bytes))
-    training = max((memory_together(batch, cost) for batch in batches), default=0)
-    held = [sum(cost(cell).stored_bytes for cell in members) for _, members in groups]
-    beside = [_comparing_bytes(group, members, catalog) for group, members in groups]
-    scoring = [size + more for size, more in zip(held, beside, strict=True)]
-    base = BASE_BYTES if models else BARE_BYTES
-    return base + model + max([training, *scoring]), model + max([training, *held])
-
-
-def _comparing_bytes(group: Group, members: Sequence[Cell], catalog: Catalog) -> int:
-    """What comparing a group takes beside its members: the matching of a pair, and codes if a metric reads them."""
-    if len(members) < 2:
-        return 0
-    pair = min(PAIR_MOST_BYTES, PAIR_SQUARE_BYTES * max(cell.d_sae for cell in members) ** 2)
-    if not reads_codes(group, catalog):
-        return pair
-    active = (
-        min(cell.evaluation.tokens, GROUP_TOKENS) * (cell.d_sae if cell.expected_l0 is None else cell.expected_l0)
-        for cell in members
-    )
-    return pair + min(GROUP_CODES_BYTES, int(CODE_BYTES * sum(active)))

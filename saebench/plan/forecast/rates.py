@@ -81,6 +81,39 @@ class DatasetRate:
     whole: bool = True
 
 
+class Assumed:
+    """What is assumed where nothing was measured: two cores of a server CPU. `devices.Card` is one of a GPU.
+
+    Attributes:
+        read_byte_s: Bringing a byte of an activation store to the device, beside the steps. On a CPU it is part of
+            what a step is measured with.
+    """
+
+    read_byte_s: float = 0.0
+
+    def training(self, cell: Cell, cost: Cost) -> TrainingRate:
+        """Of training a cell."""
+        l0 = cost.expected_l0 if cost.expected_l0 is not None else cell.d_sae
+        batch = cell.train.batch
+        flops = batch * (cost.train_flops_per_token + l0 * cost.train_flops_per_active) + cost.step_flops
+        return TrainingRate(
+            0.1, ASSUMED_STEP_S + flops / ASSUMED_FLOPS_PER_S, cost.encode_flops_per_token / ASSUMED_FLOPS_PER_S
+        )
+
+    def score_token_s(self, cell: Cell, cost: Cost) -> float:
+        """Of a token of a scoring pass, without the language model."""
+        return ASSUMED_SCORE_TOKEN_S + cost.encode_flops_per_token / ASSUMED_FLOPS_PER_S
+
+    def model(self, use: ModelUse, facts: ModelFacts) -> ModelRate:
+        """Of a language model at its context."""
+        forward = facts.forward_flops_per_token() / ASSUMED_FLOPS_PER_S
+        return ModelRate(1 / ASSUMED_FLOPS_PER_S, ASSUMED_SAMPLE_FACTOR * forward, forward, 3 * forward)
+
+    def basis(self) -> dict[str, Any]:
+        """What the estimate says of it."""
+        return {"flops_per_s": ASSUMED_FLOPS_PER_S, "step_s": ASSUMED_STEP_S}
+
+
 @dataclass(frozen=True)
 class Rates:
     """Rates by key (`training_key`, `score_key`, `model_key`, `dataset_key`); whatever is missing is assumed.
@@ -90,6 +123,7 @@ class Rates:
         machine: Processor, threads, device, back end, date: for people and for the record.
         scores: Seconds of one scoring pass over one dataset under one seed at the suite's sizes.
         write_byte_s: Hashing and writing one byte of an activation store.
+        assumed: What is taken for the rest.
         remarks: What a reader of the estimate should know.
     """
 
@@ -100,28 +134,25 @@ class Rates:
     models: Mapping[str, ModelRate] = field(default_factory=dict)
     datasets: Mapping[str, DatasetRate] = field(default_factory=dict)
     write_byte_s: float = ASSUMED_WRITE_BYTE_S
+    assumed: Assumed = field(default_factory=Assumed)
     remarks: tuple[str, ...] = ()
 
     def training_of(self, cell: Cell, cost: Cost) -> TrainingRate:
         """Of training a cell."""
         found = self.training.get(training_key(cell))
-        if found is not None:
-            return found
-        l0 = cost.expected_l0 if cost.expected_l0 is not None else cell.d_sae
-        batch = cell.train.batch
-        flops = batch * (cost.train_flops_per_token + l0 * cost.train_flops_per_active) + cost.step_flops
-        return TrainingRate(
-            0.1, ASSUMED_STEP_S + flops / ASSUMED_FLOPS_PER_S, cost.encode_flops_per_token / ASSUMED_FLOPS_PER_S
-        )
+        return found if found is not None else self.assumed.training(cell, cost)
 
-    def score(self, cell: Cell, cost: Cost, tokens: int) -> float:
-        """Of one scoring pass of a cell over `tokens` in all; a control takes what others at its place take."""
+    def score(self, cell: Cell, cost: Cost, tokens: int, losses_s: float = 0.0) -> float:
+        """Of one scoring pass of a cell over `tokens` in all; a control takes what others at its place take.
+
+        `losses_s` are forwards of the language model with the reconstruction, which what was measured holds already.
+        """
         found = _between(self._scores_like(f"{score_shape(cell)}:"), cell.expected_l0)
         if found is None and cell.control:
             found = _between(self._scores_like(f"{score_place(cell)}-"), None)
         if found is not None:
             return found
-        return tokens * (ASSUMED_SCORE_TOKEN_S + cost.encode_flops_per_token / ASSUMED_FLOPS_PER_S)
+        return tokens * self.assumed.score_token_s(cell, cost) + losses_s
 
     def _scores_like(self, prefix: str) -> list[tuple[float, float]]:
         """L0 aimed at (NaN for none) and seconds of what was measured under keys that begin so."""
@@ -132,10 +163,7 @@ class Rates:
     def model(self, use: ModelUse, facts: ModelFacts) -> ModelRate:
         """Of a language model at its context."""
         found = self.models.get(model_key(use))
-        if found is not None:
-            return found
-        forward = facts.forward_flops_per_token() / ASSUMED_FLOPS_PER_S
-        return ModelRate(1 / ASSUMED_FLOPS_PER_S, ASSUMED_SAMPLE_FACTOR * forward, forward, 3 * forward)
+        return found if found is not None else self.assumed.model(use, facts)
 
     def dataset(self, use: DatasetUse, model: ModelUse | None) -> DatasetRate:
         """Of a dataset."""
@@ -146,8 +174,7 @@ class Rates:
 
     def basis(self) -> dict[str, Any]:
         """What the estimate says of where its seconds come from."""
-        assumed = {"flops_per_s": ASSUMED_FLOPS_PER_S, "step_s": ASSUMED_STEP_S} if self.source == "assumed" else {}
-        return {"source": self.source, **self.machine, **assumed}
+        return {"source": self.source, **self.machine, **(self.assumed.basis() if self.source == "assumed" else {})}
 
 
 Measure = Callable[[Sequence[Cell], Mapping[str, DatasetUse]], Rates]

@@ -61,7 +61,6 @@ class Work:
     def fixed(self, cells: Sequence[Cell]) -> None:
         """What takes about as long for every cell, and once a run."""
         self.phases["planning"] += PLAN_S
-        self.phases["scoring"] += CELL_S * len(cells)
         self.phases["leaderboard"] += BOARD_S
         self.phases["loading"] += LOAD_S * len({cell.model.digest for cell in cells if cell.model is not None})
 
@@ -82,6 +81,9 @@ class Work:
             for cohort in fresh:
                 distinct = bounded(cohort.tokens, cohort.dataset, "train")
                 self._store(distinct, cohort.d_in, cohort.dtype, "activations", indexed=cohort.model is not None)
+                # every generation of cells reads all of its rows once an epoch
+                read_bytes = cohort.tokens * row_bytes(cohort.d_in, cohort.dtype, indexed=False)
+                self.phases["activations"] += read_bytes * self.rates.assumed.read_byte_s
         if first.model is not None and self._first(
             "windows", first.model.digest, first.dataset.recipe, first.data_seed, asked
         ):
@@ -103,18 +105,21 @@ class Work:
         self.forward_flops += read * deepest
         self.phases["activations"] += read * deepest * rate.flop_s
 
-    def training(self, cell: Cell) -> None:
-        """A cell's own training; a control takes hardly any time."""
+    def training(self, cell: Cell) -> tuple[float, int]:
+        """A cell's own training, in seconds and FLOPs; a control takes hardly any."""
         if cell.control:
-            return
+            return 0.0, 0
         cost = self.costs[cell.cell_id]
         steps = math.ceil(cell.tokens / cell.train.batch)
         l0 = cost.expected_l0 if cost.expected_l0 is not None else cell.d_sae
-        flops = cell.tokens * (cost.train_flops_per_token + l0 * cost.train_flops_per_active)
-        self.train_flops += int(flops) + steps * cost.step_flops
+        flops = int(cell.tokens * (cost.train_flops_per_token + l0 * cost.train_flops_per_active))
+        flops += steps * cost.step_flops
+        self.train_flops += flops
         rate = self.rates.training_of(cell, cost)
         finish_s = min(cell.tokens, FINISH_TOKENS) * rate.finish_token_s
-        self.phases["training"] += rate.setup_s + steps * rate.step_s + finish_s
+        seconds = rate.setup_s + steps * rate.step_s + finish_s
+        self.phases["training"] += seconds
+        return seconds, flops
 
     # ---- scoring -----------------------------------------------------------------------------------------------------
 
@@ -155,15 +160,15 @@ class Work:
                 sampled = VALIDATION_ONE_IN * rows if use.kind == "generated" else 0
                 self._forward(cell.model, hooked=rows, sampled=sampled, losses=0)
 
-    def scoring(self, cell: Cell) -> None:
-        """One cell's own passes over what is there."""
+    def scoring(self, cell: Cell) -> float:
+        """One cell's own passes over what is there, in seconds."""
         from saebench.activations.sources.held_out.loss_windows import LOG_PROB_BYTES
 
         cost, streams, evaluation = self.costs[cell.cell_id], streams_of(cell, self.catalog), cell.evaluation
         side = evaluation.density_tokens
         passes = len(cell.evaluation_datasets) * len(evaluation.seeds)
         tokens = max(evaluation.tokens, side)
-        pass_s = 0.0
+        again_s = losses_s = 0.0
         if cell.model is not None:
             facts = self._model(cell.model)
             tokens += side * len(streams - {"eval", "density", "loss", "self-sampled"})
@@ -172,12 +177,14 @@ class Work:
                 tokens += side * len(streams & {"self-sampled"}) + losses
                 self.forward_flops += passes * losses * facts.forward_flops_per_token()
                 # what does not fit the memory for log-probabilities is computed again for every cell
-                kept = LOG_PROB_BYTES // (4 * max(1, getattr(facts, "vocab_size", 1)))
-                pass_s = max(0, losses - kept) * self.rates.model(cell.model, facts).clean_token_s
-        pass_s += self.rates.score(cell, cost, tokens)
-        self.phases["scoring"] += passes * pass_s
+                kept = LOG_PROB_BYTES // (4 * max(1, facts.vocab_size))
+                clean_token_s = self.rates.model(cell.model, facts).clean_token_s
+                again_s, losses_s = max(0, losses - kept) * clean_token_s, losses * clean_token_s
+        seconds = CELL_S + passes * (again_s + self.rates.score(cell, cost, tokens, losses_s))
         if cell.tune is not None:
-            self.phases["scoring"] += len(evaluation.seeds) * self.rates.score(cell, cost, evaluation.tokens)
+            seconds += len(evaluation.seeds) * self.rates.score(cell, cost, evaluation.tokens)
+        self.phases["scoring"] += seconds
+        return seconds
 
     def group(self, group: Group, members: Sequence[Cell]) -> None:
         """Its pairs, and where codes are compared a pass of each member over some held-out tokens."""

@@ -77,11 +77,17 @@ def cost_of(cell: Cell, catalog: Catalog) -> Cost | None:
 
 def memory_limit(device: str, memory_gb: float | None) -> int:
     """Bytes that the cells of one pass may take together: half of what is free, at most the budget's `memory_gb`."""
-    limit = int(FREE_SHARE * _free_bytes(device))
+    return share_of(free_bytes(device), memory_gb)
+
+
+def share_of(n_bytes: int, memory_gb: float | None) -> int:
+    """`memory_limit` where so much is free."""
+    limit = int(FREE_SHARE * n_bytes)
     return min(limit, int(memory_gb * 1e9)) if memory_gb else limit
 
 
-def _free_bytes(device: str) -> int:
+def free_bytes(device: str) -> int:
+    """What is free on a device, or in the machine."""
     if device.startswith("cuda"):
         import torch
 
@@ -92,6 +98,15 @@ def _free_bytes(device: str) -> int:
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
+    return total_bytes(device)
+
+
+def total_bytes(device: str) -> int:
+    """What a device, or the machine, has in all."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(torch.device(device))[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -18,6 +18,7 @@ from saebench.execute import forecast
 from saebench.execute.forecast import Forecast
 from saebench.host import load_catalog
 from saebench.lm.book import ModelBook
+from saebench.measure.place import Place, Room
 from saebench.plan import make_plan
 from saebench.plan.forecast.rates import Rates, TrainingRate, training_key
 
@@ -50,7 +51,7 @@ class Bench:
         path = self.folder / "s.yaml"
         path.write_text(SUITE % tokens)
         plan = make_plan(load_suite(path), self.catalog, facts=self.facts)
-        return Forecast(plan, self.run, self.catalog, self.facts, "cpu", self.measure)
+        return Forecast(plan, self.run, self.catalog, self.facts, Place("cpu"), self.measure)
 
 
 @pytest.fixture
@@ -109,11 +110,21 @@ def test_a_disk_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.M
     assert list(made.lines(made.plan.cells, False))
 
 
-def test_too_little_memory_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_memory(made: Forecast) -> int:
+    """What does not go back to the system at will."""
+    estimate = made._estimate(made.plan.cells)
+    return estimate.memory_bytes - estimate.memory_parts["stores"]
+
+
+def test_too_little_memory_is_told(bench: Bench) -> None:
     made = bench.forecast()
-    made._limit = made._estimate(made.plan.cells).device_memory_bytes // 3
-    lines = list(made.lines(made.plan.cells, False))
-    assert lines[-1].startswith("warning: training needs ")
+    need = in_memory(made)
+    made._room = Room(need, need, "this machine")
+    assert not list(made.lines(made.plan.cells, False))[-1].startswith("warning")
+    made._room = Room(need - 1, 10 * need, "this machine")
+    *_, line = made.lines(made.plan.cells, False)
+    assert line.startswith("warning: the plan needs ") and "MB of memory on this machine, but" in line
+    assert "(interpreter 300.0 MB, training " in line
 
 
 def test_the_first_estimate_stays(bench: Bench) -> None:
@@ -136,9 +147,10 @@ def test_the_first_estimate_stays(bench: Bench) -> None:
     assert forecast.LONG_S > 0
 
 
-def test_memory_that_no_machine_has_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_no_machine_has_is_refused(bench: Bench) -> None:
     made = bench.forecast()
-    need = made._estimate(made.plan.cells).device_memory_bytes
-    monkeypatch.setattr(made, "_limit", need // 8)
-    with pytest.raises(MachineError, match=r"training needs .* of memory, but only .* are free. Use a smaller d_sae"):
-        list(made.lines(made.plan.cells, False))
+    need = in_memory(made)
+    for room in (Room(need // 2 - 1, 10 * need, "this machine"), Room(need - 1, need - 1, "a card")):
+        made._room = room
+        with pytest.raises(MachineError, match=f"the plan needs .* of memory on {room.of}, but .* fit"):
+            list(made.lines(made.plan.cells, False))

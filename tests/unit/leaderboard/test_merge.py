@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from saebench.api.errors import SuiteError
-from saebench.leaderboard.read.merge import compare_values, merged_records
+from saebench.leaderboard.read.merge import dotted, merged_records, unequal
 
 Records = dict[str, dict[str, Any]]
 FIRST = "topk"
@@ -150,5 +150,6 @@ def test_another_config_under_the_same_name_is_another_contender(
 def test_leaves_that_differ() -> None:
     a = {"x": 1, "y": [1, {"z": True}], "same": None}
     b = {"x": 1.0, "y": [1, {"z": 1}], "same": None, "new": "v"}
-    assert list(compare_values(a, b)) == [("new", "(absent)", "v"), ("y[1].z", True, 1)]
-    assert list(compare_values(json.loads(json.dumps(a)), a)) == []
+    found = [(dotted(keys), left, right) for keys, left, right in unequal(a, b)]
+    assert found == [("new", "(absent)", "v"), ("y[1].z", True, 1)]
+    assert list(unequal(json.loads(json.dumps(a)), a)) == []

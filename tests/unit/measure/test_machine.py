@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from saebench.api import MachineError, SuiteError
-from saebench.measure.machine import check_device
+from saebench.measure.machine import check_device, host
 
 
 @pytest.mark.parametrize("device", ["meta", "mps", "xla", "vulkan", "xpu:0"])
@@ -24,3 +24,11 @@ def test_a_number_beyond_the_devices_that_are_there_is_refused(monkeypatch: pyte
     check_device("cuda:1")
     with pytest.raises(MachineError, match="only 2 CUDA devices are visible here"):
         check_device("cuda:2")
+
+
+def test_the_host_says_which_instructions_numbers_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr("saebench.nn.kernels.backends._flags", lambda: frozenset({"avx512_bf16", "amx_bf16", "fma"}))
+    assert host("cpu")["cpu_path"] == "AVX2, amx_bf16, avx512_bf16"
+    monkeypatch.setattr("saebench.nn.kernels.backends._flags", lambda: frozenset({"fma"}))
+    assert host("cpu")["cpu_path"] == "AVX2"

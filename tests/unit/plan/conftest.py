@@ -198,6 +198,9 @@ class FakeModel:
     context_limit: int | None = 256
     causal: bool = True
     n_parameters: int = 1000
+    n_layers: int = 2
+    d_model: int = 32
+    vocab_size: int = 100
     notes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 

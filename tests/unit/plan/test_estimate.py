@@ -66,8 +66,20 @@ def test_the_estimate_by_hand(planner):
     assert predicted.page_bytes == 970_000 + 55_000 + int(0.85 * (cell - 65_000 + 2_900) + 0.4 * 65_000)
     parts = (predicted.store_bytes, predicted.checkpoint_bytes, predicted.snapshot_bytes)
     assert predicted.disk_bytes == sum(parts) + predicted.record_bytes + predicted.page_bytes
-    assert predicted.device_memory_bytes == 16 * 2 * 32 * 64 + 64 * 8 * 64 + 4 * 1000
-    assert predicted.memory_bytes == predicted.device_memory_bytes + 1_500_000_000
+    # a forward of 4,096 tokens; a cell and its workspace; its weights, a dense scoring batch, and losses of ten tokens
+    scoring = 8 * 32 * 64 + 4 * max(4096 * 64, 4 * 4096 * 100) + 4 * 10 * (100 + 32)
+    parts = {
+        "interpreter": 450_000_000,
+        "model": 4 * 1000,
+        "activations": 4 * 4096 * 20 * 32,
+        "training": 16 * 2 * 32 * 64 + 64 * 8 * 64,
+        "scoring": scoring,
+        "groups": 8 * 32 * 64,
+        "stores": 3 * 200 * ROW,
+    }
+    assert predicted.memory_parts == parts
+    assert predicted.device_memory_bytes == 4 * 1000 + parts["activations"]
+    assert predicted.memory_bytes == predicted.device_memory_bytes + 450_000_000 + parts["stores"]
     assert predicted.basis["source"] == "assumed"
     assert predicted.seconds > 0
 
@@ -87,7 +99,9 @@ def test_snapshots_count_where_training_lasts_and_what_datasets_keep_counts(plan
 
 def test_without_a_model_less_memory_is_taken(planner):
     predicted = planner("{name: t, architecture: topk, dataset: truth, config: {d_sae: 64, k: 3}}").estimate
-    assert predicted.memory_bytes == predicted.device_memory_bytes + 500_000_000
+    parts = predicted.memory_parts
+    assert (parts["interpreter"], parts["model"], parts["activations"]) == (300_000_000, 0, 0)
+    assert predicted.memory_bytes == predicted.device_memory_bytes + 300_000_000 + parts["stores"]
     assert predicted.forward_flops == 0
 
 
@@ -200,12 +214,16 @@ def test_stores_take_their_precision_and_no_more_than_the_quota(planner):
 
 def test_memory_of_cells_side_by_side_is_bounded_by_what_is_there(planner):
     tail = "seeds: {init: [0, 1, 2]}\n"
-    one = 16 * 2 * 32 * 64
-    assert planner(OWN, tail).estimate.device_memory_bytes == 3 * one + 64 * 8 * 64 + 4000
-    two = 2 * one + 64 * 8 * 64
-    assert planner(OWN, tail, memory_limit_bytes=two).estimate.device_memory_bytes == two + 4000
-    assert planner(OWN, tail, memory_limit_bytes=two - 1).estimate.device_memory_bytes == one + 64 * 8 * 64 + 4000
-    assert planner(OWN, tail, memory_limit_bytes=1).estimate.device_memory_bytes == one + 64 * 8 * 64 + 4000
+    one, step, model = 16 * 2 * 32 * 64, 64 * 8 * 64, 4000
+
+    def training(**free):
+        return planner(OWN, tail, **free).estimate.memory_parts["training"]
+
+    assert training() == 3 * one + step
+    # half of what the model leaves
+    both = 2 * (2 * one + step) + model
+    assert training(free_bytes=both) == 2 * one + step
+    assert training(free_bytes=both - 2) == training(free_bytes=1) == one + step
 
 
 def test_memory_counts_workspace_that_does_not_grow_with_the_batch(planner, fakes):
@@ -217,16 +235,39 @@ def test_memory_counts_workspace_that_does_not_grow_with_the_batch(planner, fake
 
     catalog.architectures["topk"] = replace(topk, spec=replace(topk.spec, cost=cost))
     tail = "seeds: {init: [0, 1, 2]}\n"
-    more = planner(OWN, tail, catalog=catalog).estimate.device_memory_bytes
-    assert more - planner(OWN, tail).estimate.device_memory_bytes == 10**6  # cells take their steps in turn
+    more = planner(OWN, tail, catalog=catalog).estimate.memory_parts["training"]
+    assert more - planner(OWN, tail).estimate.memory_parts["training"] == 10**6  # cells take their steps in turn
 
 
 def test_the_members_of_a_group_are_on_the_device_together(planner):
     """Forty seeds, trained one at a time (16 bytes a parameter and a workspace), are compared all at once (4 bytes)."""
+    entry = OWN.replace("d_sae: 64", "d_sae: 4096")
     tail = f"seeds: {{init: {list(range(40))}}}\n"
-    predicted = planner(OWN, tail, memory_limit_bytes=1).estimate
-    assert predicted.device_memory_bytes == 40 * 4 * 2 * 32 * 64 + 4000
-    assert predicted.memory_bytes == 1_500_000_000 + predicted.device_memory_bytes + 90 * 64**2
+    predicted = planner(entry, tail, free_bytes=1).estimate
+    held = 40 * 4 * 2 * 32 * 4096
+    assert predicted.memory_parts["groups"] == held + 700_000_000
+    parts = predicted.memory_parts
+    assert predicted.device_memory_bytes == 4000 + max(held, parts["training"], parts["scoring"], parts["activations"])
+    assert predicted.memory_bytes == 450_000_000 + 4000 + held + 700_000_000 + predicted.memory_parts["stores"]
+
+
+def test_a_live_source_holds_blocks_of_every_hookpoint_and_maps_none(planner):
+    entry = OWN.replace("own", "docs")
+    stored = planner(entry, EVALUATION, header=TWO_HOOKS).estimate.memory_parts
+    live = planner(
+        entry, EVALUATION + "activations: {source: live, prefetch: 3}\n", header=TWO_HOOKS
+    ).estimate.memory_parts
+    assert live["training"] - stored["training"] == 2 * (2 + 3) * 1000 * 32 * 4
+    assert stored["stores"] == max(2 * 1000 * (32 * 4 + 4), live["stores"])
+    assert live["stores"] == 2 * 3 * 200 * ROW
+
+
+def test_losses_of_all_held_out_data_are_kept_up_to_a_limit(planner, fakes):
+    tail = EVALUATION.replace("loss_tokens: 10", "loss_tokens: 1_000_000") + "seeds: {evaluation: [0, 1, 2]}\n"
+    facts = fakes.Facts({"docs-lm": fakes.Model(vocab_size=50_000)})
+    scoring = planner(OWN, tail, facts=facts).estimate.memory_parts["scoring"]
+    kept = 3 * ((320 << 20) + 4 * 32 * 1_000_000)
+    assert scoring == 8 * 32 * 64 + kept + 4 * 4 * (1 << 25)
 
 
 def test_controls_are_scored_as_their_neighbours_and_not_trained(planner):
@@ -250,10 +291,8 @@ def test_assumed_seconds_grow_with_the_work(planner):
 
 
 def test_losses_that_memory_does_not_keep_are_computed_for_every_cell(planner, fakes):
-    class Wordy(fakes.Model):
-        vocab_size = 1 << 24  # log-probabilities of five tokens fill the memory kept for them
-
-    facts = fakes.Facts({"docs-lm": Wordy()})
+    # log-probabilities of five tokens fill the memory kept for them
+    facts = fakes.Facts({"docs-lm": fakes.Model(vocab_size=1 << 24)})
     kept = planner(OWN, EVALUATION, rates=known).estimate
     again = planner(OWN, EVALUATION, rates=known, facts=facts).estimate
     assert again.scoring_s - kept.scoring_s == pytest.approx((10 - 5) * 0.002)

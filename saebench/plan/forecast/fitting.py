@@ -1,0 +1,121 @@
+"""What would fit where a plan does not: smaller plans are tried, and their memory is predicted as that of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from saebench.api.errors import SaebenchError
+from saebench.cells.cell import ArchitectureUse, Cell
+from saebench.host.build import cell_cost
+from saebench.plan.forecast.memory import Memory, Needs
+
+SMALLEST_BATCH, SMALLEST_WIDTH = 32, 64
+Change = tuple[str, Callable[[Cell], Cell | None]]
+"""What is written into the suite, and what a cell becomes by it: None where it is left out."""
+
+
+def fitting(needs: Needs, need: Callable[[Memory], int], room: int) -> list[tuple[str, int]]:
+    """Changes of a suite with which it fits, each with what is then needed; all of them together where none does alone.
+
+    Args:
+        needs: Of the plan that does not fit.
+        need: The bytes of a `Memory` that must fit.
+        room: Bytes that there are.
+
+    Returns:
+        `("train.batch: 1024", 8_000_000_000)`; empty where nothing of what is tried fits.
+    """
+    ladders = [list(_batches(needs.cells)), list(_widths(needs.cells)), list(_seeds(needs.cells))]
+
+    def size(*changes: Change) -> int | None:
+        try:
+            return need(_changed(needs, changes).memory())
+        except SaebenchError:  # an architecture refuses the smaller config
+            return None
+
+    def first(before: Sequence[Change], ladder: Sequence[Change]) -> tuple[Change, int] | None:
+        for change in ladder:
+            taken = size(*before, change)
+            if taken is not None and taken <= room:
+                return change, taken
+        return None
+
+    alone = [found for ladder in ladders if (found := first((), ladder)) is not None]
+    if alone:
+        return [(change[0], taken) for change, taken in alone]
+    before: list[Change] = []
+    for ladder in ladders:
+        if (found := first(before, ladder)) is not None:
+            return [(" with ".join(name for name, _ in (*before, found[0])), found[1])]
+        before += ladder[-1:]
+    return []
+
+
+def _changed(needs: Needs, changes: Sequence[Change]) -> Needs:
+    """The same plan with smaller cells; a cell that a change leaves out is in it no longer."""
+    cells: dict[str, Cell] = {}
+    for cell in needs.cells:
+        made: Cell | None = cell
+        for _, change in changes:
+            made = change(made) if made is not None else None
+        if made is not None:
+            cells[cell.cell_id] = made
+    return replace(
+        needs,
+        cells=list(cells.values()),
+        passes=[(cohorts, _kept(members, cells)) for cohorts, members in needs.passes],
+        groups=[(group, _kept(members, cells)) for group, members in needs.groups],
+        costs={cell_id: cell_cost(cell, needs.catalog) for cell_id, cell in cells.items()},
+    )
+
+
+def _kept(members: Sequence[Cell], cells: Mapping[str, Cell]) -> list[Cell]:
+    return [cells[cell.cell_id] for cell in members if cell.cell_id in cells]
+
+
+def _batches(cells: Sequence[Cell]) -> Iterator[Change]:
+    """Half of the largest batch, and half of that."""
+    batch = max((cell.train.batch for cell in cells), default=0) // 2
+    while batch >= SMALLEST_BATCH:
+
+        def smaller(cell: Cell, most: int = batch) -> Cell:
+            return replace(cell, train=replace(cell.train, batch=min(cell.train.batch, most)))
+
+        yield f"train.batch: {batch}", smaller
+        batch //= 2
+
+
+def _widths(cells: Sequence[Cell]) -> Iterator[Change]:
+    """Half of the largest width, and half of that."""
+    width = max((cell.d_sae for cell in cells), default=0) // 2
+    while width >= SMALLEST_WIDTH:
+
+        def narrower(cell: Cell, most: int = width) -> Cell:
+            if cell.d_sae <= most:
+                return cell
+            base = _narrowed(cell.base, most) if cell.base is not None else None
+            return replace(cell, d_sae=most, part=_narrowed(cell.part, most), base=base)
+
+        yield f"d_sae: {width}", narrower
+        width //= 2
+
+
+def _narrowed(part: ArchitectureUse, most: int) -> ArchitectureUse:
+    config = dict(part.config)
+    if isinstance(config.get("d_sae"), int):
+        config["d_sae"] = min(config["d_sae"], most)
+    return replace(part, config=config)
+
+
+def _seeds(cells: Sequence[Cell]) -> Iterator[Change]:
+    """Half of the init seeds, and half of those: members of a group are in memory together."""
+    seeds = sorted({cell.init_seed for cell in cells})
+    count = len(seeds) // 2
+    while count >= 2:
+
+        def fewer(cell: Cell, kept: frozenset[int] = frozenset(seeds[:count])) -> Cell | None:
+            return cell if cell.init_seed in kept else None
+
+        yield f"seeds.init: {count} of {len(seeds)}", fewer
+        count //= 2

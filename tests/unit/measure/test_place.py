@@ -1,0 +1,113 @@
+"""Where a plan is made for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from saebench.api.errors import MachineError, SuiteError
+from saebench.jobs import plan_suite
+from saebench.measure.place import Place, place_to_plan, place_to_run
+from saebench.plan.forecast.card import Card
+from saebench.plan.forecast.devices import DEVICES
+
+SUITE = """
+schema: 1
+name: vectors
+datasets:
+  truth: {plugin: synthetic, d_in: 16, n_features: 32}
+entries:
+  - {name: topk, architecture: topk, dataset: truth, config: {d_sae: %s, k: 4}}
+train: {batch: 64}
+evaluation: {tokens: 500, density_tokens: 500}
+budget: %s
+"""
+
+
+@pytest.fixture
+def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def suite(tmp_path: Path):
+    def write(budget: str = "{tokens: 1000}", d_sae: int = 32) -> Path:
+        path = tmp_path / "s.yaml"
+        path.write_text(SUITE % (d_sae, budget))
+        return path
+
+    return write
+
+
+def test_a_card_that_is_elsewhere_can_be_planned_for_and_not_run_on(no_card):
+    place = place_to_plan("A100_80GB")
+    assert (place.device, place.here) == ("a100-80gb", False)
+    assert place.room().free == place.room().total == 80 * 10**9
+    assert isinstance(place.assumed().assumed, Card)
+    with pytest.raises(SuiteError, match="not a device"):
+        place_to_run("a100-80gb")
+
+
+def test_cuda_without_a_card_is_planned_for_a_usual_one_and_said(no_card):
+    place = place_to_plan("cuda:3")
+    assert (place.device, place.here) == ("h100", False)
+    assert "planned" not in place.device and "--device h200" in (place.remark or "")
+    with pytest.raises(MachineError, match="no CUDA device is visible"):
+        place_to_run("cuda")
+
+
+def test_a_card_that_is_here_is_itself(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA L40S")
+    assert place_to_plan("cuda") == Place("cuda", DEVICES["l40s"])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card of tomorrow")
+    slowest = place_to_run("cuda").card
+    assert slowest is not None and slowest.bytes_per_s == min(card.bytes_per_s for card in DEVICES.values())
+    with pytest.raises(MachineError, match="only 1 CUDA"):
+        place_to_plan("cuda:1")
+
+
+def test_the_cpu_is_this_machine(no_card):
+    assert place_to_plan("cpu") == Place("cpu") == place_to_run("cpu")
+    with pytest.raises(SuiteError, match="kind mps"):
+        place_to_plan("mps")
+    with pytest.raises(SuiteError, match="Did you mean 'l40s'"):
+        place_to_plan("l40")
+
+
+def test_nothing_is_measured_for_a_card_that_is_elsewhere(suite, no_card):
+    said: list[str] = []
+    plan = plan_suite(suite(), device="h100", measure=None, say=said.append)
+    assert plan.estimate.basis["device"] == "h100" and said == []
+    with pytest.raises(SuiteError, match="--measure: h100 is not in this machine"):
+        plan_suite(suite(), device="h100", measure=True)
+
+
+def test_seconds_of_a_card_that_is_elsewhere_are_no_tokens(suite, no_card):
+    with pytest.raises(SuiteError, match="h100 is not in this machine"):
+        plan_suite(suite("{primary: device_seconds, device_seconds: 1}"), device="h100", measure=None)
+
+
+def test_a_plan_is_the_same_wherever_it_is_made_for(suite, no_card):
+    """But for its estimate: ids and shares are no matter of the device."""
+    here, there = plan_suite(suite()).to_json(), plan_suite(suite(), device="h100").to_json()
+    assert here.pop("estimate") != there.pop("estimate")
+    assert here == there
+
+
+def test_what_no_card_holds_is_refused(suite, no_card):
+    with pytest.raises(MachineError) as caught:
+        plan_suite(suite("{tokens: 1000}", d_sae=1 << 27), device="l4")
+    found = re.search(
+        r"the plan needs ([\d.]+) GB of memory on NVIDIA L4 24 GB, but that is 24.0 GB", str(caught.value)
+    )
+    assert found is not None and float(found[1]) > 24
+    # what is said to fit does
+    (width,) = re.findall(r"d_sae: (\d+) \(", str(caught.value))
+    assert plan_suite(suite("{tokens: 1000}", d_sae=int(width)), device="l4").estimate.device_memory_bytes < 24e9
+    with pytest.raises(MachineError):
+        plan_suite(suite("{tokens: 1000}", d_sae=2 * int(width)), device="l4")
