@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from saebench import console
 from saebench.api.errors import SaebenchError, recorded
 from saebench.artifacts import RunFolder
+from saebench.base.heap import give_back
 from saebench.cells.cell import Cell
 from saebench.cells.plan import CELL_PHASES, Group, Plan
 from saebench.execute.groups import GroupRunner
@@ -96,6 +97,8 @@ class Pipeline:
         kept = self._records.kept
         statuses = {cell.cell_id: kept.get(cell.cell_id) or self._state.status(cell) or "failed" for cell in cells}
         self._console.leave(CELL_PHASES)
+        self._sources.release_held_out()  # groups read activations alone
+        give_back()
         for group in self._groups_of(cells):
             with self._console.phase("groups", f"{group.entry} {group.point}", amount=1):
                 if self._is_due(group, statuses):
@@ -126,6 +129,7 @@ class Pipeline:
         for together in form_passes(coming):
             self._groups.use_model(together[0].model)
             self._passes.run(together, todo)
+            give_back()
 
     def _record_without_data(self, cells: Sequence[Cell]) -> None:
         """Records the cells whose data could not be had. Where that is all of them, refuses the suite.

@@ -23,6 +23,9 @@ def block_tokens(d_sae: int) -> int:
 
 PRE_ACT_BYTES = 5
 """A float32 pre-activation and its place in the mask."""
+KEPT_BYTES = 1 << 26
+"""Freed memory that the allocator of glibc keeps, at most: it hands pieces of 32 MB and more back at once. A step was
+seen to leave two copies of a gradient there (512 to 8,192 and 768 to 24,576 at batch 2,048 and 4,096)."""
 UNIT_ROW_FLOPS = 9
 """Per value under `UnitRows`: project the gradient (4), norm (2), scale (1), and the norm of the projection (2)."""
 
@@ -66,11 +69,13 @@ def linear_cost(
         + 2 * width * d_sae
         + (UNIT_ROW_FLOPS * d_in * d_sae if unit_rows else 0),
         encode_flops_per_token=encode,
-        # Input, centred input, reconstruction, residual; value, latent, row and gradient of each active entry, in two
-        # orders.
-        workspace_bytes_per_token=24 * d_in + 64 * active + (0 if blocked else pre_acts),
-        # A block's pre-activations and the mask over them; the encoder rounded to bfloat16.
-        workspace_bytes=(block_tokens(d_sae) * pre_acts if blocked else 0) + 2 * width * d_sae,
+        # Input, centred input, reconstruction, residual, and the input rounded to bfloat16; value, latent, row and
+        # gradient of each active entry, in two orders.
+        workspace_bytes_per_token=26 * d_in + 64 * active + (0 if blocked else pre_acts),
+        # A block's pre-activations and the mask over them; the encoder rounded to bfloat16; what is freed and kept.
+        workspace_bytes=(block_tokens(d_sae) * pre_acts if blocked else 0)
+        + 2 * width * d_sae
+        + min(KEPT_BYTES, 8 * width * d_sae),
         expected_l0=expected_l0,
     )
 

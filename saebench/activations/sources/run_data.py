@@ -57,6 +57,10 @@ class RunData:
         self.context.release()
         self._held_out.clear()
 
+    def release_held_out(self) -> None:
+        """Drops held-out data with the losses kept for the cells that are scored on it. Its stores stay."""
+        self._held_out.clear()
+
     def check_disk(self, cohorts: Sequence[Cohort]) -> None:
         """Refuses up front stores that the disk or the quota cannot hold. Call it with all coming cohorts, in order.
 

@@ -28,9 +28,11 @@ def test_linear_cost_by_hand() -> None:
     assert cost.encode_flops_per_token == 2 * 6 * 10 + 10 + 6
     assert cost.train_flops_per_active == 4 * 2 * 6  # decode, its value gradient, two weight gradients
     assert cost.expected_l0 == 3
-    assert (
-        cost.workspace_bytes == 2048 * 5 * 10 + 2 * 6 * 10
-    )  # a block's pre-activations with their mask, W_enc in bfloat16
+    # a block's pre-activations with their mask, W_enc in bfloat16, two gradients that the allocator keeps
+    assert cost.workspace_bytes == 2048 * 5 * 10 + 2 * 6 * 10 + 8 * 6 * 10
+    assert cost.workspace_bytes_per_token == 26 * 6 + 64 * 3
+    wide = linear_cost(1024, 65_536, expected_l0=3)
+    assert wide.workspace_bytes == 256 * 5 * 65_536 + 2 * 1024 * 65_536 + (64 << 20)  # it keeps no larger pieces
     assert cost.training_memory_bytes(100) == 16 * 136 + cost.workspace_bytes + 100 * cost.workspace_bytes_per_token
 
 
