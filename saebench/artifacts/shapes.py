@@ -85,6 +85,7 @@ class Measured(Shape):
     times: dict[str, Amount | None] | None = None
     spent_s: dict[str, Amount | None] | None = None
     trajectory_s: list[Amount | None] | None = None
+    memory: dict[str, Amount | None] | None = None
 
 
 class Cell(Shape):

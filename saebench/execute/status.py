@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import Field, dataclass, fields
 from datetime import UTC, datetime
 from functools import partial
@@ -18,11 +19,20 @@ from saebench.execute.lock import is_running
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Bytes of the process: as the plan predicted, and the most that a run held so far."""
+
+    predicted: float | None
+    peak: float
+
+
+@dataclass(frozen=True)
 class CellStatus:
     """One cell, named as in its plan (see `cells.cell.Cell.variant`).
 
     Attributes:
         state: Its record's status, `damaged` (the record is), `trained` (not scored yet), or `left`.
+        memory: When its record was written.
     """
 
     entry: str
@@ -33,6 +43,7 @@ class CellStatus:
     error: str | None = None
     train_s: float | None = None
     score_s: float | None = None
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,8 @@ class RunStatus:
     now: Now | None = None
     refused: tuple[str, ...] = ()
     """Why entries were left out of the plan."""
+    memory: Memory | None = None
+    """When the process held most; None before the first record."""
 
     def counts(self) -> dict[str, int]:
         """Cells by state."""
@@ -92,6 +105,22 @@ class RunStatus:
         return left * sum(times) / len(times) if times else None
 
 
+def _memory(record: dict[str, Any]) -> Memory | None:
+    """None of a record that was written before memory was."""
+    told = record["measured"].get("memory") or {}
+    peak = told.get("peak_bytes")
+    return None if peak is None else Memory(told.get("predicted_bytes"), peak)
+
+
+def _group_memory(run: RunFolder) -> list[Memory | None]:
+    """When the records of groups were written."""
+    found = []
+    for path in run.group_paths():
+        with suppress(SaebenchError):  # a damaged one is scored again by the next run
+            found.append(_memory(read_record(path, "group")))
+    return found
+
+
 def _cell(run: RunFolder, cell: dict[str, Any]) -> CellStatus:
     name = f"{cell['point']}-s{cell['init_seed']}-{cell['score_id'][:8]}.json"
     path = run.record(cell["suite"], cell["entry"], name)
@@ -106,7 +135,7 @@ def _cell(run: RunFolder, cell: dict[str, Any]) -> CellStatus:
         times = record["measured"].get("times") or {}
         error = record["facts"]["error"] or {}
         state = record["facts"]["status"]
-        return status(state, error.get("message"), times.get("train_s"), times.get("score_s"))
+        return status(state, error.get("message"), times.get("train_s"), times.get("score_s"), _memory(record))
     return status("trained" if (surviving(run.checkpoint(cell["cell_id"])) / "sae.json").is_file() else "left")
 
 
@@ -131,7 +160,9 @@ def read_status(root: Path) -> RunStatus:
     cells = tuple(_cell(run, cell) for cell in plan["cells"])
     refused = tuple(str(refused["reason"]) for refused in plan.get("refused") or ())
     running = is_running(root)
-    return RunStatus(plan["suite"], running, cells, _now(run) if running else None, refused)
+    seen = filter(None, [*(cell.memory for cell in cells), *_group_memory(run)])
+    memory = max(seen, key=lambda one: one.peak, default=None)
+    return RunStatus(plan["suite"], running, cells, _now(run) if running else None, refused, memory)
 
 
 def _now(run: RunFolder) -> Now | None:

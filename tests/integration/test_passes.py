@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from saebench.activations.sources.run_data import RunData
-from saebench.artifacts import iter_records
+from saebench.artifacts import RunFolder, iter_records, read_plan
 from saebench.execute import training_pass
 from saebench.jobs import run_suite
 from saebench.leaderboard import diff
@@ -153,6 +153,8 @@ def test_records_hold_budget_spend_and_seconds(whole: Path) -> None:
         assert spent["train"] == measured["times"]["train_s"]
         assert measured["peak_memory"]["bytes"] > 0
         assert "cells began" in measured["peak_memory"]["scope"]
+        assert measured["memory"]["predicted_bytes"] == read_plan(RunFolder(whole))["estimate"]["memory_bytes"]
+        assert measured["memory"]["peak_bytes"] >= measured["peak_memory"]["bytes"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -98,9 +98,16 @@ def _sum(status: RunStatus) -> list[str]:
     left = status.seconds_left()
     ends = f"; about {left:.0f} s left" if left else ""
     lines = [f"{status.suite}: {counts}{ends}" + ("; running now" if status.running else "")]
+    if status.memory is not None:
+        predicted = "" if status.memory.predicted is None else f" ({_gigabytes(status.memory.predicted)} predicted)"
+        lines.append(f"  memory: at most {_gigabytes(status.memory.peak)} so far{predicted}")
     if status.now is not None and status.now.phase is not None:
         lines.append(f"  {_doing(status.now)}")
     return lines
+
+
+def _gigabytes(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.2f} GB"
 
 
 def _doing(now: Now) -> str:

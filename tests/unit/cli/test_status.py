@@ -11,12 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from bare_records import bare_cell, bare_group
 
-from saebench.artifacts import RunFolder, write_json, write_plan
+from saebench.artifacts import RunFolder, write_json, write_plan, write_record
 from saebench.cli import main
 from saebench.cli.commands.status import page
 from saebench.execute.lock import held
-from saebench.execute.status import read_status
+from saebench.execute.status import Memory, read_status
 
 NOW = {
     "phase": "training",
@@ -126,3 +127,19 @@ def test_cells_at_two_hookpoints_have_rows_of_their_own(tmp_path: Path) -> None:
     rows = [line.split() for line in page(read_status(folder.root)).splitlines()]
     assert ["topk", "k8", "layers.0", "s0", "left"] in rows
     assert ["topk", "k8", "layers.1", "s0", "left"] in rows
+
+
+def test_memory_is_told_as_predicted_and_as_it_was(tmp_path: Path, run: RunFolder) -> None:
+    assert read_status(run.root).memory is None
+    cell = bare_cell("0" * 64, "1" * 64)
+    cell["facts"] |= {"suite": "s", "entry": "topk", "point": "k8"}
+    cell["measured"]["memory"] = {"predicted_bytes": 2_000_000_000, "peak_bytes": 1_500_000_000}
+    write_record(run.record("s", "topk", f"k8-s0-{'1' * 8}.json"), cell)
+    group = bare_group()
+    group["measured"]["memory"] = {"predicted_bytes": 2_000_000_000, "peak_bytes": 1_600_000_000}
+    write_record(run.group_record("s", "topk", "k8"), group)
+    status = read_status(run.root)
+    assert status.cells[0].memory == Memory(2e9, 1.5e9)
+    assert page(status).splitlines()[-1] == "  memory: at most 1.60 GB so far (2.00 GB predicted)"
+    run.group_record("s", "topk", "k8").write_text("{")
+    assert page(read_status(run.root)).splitlines()[-1] == "  memory: at most 1.50 GB so far (2.00 GB predicted)"
