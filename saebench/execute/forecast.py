@@ -51,11 +51,10 @@ def memory_short(plan: Plan, room: Room, catalog: Catalog, facts: ModelBook) -> 
     from saebench.plan.print import format_bytes
 
     def need(memory: Memory) -> int:
-        # mapped rows are in the machine's memory only while it is free
-        return memory.device if room.on_card else memory.process - memory.stores
+        return memory.device if room.on_card else memory.process
 
     predicted, parts = plan.estimate, plan.estimate.memory_parts
-    needed = predicted.device_memory_bytes if room.on_card else predicted.memory_bytes - parts["stores"]
+    needed = predicted.device_memory_bytes if room.on_card else predicted.memory_bytes
     if needed <= room.free:
         return None
     there = f"{format_bytes(room.free)} are free" if room.free < room.total else f"that is {format_bytes(room.total)}"

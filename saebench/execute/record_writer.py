@@ -88,11 +88,18 @@ class RecordWriter:
         return True
 
     def _memory(self) -> dict[str, int]:
-        """What the plan predicted for the process and its device, and the most that this process held so far."""
+        """What the plan predicted for the process and its device, and the most that this process held so far.
+
+        The peak holds mapped rows of stores as far as memory was free.
+        """
         from saebench.train.meter import process_peak
 
         estimate = self._plan.estimate
-        found = {"predicted_bytes": estimate.memory_bytes, "peak_bytes": process_peak("cpu")}
+        found = {
+            "predicted_bytes": estimate.memory_bytes,
+            "predicted_mapped_bytes": estimate.memory_parts.get("stores", 0),
+            "peak_bytes": process_peak("cpu"),
+        }
         if self._device == "cpu":
             return found
         device = {

@@ -20,9 +20,10 @@ from saebench.execute.lock import is_running
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of the process: as the plan predicted, and the most that a run held so far."""
+    """Bytes of the process: as the plan predicted, mapped rows beside it, and the most that a run held so far."""
 
     predicted: float | None
+    mapped: float | None
     peak: float
 
 
@@ -109,7 +110,7 @@ def _memory(record: dict[str, Any]) -> Memory | None:
     """None of a record that was written before memory was."""
     told = record["measured"].get("memory") or {}
     peak = told.get("peak_bytes")
-    return None if peak is None else Memory(told.get("predicted_bytes"), peak)
+    return None if peak is None else Memory(told.get("predicted_bytes"), told.get("predicted_mapped_bytes"), peak)
 
 
 def _group_memory(run: RunFolder) -> list[Memory | None]:

@@ -195,17 +195,10 @@ def format_disk(predicted: Estimate) -> str:
 
 
 def format_memory(predicted: Estimate) -> str:
-    """`interpreter 450 MB, model 14 MB, scoring 300 MB, stores 60 MB`: of the phases, the one that takes most."""
-    parts = dict(predicted.memory_parts)
-    phases = {name: parts.pop(name) for name in ("activations", "training", "scoring", "groups")}
-    most = max(phases, key=lambda name: phases[name])
-    shown = {
-        "interpreter": parts["interpreter"],
-        "model": parts["model"],
-        most: phases[most],
-        "stores": parts["stores"],
-    }
-    return ", ".join(f"{name} {format_bytes(size)}" for name, size in shown.items() if size)
+    """`interpreter 450 MB, model 14 MB, scoring 300 MB`: of the phases, the one that takes most."""
+    parts = predicted.memory_parts
+    most = max(("activations", "training", "scoring", "groups"), key=lambda name: parts[name])
+    return ", ".join(f"{name} {format_bytes(parts[name])}" for name in ("interpreter", "model", most) if parts[name])
 
 
 def format_time(predicted: Estimate) -> str:

@@ -16,7 +16,7 @@ from saebench.cli.common import Named, common, emit
 from saebench.cli.signals import Ended
 
 if TYPE_CHECKING:
-    from saebench.execute.status import Now, RunStatus
+    from saebench.execute.status import Memory, Now, RunStatus
 
 WATCH_S = 2.0
 
@@ -99,11 +99,19 @@ def _sum(status: RunStatus) -> list[str]:
     ends = f"; about {left:.0f} s left" if left else ""
     lines = [f"{status.suite}: {counts}{ends}" + ("; running now" if status.running else "")]
     if status.memory is not None:
-        predicted = "" if status.memory.predicted is None else f" ({_gigabytes(status.memory.predicted)} predicted)"
-        lines.append(f"  memory: at most {_gigabytes(status.memory.peak)} so far{predicted}")
+        lines.append(f"  memory: {_held(status.memory)}")
     if status.now is not None and status.now.phase is not None:
         lines.append(f"  {_doing(status.now)}")
     return lines
+
+
+def _held(memory: Memory) -> str:
+    """`at most 1.60 GB so far (2.00 GB predicted, and 0.10 GB of mapped stores)`."""
+    shown = f"at most {_gigabytes(memory.peak)} so far"
+    if memory.predicted is None:
+        return shown
+    mapped = f", and {_gigabytes(memory.mapped)} of mapped stores" if memory.mapped else ""
+    return f"{shown} ({_gigabytes(memory.predicted)} predicted{mapped})"
 
 
 def _gigabytes(n_bytes: float) -> str:

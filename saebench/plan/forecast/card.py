@@ -40,7 +40,6 @@ FORWARD_TOKENS, SAMPLE_ROWS = 4096, 256
 """Tokens of a forward, sequences that are sampled side by side."""
 LOGIT_PASSES = 6
 """How often `[tokens, vocabulary]` float32 logits are written or read: logits, their logarithms, both losses."""
-MODEL_VALUE_BYTES = 4
 READ_BYTE_S = 5e-10
 """A byte of a store from a disk of 2 GB/s."""
 
@@ -73,13 +72,12 @@ class Card(Assumed):
 
     def model(self, use: ModelUse, facts: ModelFacts) -> ModelRate:
         """Of a language model at its context: weights, attention, logits."""
-        precision = "float32"
-        peak = self.device.float32_flops if precision == "float32" else self.device.half_flops
+        peak = self.device.float32_flops if use.load.dtype == "float32" else self.device.half_flops
         flops = facts.forward_flops_per_token()
         attention = 4 * use.context * facts.d_model * facts.n_layers  # two products over all places of the context
         launch_s = facts.n_layers * LAYER_LAUNCHES * LAUNCH_S
-        weights_s = MODEL_VALUE_BYTES * facts.n_parameters / self._bytes_per_s
-        forward_s = (flops + attention) / (FORWARD_SHARE[precision] * peak)  # a token
+        weights_s = use.load.parameter_bytes * facts.n_parameters / self._bytes_per_s
+        forward_s = (flops + attention) / (FORWARD_SHARE[use.load.dtype] * peak)  # a token
         token_s = max(forward_s, (launch_s + weights_s) / FORWARD_TOKENS)
         logits_s = 4 * LOGIT_PASSES * facts.vocab_size / self._bytes_per_s
         sample_s = max(forward_s, (launch_s + weights_s) / SAMPLE_ROWS) + logits_s

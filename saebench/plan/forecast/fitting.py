@@ -26,7 +26,7 @@ def fitting(needs: Needs, need: Callable[[Memory], int], room: int) -> list[tupl
     Returns:
         `("train.batch: 1024", 8_000_000_000)`; empty where nothing of what is tried fits.
     """
-    ladders = [list(_batches(needs.cells)), list(_widths(needs.cells)), list(_seeds(needs.cells))]
+    ladders = [list(make(needs.cells)) for make in (_precisions, _batches, _widths, _seeds)]
 
     def size(*changes: Change) -> int | None:
         try:
@@ -45,10 +45,12 @@ def fitting(needs: Needs, need: Callable[[Memory], int], room: int) -> list[tupl
     if alone:
         return [(change[0], taken) for change, taken in alone]
     before: list[Change] = []
+    most = need(needs.memory())
     for ladder in ladders:
         if (found := first(before, ladder)) is not None:
             return [(" with ".join(name for name, _ in (*before, found[0])), found[1])]
-        before += ladder[-1:]
+        if ladder and (size(*before, ladder[-1]) or most) < (size(*before) or most):  # else it is of no use
+            before.append(ladder[-1])
     return []
 
 
@@ -72,6 +74,18 @@ def _changed(needs: Needs, changes: Sequence[Change]) -> Needs:
 
 def _kept(members: Sequence[Cell], cells: Mapping[str, Cell]) -> list[Cell]:
     return [cells[cell.cell_id] for cell in members if cell.cell_id in cells]
+
+
+def _precisions(cells: Sequence[Cell]) -> Iterator[Change]:
+    """Language models in half of the bytes."""
+    if any(cell.model is not None and cell.model.load.dtype == "float32" for cell in cells):
+
+        def halved(cell: Cell) -> Cell:
+            if cell.model is None:
+                return cell
+            return replace(cell, model=replace(cell.model, load=replace(cell.model.load, dtype="bfloat16")))
+
+        yield "models.dtype: bfloat16", halved
 
 
 def _batches(cells: Sequence[Cell]) -> Iterator[Change]:

@@ -38,7 +38,7 @@ CODE_BYTES = 8
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. `interpreter`, `model` and the largest phase are there together, and what of `stores` was read last.
+    """Bytes. `interpreter`, `model` and the largest phase are there together.
 
     Attributes:
         interpreter: Python, libraries, our own code.
@@ -47,7 +47,7 @@ class Memory:
         training: Cells that train side by side, the workspace of a step, blocks of rows.
         scoring: One cell, a scoring batch, forwards with its reconstruction, losses that all cells share.
         groups: Members, their codes, the matching of a pair; `members` of it are on the device.
-        stores: Mapped rows. They are in memory while it is free, and the system takes it back at will.
+        stores: Mapped rows, beside all this. They are in memory only while it is free.
     """
 
     interpreter: int = 0
@@ -63,7 +63,7 @@ class Memory:
     def process(self) -> int:
         """Most that the process holds where all is in its own memory."""
         phases = (self.activations, self.training, self.scoring, self.groups)
-        return self.interpreter + self.model + max(phases) + self.stores
+        return self.interpreter + self.model + max(phases)
 
     @property
     def device(self) -> int:

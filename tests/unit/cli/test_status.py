@@ -136,10 +136,13 @@ def test_memory_is_told_as_predicted_and_as_it_was(tmp_path: Path, run: RunFolde
     cell["measured"]["memory"] = {"predicted_bytes": 2_000_000_000, "peak_bytes": 1_500_000_000}
     write_record(run.record("s", "topk", f"k8-s0-{'1' * 8}.json"), cell)
     group = bare_group()
-    group["measured"]["memory"] = {"predicted_bytes": 2_000_000_000, "peak_bytes": 1_600_000_000}
+    group["measured"]["memory"] = cell["measured"]["memory"] | {"peak_bytes": 1.6e9, "predicted_mapped_bytes": 1e8}
     write_record(run.group_record("s", "topk", "k8"), group)
     status = read_status(run.root)
-    assert status.cells[0].memory == Memory(2e9, 1.5e9)
-    assert page(status).splitlines()[-1] == "  memory: at most 1.60 GB so far (2.00 GB predicted)"
+    assert status.cells[0].memory == Memory(2e9, None, 1.5e9)
+    assert (
+        page(status).splitlines()[-1]
+        == "  memory: at most 1.60 GB so far (2.00 GB predicted, and 0.10 GB of mapped stores)"
+    )
     run.group_record("s", "topk", "k8").write_text("{")
     assert page(read_status(run.root)).splitlines()[-1] == "  memory: at most 1.50 GB so far (2.00 GB predicted)"

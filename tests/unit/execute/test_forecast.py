@@ -111,9 +111,7 @@ def test_a_disk_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.M
 
 
 def in_memory(made: Forecast) -> int:
-    """What does not go back to the system at will."""
-    estimate = made._estimate(made.plan.cells)
-    return estimate.memory_bytes - estimate.memory_parts["stores"]
+    return made._estimate(made.plan.cells).memory_bytes
 
 
 def test_too_little_memory_is_told(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from saebench.api import Cost, SuiteError
+from saebench.cells.load import PLAIN
 from saebench.plan.forecast import card as assumed
 from saebench.plan.forecast.card import Card
 from saebench.plan.forecast.devices import DEFAULT, DEVICES, find_device, known_as
@@ -90,7 +91,7 @@ def test_a_step_takes_its_products_its_gathers_and_its_passes(planner):
 
 
 def test_a_forward_takes_weights_attention_and_logits():
-    use = SimpleNamespace(context=128)
+    use = SimpleNamespace(context=128, load=PLAIN)
     device = DEVICES["h100"]
     rate = Card(device).model(use, Deep())
     token_s = (2e9 + 4 * 128 * 1000 * 10) / (0.6 * 67e12)
@@ -98,6 +99,8 @@ def test_a_forward_takes_weights_attention_and_logits():
     logits_s = 4 * 6 * 100_000 / (0.72 * 3.35e12)
     assert rate.clean_token_s == pytest.approx(token_s + logits_s)
     assert rate.loss_token_s == pytest.approx(3 * rate.clean_token_s)
+    half = SimpleNamespace(context=128, load=replace(PLAIN, dtype="bfloat16"))
+    assert Card(device).model(half, Deep()).flop_s == pytest.approx(rate.flop_s * (0.6 * 67) / (0.3 * 989))
     # sampled one position at a time, all weights are read for each row of 256 sequences
     launched = (10 * 25 * 6e-6 + 4e9 / (0.72 * 3.35e12)) / 256
     assert rate.sample_token_s == pytest.approx(max(token_s, launched) + logits_s)
@@ -136,6 +139,6 @@ def test_reading_a_store_onto_a_card_counts(planner, fakes):
     stored = planner(OWN, EVALUATION, rates=on("h100")).estimate.phases["activations"]
     live = planner(OWN, EVALUATION + "activations: {source: live}\n", rates=on("h100")).estimate.phases["activations"]
     read, written = 1000 * (32 * 4 + 4) * assumed.READ_BYTE_S, (400 * (32 * 4 + 12) + 5000) * 2e-9
-    forwards = Card(DEVICES["h100"]).model(SimpleNamespace(context=128), fakes.Model()).flop_s * 1000
+    forwards = Card(DEVICES["h100"]).model(SimpleNamespace(context=128, load=PLAIN), fakes.Model()).flop_s * 1000
     assert stored == pytest.approx(read + written + 400 * forwards, abs=2e-3)
     assert live == pytest.approx(1000 * forwards, abs=2e-3)

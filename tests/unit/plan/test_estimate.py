@@ -79,7 +79,7 @@ def test_the_estimate_by_hand(planner):
     }
     assert predicted.memory_parts == parts
     assert predicted.device_memory_bytes == 4 * 1000 + parts["activations"]
-    assert predicted.memory_bytes == predicted.device_memory_bytes + 450_000_000 + parts["stores"]
+    assert predicted.memory_bytes == predicted.device_memory_bytes + 450_000_000
     assert predicted.basis["source"] == "assumed"
     assert predicted.seconds > 0
 
@@ -101,7 +101,7 @@ def test_without_a_model_less_memory_is_taken(planner):
     predicted = planner("{name: t, architecture: topk, dataset: truth, config: {d_sae: 64, k: 3}}").estimate
     parts = predicted.memory_parts
     assert (parts["interpreter"], parts["model"], parts["activations"]) == (300_000_000, 0, 0)
-    assert predicted.memory_bytes == predicted.device_memory_bytes + 300_000_000 + parts["stores"]
+    assert predicted.memory_bytes == predicted.device_memory_bytes + 300_000_000
     assert predicted.forward_flops == 0
 
 
@@ -248,7 +248,7 @@ def test_the_members_of_a_group_are_on_the_device_together(planner):
     assert predicted.memory_parts["groups"] == held + 700_000_000
     parts = predicted.memory_parts
     assert predicted.device_memory_bytes == 4000 + max(held, parts["training"], parts["scoring"], parts["activations"])
-    assert predicted.memory_bytes == 450_000_000 + 4000 + held + 700_000_000 + predicted.memory_parts["stores"]
+    assert predicted.memory_bytes == 450_000_000 + 4000 + held + 700_000_000
 
 
 def test_a_live_source_holds_blocks_of_every_hookpoint_and_maps_none(planner):

@@ -38,6 +38,11 @@ def test_together_where_none_is_enough_alone(planner, fakes):
     assert size == 16 * 2 * 32 * 64 + 32 * 8 * 64
 
 
+def test_a_model_in_half_of_the_bytes_is_offered_where_that_is_enough(planner, fakes):
+    found = dict(fitting(needs(planner, fakes), lambda memory: memory.model, 2000))
+    assert found == {"models.dtype: bfloat16": 2 * 1000}
+
+
 def test_nothing_is_promised_where_nothing_fits(planner, fakes):
     assert fitting(needs(planner, fakes), training, 10) == []
 
