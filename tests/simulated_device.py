@@ -298,8 +298,8 @@ class _Calls(TorchFunctionMode):
             data = args[0] if args else kwargs.get("data", kwargs.get("obj"))
             if isinstance(data, CudaTensor) and func is not torch.tensor:
                 return data.to(**{name: value for name, value in kwargs.items() if name in ("device", "dtype")})
-            device = kwargs.pop("device", None)
-            if device == _INSIDE:
+            if kwargs.get("device") == _INSIDE:
+                del kwargs["device"]
                 return func(*args, **kwargs).to(_INSIDE)
             self.card.note("a tensor is made on the processor", counted=False)
         return func(*args, **kwargs)

@@ -39,7 +39,10 @@ def test_what_is_made_on_the_card_lies_on_it_and_nothing_else_does(card: Card) -
     assert all(tensor.device == CUDA and tensor.is_cuda for tensor in made)
     elsewhere = (torch.zeros(2), there.cpu(), there.to("cpu"), torch.zeros_like(there, device="cpu"))
     assert {tensor.device.type for tensor in elsewhere} == {"cpu"}
-    assert torch.zeros(2, device="meta").device.type == "meta"
+    with torch.device("meta"):
+        assert {tensor.device.type for tensor in (torch.zeros(2), torch.tensor([1.0]))} == {"meta"}
+    with torch.device("cuda"):
+        assert {tensor.device for tensor in (torch.zeros(2), torch.tensor([1.0]))} == {CUDA}
     with pytest.raises(RuntimeError, match="invalid device ordinal"):
         torch.zeros(2, device="cuda:1")
 
