@@ -386,9 +386,11 @@ class _Operators(TorchDispatchMode):
                 if argument.name == "indices" and operator in _INDEXING and isinstance(args[0], CudaTensor):
                     self.card.note("indices are copied to the card")
                 elif leaf.ndim or written or not joins:
+                    path, line, function = _caller()
                     raise RuntimeError(
                         "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and "
-                        f"{leaf.device}! ({argument.name} of {operator} is on {leaf.device})"
+                        f"{leaf.device}! ({path}:{line}, in {function}: {argument.name} of {operator} is on "
+                        f"{leaf.device})"
                     )
 
 

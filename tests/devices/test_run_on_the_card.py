@@ -1,0 +1,99 @@
+"""A whole run on the simulated card: every architecture, metric and kind of data, against the same run on the CPU."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simulated_device import simulated_cuda
+
+import saebench.leaderboard
+from saebench.jobs import run_suite
+from saebench.nn.kernels import backends
+from saebench.testing import make_model
+
+SUITE = """
+schema: 1
+name: card
+models:
+  - {{id: {model}, hookpoints: [layers.0], context: 12}}
+datasets:
+  mine: {{plugin: local, path: {text}}}
+  truth: {{plugin: synthetic, d_in: 12, n_features: 24}}
+entries:
+  - {{name: text, architecture: topk, dataset: mine, config: {{d_sae: 32, k: 4}}}}
+  - {{name: topk, architecture: topk, dataset: truth, config: {{d_sae: 24, k: 3}}}}
+  - {{name: jumprelu, architecture: jumprelu, dataset: truth, config: {{d_sae: 24, target_l0: 3}}}}
+  - {{name: batch-topk, architecture: batch-topk, dataset: truth, config: {{d_sae: 24, k: 3}}}}
+  - {{name: relu-l1, architecture: relu-l1, dataset: truth, config: {{d_sae: 24}}}}
+  - {{name: expander, architecture: expander, dataset: truth, config: {{d_sae: 24, k: 3, degree: 5, reaim_every: 0.3}}}}
+  - {{name: ssae, architecture: ssae, dataset: truth, init_from: topk, config: {{tilt: 1.0}}}}
+train: {{batch: 64}}
+activations: {{source: live}}
+evaluation: {{datasets: [mine], tokens: 256, loss_tokens: 64, density_tokens: 256}}
+budget: {{primary: tokens, tokens: 512}}
+seeds: {{init: [0, 1]}}
+controls: true
+metrics: extended
+"""
+CLOSE = 2e-3
+"""Relative. Equal kernels give equal bits; where another way is taken, rounding differs and eight steps enlarge it."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folders of both runs."""
+    folder = tmp_path_factory.mktemp("card")
+    make_model(folder / "model", "llama")
+    words = random.Random(0)
+    (folder / "text.txt").write_text("\n\n".join(" ".join(words.choices("abcdefgh", k=40)) for _ in range(150)))
+    suite = folder / "card.yaml"
+    suite.write_text(SUITE.format(model=folder / "model", text=folder / "text.txt"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saebench.leaderboard, "build", lambda *args, **kwargs: None)  # made from records, not on a device
+        patch.setattr(saebench.leaderboard, "summary", lambda folders: "")
+        with backends.force("plain"):
+            run_suite(suite, out=folder / "cpu")
+        with simulated_cuda():
+            run_suite(suite, out=folder / "cuda", device="cuda")
+    return {name: folder / name for name in ("cpu", "cuda")}
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    paths = sorted([*folder.glob("records/**/*.json"), *folder.glob("groups/**/*.json")])
+    return {path.relative_to(folder).as_posix(): json.loads(path.read_text())["facts"] for path in paths}
+
+
+def differences(a: Any, b: Any, where: str = "") -> Iterator[str]:
+    """Where two facts differ by more than rounding."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for name in sorted(a.keys() | b.keys()):
+            yield from differences(a.get(name), b.get(name), f"{where}.{name}")
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for index, (left, right) in enumerate(zip(a, b, strict=True)):
+            yield from differences(left, right, f"{where}[{index}]")
+    elif isinstance(a, float) and isinstance(b, float):
+        if not math.isclose(a, b, rel_tol=CLOSE, abs_tol=1e-5):
+            yield f"{where}: {a} against {b}"
+    elif a != b:
+        yield f"{where}: {a} against {b}"
+
+
+def test_every_cell_and_every_score_is_there(runs: dict[str, Path]) -> None:
+    here, there = facts_of(runs["cpu"]), facts_of(runs["cuda"])
+    assert here.keys() == there.keys()
+    assert len([path for path in there if path.startswith("records")]) == 7 * 2 + 4 * 2  # seeds, sites
+    assert {facts["status"] for facts in there.values()} == {"ok"}
+    for path, facts in there.items():
+        reasons = {id: metric["reason"] for id, metric in facts["metrics"].items()}
+        assert reasons == {id: metric["reason"] for id, metric in here[path]["metrics"].items()}
+
+
+def test_scores_are_those_of_the_processor(runs: dict[str, Path]) -> None:
+    found = list(differences(facts_of(runs["cpu"]), facts_of(runs["cuda"])))
+    assert not found, "\n".join(found[:20])
