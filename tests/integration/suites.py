@@ -54,6 +54,19 @@ seeds: {{init: [0, 1]}}
 controls: true
 """
 
+QUICK = """
+schema: 1
+name: quick
+datasets:
+  truth: {plugin: synthetic, d_in: 16, n_features: 32}
+entries:
+  - {name: topk, architecture: topk, dataset: truth, config: {d_sae: 32}, sweep: {k: [2, 4]}}
+train: {batch: 256}
+evaluation: {tokens: 1_000, density_tokens: 1_000}
+budget: {primary: tokens, tokens: 4_000}
+seeds: {init: [0, 1]}
+"""
+
 
 def text_file(path: Path, documents: int = 400) -> Path:
     """Documents of made-up sentences, parted by blank lines; the same every time."""
@@ -68,4 +81,11 @@ def small_suite(folder: Path) -> Path:
     text_file(folder / "text.txt")
     suite = folder / "small.yaml"
     suite.write_text(SUITE.format(model=folder / "model", text=folder / "text.txt"))
+    return suite
+
+
+def quick_suite(folder: Path) -> Path:
+    """Writes a suite without a language model, for tests that run it in a process of its own; gives the suite file."""
+    suite = folder / "quick.yaml"
+    suite.write_text(QUICK)
     return suite

@@ -11,6 +11,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from suites import QUICK
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,13 +78,13 @@ def test_it_is_listed_with_its_version_and_the_broken_one_with_its_problem(fresh
     assert any(row["name"] == "topk" for row in shown["architectures"])
 
 
-def test_it_is_trained_and_ranked(fresh: Path, suite: Path, tmp_path: Path) -> None:
-    text = suite.read_text().split("entries:")[0] + (
+def test_it_is_trained_and_ranked(fresh: Path, tmp_path: Path) -> None:
+    text = QUICK.split("entries:")[0] + (
         "entries:\n"
-        "  - {name: theirs, architecture: example-relu, dataset: mine, config: {d_sae: 64}, sweep: {l1: [0.05]}}\n"
-        "  - {name: topk, architecture: topk, dataset: mine, config: {d_sae: 64, k: 8}}\n"
+        "  - {name: theirs, architecture: example-relu, dataset: truth, config: {d_sae: 64}, sweep: {l1: [0.05]}}\n"
+        "  - {name: topk, architecture: topk, dataset: truth, config: {d_sae: 64, k: 8}}\n"
         "train: {batch: 256}\n"
-        "evaluation: {tokens: 1_000, loss_tokens: 500, density_tokens: 1_000}\n"
+        "evaluation: {tokens: 1_000, density_tokens: 1_000}\n"
         "budget: {primary: tokens, tokens: 4_000}\n"
         "seeds: {init: [0, 1]}\n"
     )
@@ -102,11 +103,11 @@ def test_it_is_trained_and_ranked(fresh: Path, suite: Path, tmp_path: Path) -> N
     assert sys.executable != str(fresh)
 
 
-def test_an_entry_that_starts_it_from_another_is_refused_by_plan(fresh: Path, suite: Path, tmp_path: Path) -> None:
-    text = suite.read_text().split("entries:")[0] + (
+def test_an_entry_that_starts_it_from_another_is_refused_by_plan(fresh: Path, tmp_path: Path) -> None:
+    text = QUICK.split("entries:")[0] + (
         "entries:\n"
-        "  - {name: one, architecture: example-relu, dataset: mine, config: {d_sae: 64}}\n"
-        "  - {name: two, architecture: example-relu, dataset: mine, init_from: one}\n"
+        "  - {name: one, architecture: example-relu, dataset: truth, config: {d_sae: 64}}\n"
+        "  - {name: two, architecture: example-relu, dataset: truth, init_from: one}\n"
         "budget: {primary: tokens, tokens: 4_000}\n"
     )
     (tmp_path / "s.yaml").write_text(text)

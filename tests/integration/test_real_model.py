@@ -19,7 +19,7 @@ schema: 1
 models: [{{id: {material / "models" / "stories260k"}, hookpoints: [layers.2], context: 256}}]
 datasets: {{stories: {{plugin: local, path: {material / "corpora" / "tinystories"}}}}}
 entries: [{{name: topk, architecture: topk, dataset: stories, config: {{d_sae: 512, k: 16}}}}]
-evaluation: {{tokens: 32_768, loss_tokens: 8_192, density_tokens: 32_768}}
+evaluation: {{tokens: 16_384, loss_tokens: 8_192, density_tokens: 2_048}}
 budget: {{primary: tokens, tokens: 400_000}}
 """)
     run_suite(tmp_path / "stories.yaml", out=tmp_path / "run")
