@@ -134,9 +134,9 @@ class Optimiser:
         groups = _groups(module, settings.lr, label)
         self._label = label
         self._parameters = [parameter for group in groups for parameter in group["params"]]
-        fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self._parameters)
+        self._fused = all(parameter.device.type in ("cpu", "cuda") for parameter in self._parameters)
         self._adam = torch.optim.Adam(
-            groups, lr=settings.lr, betas=(settings.betas[0], settings.betas[1]), eps=settings.eps, fused=fused
+            groups, lr=settings.lr, betas=(settings.betas[0], settings.betas[1]), eps=settings.eps, fused=self._fused
         )
         self._settings = settings
         self.constraints = Constraints(module, label)
@@ -186,8 +186,9 @@ class Optimiser:
                 name.partition(".")[2]: value for name, value in state.items() if name.partition(".")[0] == str(index)
             }
             if own:
+                # only the fused Adam counts its steps where the parameter is
                 self._adam.state[parameter] = {
-                    name: value.clone() if name == "step" else value.to(parameter.device, copy=True)
+                    name: value.to(parameter.device if self._fused or name != "step" else "cpu", copy=True)
                     for name, value in own.items()
                 }
 
