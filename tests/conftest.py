@@ -26,6 +26,31 @@ sys.path.insert(0, str(Path(__file__).parent))  # `simulated_device`; importlib 
 MATERIAL = os.environ.get("SAEBENCH_MATERIAL")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--device`: see tests/on_device.py."""
+    help = "where the unit tests of nn, train, score and matching run; cuda runs tests marked gpu too"
+    parser.addoption("--device", default="cpu", choices=("cpu", "cuda", "simulated"), help=help)
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> str:
+    """What a test hands to saebench as the device: `cpu`, or `cuda`, simulated or not."""
+    return "cpu" if pytestconfig.getoption("--device") == "cpu" else "cuda"
+
+
+@pytest.fixture(autouse=True)
+def _on_device(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs the tests of some rooms on the device that was asked for."""
+    from on_device import in_rooms, on_device
+
+    name = request.config.getoption("--device")
+    if name == "cpu" or not in_rooms(request.path) or request.node.get_closest_marker("gpu"):
+        yield
+        return
+    with on_device(name):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Any connection to another machine fails loudly; tests marked `hub` are let through."""
@@ -63,9 +88,14 @@ def material() -> Path:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Slow, GPU and hub cases run only when asked for by marker."""
-    asked = config.getoption("-m") or ""
+    from on_device import cpu_reason, in_rooms
+
+    asked, device = config.getoption("-m") or "", config.getoption("--device")
+    for item in items:
+        if device != "cpu" and in_rooms(item.path) and (reason := cpu_reason(item)) is not None:
+            item.add_marker(pytest.mark.skip(reason=f"about the processor: {reason}"))
     for name in ("slow", "gpu", "hub"):
-        if name not in asked:
+        if name not in asked and not (name == "gpu" and device == "cuda"):
             for item in items:
                 if item.get_closest_marker(name):
                     item.add_marker(pytest.mark.skip(reason=f"{name}: run by hand with -m {name}"))

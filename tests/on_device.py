@@ -1,0 +1,137 @@
+"""`pytest --device cuda`: the unit tests of nn, train, score and matching on a card, or on the simulated one.
+
+What a test file makes is made on the device; what saebench makes lies where saebench puts it. So a test needs no word of
+devices, and a device that saebench forgets is found: its tensor stays on the processor and meets one of the card.
+    - a tensor that a test makes (`torch.randn`, `torch.tensor`, `torch.from_numpy`, ...) is moved to the device, with the
+      numbers that the processor's generator gives: every device tests the same values;
+    - a module of saebench that a test builds is moved when it is built;
+    - where a test puts tensors of both places into one operator (what it made at import beside a result) all are moved;
+      `.numpy()` and numpy's functions take them from the device;
+    - calls inside of saebench are left as they are, and counted: a test in which saebench computed, and nothing on the
+      device, fails. Those that are about the processor say so: `pytest.mark.cpu("why")`, and are skipped.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from simulated_device import simulated_cuda
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+TESTS = Path(__file__).parent
+ROOMS = tuple(str(TESTS / "unit" / name) for name in ("nn", "train", "score", "matching"))
+_OURS = tuple(str(TESTS.parent / name) for name in ("saebench", "plugins"))
+_TORCH = str(Path(torch.__file__).parent)
+_TO_NUMPY = {Tensor.numpy, Tensor.__array__}
+_STAYS = {Tensor.cpu, Tensor.to, Tensor.get_device, torch.Generator}
+
+
+def in_rooms(path: Path) -> bool:
+    """Whether a test file is one of those that run on the device."""
+    return str(path).startswith(ROOMS)
+
+
+def _caller() -> str:
+    """File nearest to a call that is neither torch's nor this one."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        name = frame.f_code.co_filename
+        if name != __file__ and not name.startswith(_TORCH):
+            return name
+        frame = frame.f_back
+    return ""
+
+
+class OnDevice(TorchFunctionMode):
+    """See the top of this file.
+
+    Attributes:
+        here, there: Calls of saebench with tensors of the processor alone, and with tensors of the device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device, self.here, self.there = device, 0, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        caller = _caller()
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if caller.startswith(_OURS):
+            made = func(*args, **kwargs)
+            if any(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in [*tensors, *tree_leaves(made)]):
+                self.there += 1
+            elif tensors and not isinstance(func, type(Tensor.shape.__get__)):
+                self.here += 1
+            return made
+        if not caller.startswith(ROOMS):
+            return func(*args, **kwargs)
+        if func in _TO_NUMPY and tensors and tensors[0].is_cuda:
+            return func(tensors[0].detach().cpu(), *args[1:], **kwargs)
+        if len(tensors) > 1 and len({tensor.is_cuda for tensor in tensors}) == 2 and func not in _STAYS:
+            args, kwargs = tree_map(self._moved, (args, kwargs))
+        made = func(*args, **kwargs)
+        return made if tensors or "device" in kwargs or func in _STAYS else tree_map(self._moved, made)
+
+    def _moved(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or leaf.is_cuda:
+            return leaf
+        moved = leaf.detach().to(self.device).requires_grad_(leaf.requires_grad)
+        return torch.nn.Parameter(moved, leaf.requires_grad) if isinstance(leaf, torch.nn.Parameter) else moved
+
+
+def _kinds(kind: type = torch.nn.Module) -> Iterator[type]:
+    """All modules of saebench and its plugins, as far as they are imported."""
+    for below in kind.__subclasses__():
+        if below.__module__.startswith("saebench"):
+            yield below
+        yield from _kinds(below)
+
+
+@contextmanager
+def _built_there(device: torch.device) -> Iterator[None]:
+    """Modules whose constructor a test file calls are moved to the device when it returns."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in {kind for kind in _kinds() if "__init__" in vars(kind)}:
+
+            def build(self: Any, *args: Any, _build: Any = vars(kind)["__init__"], **kwargs: Any) -> None:
+                _build(self, *args, **kwargs)
+                if _caller().startswith(ROOMS):
+                    self.to(device)
+
+            patch.setattr(kind, "__init__", functools.wraps(vars(kind)["__init__"])(build))
+        yield
+
+
+@contextmanager
+def on_device(name: str) -> Iterator[None]:
+    """A test on `cuda` or `simulated`.
+
+    Raises:
+        AssertionError: saebench computed, but nothing on the device.
+    """
+    with ExitStack() as stack:
+        if name == "simulated":
+            stack.enter_context(simulated_cuda())
+        stack.enter_context(_built_there(torch.device("cuda", 0)))
+        mode = stack.enter_context(OnDevice(torch.device("cuda", 0)))
+        yield
+    assert mode.there or not mode.here, (
+        "saebench computed in this test, and nothing on the device. Put what it works on there (the fixture `device`), "
+        "or say why not: pytest.mark.cpu('why')."
+    )
+
+
+def cpu_reason(item: pytest.Item) -> str | None:
+    """Why a test is about the processor; None where it is not."""
+    mark = item.get_closest_marker("cpu")
+    return None if mark is None else str(mark.args[0])
