@@ -12,7 +12,7 @@ ITSELF := --no-deps --no-build-isolation --editable .
 # One worker a core, so one thread a worker. A file stays with one worker, as do its fixtures; the long files come first.
 PYTEST := -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder --durations 10
 
-.PHONY: help setup quickstart test test-latest test-lowest lint hook format perf lock clean
+.PHONY: help setup quickstart test test-latest test-lowest lint hook format perf gpu-check lock clean
 
 help:
 	@echo "make quickstart    set up .venv, run the built-in suite, print where the leaderboard is"
@@ -22,6 +22,7 @@ help:
 	@echo "make lint          ruff, mypy, import contracts"
 	@echo "make hook          git runs 'make lint' before each commit from now on"
 	@echo "make perf          pytest-benchmark cases"
+	@echo "make gpu-check     check everything on this machine's card, under eight minutes; GPU_CHECK='--device cpu --short' tries it"
 	@echo "make lock          make requirements.lock anew; TORCH=torch==X moves torch"
 
 setup: $(STAMP)
@@ -82,6 +83,10 @@ format: $(STAMP)
 
 perf: $(STAMP)
 	$(BIN)/python -m pytest benchmarks/perf --benchmark-only
+
+GPU_CHECK ?= --device cuda
+gpu-check: $(STAMP)
+	$(BIN)/python benchmarks/gpu/check.py $(GPU_CHECK)
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info

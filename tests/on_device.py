@@ -1,9 +1,9 @@
 """`pytest --device cuda`: the unit tests of nn, train, score and matching on a card, or on the simulated one.
 
-What a test file makes is made on the device; what saebench makes lies where saebench puts it. So a test needs no word of
-devices, and a device that saebench forgets is found: its tensor stays on the processor and meets one of the card.
-    - a tensor that a test makes (`torch.randn`, `torch.tensor`, `torch.from_numpy`, ...) is moved to the device, with the
-      numbers that the processor's generator gives: every device tests the same values;
+What a test file makes is made on the device; what saebench makes lies where saebench puts it. So a test needs no word
+of devices, and a device that saebench forgets is found: its tensor stays on the processor and meets one of the card.
+    - a tensor that a test makes (`torch.randn`, `torch.tensor`, `torch.from_numpy`, ...) is moved to the device, with
+      the numbers that the processor's generator gives: every device tests the same values;
     - a module of saebench that a test builds is moved when it is built;
     - where a test puts tensors of both places into one operator (what it made at import beside a result) all are moved;
       `.numpy()` and numpy's functions take them from the device;
@@ -102,14 +102,20 @@ def _built_there(device: torch.device) -> Iterator[None]:
     """Modules whose constructor a test file calls are moved to the device when it returns."""
     with pytest.MonkeyPatch.context() as patch:
         for kind in {kind for kind in _kinds() if "__init__" in vars(kind)}:
-
-            def build(self: Any, *args: Any, _build: Any = vars(kind)["__init__"], **kwargs: Any) -> None:
-                _build(self, *args, **kwargs)
-                if _caller().startswith(ROOMS):
-                    self.to(device)
-
-            patch.setattr(kind, "__init__", functools.wraps(vars(kind)["__init__"])(build))
+            patch.setattr(kind, "__init__", _moving(vars(kind)["__init__"], device))
         yield
+
+
+def _moving(build: Any, device: torch.device) -> Any:
+    """A constructor that moves what a test builds."""
+
+    @functools.wraps(build)
+    def built(self: Any, *args: Any, **kwargs: Any) -> None:
+        build(self, *args, **kwargs)
+        if _caller().startswith(ROOMS):
+            self.to(device)
+
+    return built
 
 
 @contextmanager

@@ -60,7 +60,8 @@ def check(arguments: argparse.Namespace, chosen: list[str]) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     (out / LOG).write_bytes(b"")
     started = time.perf_counter()
-    whole = arguments.limit or (SHORT_S if arguments.short else WHOLE_S)
+    usual = SHORT_S if arguments.short else WHOLE_S
+    whole = arguments.limit or usual
     result: dict[str, Any] = {
         "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "device": arguments.device,
         "short": arguments.short, "limit_s": whole, "seconds": 0.0, "machine": {}, "sections": {},
@@ -71,7 +72,8 @@ def check(arguments: argparse.Namespace, chosen: list[str]) -> dict[str, Any]:
         for name in chosen:
             title, long_s, short_s = SECTIONS[name]
             left = whole - (time.perf_counter() - started)
-            limit = max(1.0, min(short_s if arguments.short else long_s, left))
+            share = short_s if arguments.short else long_s
+            limit = max(1.0, min(share * max(1.0, whole / usual), left))
             own = scratch / name
             own.mkdir()
             command = [sys.executable, __file__, "--child", name, "--device", arguments.device]
@@ -103,7 +105,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gpu-check", help="gets JSON, table and log")
     parser.add_argument("--wheels", type=Path, help="folder of wheels for what is not installed; nothing is installed")
     parser.add_argument("--sections", default="all", help=f"all, or some of {','.join(SECTIONS)}")
-    parser.add_argument("--limit", type=float, help="seconds for the whole")
+    parser.add_argument("--limit", type=float, help="seconds for the whole, and more for each section")
     for hidden in ("--notes", "--scratch"):
         parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--child", help=argparse.SUPPRESS)

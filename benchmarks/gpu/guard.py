@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -29,9 +30,9 @@ def guarded(
         limit_s: Seconds that it may take; at most `GRACE_S` more pass before it is killed with all its children.
 
     Returns:
-        Its notes, with `status` (ok, failed, cut) and `seconds`. A cut section has what it found until then.
+        Its notes, with `status` (ok, failed, cut), `seconds`, and `cpu_s`: how long processors worked for it. A cut section has what it found until then.
     """
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), _worked()
     cut = False
     with log.open("ab") as out:
         begin = out.tell()
@@ -55,7 +56,13 @@ def guarded(
             f"its process ended with status {code}; its last lines: " + " | ".join(printed[-LAST_LINES:])
         )
     status = "failed" if found["failures"] else "cut" if cut else "ok"
-    return {"status": status, "seconds": time.perf_counter() - started, **found}
+    return {"status": status, "seconds": time.perf_counter() - started, "cpu_s": _worked() - worked, **found}
+
+
+def _worked() -> float:
+    """Seconds that processors worked for our children so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _end(child: subprocess.Popen[bytes]) -> int:

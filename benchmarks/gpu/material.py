@@ -81,11 +81,12 @@ def cell_of(name: str, sizes: Sizes, catalog: Catalog, *, parent: Cell | None = 
         config = {"d_sae": sizes.d_sae, **sparsity.get(name, {"k": sizes.k})}
     defaults = spec.train
     lr = defaults.lr * (defaults.reference_width / sizes.d_sae) ** 0.5
+    part = ArchitectureUse(name, spec.version, dataclasses.asdict(spec.config(**config)))
     train = TrainSettings(sizes.batch, lr, defaults.betas, defaults.eps, defaults.clip, 0.05, 0.2, "rms")
     dataset = DatasetUse("vectors", "vectors", "1", "activations", {}, "vectors")
     return Cell(
         cell_id=f"{name}-{sizes.steps}".ljust(64, "0"), score_id="s", suite="gpu-check", entry=name, point="default",
-        sweep={}, where="gpu-check", part=ArchitectureUse(name, spec.version, dataclasses.asdict(spec.config(**config))),
+        sweep={}, where="gpu-check", part=part,
         base=base, d_in=sizes.d_in, d_out=sizes.d_in, d_sae=sizes.d_sae, tags=(), model=None, dataset=dataset,
         evaluation=EvaluationSettings((), 1, 1, 1, (0,)), evaluation_datasets=(), init_seed=0, data_seed=0,
         parent=parent.cell_id if parent else None, train=train, tokens=sizes.steps * sizes.batch, control=False,

@@ -1,8 +1,8 @@
 """Six architectures trained from one seed on the CPU and on the device: loss, FVU and L0 along the way.
 
-Both sides run on the back end `plain`, the one that a card takes, so that they differ in the rounding of sums alone. With
-`--device cpu` the inputs of the second side are moved by one rounding of float32 instead: what grows out of that is what
-may grow out of a card's other order of sums.
+Both sides run on the back end `plain`, the one that a card takes, so that they differ in the rounding of sums alone.
+With `--device cpu` the inputs of the second side are moved by one rounding of float32 instead: what grows out of that
+is what may grow out of a card's other order of sums.
 """
 
 from __future__ import annotations
@@ -106,8 +106,12 @@ def run(notes: Notes, setting: Setting) -> None:
                 parent = here.module
             beginning = distance(there.losses[:BEGINNING], here.losses[:BEGINNING])
             notes.figure(f"{name}: loss, first {BEGINNING} steps", beginning, most=BEGINNING_BOUND)
-            notes.figure(f"{name}: loss, all {len(here.losses)} steps", distance(there.losses, here.losses), most=LOSS_BOUND)
+            notes.figure(
+                f"{name}: loss, all {len(here.losses)} steps", distance(there.losses, here.losses), most=LOSS_BOUND
+            )
             notes.figure(f"{name}: FVU", distance(there.fvus, here.fvus), most=FVU_BOUND)
             notes.figure(f"{name}: L0", distance(there.l0s, here.l0s), most=L0_BOUND)
             notes.fact(f"{name}: last FVU, L0", [there.fvus[-1], there.l0s[-1]])
-            notes.check(f"{name}: it learns", there.fvus[-1] < there.fvus[0], f"FVU {there.fvus[0]} to {there.fvus[-1]}")
+            notes.check(
+                f"{name}: it learns", there.fvus[-1] < there.fvus[0], f"FVU {there.fvus[0]} to {there.fvus[-1]}"
+            )

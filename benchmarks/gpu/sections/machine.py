@@ -18,7 +18,11 @@ PACKAGES = ("numpy", "scipy", "transformers", "safetensors", "triton", "pytest",
 
 def _driver() -> str | None:
     try:
-        asked = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem,temperature.gpu", "--format=csv,noheader"]
+        asked = [
+            "nvidia-smi",
+            "--query-gpu=driver_version,clocks.sm,clocks.mem,temperature.gpu",
+            "--format=csv,noheader",
+        ]
         return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

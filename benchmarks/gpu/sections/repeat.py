@@ -47,7 +47,12 @@ class Pass:
     """
 
     def __init__(
-        self, cells: Sequence[Cell], source: Vectors, catalog: Catalog, device: torch.device, parents: Mapping[str, Path]
+        self,
+        cells: Sequence[Cell],
+        source: Vectors,
+        catalog: Catalog,
+        device: torch.device,
+        parents: Mapping[str, Path],
     ) -> None:
         self.cells, self.source, self.catalog, self.device, self.parents = cells, source, catalog, device, parents
 
