@@ -68,7 +68,7 @@ def check(arguments: argparse.Namespace, chosen: list[str]) -> dict[str, Any]:
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
-        env = prepare(scratch, arguments.wheels)
+        env = prepare(scratch, arguments.wheels, small=arguments.short)
         for name in chosen:
             title, long_s, short_s = SECTIONS[name]
             left = whole - (time.perf_counter() - started)

@@ -34,12 +34,13 @@ def unpack(wheels: Path, folder: Path) -> int:
     return len(found)
 
 
-def prepare(scratch: Path, wheels: Path | None) -> dict[str, str]:
+def prepare(scratch: Path, wheels: Path | None, *, small: bool = False) -> dict[str, str]:
     """The environment of the children: this checkout first on the path, wheels last, so that what is installed wins.
 
     Args:
         scratch: A folder of this run: metadata, wheels, caches.
         wheels: A folder of carried wheels, or None.
+        small: One thread, where nothing else is asked for: small operators lose more to waiting than two threads gain.
     """
     metadata(scratch / "metadata")
     path = [str(ROOT), str(ROOT / "plugins"), str(scratch / "metadata")]
@@ -47,6 +48,7 @@ def prepare(scratch: Path, wheels: Path | None) -> dict[str, str]:
     if wheels is not None:
         unpack(wheels, scratch / "wheels")
     return {
+        **({"OMP_NUM_THREADS": "1"} if small else {}),
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path),
         "SAEBENCH_WHEELS": str(scratch / "wheels") if wheels is not None else "",

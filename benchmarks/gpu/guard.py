@@ -30,7 +30,8 @@ def guarded(
         limit_s: Seconds that it may take; at most `GRACE_S` more pass before it is killed with all its children.
 
     Returns:
-        Its notes, with `status` (ok, failed, cut), `seconds`, and `cpu_s`: how long processors worked for it. A cut section has what it found until then.
+        Its notes, with `status` (ok, failed, cut), `seconds`, and `cpu_s`: how long processors worked for it. A cut
+        section has what it found until then.
     """
     started, worked = time.perf_counter(), _worked()
     cut = False

@@ -90,7 +90,7 @@ def distance(some: Sequence[float], others: Sequence[float]) -> float:
 
 def run(notes: Notes, setting: Setting) -> None:
     catalog = load_catalog()
-    sizes = Sizes(32, 256, 8, 128, 60) if setting.short else Sizes(64, 512, 8, 256, 200)
+    sizes = Sizes(32, 256, 8, 128, 40) if setting.short else Sizes(64, 512, 8, 256, 200)
     notes.fact("sizes", sizes.__dict__)
     x = activations(8 * sizes.batch + 77, sizes.d_in, torch.device("cpu"))
     parent_cell = cell_of(PARENT, sizes, catalog)

@@ -14,7 +14,7 @@ from sections import Setting
 
 ROOT = Path(__file__).resolve().parents[3]
 ROOMS = ("nn", "train", "score", "matching")
-SHORT = ("nn/test_linear.py", "nn/test_by_hand.py", "train/test_step.py", "matching/test_nearest.py")
+SHORT = ("nn/test_linear.py", "nn/test_by_hand.py", "train/test_step.py", "matching/test_similarity.py")
 MOST_LINES = 40
 WORKERS = 8
 
