@@ -29,7 +29,7 @@ def _load(name: str) -> ModuleType:
 
 
 mutate, judge, kinds = _load("mutate"), _load("judge"), _load("kinds")
-COUNTS = {"suites": 500, "records": 150, "foreign": 700, "corpora": 500}
+COUNTS = {"suites": 600, "records": 150, "foreign": 750, "corpora": 500}
 
 
 @pytest.mark.parametrize("kind", list(COUNTS))
