@@ -187,12 +187,12 @@ def misshapen(kind: Kind, value: Any) -> str | None:
 
 def not_sensible(value: Any) -> str | None:
     """What no reader of any part can take: depth, giant integers, halves of characters."""
-    level = [value]
+    level, containers = [value], (dict, list)
     for _ in range(_MAX_DEPTH):
         below = []
         for item in level:
             for part in (*item, *item.values()) if isinstance(item, dict) else item:
-                if isinstance(part, dict | list):
+                if isinstance(part, containers):
                     below.append(part)
                 elif isinstance(part, int):
                     if part.bit_length() > _MAX_BITS:

@@ -10,6 +10,8 @@ from typing import Any, TypeVar, cast
 SIGNIFICANT = 10
 EN_DASH = "\N{EN DASH}"
 T = TypeVar("T")
+_PLAIN = (str, int)
+"""Asked for first: a board is a million of them."""
 
 
 def fixed(value: float, decimals: int) -> str:
@@ -71,6 +73,8 @@ def rounded(value: T) -> T:
     A last-bit difference between builds of a library then changes no byte of a page.
     """
     found: Any = value
+    if value is None or isinstance(value, _PLAIN):
+        return value
     if isinstance(value, float):
         found = float(f"{value:.{SIGNIFICANT}g}")
     elif isinstance(value, Mapping):
@@ -84,6 +88,8 @@ def rounded(value: T) -> T:
 
 def to_json(value: Any) -> Any:
     """Dataclasses as JSON objects, tuples as lists."""
+    if value is None or isinstance(value, (*_PLAIN, float)):
+        return value
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

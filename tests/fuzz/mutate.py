@@ -44,7 +44,7 @@ def nodes(tree: Any) -> Iterator[tuple[Any, Any]]:
         here = stack.pop()
         for key in list(here) if isinstance(here, dict) else range(len(here)):
             yield here, key
-            if isinstance(here[key], dict | list):
+            if isinstance(here[key], (dict, list)):  # a union would be built anew each time
                 stack.append(here[key])
 
 
