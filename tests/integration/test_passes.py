@@ -145,6 +145,9 @@ def test_records_hold_budget_spend_and_seconds(whole: Path) -> None:
         assert facts["budget"] == {"primary": "tokens", "share": 4_000, "tokens": 4_000, "counts": "train"}
         assert facts["training"]["over_spent"] == 96
         assert facts["training"]["numerics"]["parameters"] == "float32"
+        assert measured["backend"] == facts["training"]["numerics"]["backend"]
+        assert measured["threads"] >= 1
+        assert measured["host"]["cpu_path"]
         assert len(measured["trajectory_s"]) == len(facts["training"]["trajectory"])
         spent = measured["spent_s"]
         assert set(spent) == {"train", "data", "parent", "forward", "scoring"}

@@ -60,7 +60,7 @@ class Comparison:
         differences: Of what must be equal.
         moved: Values that differ, the furthest first; those with a `share` over 1 are outside.
         n_values: Metric values that were compared.
-        ways: How the two were made, where that differs: what (`backend`), a, b.
+        ways: How the two were made, where that differs: what (`back end`), a, b.
         resampled: Generated datasets whose samples differ.
     """
 
@@ -248,7 +248,7 @@ def _kind(keys: Keys, facts: Mapping[str, Any]) -> str | None:
             return str(id) if which == "value" else f"{id}/stderr"
         case ("training", "trajectory", _, "fvu" | "l0" as which):
             return f"trajectory/{which}"
-        case ("training", "trajectory", _, "flops") | ("spent", _, "flops"):
+        case ("training", "trajectory", _, "flops") | ("spent", "train" | "parent" | "scoring", "flops"):
             return "train-flops"
         case ("training", "dead_fraction"):
             return "trajectory/dead"

@@ -102,6 +102,7 @@ def nulled(record: dict[str, Any]) -> None:
         (lambda record: record["facts"]["config"].update(k=9), "config.k"),
         (lambda record: record["facts"].update(status="diverged"), "status"),
         (lambda record: record["facts"]["spent"]["train"].update(tokens=1), "spent.train.tokens"),
+        (lambda record: record["facts"]["spent"]["forward"].update(flops=1), "spent.forward.flops"),
         (lambda record: record["facts"]["metrics"]["fvu"].update(n=1), "metrics.fvu.n"),
         (lambda record: record["facts"]["metrics"].pop("fvu"), "metrics.fvu"),
         (lambda record: record["facts"]["dataset"].update(recipe="e" * 64), "dataset.recipe"),
