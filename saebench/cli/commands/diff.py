@@ -54,7 +54,7 @@ def _within(found: Comparison, shown: int | None) -> int:
         _list(found.differences, shown)
         emit()
     if outside := found.outside:
-        emit(f"{len(outside)} values differ by more than is allowed, the furthest first:")
+        emit(f"More apart than is allowed ({len(outside)}), the furthest first:")
         _table(outside, shown)
         emit()
     if found.resampled:

@@ -33,7 +33,7 @@ FAR = Moved("topk k8 s1", "metrics.fvu.value", "fvu", 0.25, 0.375, 0.01)
             6,
             ["topk: config.k: 8 against 9"],
         ),
-        (Comparison([], [FAR] * 30, 7, [], []), 6, ["30 values differ", "... and 10 more (--all shows them)"]),
+        (Comparison([], [FAR] * 30, 7, [], []), 6, ["than is allowed (30)", "... and 10 more (--all shows them)"]),
     ],
 )
 def test_what_is_outside_is_a_table_and_status_6(
