@@ -97,12 +97,20 @@ def normalise_codes(answer: object, d_sae: int, *, n_rows: int | None = None, pl
             f"codes of types {codes.values.dtype}, {codes.latents.dtype}, {codes.offsets.dtype} (float, int64, int64 "
             "needed)"
         )
-    if int(codes.offsets[0]) != 0 or int(codes.offsets[-1]) != n_values or bool((codes.offsets.diff() < 0).any()):
-        raise breach(f"offsets that do not run from 0 to {n_values} without falling")
+    places = {str(part.device) for part in (codes.values, codes.latents, codes.offsets)}
+    if len(places) > 1:
+        raise breach(f"codes that lie on {' and '.join(sorted(places))}: move what the module makes to x's device")
+    seen = [codes.offsets[0], codes.offsets[-1], (codes.offsets.diff() < 0).any()]
     if n_values:
-        low, high = int(codes.latents.min()), int(codes.latents.max())
+        seen += [codes.latents.min(), codes.latents.max(), codes.values.isfinite().all()]
+    # read all at once: a card is waited for once
+    first, last, falls, *entries = torch.stack([value.long() for value in seen]).tolist()
+    if first != 0 or last != n_values or falls:
+        raise breach(f"offsets that do not run from 0 to {n_values} without falling")
+    if entries:
+        low, high, finite = entries
         if low < 0 or high >= d_sae:
             raise breach(f"latents from {low} to {high}")
-        if not bool(torch.isfinite(codes.values).all()):
+        if not finite:
             raise NotFinite(str(breach("values that are not finite")))
     return codes

@@ -82,8 +82,8 @@ class ReconstructionSums:
             nonzero=nonzero,
             unfit=~error_sq.isfinite(),
         )
-        self._errors.append(error_sq.float().cpu())
-        self._rows.append(rows.to("cpu", torch.int16))
+        self._errors.append(error_sq.float())
+        self._rows.append(rows.short())
 
     def fvu(self) -> MetricValue:
         """sum_T ||e||^2 / sum_T ||x - mu||^2, in [0, inf). Null where x does not vary."""
@@ -111,7 +111,8 @@ class ReconstructionSums:
         if isinstance(variance, str):
             return metric_value("fvu-median-token", None, self._sums_now.n, reason=variance)
         mean = float(variance.sum()) / self._sums_now.n
-        value, error = quantile(torch.cat(self._errors).numpy().astype(np.float64), torch.cat(self._rows).numpy(), 0.5)
+        errors, rows = torch.cat(self._errors).cpu().numpy(), torch.cat(self._rows).cpu().numpy()
+        value, error = quantile(errors.astype(np.float64), rows, 0.5)
         return metric_value(
             "fvu-median-token", value / mean, self._sums_now.n, stderr=None if error is None else error / mean
         )

@@ -46,14 +46,14 @@ class SparsityAccumulator(StreamAccumulator):
     def add(self, codes: SparseCodes, sequence_ids: Tensor | None = None) -> None:
         """Take the codes of B tokens, `sequence_ids [B]` or None."""
         values, token = codes.values.detach().double().abs(), codes.rows()
-        l0 = torch.bincount(token[values != 0], minlength=codes.n_rows)
+        l0 = token.new_zeros(codes.n_rows).index_add_(0, token, (values != 0).long())
         l1 = values.new_zeros(codes.n_rows)
         if self._norms is not None:
             self._norms = self._norms.to(values.device)
             add_rows(l1, token, values * self._norms[codes.latents])
         rows = self._sums.add(sequence_ids, l0=l0, l1=l1)
-        self._l0.append(l0.to("cpu", torch.int32))
-        self._rows.append(rows.to("cpu", torch.int16))
+        self._l0.append(l0.int())
+        self._rows.append(rows.short())
 
     def values(self) -> dict[str, MetricValue]:
         """Every metric of this family by id.
@@ -73,7 +73,7 @@ class SparsityAccumulator(StreamAccumulator):
             values["l1"] = metric_value(
                 "l1", None, n, reason="the decoder directions are not known, so their norms cannot be folded in"
             )
-        l0, rows = torch.cat(self._l0).numpy().astype(np.float64), torch.cat(self._rows).numpy()
+        l0, rows = torch.cat(self._l0).cpu().numpy().astype(np.float64), torch.cat(self._rows).cpu().numpy()
         for id, q in (("l0-p5", 0.05), ("l0-p95", 0.95)):
             value, error = quantile(l0, rows, q)
             values[id] = metric_value(id, value, n, stderr=error)
