@@ -1,0 +1,108 @@
+"""Scoring batches on the simulated card: every cell metric, with the processor's values, waiting for what is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from simulated_device import Card, simulated_cuda
+
+from saebench.api import ActivationBatch, MetricContext, ScoringFacts, Site, SparseCodes, TrainingFacts
+from saebench.cells.cell import ArchitectureUse
+from saebench.host import load_catalog
+from saebench.host.build import build_module
+from saebench.nn.kernels import backends
+from saebench.score.isolate import Accumulator
+from saebench.score.one_pass import Firing, Runner, run_pass
+
+D_IN, D_SAE, BATCH = 12, 32, 64
+STREAMS = frozenset({"eval", "density", "random-tokens", "self-sampled"})
+ACCEPTED = {
+    "saebench/host/sae_contract.py:normalise_codes",  # codes keep their contract
+    "saebench/score/one_pass.py:Runner.decode",  # reconstructions are finite
+    "saebench/score/one_pass.py:_same",  # eval and density share their batches
+    "saebench/nn/kernels/dense_topk.py:_with_edge",  # ties
+    "saebench/nn/kernels/dense_topk.py:_decided",  # near ties
+    "saebench/metrics/clusters.py:BlockCounts.add",
+    "saebench/metrics/density.py:DensityAccumulator.add",  # who is active
+    "saebench/metrics/contexts.py:ContextCollector.update",  # the first tokens alone, kept on the processor
+    "saebench/metrics/sparsity.py:SparsityAccumulator.add",  # once: the norms move to the card
+    "saebench/metrics/variance_share.py:VarianceShareAccumulator.add",
+    "saebench/metrics/variance_share.py:VarianceShareAccumulator._is_linear",
+    "saebench/metrics/variance_share.py:VarianceShareAccumulator._take",
+    "saebench/metrics/truth.py:FiringF1Accumulator._firings",  # pairs are counted on the processor
+    "saebench/metrics/clusters.py:ClusterRows.__call__",
+    "saebench/api/codes.py:SparseCodes.nonzero",
+}
+"""What a batch may wait for, a function each."""
+
+
+@pytest.fixture
+def card():
+    with simulated_cuda() as card:
+        yield card
+
+
+class Source:
+    """Tokens on the device, with true codes; `eval` and `density` begin alike."""
+
+    streams, content = STREAMS, "digest"
+
+    def __init__(self, device: str) -> None:
+        draws = torch.Generator().manual_seed(0)
+        self.truth = torch.randn(4 * BATCH, 24, generator=draws) * (torch.rand(4 * BATCH, 24, generator=draws) < 0.1)
+        self.dictionary = torch.nn.functional.normalize(torch.randn(24, D_IN, generator=draws), dim=1)
+        self._batches = []
+        for rows in torch.arange(4 * BATCH).split(BATCH):
+            x = (self.truth[rows] @ self.dictionary + 0.01).to(device)
+            ids = [part.to(device) for part in (rows % 7, rows % 10, rows // 10)]
+            codes = SparseCodes.from_dense(self.truth[rows]).to(device)
+            self._batches.append(ActivationBatch(x, x, *ids, codes))
+
+    def stream(self, name: str, batch: int) -> Iterator[ActivationBatch]:
+        for made in self._batches if name != "random-tokens" else self._batches[:2]:
+            yield replace(made, x=made.x.clone()) if name == "density" else made
+
+
+def parts_on(device: str) -> tuple[Runner, Source, list[Accumulator]]:
+    catalog = load_catalog()
+    part = ArchitectureUse("topk", "1", {"d_sae": D_SAE, "k": 4})
+    draws = torch.Generator().manual_seed(1)
+    sae: Any = build_module(part, None, site=Site(D_IN, D_IN), generator=draws, catalog=catalog).to(device).eval()
+    facts = ScoringFacts()
+    source = Source(device)
+    absent = {"loss": "no model"}
+    context = MetricContext(
+        sae, D_IN, D_SAE, frozenset(), STREAMS, absent, TrainingFacts(1, 1, 0), facts, source.dictionary
+    )
+    metrics = [Accumulator(found.spec, context) for found in catalog.cell_metrics()]
+    return Runner(sae, D_IN, facts, "cell"), source, metrics
+
+
+def values_of(metrics: list[Accumulator]) -> dict[str, Any]:
+    found = {id: value for metric in metrics for id, value in metric.compute().values.items()}
+    return {id: value for id, value in found.items() if id != "encode-tokens-per-s"}
+
+
+@torch.no_grad()
+def test_batches_wait_for_nothing_but_what_is_listed_and_give_the_processors_values(card: Card) -> None:
+    with backends.force("plain"):
+        runner, source, metrics = parts_on("cpu")
+        run_pass(runner, source, metrics, firing=Firing())
+        here = values_of(metrics)
+    runner, source, metrics = parts_on("cuda")
+    card.waits.clear()
+    with card.hot("scoring batches", allowed=ACCEPTED):
+        run_pass(runner, source, metrics, firing=Firing())
+    used = {f"{place.partition(':')[0]}:{place.partition(' ')[2].partition(': ')[0]}" for place in card.waits}
+    assert used == ACCEPTED  # what is not needed any more is taken off the list
+    there = values_of(metrics)
+    assert here.keys() == there.keys()
+    for id, value in here.items():
+        assert (there[id].reason, there[id].n) == (value.reason, value.n), id
+        for mine, its in ((there[id].value, value.value), (there[id].stderr, value.stderr)):
+            assert mine == (None if its is None else pytest.approx(its, rel=1e-6)), id
+    assert sum(value.value is not None for value in here.values()) > 20
