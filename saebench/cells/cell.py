@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from saebench.api.specs import Site
-from saebench.cells.load import NOT_WHOLE, PLAIN, LoadSettings
+from saebench.cells.load import PLAIN, LoadSettings
 
 ENGINE_VERSION = "2"
 """Goes up whenever the harness itself can change trained weights (loop, optimiser, order of tokens, normalisation)."""
@@ -43,6 +43,7 @@ class ModelUse:
         allow_unused: Patterns of tensors in its files that may stay unused.
         notes: What a person should know of how its files were read, one sentence each.
         load: How its weights are loaded.
+        is_here: Whether this machine can load it: False where it is planned from its config, or for another machine.
     """
 
     id: str
@@ -54,11 +55,7 @@ class ModelUse:
     allow_unused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     load: LoadSettings = PLAIN
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it can be loaded: False where it is planned from its config."""
-        return not self.digest.startswith(NOT_WHOLE)
+    is_here: bool = True
 
 
 @dataclass(frozen=True)

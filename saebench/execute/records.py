@@ -144,7 +144,7 @@ def model_facts(use: ModelUse | None) -> dict[str, Any] | None:
     if use is None:
         return None
     facts: dict[str, Any] = published(asdict(use))
-    del facts["load"]
+    del facts["load"], facts["is_here"]
     load = use.load.to_json()
     return {**facts, "notes": list(map(without_folders, use.notes)), **({"load": load} if load else {})}
 

@@ -94,8 +94,18 @@ def load_settings(model: ModelConfig) -> LoadSettings:
 
 
 def _model_use(model: ModelConfig, facts: ModelFacts, hookpoint: str, name: str) -> ModelUse:
-    unused, load = tuple(model.load.allow_unused), load_settings(model)
-    return ModelUse(model.id, model.revision, facts.digest, hookpoint, name, model.context, unused, facts.notes, load)
+    return ModelUse(
+        id=model.id,
+        revision=model.revision,
+        digest=facts.digest,
+        hookpoint=hookpoint,
+        hookpoint_name=name,
+        context=model.context,
+        allow_unused=tuple(model.load.allow_unused),
+        notes=facts.notes,
+        load=load_settings(model),
+        is_here=not facts.lacks and facts.not_usable is None,
+    )
 
 
 def dataset_site(dataset: DatasetPlan) -> SiteUse:

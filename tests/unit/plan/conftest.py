@@ -203,6 +203,8 @@ class FakeModel:
     vocab_size: int = 100
     notes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    not_usable: str | None = None
 
     def check_loading(self, allow_unused=(), /) -> None:
         left = set(self.unused) - set(allow_unused)

@@ -58,6 +58,12 @@ def test_how_a_model_is_loaded_goes_from_the_suite_to_every_cell(planner, fakes)
     assert {cell.model.load for cell in planner(ENTRY).cells} == {LoadSettings()}
 
 
+def test_a_model_that_this_machine_cannot_load_is_planned_and_marked(planner, fakes):
+    assert {cell.model.is_here for cell in planner(ENTRY).cells} == {True}
+    for changes in ({"lacks": ("weights",)}, {"not_usable": "it needs a GPU."}):
+        assert {cell.model.is_here for cell in planner(ENTRY, facts=known(fakes, **changes)).cells} == {False}
+
+
 def test_a_model_in_half_precision_takes_half_the_memory(planner, fakes):
     facts = known(fakes, n_parameters=10**9)
     whole = planner(ENTRY, facts=facts).estimate
