@@ -1,7 +1,8 @@
-"""What a run's plan predicted beside what its records measured.
+"""What a plan predicted beside what its run measured.
 
-    python benchmarks/predicted.py SUITE --out DIR     measure the machine, run the suite into a new folder, compare
-    python benchmarks/predicted.py DIR                 compare a run that is there
+    python benchmarks/predicted.py all --out DIR       six suites of different kinds, each in processes of its own
+    python benchmarks/predicted.py SUITE --out DIR     one suite, into a new folder
+    python benchmarks/predicted.py DIR                 a run that is there, by phases
 
 A quiet machine, please: what runs beside it slows both down, but not by the same factor.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,7 +20,11 @@ from typing import Any
 from tabulate import tabulate
 
 from saebench.artifacts import RunFolder, iter_groups, iter_records
+from saebench.execute.status import read_status
 
+SUITES = Path(__file__).parent / "predicted"
+MODEL = {"d_model": 512, "n_layers": 8}
+"""Sizes of the model that stands for a larger one, with random weights: `MODEL` in a suite."""
 GOAL = 0.30
 MEASURED_TOGETHER = {
     "data_s": ("reading", "sampling", "activations"),
@@ -43,7 +49,7 @@ def measured(folder: Path) -> dict[str, float]:
     def size(name: str, pattern: str) -> int:
         return sum(path.stat().st_size for path in (run.root / name).rglob(pattern) if path.is_file())
 
-    peaks = [record["measured"]["metrics"].get("peak-memory-bytes", {}).get("value") for record in records]
+    memory = read_status(folder).memory
     return {
         "data_s": sum(seconds for _, seconds in data),
         "training_s": sum(time["train_s"] for time in times),
@@ -53,7 +59,7 @@ def measured(folder: Path) -> dict[str, float]:
         ),
         "store_bytes": size("activations", "*"),
         "checkpoint_bytes": size("checkpoints", "*.safetensors"),
-        "memory_bytes": max((peak for peak in peaks if peak), default=0),
+        "memory_bytes": memory.peak if memory is not None else 0,
         "train_tokens": sum(
             record["facts"]["spent"]["train"]["tokens"] for record in records if not record["facts"]["control"]
         ),
@@ -65,46 +71,78 @@ def measured(folder: Path) -> dict[str, float]:
 
 def compare(predicted: dict[str, Any], real: dict[str, float]) -> str:
     """A table, rows in the order of `real`."""
-    rows = []
     phases = predicted["phases"]
-    predicted |= {name: sum(phases[kind] for kind in kinds) for name, kinds in MEASURED_TOGETHER.items()}
-    for name, value in real.items():
-        ratio = predicted[name] / value if value else float("nan")
-        near = "yes" if 1 - GOAL <= ratio <= 1 + GOAL else "no"
-        rows.append([name, f"{predicted[name]:,.4g}", f"{value:,.4g}", f"{ratio:.2f}", near])
+    # what is mapped is in the memory of the process as long as memory is free
+    memory = predicted["memory_bytes"] + predicted["memory_parts"]["stores"]
+    known = {name: sum(phases[kind] for kind in kinds) for name, kinds in MEASURED_TOGETHER.items()}
+    known |= {name: predicted[name] for name in real if name not in known} | {"memory_bytes": memory}
+    rows = [[name, *_beside(known[name], value)] for name, value in real.items()]
     return tabulate(rows, ["", "predicted", "measured", "ratio", "within 30 %"], disable_numparse=True)
+
+
+def _beside(predicted: float, value: float) -> list[str]:
+    ratio = predicted / value if value else float("nan")
+    return [
+        f"{predicted:,.4g}",
+        f"{value:,.4g}",
+        f"{ratio:.2f}",
+        "yes" if 1 - GOAL <= ratio <= 1 + GOAL else "no",
+    ]
+
+
+def run(suite: Path, out: Path, device: str) -> tuple[dict[str, Any], dict[str, float]]:
+    """Measures the machine, then runs a suite into a new folder: its estimate, and what it came to."""
+    if out.exists():
+        raise SystemExit(f"{out} is there already: its work would not be timed. Name a new folder.")
+    saebench = [sys.executable, "-m", "saebench"]
+    where = [str(suite), "--device", device, "--out", str(out)]
+    plan = subprocess.run(
+        [*saebench, "plan", *where, "--measure", "--fresh", "--json"], stdout=subprocess.PIPE, check=True
+    )
+    began = time.perf_counter()
+    subprocess.run([*saebench, "run", *where], stdout=subprocess.DEVNULL, check=True)
+    seconds = time.perf_counter() - began
+    return json.loads(plan.stdout)["estimate"], {"seconds": seconds, **measured(out)}
+
+
+def run_all(out: Path, device: str) -> str:
+    """All of `SUITES`; a row of the table each."""
+    from saebench.testing import make_model
+
+    out.mkdir(parents=True)
+    rows = []
+    for path in sorted(SUITES.glob("*.yaml")):
+        text = path.read_text("utf-8")
+        if "MODEL" in text:
+            text = text.replace("MODEL", str(make_model(out / "model", **MODEL).resolve()))
+        suite = out / path.name
+        suite.write_text(text, "utf-8")
+        estimate, real = run(suite, out / path.stem, device)
+        print(f"{path.stem}\n{compare(estimate, real)}\n", file=sys.stderr)
+        memory = estimate["memory_bytes"] + estimate["memory_parts"]["stores"]
+        time_row = _beside(estimate["seconds"], real["seconds"])[:3]
+        memory_row = _beside(memory / 1e9, real["memory_bytes"] / 1e9)[:3]
+        rows.append([path.stem, *time_row, *memory_row])
+    headers = ["suite", "s predicted", "s measured", "ratio", "GB predicted", "GB measured", "ratio"]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite", help="a suite to run, or the folder of a finished run")
+    parser.add_argument("suite", help="`all`, a suite to run, or the folder of a finished run")
     parser.add_argument("--out", type=Path, help="new folder of the run")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    folder = Path(arguments.suite)
     if arguments.out is None:
-        plan = json.loads(RunFolder(folder).plan.read_text("utf-8"))
-        print(compare(plan["estimate"], measured(folder)))
+        plan = json.loads(RunFolder(Path(arguments.suite)).plan.read_text("utf-8"))
+        print(compare(plan["estimate"], measured(Path(arguments.suite))))
         print(f"seconds predicted from: {plan['estimate']['basis']}")
-        return
-    from saebench.jobs import plan_suite, run_suite
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr)
-
-    if arguments.out.exists():
-        raise SystemExit(f"{arguments.out} is there already: its work would not be timed. Name a new folder.")
-    began = time.perf_counter()
-    estimate = plan_suite(
-        arguments.suite, out=arguments.out, device=arguments.device, measure=True, fresh=True, say=say
-    ).estimate
-    planned = time.perf_counter() - began
-    began = time.perf_counter()
-    run_suite(arguments.suite, out=arguments.out, device=arguments.device, say=say)
-    whole = time.perf_counter() - began
-    predicted = {name: getattr(estimate, name) for name in estimate.__dataclass_fields__}
-    print(compare(predicted, {"seconds": whole, **measured(arguments.out)}))
-    print(f"measuring and planning took {planned:.1f} s; seconds predicted from: {estimate.basis}")
+    elif arguments.suite == "all":
+        print(run_all(arguments.out, arguments.device))
+    else:
+        estimate, real = run(Path(arguments.suite), arguments.out, arguments.device)
+        print(compare(estimate, real))
+        print(f"seconds predicted from: {estimate['basis']}")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ class _Opened:
             calibrate=calibrate,
             calibration=calibration,
             free_bytes=self.room.free,
+            compiles=self.room.compiles,
         )
 
 

@@ -126,9 +126,9 @@ class Estimate:
         snapshot_bytes: Most that snapshots of unfinished cells take, old and new at once; gone at the end.
         memory_bytes: Of the process; `device_memory_bytes` of it are the model and the phase that takes most (on a CPU
             it is the same memory).
-        memory_parts: Bytes by part. `interpreter` and `model` are there with one of the phases `activations`,
-            `training`, `scoring`, `groups`. `stores` are mapped rows: they come on top while memory is free, and the
-            system takes it back where it is short.
+        memory_parts: Bytes by part. `interpreter`, `kernels` and `model` are there with one of the phases
+            `activations`, `training`, `scoring`, `groups`. `stores` are mapped rows: they come on top while memory is
+            free, and the system takes it back where it is short.
         basis: Where the seconds come from: `source` measured or assumed, and the machine.
         cells: Of each cell, by `cell_id`.
     """

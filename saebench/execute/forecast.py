@@ -82,6 +82,7 @@ def _needs(plan: Plan, room: Room, catalog: Catalog, facts: ModelBook) -> Needs:
         facts=facts,
         free_bytes=room.free,
         memory_gb=plan.budget.get("memory_gb"),
+        compiles=room.compiles,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from saebench.api.errors import SuiteError
 from saebench.measure.machine import check_device
+from saebench.nn.kernels import backends
 from saebench.plan.forecast.card import Card
 from saebench.plan.forecast.devices import DEFAULT, DEVICES, Device, find_device, known_as
 from saebench.plan.forecast.rates import Rates
@@ -14,12 +15,16 @@ from saebench.plan.grouping.memory_batches import free_bytes, total_bytes
 
 @dataclass(frozen=True)
 class Room:
-    """Memory of a device, or of the machine where that is its CPU: bytes that are free, bytes in all, whose."""
+    """Memory of a device, or of the machine where that is its CPU: bytes that are free, bytes in all, whose.
+
+    `compiles`: encoder products run in bfloat16 on the CPU, and are compiled for every shape.
+    """
 
     free: int
     total: int
     of: str
     on_card: bool = False
+    compiles: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Place:
         """Its memory."""
         if self.here or self.card is None:
             of = "this machine" if self.card is None else f"{self.device} of this machine"
-            return Room(free_bytes(self.device), total_bytes(self.device), of, on_card=self.card is not None)
+            free, total, on_card = free_bytes(self.device), total_bytes(self.device), self.card is not None
+            return Room(free, total, of, on_card, backends.current(self.device) == "bf16-screen")
         return Room(self.card.memory_bytes, self.card.memory_bytes, self.card.title, on_card=True)
 
     def refuse_measuring(self) -> None:

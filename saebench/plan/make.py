@@ -37,6 +37,7 @@ def make_plan(
     calibrate: Measure | None = None,
     calibration: Mapping[str, Any] | None = None,
     free_bytes: int | None = None,
+    compiles: bool = False,
 ) -> Plan:
     """Expands a suite into cells, cohorts and groups.
 
@@ -48,7 +49,7 @@ def make_plan(
         calibrate: Measures this machine for a budget of device seconds.
         calibration: `budget.calibration` of an earlier plan of this suite: where it knows every contender, its seconds
             are taken as they are.
-        free_bytes: Memory that is free on the device, for the estimate.
+        free_bytes, compiles: Of the device, for the estimate (see `gather`).
 
     Raises:
         SuiteError: Everything wrong with the suite, one line a problem; or no entry is left whose data can be had. A
@@ -123,6 +124,7 @@ def make_plan(
                 facts=facts,
                 free_bytes=free_bytes,
                 memory_gb=suite.config.budget.memory_gb,
+                compiles=compiles,
             ),
             measured,
         ),

@@ -198,7 +198,9 @@ def format_memory(predicted: Estimate) -> str:
     """`interpreter 450 MB, model 14 MB, scoring 300 MB`: of the phases, the one that takes most."""
     parts = predicted.memory_parts
     most = max(("activations", "training", "scoring", "groups"), key=lambda name: parts[name])
-    return ", ".join(f"{name} {format_bytes(parts[name])}" for name in ("interpreter", "model", most) if parts[name])
+    return ", ".join(
+        f"{name} {format_bytes(parts[name])}" for name in ("interpreter", "kernels", "model", most) if parts[name]
+    )
 
 
 def format_time(predicted: Estimate) -> str:

@@ -50,11 +50,22 @@ def scratch(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """
     held: dict[str, Tensor] = _local.__dict__.setdefault("held", {})
     size = int(np.prod(shape))
-    flat = held.get(name)
-    if flat is None or flat.dtype != dtype or flat.numel() < size:
-        with torch.inference_mode(False):  # a tensor made in inference mode could not be written outside of it
-            flat = held[name] = torch.empty(size, dtype=dtype)
+    flat = held[name] = grown(held.get(name), size, dtype)
     return flat[:size].view(shape)
+
+
+def grown(held: Tensor | None, size: int, dtype: torch.dtype) -> Tensor:
+    """`held` where it has `size` values of this dtype, else new memory of half as much again as it had, at least.
+
+    A buffer that is asked for a little more at each step (latents die one by one) would leave a hole behind each time
+    that is too small for the next: the heap of a run with AuxK grew by hundreds of megabytes.
+    """
+    same = held is not None and held.dtype == dtype
+    if held is not None and same and held.numel() >= size:
+        return held
+    room = max(size, held.numel() * 3 // 2) if held is not None and same else size
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be written outside of it
+        return torch.empty(room, dtype=dtype)
 
 
 def block_rows(d_sae: int, dtype: torch.dtype) -> int:

@@ -19,6 +19,7 @@ from saebench.nn.kernels.screen import (
     at_least,
     bits_of,
     block_rows,
+    grown,
     kth_lower_bound,
     scratch,
 )
@@ -50,9 +51,7 @@ class Workspace:
     def columns(self, n_rows: int, n_columns: int, dtype: torch.dtype) -> Tensor:
         """`[n_rows, n_columns]`, of any content."""
         size = n_rows * n_columns
-        if self._flat is None or self._flat.dtype != dtype or self._flat.numel() < size:
-            with torch.inference_mode(False):  # a tensor made in inference mode could not be written outside of it
-                self._flat = torch.empty(size, dtype=dtype)
+        self._flat = grown(self._flat, size, dtype)
         return self._flat[:size].view(n_rows, n_columns)
 
 

@@ -29,6 +29,7 @@ def gather(
     facts: ModelBook,
     free_bytes: int | None = None,
     memory_gb: float | None = None,
+    compiles: bool = False,
 ) -> Needs:
     """Some cells of a plan in their passes and groups; cohorts and groups without any of them are left out.
 
@@ -38,6 +39,7 @@ def gather(
         facts: Answers what is asked of language models.
         free_bytes: Memory that is free on the device; cells that do not fit together are trained one after another.
         memory_gb: The budget's.
+        compiles: Whether encoder products run in bfloat16 on a CPU.
     """
     by_id = {cell.cell_id: cell for cell in cells}
     passes = []
@@ -55,6 +57,7 @@ def gather(
         facts,
         free_bytes,
         memory_gb,
+        compiles,
     )
 
 

@@ -30,6 +30,9 @@ SCORED_VALUES, SCORED_TOKENS = 1 << 26, 4096
 """Most dense pre-activations of a scoring batch, and most tokens in it."""
 KEPT_BLOCKS = 2
 """Blocks of rows in memory beside those that a thread makes ahead."""
+KERNEL_BYTES, MOST_KERNELS, DEAD_PRODUCTS = 600_000, 1024, 3
+"""oneDNN compiles a bfloat16 product for every shape that it meets, and keeps so many; AuxK makes three products of the
+latents that are dead at a step, whose number changes from step to step."""
 PAIR_SQUARE_BYTES, PAIR_MOST_BYTES = 90, 700_000_000
 """Matching two dictionaries of n latents: the first times n^2, at most the second (measured at 1,024 to 8,192)."""
 CODE_BYTES = 8
@@ -38,10 +41,11 @@ CODE_BYTES = 8
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. `interpreter`, `model` and the largest phase are there together.
+    """Bytes. `interpreter`, `kernels`, `model` and the largest phase are there together.
 
     Attributes:
         interpreter: Python, libraries, our own code.
+        kernels: Compiled products.
         model: Weights of the largest language model; one is in memory at a time.
         activations: A forward.
         training: Cells that train side by side, the workspace of a step, blocks of rows.
@@ -51,6 +55,7 @@ class Memory:
     """
 
     interpreter: int = 0
+    kernels: int = 0
     model: int = 0
     activations: int = 0
     training: int = 0
@@ -63,7 +68,7 @@ class Memory:
     def process(self) -> int:
         """Most that the process holds where all is in its own memory."""
         phases = (self.activations, self.training, self.scoring, self.groups)
-        return self.interpreter + self.model + max(phases)
+        return self.interpreter + self.kernels + self.model + max(phases)
 
     @property
     def device(self) -> int:
@@ -72,7 +77,7 @@ class Memory:
 
     def parts(self) -> dict[str, int]:
         """By name, as the estimate lists them."""
-        names = ("interpreter", "model", "activations", "training", "scoring", "groups", "stores")
+        names = ("interpreter", "kernels", "model", "activations", "training", "scoring", "groups", "stores")
         return {name: getattr(self, name) for name in names}
 
 
@@ -88,6 +93,7 @@ class Needs:
         catalog, facts: Installed plugins; what is known of models.
         free_bytes: Free on the device; None: there is no limit.
         memory_gb: The budget's, in 10^9 bytes.
+        compiles: Whether encoder products run in bfloat16 on a CPU.
     """
 
     cells: Sequence[Cell]
@@ -98,12 +104,14 @@ class Needs:
     facts: ModelBook
     free_bytes: int | None = None
     memory_gb: float | None = None
+    compiles: bool = False
 
     def memory(self) -> Memory:
         """Of the whole run."""
         uses = {cell.model.digest: cell.model for cell in self.cells if cell.model is not None}
         return Memory(
             interpreter=BARE_BYTES + MODEL_LIBRARY_BYTES * bool(uses),
+            kernels=self._kernels() if self.compiles else 0,
             model=max(map(self._weights, uses.values()), default=0),
             activations=max((_forward(self._model(use)) for use in uses.values()), default=0),
             training=max((self._training(cohorts, cells) for cohorts, cells in self.passes), default=0),
@@ -115,6 +123,15 @@ class Needs:
                 default=0,
             ),
         )
+
+    def _kernels(self) -> int:
+        """Of cells that revive dead latents, as their config says."""
+        steps = sum(
+            cell.tokens // cell.train.batch
+            for cell in self.cells
+            if not cell.control and (cell.base or cell.part).config.get("aux_coefficient")
+        )
+        return KERNEL_BYTES * min(MOST_KERNELS, DEAD_PRODUCTS * steps)
 
     def _training(self, cohorts: Sequence[Cohort], cells: Sequence[Cell]) -> int:
         """The fullest batch of cells that train side by side, with blocks of rows that are not read from a store."""

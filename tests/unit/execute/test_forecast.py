@@ -111,6 +111,7 @@ def test_a_disk_that_is_too_small_is_refused(bench: Bench, monkeypatch: pytest.M
 
 
 def in_memory(made: Forecast) -> int:
+    made._room = Room(10**12, 10**12, "a large machine")
     return made._estimate(made.plan.cells).memory_bytes
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from saebench.nn import batch_topk, encode_topk, topk
 from saebench.nn.kernels import backends
 from saebench.nn.kernels.dense_topk import linear_columns, select_reference
+from saebench.nn.kernels.screen import grown
 from saebench.nn.kernels.select import Workspace, linear_select
 from saebench.testing import example_activations
 
@@ -277,3 +278,15 @@ def test_none_and_all(backend: str, k: int) -> None:
     x, W = torch.randn(5, 16, generator=torch.Generator().manual_seed(0)), torch.ones(64, 16)
     assert linear_select(x, W, None, k).latents.tolist() == [list(range(k))] * 5
     assert linear_select(x[:0], W, None, 7).latents.shape == (0, 7)
+
+
+def test_memory_that_is_asked_for_a_little_more_each_time_is_seldom_made_anew() -> None:
+    """Each time leaves a hole in the heap that the next does not fit into."""
+    workspace, made, last = Workspace(), 0, None
+    for columns in range(1, 1000):
+        found = workspace.columns(10, columns, torch.float32)
+        assert found.shape == (10, columns)
+        made, last = made + (found.data_ptr() != last), found.data_ptr()
+    assert made < 25
+    assert workspace.columns(10, 3, torch.bfloat16).dtype == torch.bfloat16
+    assert grown(torch.empty(10), 4, torch.float32).numel() == 10

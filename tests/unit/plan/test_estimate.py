@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -70,6 +70,7 @@ def test_the_estimate_by_hand(planner):
     scoring = 8 * 32 * 64 + 4 * max(4096 * 64, 4 * 4096 * 100) + 4 * 10 * (100 + 32)
     parts = {
         "interpreter": 450_000_000,
+        "kernels": 0,
         "model": 4 * 1000,
         "activations": 4 * 4096 * 20 * 32,
         "training": 16 * 2 * 32 * 64 + 64 * 8 * 64,
@@ -329,3 +330,22 @@ def test_a_cell_without_an_l0_does_not_disturb_the_order_of_those_with_one(plann
     none = replace(eight, expected_l0=None)
     rates = Rates("measured", {}, scores={score_key(sixteen): 16.0, score_key(none): 7.0, score_key(four): 4.0})
     assert rates.score(eight, None, 0) == 8.0
+
+
+def test_compiled_products_count_where_the_cpu_compiles_them(planner, fakes):
+    @dataclass(frozen=True)
+    class Revived(fakes.catalog().architectures["topk"].spec.config):
+        aux_coefficient: float = 0.0
+
+    catalog = fakes.catalog()
+    topk = catalog.architectures["topk"]
+    catalog.architectures["topk"] = replace(topk, spec=replace(topk.spec, config=Revived))
+
+    def kernels(aux, tokens, **more):
+        entry = OWN.replace("k: 4", f"k: 4, aux_coefficient: {aux}")
+        base = f"train: {{batch: 64}}\nbudget: {{tokens: {tokens}}}\n"
+        return planner(entry, EVALUATION, base=base, catalog=catalog, **more).estimate.memory_parts["kernels"]
+
+    assert kernels(0.1, 6400) == kernels(0.0, 6400, compiles=True) == 0
+    assert kernels(0.1, 6400, compiles=True) == 3 * 100 * 600_000
+    assert kernels(0.1, 640_000, compiles=True) == 1024 * 600_000
