@@ -15,7 +15,7 @@ What is placed on the card says `device == cuda:0`, and what a real card refuses
 What a real card makes slow is counted by place (file, line, function, what): reading a value (`.item()`, `bool`,
 `float`, `.tolist()`), sizes that depend on values (`nonzero`, boolean indexing, `bincount`, ...), copies either way.
 In a hot region these raise HostWait, and so does any tensor made on the processor: a constant inside of a kernel.
-`allowed` names functions in which they are accepted, as `file.py:function`.
+`allowed` names functions in which they are accepted, as `file.py:function`, and folders, as `transformers/`.
 
 What is not simulated: a card's rounding, its own random streams (numbers are the processor's), its speed, streams.
 
@@ -49,7 +49,8 @@ CUDA = torch.device("cuda", 0)
 _INSIDE = torch.device("meta", 1)
 _CPU = torch.device("cpu")
 _ROOT = Path(__file__).parents[1]
-_NOT_CALLERS = (__file__, str(Path(torch.__file__).parent), contextlib.__file__)
+_PACKAGES = Path(torch.__file__).parents[1]
+_NOT_CALLERS = (__file__, str(_PACKAGES / "torch"), contextlib.__file__)
 
 aten = torch.ops.aten
 
@@ -209,7 +210,7 @@ class Card:
 
     @contextmanager
     def hot(self, where: str, allowed: Collection[str] = ()) -> Iterator[None]:
-        """In the block nothing of this thread may wait for the host, but what is in the functions `allowed`."""
+        """In the block nothing of this thread may wait for the host, but what is in functions and folders `allowed`."""
         self._thread = threading.get_ident()
         self._hot.append((where, frozenset(allowed)))
         try:
@@ -225,10 +226,11 @@ class Card:
         path, line, function = _caller()
         if counted:
             self.waits[f"{path}:{line} {function}: {what}"] += 1
-        if hot and (place := f"{path}:{function}") not in self._hot[-1][1]:
-            raise HostWait(
-                f"{path}:{line}, in {function}: {what}, inside of {self._hot[-1][0]}. Accepted as '{place}'."
-            )
+        if not hot:
+            return
+        (where, allowed), place = self._hot[-1], f"{path}:{function}"
+        if place not in allowed and not any(name.endswith("/") and place.startswith(name) for name in allowed):
+            raise HostWait(f"{path}:{line}, in {function}: {what}, inside of {where}. Accepted as '{place}'.")
 
     def hold(self, place: int, size: int) -> None:
         """One reference more to memory. Raises OutOfMemoryError where it does not fit."""
@@ -260,8 +262,8 @@ def _caller() -> tuple[str, int, str]:
             break
         frame = frame.f_back
     path = Path(frame.f_code.co_filename)
-    shown = path.relative_to(_ROOT) if _ROOT in path.parents else Path(*path.parts[-2:])
-    return shown.as_posix(), frame.f_lineno, frame.f_code.co_qualname.removeprefix("<locals>.")
+    root = next((root for root in (_PACKAGES, _ROOT) if root in path.parents), path.parent)
+    return path.relative_to(root).as_posix(), frame.f_lineno, frame.f_code.co_qualname.removeprefix("<locals>.")
 
 
 def _place(value: Any) -> Any:
