@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from simulated_device import simulated_cuda
 
 from saebench.activations.forward import forward_rows
 from saebench.api import SuiteError
@@ -293,6 +294,36 @@ def test_what_a_plugin_loads_is_the_plugins_to_decide(folders):
     for call in (describe_model, LanguageModel.load):
         with pytest.raises(SuiteError, match="'mine' is loaded by a plugin, which alone decides dtype"):
             call("mine", catalog=Plugins(), load=LoadSettings("bfloat16"))
+
+
+def moves_to(device: str):
+    """What accelerate hangs on a module whose weights are on another device than its neighbours'."""
+
+    def move(value):
+        if isinstance(value, torch.Tensor):
+            return value.to(device)
+        return tuple(map(move, value)) if isinstance(value, tuple) else value
+
+    return lambda _module, args, kwargs: (move(args), {name: move(value) for name, value in kwargs.items()})
+
+
+def test_a_hookpoint_on_another_device_gives_the_same_numbers_on_the_runs_own(folders):
+    plain, path = LanguageModel.load(str(folders["llama"])), PLACES["llama"]
+    clean = plain.splicer(path).clean(some_ids())
+    with simulated_cuda():
+        lm = LanguageModel.load(str(folders["llama"]))
+        for index, device in enumerate(("cpu", "cuda", "cpu")):
+            block = lm.model.get_submodule(f"model.layers.{index}").to(device)
+            block.register_forward_pre_hook(moves_to(device), with_kwargs=True)
+        x = lm.activations_at(some_ids(), ["model.layers.0", path])[path]
+        assert x.device == lm.device == torch.device("cpu")
+        assert torch.allclose(x, clean.x, atol=1e-6)
+        splicer = lm.splicer(path)
+        here = splicer.clean(some_ids())
+        assert torch.allclose(here.ce, clean.ce, atol=1e-5)
+        other = torch.zeros_like(clean.x)
+        for ours, theirs in zip(splicer.spliced(here, other), plain.splicer(path).spliced(clean, other), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 # code of the model's own
