@@ -78,6 +78,15 @@ class _Opened:
         assumed = self.place.assumed().assumed
         return measure(self.catalog, device=self.place.device, say=self._say, assumed=assumed, fresh=self._fresh)
 
+    @property
+    def _unmeasured(self) -> Measure:
+        """What is known of the place without measuring it."""
+        from saebench.measure.needed import measured_elsewhere
+
+        if self.place.here:
+            return self.place.assumed
+        return measured_elsewhere(self.catalog, self.place.is_it, self.place.assumed().assumed)
+
     def plan(self, *, rates: Measure | None = None, calibrate: Measure | None = None) -> Plan:
         """The plan, with the calibration that an earlier run of the same suite made in the folder.
 
@@ -96,7 +105,7 @@ class _Opened:
             self.suite,
             self.catalog,
             facts=self.facts,
-            rates=rates or self.place.assumed,
+            rates=rates or self._unmeasured,
             calibrate=calibrate,
             calibration=calibration,
             free_bytes=self.room.free,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from saebench.api.errors import SuiteError
 from saebench.measure.machine import check_device
@@ -46,6 +48,10 @@ class Place:
     def assumed(self, *_: object) -> Rates:
         """What is assumed of it where nothing was measured: a `Measure` that measures nothing."""
         return Rates() if self.card is None else Rates(assumed=Card(self.card))
+
+    def is_it(self, machine: Mapping[str, Any]) -> bool:
+        """Whether a machine, by its facts, has this card."""
+        return self.card is not None and known_as(str(machine.get("gpu", ""))) == self.card
 
     def room(self) -> Room:
         """Its memory."""

@@ -18,6 +18,7 @@ from saebench.measure.machine import host, n_threads, versions
 
 PROFILE_VERSION = 2
 _SEAL = "profile_sha256"
+_NAME = "speed-"
 MAX_AGE = timedelta(days=7)
 """What is older is measured again: machines are upgraded, and one that was busy then may be quiet now."""
 
@@ -50,7 +51,29 @@ class Profile:
             "machine": self.facts,
             "versions": versions(),
         }
-        self.path = (folder or cache_folder()) / f"speed-{digest(identity, 16)}.json"
+        self.path = (folder or cache_folder()) / f"{_NAME}{digest(identity, 16)}.json"
+        self._open(say)
+
+    @classmethod
+    def kept(cls, folder: Path | None = None) -> list[Profile]:
+        """Of every machine that is in the folder, under this engine; the newest last.
+
+        A folder that several machines share (a home directory on a cluster) tells one of them what others measured.
+        """
+        found = []
+        with suppress(OSError):
+            paths = (folder or cache_folder()).glob(f"{_NAME}*.json")
+            for path in sorted(paths, key=lambda path: path.stat().st_mtime):
+                with suppress(SaebenchError):
+                    content = read_sealed(path, _SEAL)
+                    if (content.get("version"), content.get("engine")) == (PROFILE_VERSION, ENGINE_VERSION):
+                        profile = cls.__new__(cls)
+                        profile.facts, profile.path = dict(content["machine"]), path
+                        profile._open(lambda line: None)
+                        found.append(profile)
+        return found
+
+    def _open(self, say: Callable[[str], None]) -> None:
         self._opened: dict[str, dict[str, Any]] = {}
         try:
             self._opened = self._read()
@@ -90,7 +113,12 @@ class Profile:
                     if entry != self._opened.get(key):  # not what this process found, and may have forgotten
                         self._entries[key] = entry
                 self._entries |= self._own
-                content = {"version": PROFILE_VERSION, "machine": self.facts, "entries": self._entries}
+                content = {
+                    "version": PROFILE_VERSION,
+                    "engine": ENGINE_VERSION,
+                    "machine": self.facts,
+                    "entries": self._entries,
+                }
                 write_json(self.path, sealed(content, _SEAL))
 
     def _read(self) -> dict[str, dict[str, Any]]:

@@ -11,8 +11,10 @@ import torch
 from saebench.api.errors import MachineError, SuiteError
 from saebench.jobs import plan_suite
 from saebench.measure.place import Place, place_to_plan, place_to_run
+from saebench.measure.profile import Profile
 from saebench.plan.forecast.card import Card
 from saebench.plan.forecast.devices import DEVICES
+from saebench.plan.forecast.rates import TrainingRate, training_key
 
 SUITE = """
 schema: 1
@@ -111,3 +113,30 @@ def test_what_no_card_holds_is_refused(suite, no_card):
     assert plan_suite(suite("{tokens: 1000}", d_sae=int(width)), device="l4").estimate.device_memory_bytes < 24e9
     with pytest.raises(MachineError):
         plan_suite(suite("{tokens: 1000}", d_sae=2 * int(width)), device="l4")
+
+
+def test_what_was_measured_on_such_a_card_replaces_the_assumption(suite, no_card, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = suite()
+    (cell,) = plan_suite(path, device="h100").cells
+    steps = -(-cell.tokens // cell.train.batch)
+
+    def on_machine(gpu: str, step_s: float, key: str = training_key(cell)) -> None:
+        facts = {"cpu": "a host", "threads": 8, "device": "cuda", "gpu": gpu, "backend": "plain"}
+        profile = Profile(facts)
+        profile.put("training", key, TrainingRate(0.0, step_s))
+        profile.save()
+
+    on_machine("NVIDIA H100 80GB HBM3", 2.0)
+    on_machine("NVIDIA H200", 3.0)
+    plan = plan_suite(path, device="h100")
+    assert (plan.estimate.basis["source"], plan.estimate.basis["gpu"]) == ("measured", "NVIDIA H100 80GB HBM3")
+    assert plan.estimate.phases["training"] == pytest.approx(2.0 * steps)
+    assert plan_suite(path, device="a10").estimate.basis["source"] == "assumed"
+    # what was measured of other cells says nothing
+    on_machine("NVIDIA L4", 5.0, "another")
+    assert plan_suite(path, device="l4").estimate.basis["source"] == "assumed"
+    # a file that is damaged is as none
+    for file in (tmp_path / "cache").rglob("speed-*.json"):
+        file.write_text("{")
+    assert plan_suite(path, device="h100").estimate.basis["source"] == "assumed"
