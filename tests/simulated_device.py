@@ -40,6 +40,7 @@ from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.cuda._utils import _get_device_index
 from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -432,13 +433,23 @@ class _Generator(torch.Generator):
 
 
 def _cuda_calls(card: Card) -> dict[str, Callable[..., Any]]:
-    """What stands in `torch.cuda`."""
+    """What stands in `torch.cuda`. A device is looked at as torch does: not every call takes one without an index."""
 
     def limit(fraction: float, device: Any = None) -> None:
+        if device is not None:
+            _get_device_index(device)
         card.limit_bytes = int(fraction * card.total_bytes)
 
-    def forget_peak(device: Any = None) -> None:
+    def forget_peak() -> None:
         card.peak_bytes = card.held_bytes
+
+    def answers(answer: Callable[[], Any]) -> Callable[..., Any]:
+        def call(device: Any = None) -> Any:
+            if _get_device_index(device, optional=True) != 0:
+                raise RuntimeError("CUDA error: invalid device ordinal (one card is simulated)")
+            return answer()
+
+        return call
 
     properties = SimpleNamespace(
         name="simulated", total_memory=card.total_bytes, major=9, minor=0, multi_processor_count=1
@@ -447,15 +458,15 @@ def _cuda_calls(card: Card) -> dict[str, Callable[..., Any]]:
         "is_available": lambda: True,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
-        "synchronize": lambda device=None: None,
+        "synchronize": answers(lambda: None),
         "empty_cache": lambda: None,
-        "mem_get_info": lambda device=None: (card.total_bytes - card.held_bytes, card.total_bytes),
-        "memory_allocated": lambda device=None: card.held_bytes,
-        "max_memory_allocated": lambda device=None: card.peak_bytes,
-        "reset_peak_memory_stats": forget_peak,
-        "get_device_name": lambda device=None: "simulated",
-        "get_device_properties": lambda device=None: properties,
-        "get_device_capability": lambda device=None: (9, 0),
+        "mem_get_info": answers(lambda: (card.total_bytes - card.held_bytes, card.total_bytes)),
+        "memory_allocated": answers(lambda: card.held_bytes),
+        "max_memory_allocated": answers(lambda: card.peak_bytes),
+        "reset_peak_memory_stats": answers(forget_peak),
+        "get_device_name": answers(lambda: "simulated"),
+        "get_device_properties": answers(lambda: properties),
+        "get_device_capability": answers(lambda: (9, 0)),
         "set_per_process_memory_fraction": limit,
         "is_bf16_supported": lambda including_emulation=True: True,
         "manual_seed_all": lambda seed: None,

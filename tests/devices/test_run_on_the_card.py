@@ -36,7 +36,7 @@ entries:
 train: {{batch: 64}}
 activations: {{source: live}}
 evaluation: {{datasets: [mine], tokens: 256, loss_tokens: 64, density_tokens: 256}}
-budget: {{primary: tokens, tokens: 512}}
+budget: {{primary: tokens, tokens: 512, memory_gb: 4}}
 seeds: {{init: [0, 1]}}
 controls: true
 metrics: extended

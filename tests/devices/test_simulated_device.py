@@ -189,6 +189,11 @@ def test_memory_is_counted_and_ends(card: Card) -> None:
     assert torch.cuda.memory_allocated() == 4000 and view.shape == (990,)
     del view
     assert torch.cuda.memory_allocated() == 0 and torch.cuda.max_memory_allocated() == 4000
+    assert torch.cuda.mem_get_info("cuda") == (card.total_bytes, card.total_bytes)
+    with pytest.raises(ValueError, match="with a specified index"):  # as torch: this one takes no `cuda` alone
+        torch.cuda.set_per_process_memory_fraction(0.5, "cuda")
+    torch.cuda.set_per_process_memory_fraction(0.5, "cuda:0")
+    assert card.limit_bytes == card.total_bytes // 2
     with simulated_cuda(memory_bytes=1000), pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         torch.zeros(300, device="cuda")
 

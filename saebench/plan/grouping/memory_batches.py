@@ -114,5 +114,6 @@ def cap_memory(device: str, n_bytes: int) -> None:
     """Makes `memory_gb` a hard limit of this process on a CUDA device."""
     import torch
 
-    total = torch.cuda.get_device_properties(torch.device(device)).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, n_bytes / total), torch.device(device))
+    index = torch.device(device).index  # `cuda` alone has none, and torch takes no such device here
+    total = torch.cuda.get_device_properties(index).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, n_bytes / total), index)
