@@ -20,6 +20,7 @@ from saebench.lm.book import ModelBook
 from saebench.lm.model import LanguageModel
 from saebench.measure import data, stand_ins
 from saebench.measure.calibrate import measure
+from saebench.measure.place import Place
 from saebench.plan import make_plan
 from saebench.plan.forecast.rates import dataset_key, model_key, score_key, training_key
 from saebench.testing import make_model
@@ -80,7 +81,9 @@ def planned(material: Path, cache: Path) -> tuple[Plan, list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache))
         rates = measure(catalog, device="cpu", say=said.append)
-        return make_plan(load_suite(suite(material)), catalog, facts=ModelBook(catalog), rates=rates), said
+        compiles = Place("cpu").room().compiles
+        facts = ModelBook(catalog)
+        return make_plan(load_suite(suite(material)), catalog, facts=facts, rates=rates, compiles=compiles), said
 
 
 def test_everything_a_plan_needs_is_measured(planned: tuple[Plan, list[str]], cache: Path) -> None:

@@ -341,11 +341,12 @@ def test_compiled_products_count_where_the_cpu_compiles_them(planner, fakes):
     topk = catalog.architectures["topk"]
     catalog.architectures["topk"] = replace(topk, spec=replace(topk.spec, config=Revived))
 
-    def kernels(aux, tokens, **more):
-        entry = OWN.replace("k: 4", f"k: 4, aux_coefficient: {aux}")
+    def kernels(aux, tokens, d_sae=64, **more):
+        entry = OWN.replace("64, k: 4", f"{d_sae}, k: 4, aux_coefficient: {aux}")
         base = f"train: {{batch: 64}}\nbudget: {{tokens: {tokens}}}\n"
         return planner(entry, EVALUATION, base=base, catalog=catalog, **more).estimate.memory_parts["kernels"]
 
     assert kernels(0.1, 6400) == kernels(0.0, 6400, compiles=True) == 0
-    assert kernels(0.1, 6400, compiles=True) == 3 * 100 * 600_000
-    assert kernels(0.1, 640_000, compiles=True) == 1024 * 600_000
+    assert kernels(0.1, 640, compiles=True) == 3 * 10 * 600_000
+    assert kernels(0.1, 6400, compiles=True) == 3 * 32 * 600_000  # half of the latents
+    assert kernels(0.1, 640_000, 4096, compiles=True) == 1024 * 600_000
