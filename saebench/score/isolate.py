@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from saebench.api import (
@@ -77,11 +78,12 @@ def _failed(spec: CellMetricSpec | GroupMetricSpec, reason: str) -> Answer:
 
 
 def attempted(call: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What a plugin's function gave; or None, and the exception on one line. What the machine refuses is raised."""
+    """What a plugin's function gave; or None, and the exception on one line. What the machine refuses is raised, memory
+    of a card as well: a score that lacks it alone would be null for good."""
     try:
         with contained():
             return call(), None
-    except (MemoryError, MachineError):
+    except (MemoryError, MachineError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         if refusal := refuse(error):
@@ -122,7 +124,10 @@ class Accumulator:
 
 def measure_group(spec: GroupMetricSpec, members: Sequence[GroupMember]) -> Answer:
     """One group metric over its members."""
-    return answered(spec, lambda: resolve(spec.make)().measure(members))
+    try:
+        return answered(spec, lambda: resolve(spec.make)().measure(members))
+    except torch.OutOfMemoryError as error:  # it fails, and the next run tries it again
+        return _failed(spec, without_folders(describe(error)))
 
 
 def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class Runner:
         try:
             with contained():
                 return getattr(self.sae, method)(argument)
-        except PluginError:
+        except (PluginError, torch.OutOfMemoryError):
             raise
         except Exception as error:
             raise PluginError(f"{self.label}: {method} raised {describe(error)}") from error

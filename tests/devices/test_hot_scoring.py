@@ -10,12 +10,23 @@ import pytest
 import torch
 from simulated_device import Card, simulated_cuda
 
-from saebench.api import ActivationBatch, MetricContext, ScoringFacts, Site, SparseCodes, TrainingFacts
+from saebench.api import (
+    ActivationBatch,
+    CellMetricSpec,
+    GroupMetricSpec,
+    MetricContext,
+    MetricInfo,
+    MetricResult,
+    ScoringFacts,
+    Site,
+    SparseCodes,
+    TrainingFacts,
+)
 from saebench.cells.cell import ArchitectureUse
 from saebench.host import load_catalog
 from saebench.host.build import build_module
 from saebench.nn.kernels import backends
-from saebench.score.isolate import Accumulator
+from saebench.score.isolate import Accumulator, measure_group
 from saebench.score.one_pass import Firing, Runner, run_pass
 
 D_IN, D_SAE, BATCH = 12, 32, 64
@@ -106,3 +117,40 @@ def test_batches_wait_for_nothing_but_what_is_listed_and_give_the_processors_val
         for mine, its in ((there[id].value, value.value), (there[id].stderr, value.stderr)):
             assert mine == (None if its is None else pytest.approx(its, rel=1e-6)), id
     assert sum(value.value is not None for value in here.values()) > 20
+
+
+class Greedy:
+    """A metric that wants more memory than there is."""
+
+    def __init__(self, context: Any) -> None: ...
+
+    def update(self, stream: str, scored: Any) -> None:
+        self.kept = scored.batch.x.new_zeros(1 << 20)
+
+    def compute(self) -> MetricResult:
+        return MetricResult({})
+
+
+def test_memory_that_ends_while_scoring_ends_the_cell_and_is_no_null_score(card: Card) -> None:
+    greedy = CellMetricSpec(
+        "greedy", "1", (MetricInfo("greedy", "", "lower", "test", ""),), Greedy, ("eval",), ("codes",)
+    )
+    runner, source, _ = parts_on("cuda")
+    card.limit_bytes = card.held_bytes + (1 << 20)
+    with pytest.raises(torch.OutOfMemoryError), torch.no_grad():
+        run_pass(runner, source, [Accumulator(greedy, None)])
+    card.limit_bytes = card.held_bytes
+    with pytest.raises(torch.OutOfMemoryError), torch.no_grad():
+        runner.encode(next(source.stream("eval", BATCH)).x)
+
+
+def test_a_group_that_finds_no_memory_fails_and_says_so(card: Card) -> None:
+    class Wide:
+        def measure(self, members: Any) -> MetricResult:
+            return MetricResult({}, arrays={"all": torch.zeros(1 << 20, device="cuda")})
+
+    spec = GroupMetricSpec("wide", "1", (MetricInfo("wide", "", "lower", "test", ""),), Wide)
+    card.limit_bytes = 1 << 20
+    answer = measure_group(spec, [])
+    assert answer.failure is not None and "CUDA out of memory" in answer.failure
+    assert answer.result.values["wide"].value is None
