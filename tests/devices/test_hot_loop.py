@@ -11,6 +11,7 @@ import pytest
 import torch
 from simulated_device import Card, HostWait, simulated_cuda
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from saebench.api import ActivationBatch, LossTerms, Site, SparseCodes, StepInfo
 from saebench.cells.cell import ArchitectureUse, TrainSettings
@@ -126,12 +127,25 @@ def test_steps_wait_for_nothing_but_what_is_said_and_give_the_processors_curve(n
         # the first step of a module checks what it returned
         return card.hot("a training step", allowed=accepted) if step else nullcontext()
 
-    there = train(build(name, torch.Generator().manual_seed(1)), x, "cuda", region)
+    module = build(name, torch.Generator().manual_seed(1))
+    there = train(module, x, "cuda", region)
+    assert not left_behind(module)
     assert there == pytest.approx(here, rel=1e-4)
     assert name != "expander" or there == here  # the same operators: the same bits
     used = {f"{place.partition(':')[0]}:{place.partition(' ')[2].partition(': ')[0]}" for place in card.waits}
     assert accepted <= used  # what is not needed any more is taken off the list
     assert max(after - before for before, after in pairwise(waited[1:])) <= 12
+
+
+def left_behind(module: nn.Module) -> list[str]:
+    """Tensors that a module on the card holds on the processor. One of a single number breaks nothing there, but no
+    checkpoint holds it."""
+    return [
+        f"{path or type(module).__name__}.{name}"
+        for path, part in module.named_modules()
+        for name, value in vars(part).items()
+        if any(isinstance(leaf, Tensor) and not leaf.is_cuda for leaf in tree_leaves(value))
+    ]
 
 
 class Tiny(nn.Module):
@@ -187,3 +201,9 @@ def test_planted_faults_are_found_by_name(module: type[Tiny], error: type[Except
     train(Tiny(), x, "cuda", lambda step: card.hot("a training step", allowed=ALWAYS))
     with pytest.raises(error, match=message):
         train(module(), x, "cuda", lambda step: card.hot("a training step", allowed=ALWAYS))
+
+
+def test_a_number_that_is_left_behind_is_named(card: Card) -> None:
+    number = Tiny()
+    number.size = torch.tensor(1.0)
+    assert left_behind(number.to("cuda")) == ["Tiny.size"]
