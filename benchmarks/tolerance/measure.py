@@ -26,7 +26,7 @@ import yaml
 from tabulate import tabulate
 
 from saebench.leaderboard import Moved, diff_tolerant
-from saebench.leaderboard.read.records import Record, read_cells, read_groups
+from saebench.leaderboard.read.records import GroupRecord, Record, read_cells, read_groups
 from saebench.leaderboard.read.within import seed_noise
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,7 +144,10 @@ def rows(folders: Sequence[Path]) -> list[Row]:
         for value in found.moved:
             moved[value.kind].append(value)
     noises = {
-        relative: [seed_noise(found, relative=relative) for found in records.values()] for relative in (False, True)
+        relative: [
+            group_noise(found, relative=relative) | seed_noise(found, relative=relative) for found in records.values()
+        ]
+        for relative in (False, True)
     }
     made = []
     for kind, (unit, counts) in kinds.items():
@@ -154,6 +157,18 @@ def rows(folders: Sequence[Path]) -> list[Row]:
         seen = [noise[kind] for noise in noises[relative] if kind in noise]
         made.append(Row(kind, relative, drift, sum(seen) / len(seen) if seen else None, counts, unit in COUNTS))
     return made
+
+
+def group_noise(records: Iterable[Record], *, relative: bool) -> dict[str, float]:
+    """Of metrics of groups of seeds: their standard error over the seeds, root mean square over groups."""
+    squares: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        if isinstance(record, GroupRecord):
+            for id, metric in record.facts["metrics"].items():
+                size = abs(metric["value"] or 0.0) if relative else 1.0
+                if metric["stderr"] is not None and size:
+                    squares[id].append((metric["stderr"] / size) ** 2)
+    return {id: math.sqrt(sum(found) / len(found)) for id, found in squares.items()}
 
 
 def machine(folders: Sequence[Path]) -> dict[str, Any]:

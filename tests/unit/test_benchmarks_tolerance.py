@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from saebench.leaderboard.read.records import GroupRecord
 from saebench.leaderboard.read.tolerance import Tolerance, table, tolerances
 from saebench.metrics.catalogue import INFO
 from saebench_plugins.faithful.ffr_spec import FFR
@@ -69,3 +70,12 @@ def test_a_value_over_its_seed_noise_is_marked(measure: ModuleType) -> None:
     _, _, mine, quiet = measure.as_page(values).splitlines()
     assert mine.split() == ["|", "`mine`", "|", "0.01", "|", "0.01", "|", "0.02", "|", "2.00", "!", "|"]
     assert quiet.split() == ["|", "`quiet`", "|", "1", "%", "|", "4", "%", "|", "2", "%", "|", "0.50", "|"]
+
+
+def test_the_noise_of_a_value_for_all_seeds_is_its_standard_error_over_them(measure: ModuleType) -> None:
+    def group(value: float | None, stderr: float | None) -> GroupRecord:
+        return GroupRecord("", {"facts": {"metrics": {"sfr": {"value": value, "stderr": stderr}}}})
+
+    groups = [group(0.5, 0.03), group(0.25, 0.04), group(None, None), group(0.0, 0.0)]
+    assert measure.group_noise(groups, relative=False) == {"sfr": pytest.approx((0.0025 / 3) ** 0.5)}
+    assert measure.group_noise(groups, relative=True) == {"sfr": pytest.approx(((0.06**2 + 0.16**2) / 2) ** 0.5)}

@@ -15,6 +15,9 @@ from typing import Any
 
 import yaml
 
+ROUNDING = {"float32": 0.0, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+"""Of a number, relative to it, by dtype of the language model. What float32 rounds is in the table."""
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -30,10 +33,18 @@ class Tolerance:
     relative: float = 0.0
     latents: float = 0.0
 
-    def allowed(self, a: float, b: float, d_sae: int | None = None) -> float:
-        """The largest difference of `a` and `b` that is within, of an SAE with `d_sae` latents."""
+    def allowed(self, a: float, b: float, d_sae: int | None = None, dtype: str = "float32") -> float:
+        """The largest difference of `a` and `b` that is within.
+
+        Args:
+            a, b: Both values.
+            d_sae: Latents of the SAE.
+            dtype: Of the language model: in half precision a value may move by no less than its rounding, unless it
+                may not move at all.
+        """
         of_latents = self.latents / d_sae if d_sae else 0.0
-        return max(self.absolute + self.relative * max(abs(a), abs(b)), of_latents)
+        relative = max(self.relative, ROUNDING.get(dtype, 0.0)) if self.relative else 0.0
+        return max(self.absolute + relative * max(abs(a), abs(b)), of_latents)
 
 
 @cache

@@ -216,7 +216,8 @@ def _unequal(pair: Pair, noise: Mapping[str, float], samples: Collection[str]) -
             continue
         known = tolerances().get(kind)
         if known is not None:
-            allowed = known.allowed(left, right, a.get("d_sae"))
+            dtype = ((a.get("model") or {}).get("load") or {}).get("dtype", "float32")
+            allowed = known.allowed(left, right, a.get("d_sae"), dtype)
         else:
             allowed = noise[kind] / 2 if kind in noise else min(_stderr(a, keys), _stderr(b, keys))
         yield Moved(pair.where, dotted(keys), kind, left, right, allowed)

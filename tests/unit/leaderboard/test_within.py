@@ -195,3 +195,22 @@ def test_a_share_of_few_latents_may_move_by_whole_latents() -> None:
     assert share.allowed(0.0, 0.1, 64) == pytest.approx(2 / 64)
     assert share.allowed(0.0, 0.1, 65_536) == share.allowed(0.0, 0.1) == 0.001
     assert Tolerance(relative=0.1).allowed(-20.0, 10.0, 64) == pytest.approx(2.0)
+
+
+def test_the_models_own_losses_move_by_the_rounding_of_its_precision(
+    tmp_path: Path, generator: ModuleType, few: tuple[Records, Records]
+) -> None:
+    cells, groups = few
+    record = next(record for path, record in cells.items() if "/topk/k8-s1-" in path)
+    metrics = record["facts"]["metrics"]
+    metrics["ce-clean"] = {**metrics["kl"], "value": 3.5, "parts": []}
+    for dtype, within in ((None, False), ("bfloat16", True), ("float16", False)):
+        record["facts"]["model"] = {**record["facts"]["model"], **({"load": {"dtype": dtype}} if dtype else {})}
+        metrics["ce-clean"]["value"] = 3.5
+        a = generator.write_folder(tmp_path / f"a-{dtype}", cells, groups)
+        metrics["ce-clean"]["value"] = 3.51
+        assert diff_tolerant(a, generator.write_folder(tmp_path / f"b-{dtype}", cells, groups)).within is within
+    metrics["train-tokens"] = {**metrics["kl"], "value": 1000, "parts": []}
+    a = generator.write_folder(tmp_path / "a", cells, groups)
+    metrics["train-tokens"]["value"] = 1001
+    assert not diff_tolerant(a, generator.write_folder(tmp_path / "b", cells, groups)).within
