@@ -59,7 +59,7 @@ class ModelBook:
         Raises:
             SuiteError: It cannot, and more than a plan is made.
         """
-        if facts.folder is None:
+        if facts.folder is None or facts.load == PLAIN:
             return None
         config = read_config(facts.folder, facts.id, trust=facts.load.trust_remote_code)
         if not self._config_alone:

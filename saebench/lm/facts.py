@@ -19,7 +19,7 @@ from saebench.cells.load import PLAIN, LoadSettings
 from saebench.lm import hf
 from saebench.lm.folder import loading, notes
 from saebench.lm.folder.locate import BUILT_IN, lacking, model_folder
-from saebench.lm.folder.model_config import Kind, context_limit, read_config, reason
+from saebench.lm.folder.model_config import Kind, context_limit, read_config
 from saebench.lm.folder.tensor_fit import Loading, fit, refuse_unused
 from saebench.lm.folder.tokenizers import check_tokenizer, read_tokenizer, tokens_in
 from saebench.lm.folder.weights import WeightFiles, model_digest, stored_tensors, weight_files
@@ -202,15 +202,13 @@ def _describe_folder(
             found = fit(model, config, kind, stored, weights, model_id)
     try:
         traced = trace(model, causal=kind != "encoder")
-    except Exception as error:
-        # Some classes cannot run without values: then the real weights answer, at the price of loading them.
+    except Exception:  # noqa: BLE001 - a model's own code
+        # Some classes cannot run on the meta device: then the real weights answer, at the price of loading them.
         if weights is None:
-            raise SuiteError(
-                f"model '{model_id}': its weights are not here, and {type(model).__name__} cannot be planned without "
-                f"them ({reason(error)}). Give the whole folder."
-            ) from error
-        model = loading.load_weights(config, kind, weights, model_id, LoadSettings(trust_remote_code=trust))
-        traced = loading.traced(model, kind, model_id)
+            traced = loading.traced_on_stand_ins(config, kind, model_id, trust=trust)
+        else:
+            model = loading.load_weights(config, kind, weights, model_id, LoadSettings(trust_remote_code=trust))
+            traced = loading.traced(model, kind, model_id)
     found_digest = model_digest(folder, weights, whole=not lacks, code=trust)
     facts = facts_of(
         model, config, model_id=model_id, revision=revision, model_digest=found_digest, kind=kind, traced=traced,

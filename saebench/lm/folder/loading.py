@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from saebench.api.errors import SuiteError
 from saebench.cells.load import PLAIN, LoadSettings
@@ -31,6 +32,26 @@ def traced(model: torch.nn.Module, kind: Kind, model_id: str) -> Trace:
         raise SuiteError(
             f"model '{model_id}': a forward of it fails ({reason(error)}). "
             "Give the config.json that belongs to its weights."
+        ) from error
+
+
+def traced_on_stand_ins(config: Any, kind: Kind, model_id: str, *, trust: bool = False) -> Trace:
+    """What runs in a forward of a model whose weights are not here, and which cannot run on the meta device.
+
+    Its tensors say that they are on the CPU and hold nothing: rotary tables of older releases of transformers ask for a
+    device that torch knows.
+
+    Raises:
+        SuiteError: The forward needs values.
+    """
+    try:
+        with FakeTensorMode():
+            model: torch.nn.Module = hf.new_model(config, decoder=kind == "decoder", trust=trust).eval()
+            return trace(model, causal=kind != "encoder")
+    except Exception as error:
+        raise SuiteError(
+            f"model '{model_id}': its weights are not here, and without them a forward of it fails ({reason(error)}). "
+            "Give the whole folder."
         ) from error
 
 

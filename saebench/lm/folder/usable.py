@@ -21,8 +21,7 @@ def refuse_unknown(load: LoadSettings, model_id: str) -> None:
     Raises:
         SuiteError: With the names it has.
     """
-    known = hf.attentions()
-    if load.attention is not None and load.attention not in known:
+    if load.attention is not None and load.attention not in (known := hf.attentions()):
         raise SuiteError(
             f"model '{model_id}': attention {load.attention!r} is none that comes with transformers, and code from the "
             f"hub is never fetched. {hint(load.attention, known)}"

@@ -13,6 +13,7 @@ from saebench.api import SuiteError
 from saebench.jobs import plan_suite, run_suite
 from saebench.lm.book import ModelBook
 from saebench.lm.facts import describe_model
+from saebench.lm.trace import trace
 
 CONFIGS = Path(__file__).parents[3] / "benchmarks" / "suites" / "configs"
 SIZES = {
@@ -135,6 +136,28 @@ def test_the_index_of_weights_alone_is_no_weight(without):
     assert describe_model(str(folder), config_alone=True).lacks == ("weights",)
     with pytest.raises(SuiteError, match="names 1 of 1 weight files that are not there"):
         describe_model(str(folder))
+
+
+def no_meta(model, *, causal):
+    if next(model.parameters()).device.type == "meta":
+        raise RuntimeError("unknown device type for autocast")
+    return trace(model, causal=causal)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "neox"])
+def test_a_class_that_the_meta_device_cannot_run_is_planned_on_stand_ins(family, request, tmp_path, monkeypatch):
+    whole = describe_model(str(request.getfixturevalue(family)))
+    shutil.copy(request.getfixturevalue(family) / "config.json", tmp_path)
+    monkeypatch.setattr("saebench.lm.facts.trace", no_meta)
+    assert describe_model(str(tmp_path), config_alone=True).trace == whole.trace
+    monkeypatch.setattr("saebench.lm.folder.loading.FakeTensorMode", broken)
+    (tmp_path / "README.md").write_text("another state of the folder")
+    with pytest.raises(SuiteError, match=r"without them a forward of it fails \(ValueError: needs values\)\. Give the"):
+        describe_model(str(tmp_path), config_alone=True)
+
+
+def broken():
+    raise ValueError("needs values")
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,14 @@ def test_every_place_of_a_family_is_exact_or_refused(name):
     assert any("attention" in place or "attn" in place for place in exact)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_block_of_a_family_is_exact_in_half_precision(name, dtype):
+    lm = family(name)
+    lm.model.to(dtype)
+    assert_exact(lm, lm.facts.hookpoint("layers.0").path)
+
+
 # Toys that spoil a splice
 
 
