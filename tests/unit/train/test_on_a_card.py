@@ -11,6 +11,8 @@ from simulated_device import simulated_cuda
 from saebench.host import load_catalog
 from saebench.train import Watch, train_pass
 
+pytestmark = pytest.mark.cpu("makes a card of its own")
+
 D_SAE = 64
 CONFIGS = {
     "topk": {"d_sae": D_SAE, "k": 3, "dead_window": 0.05},
