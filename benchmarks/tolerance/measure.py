@@ -50,6 +50,8 @@ COUNTS = ("tokens", "bytes", "values")
 """Units whose values are decided before training: nothing is allowed."""
 FLOAT = 1e-6
 """What every other value may move by: float32's own rounding."""
+MARGIN = 1.5
+"""What is allowed, over the largest difference that was seen."""
 LATENTS = 2
 """So many latents may be on the other side of a threshold, whatever their share is."""
 OTHERS = {
@@ -67,7 +69,7 @@ class Row:
         kind: As the table names it.
         relative: Whether drift, noise and tolerance are shares of the value.
         drift: The largest difference between two ways.
-        noise: What another init seed changes; None where there are no seeds.
+        noise: The largest difference that another init seed makes; None where there are no seeds.
         latents: Whether it is a share of latents.
         counts: Whether it is decided before training.
     """
@@ -81,7 +83,7 @@ class Row:
 
     def to_yaml(self) -> str:
         """Its line of the file."""
-        moved = 0.0 if self.counts else _up(max(2 * self.drift, (self.noise or 0.0) / 2))
+        moved = 0.0 if self.counts else _up(MARGIN * self.drift)
         allowed: dict[str, float] = {}
         if not self.relative and moved:
             allowed["absolute"] = moved
@@ -113,9 +115,15 @@ def run(way: str, out: Path, suite: Path) -> None:
     subprocess.run(command, check=True, env={**inherited, **WAYS[way]})
 
 
-def units(records: Iterable[Record]) -> dict[str, tuple[str, bool]]:
-    """Unit, and whether latents are counted, by kind; of metrics those that have a value somewhere."""
-    found = {kind: (unit, kind == "trajectory/dead") for kind, unit in OTHERS.items()}
+def units(records: Iterable[Record]) -> dict[str, tuple[str, bool, bool]]:
+    """Unit, whether it moves with its size, and whether latents are counted, by kind.
+
+    Of metrics those that have a value somewhere. Errors and losses move with their size: what is small moves little.
+    """
+    found = {
+        kind: (unit, unit in NO_SCALE or kind == "trajectory/fvu", kind == "trajectory/dead")
+        for kind, unit in OTHERS.items()
+    }
     for record in records:
         for id, info in record.facts["metric_info"].items():
             if info["measured"]:
@@ -124,7 +132,8 @@ def units(records: Iterable[Record]) -> dict[str, tuple[str, bool]]:
             counts = info["unit"] == "fraction" and info["family"] in OF_LATENTS and id != "dense-mass-10pct"
             for kind, value in ((id, metric["value"]), (f"{id}/stderr", metric["stderr"])):
                 if value is not None:
-                    found[kind] = (info["unit"], counts)
+                    loss = info["family"] == "reconstruction" and info["direction"] == "lower"
+                    found[kind] = (info["unit"], info["unit"] in NO_SCALE or loss, counts)
     return found
 
 
@@ -150,25 +159,24 @@ def rows(folders: Sequence[Path]) -> list[Row]:
         for relative in (False, True)
     }
     made = []
-    for kind, (unit, counts) in kinds.items():
-        relative = unit in NO_SCALE
+    for kind, (unit, relative, counts) in kinds.items():
         size = (lambda value: max(abs(value.a), abs(value.b))) if relative else (lambda value: 1.0)
         drift = max((value.apart / size(value) for value in moved[kind]), default=0.0)
         seen = [noise[kind] for noise in noises[relative] if kind in noise]
-        made.append(Row(kind, relative, drift, sum(seen) / len(seen) if seen else None, counts, unit in COUNTS))
+        made.append(Row(kind, relative, drift, max(seen) if seen else None, counts, unit in COUNTS))
     return made
 
 
 def group_noise(records: Iterable[Record], *, relative: bool) -> dict[str, float]:
-    """Of metrics of groups of seeds: their standard error over the seeds, root mean square over groups."""
-    squares: dict[str, list[float]] = defaultdict(list)
+    """Of metrics of groups of seeds: twice their standard error over the seeds, the largest of all groups."""
+    noise: dict[str, float] = {}
     for record in records:
         if isinstance(record, GroupRecord):
             for id, metric in record.facts["metrics"].items():
                 size = abs(metric["value"] or 0.0) if relative else 1.0
                 if metric["stderr"] is not None and size:
-                    squares[id].append((metric["stderr"] / size) ** 2)
-    return {id: math.sqrt(sum(found) / len(found)) for id, found in squares.items()}
+                    noise[id] = max(noise.get(id, 0.0), 2 * metric["stderr"] / size)
+    return noise
 
 
 def machine(folders: Sequence[Path]) -> dict[str, Any]:
@@ -180,26 +188,37 @@ def machine(folders: Sequence[Path]) -> dict[str, Any]:
         "date": max(str(cell.measured["finished"]) for cell in first)[:10],
         "torch": first[0].measured["versions"]["torch"],
         "cells": len(first),
-        "ways": {
-            name: f"{cell.measured['backend']}, {cell.measured['threads']} threads, {cell.measured['host']['cpu_path']}"
-            for name, (cell, *_) in cells.items()
-        },
+        "ways": {name: _way(cell.measured) for name, (cell, *_) in cells.items()},
     }
+
+
+def _way(measured: Mapping[str, Any]) -> str:
+    return f"{measured['backend']}, threads: {measured['threads']}, {measured['host']['cpu_path']}"
 
 
 def as_yaml(found: Sequence[Row], how: Mapping[str, Any]) -> str:
     """The file that `diff --tolerant` reads."""
     head = (
         "# What a value may move by between two machines. Made by `benchmarks/tolerance/measure.py --write`;\n"
-        "# docs/tolerance.md explains it. `drift`: the largest difference between two ways; `noise`: what another\n"
-        "# init seed changes (null: no seeds to tell).\n"
+        "# docs/tolerance.md explains it. `drift`: the largest difference between two ways; `noise`: the largest that\n"
+        "# another init seed makes (null: no seeds to tell).\n"
     )
     measured = yaml.safe_dump({"measured": dict(how)}, sort_keys=False, width=110)
     return head + measured + "values:\n" + "".join(row.to_yaml() for row in sorted(found, key=lambda row: row.kind))
 
 
-def as_page(values: Mapping[str, Any]) -> str:
-    """The table of docs/tolerance.md: metrics, then what is no metric. Standard errors stand in the file alone."""
+def as_page(made: Mapping[str, Any]) -> str:
+    """What docs/tolerance.md shows of the file: how it was measured, and the table.
+
+    Metrics, then what is no metric. Standard errors stand in the file alone.
+    """
+    how = made["measured"]
+    ways = "".join(f"- `{name}`: {way}\n" for name, way in how["ways"].items())
+    place = f"{how['machine']}, {how['date']}, torch {how['torch']}, {how['cells']} cells a way"
+    return f"Measured on {place}; {len(how['ways'])} ways:\n{ways}\n{_table(made['values'])}"
+
+
+def _table(values: Mapping[str, Any]) -> str:
     lines = []
     for kind in sorted(values, key=lambda kind: ("/" in kind, kind)):
         allowed, drift, noise = (values[kind][key] for key in ("allowed", "drift", "noise"))
@@ -218,7 +237,7 @@ def as_page(values: Mapping[str, Any]) -> str:
                 ("-" if not noise else f"{limit / noise:.2f}") + (" !" if over else ""),
             ]
         )
-    headers = ["value", "largest difference", "seed noise", "allowed", "allowed / noise"]
+    headers = ["value", "another way", "another seed", "allowed", "allowed / another seed"]
     return tabulate(lines, headers, tablefmt="github", disable_numparse=True)
 
 
@@ -230,9 +249,9 @@ def _number(value: float, share: bool) -> str:
 def write(text: str) -> None:
     """The file, and the table on the page."""
     TABLE.write_text(text, "utf-8")
-    table = as_page(yaml.safe_load(text)["values"])
+    shown = as_page(yaml.safe_load(text))
     page = PAGE.read_text("utf-8")
-    PAGE.write_text(re.sub(r"(<!-- table -->\n).*(<!-- end -->)", rf"\g<1>{table}\n\g<2>", page, flags=re.S), "utf-8")
+    PAGE.write_text(re.sub(r"(<!-- table -->\n).*(<!-- end -->)", rf"\g<1>{shown}\n\g<2>", page, flags=re.S), "utf-8")
 
 
 def main() -> None:
@@ -249,7 +268,7 @@ def main() -> None:
     folders = [arguments.out / way for way in arguments.ways]
     text = as_yaml(rows(folders), machine(folders))
     made = yaml.safe_load(text)
-    print(yaml.safe_dump(made["measured"], sort_keys=False), as_page(made["values"]), sep="\n")
+    print(as_page(made))
     if arguments.write:
         write(text)
 

@@ -59,8 +59,8 @@ def _within(found: Comparison, shown: int | None) -> int:
         emit()
     if found.resampled:
         emit(
-            f"Written by the model, and not the same text on both sides: {', '.join(found.resampled)}. Samples follow "
-            "the last bits of the model's own arithmetic."
+            f"Computed, and not equal bit for bit on both sides: {', '.join(found.resampled)}. A model's samples and "
+            "synthetic vectors follow the arithmetic of the machine."
         )
     if found.ways:
         emit(_ways(found.ways))

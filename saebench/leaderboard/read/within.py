@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, variance
 from typing import Any
 
 from saebench.leaderboard.read.differences import Difference, Pair, corpora, in_order, read_pairs, unlike_identities
@@ -61,7 +60,7 @@ class Comparison:
         moved: Values that differ, the furthest first; those with a `share` over 1 are outside.
         n_values: Metric values that were compared.
         ways: How the two were made, where that differs: what (`back end`), a, b.
-        resampled: Generated datasets whose samples differ.
+        resampled: Computed datasets (`_generated`) that are not equal bit for bit.
     """
 
     differences: Sequence[Difference]
@@ -84,9 +83,9 @@ class Comparison:
 def diff_tolerant(a: Path, b: Path) -> Comparison:
     """Compares the facts of two folders that hold records/ (and groups/) under `tolerances`.
 
-    A metric that the table does not know (of another plugin) may move by half its seed noise (`seed_noise`, the smaller
-    of both folders: what went wrong in one must not widen what is allowed); where there are no seeds, by its standard
-    error, again the smaller; without one, not at all.
+    A metric that the table does not know (of another plugin) may move by its seed noise (`seed_noise`, the smaller of
+    both folders: what went wrong in one must not widen what is allowed); where there are no seeds, by twice its
+    standard error, again the smaller; without one, not at all.
 
     Raises:
         SuiteError: As `diff`.
@@ -119,11 +118,11 @@ def diff_tolerant(a: Path, b: Path) -> Comparison:
 
 
 def seed_noise(records: Iterable[Record], *, relative: bool = False) -> dict[str, float]:
-    """What another init seed changes, by kind: the standard deviation over seeds, pooled over contenders.
+    """What another init seed changes, by kind: the largest difference between two seeds of one contender.
 
     Args:
         records: Of one run; cells that trained and were scored are used. Groups have no seeds.
-        relative: Each standard deviation over the mean of its values; contenders with mean 0 are left out.
+        relative: As a share of the largest of the contender's values.
     """
     values: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for record in records:
@@ -133,12 +132,12 @@ def seed_noise(records: Iterable[Record], *, relative: bool = False) -> dict[str
             for keys, value in _numbers(record.facts):
                 if (kind := _kind(keys, record.facts)) is not None:
                     values[(kind, keys, *contender)].append(value)
-    variances: dict[str, list[float]] = defaultdict(list)
+    noise: dict[str, float] = {}
     for (kind, *_), found in values.items():
-        size = abs(mean(found)) if relative else 1.0
-        if len(found) > 1 and size:
-            variances[kind].append(variance(found) / size**2)
-    return {kind: math.sqrt(mean(found)) for kind, found in variances.items()}
+        if len(found) > 1:
+            size = max(map(abs, found)) or 1.0 if relative else 1.0
+            noise[kind] = max(noise.get(kind, 0.0), (max(found) - min(found)) / size)
+    return noise
 
 
 def _numbers(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, float]]:
@@ -197,10 +196,10 @@ _WAYS: Mapping[str, Callable[[Record], Any]] = {
 
 
 def _generated(pairs: Iterable[Pair]) -> frozenset[str]:
-    """Names of datasets that a model writes: what they hold follows the arithmetic of the machine."""
+    """Names of datasets that are computed (a model's samples, synthetic vectors): their bits follow the machine."""
     sides = (side for pair in pairs for side in (pair.a, pair.b) if isinstance(side, CellRecord))
     datasets = (side.facts["dataset"] for side in sides)
-    return frozenset(str(dataset["name"]) for dataset in datasets if dataset.get("kind") == "generated")
+    return frozenset(str(dataset["name"]) for dataset in datasets if dataset.get("kind") in ("generated", "synthetic"))
 
 
 def _unequal(pair: Pair, noise: Mapping[str, float], samples: Collection[str]) -> Iterator[Difference | Moved]:
@@ -219,7 +218,7 @@ def _unequal(pair: Pair, noise: Mapping[str, float], samples: Collection[str]) -
             dtype = ((a.get("model") or {}).get("load") or {}).get("dtype", "float32")
             allowed = known.allowed(left, right, a.get("d_sae"), dtype)
         else:
-            allowed = noise[kind] / 2 if kind in noise else min(_stderr(a, keys), _stderr(b, keys))
+            allowed = noise[kind] if kind in noise else 2 * min(_stderr(a, keys), _stderr(b, keys))
         yield Moved(pair.where, dotted(keys), kind, left, right, allowed)
 
 

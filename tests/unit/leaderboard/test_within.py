@@ -136,13 +136,14 @@ def test_how_it_was_computed_and_pictures_of_the_same_codes_are_not_compared(
     assert [what for what, _, b in found.ways if "plain" in b or "7" in b] == ["back end", "threads"]
 
 
-def test_samples_of_a_model_may_differ_and_are_named_and_other_corpora_may_not(
-    tmp_path: Path, generator: ModuleType, few: tuple[Records, Records]
+@pytest.mark.parametrize("kind", ["generated", "synthetic"])
+def test_what_is_computed_may_differ_and_is_named_and_other_corpora_may_not(
+    kind: str, tmp_path: Path, generator: ModuleType, few: tuple[Records, Records]
 ) -> None:
     cells, groups = few
     own = [record for record in cells.values() if record["facts"]["dataset"]["name"] == "own"]
     for record in own:
-        record["facts"]["dataset"]["kind"] = "generated"
+        record["facts"]["dataset"]["kind"] = kind
     a = generator.write_folder(tmp_path / "a", cells, groups)
     for record in own:
         record["facts"]["dataset"] |= {"content": "e" * 64, "n_tokens": 149_990}
@@ -158,7 +159,7 @@ def test_samples_of_a_model_may_differ_and_are_named_and_other_corpora_may_not(
     assert found.differences[0].where == "docs (training part)"
 
 
-def test_a_metric_that_the_table_does_not_know_may_move_by_half_its_seed_noise(
+def test_a_metric_that_the_table_does_not_know_may_move_by_its_seed_noise(
     tmp_path: Path, generator: ModuleType, few: tuple[Records, Records]
 ) -> None:
     cells, groups = few
@@ -171,15 +172,15 @@ def test_a_metric_that_the_table_does_not_know_may_move_by_half_its_seed_noise(
         }
     a = generator.write_folder(tmp_path / "a", cells, groups)
     record = next(record for path, record in cells.items() if "/topk/k8-s1-" in path)
-    for by, within in ((0.045, True), (0.01, False), (9.0, False)):
+    for by, within in ((0.19, True), (0.02, False), (9.0, False)):
         set_value(record, "mine", by)
         found = diff_tolerant(a, generator.write_folder(tmp_path / str(by), cells, groups))
         assert found.within is within
-        assert found.moved[0].allowed == pytest.approx(0.05, abs=0.003)
+        assert found.moved[0].allowed == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize(("stderr", "within"), [(0.02, True), (0.005, False), (None, False)])
-def test_without_seeds_it_may_move_by_its_standard_error(
+@pytest.mark.parametrize(("stderr", "within"), [(0.006, True), (0.004, False), (None, False)])
+def test_without_seeds_it_may_move_by_twice_its_standard_error(
     tmp_path: Path, generator: ModuleType, few: tuple[Records, Records], stderr: float | None, within: bool
 ) -> None:
     cells, groups = few
