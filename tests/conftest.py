@@ -47,7 +47,7 @@ def _on_device(request: pytest.FixtureRequest) -> Iterator[None]:
     if name == "cpu" or not in_rooms(request.path) or request.node.get_closest_marker("gpu"):
         yield
         return
-    with on_device(name):
+    with on_device(name, request.module):
         yield
 
 
@@ -88,12 +88,12 @@ def material() -> Path:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Slow, GPU and hub cases run only when asked for by marker."""
-    from on_device import cpu_reason, in_rooms
+    from on_device import skip_reason
 
     asked, device = config.getoption("-m") or "", config.getoption("--device")
     for item in items:
-        if device != "cpu" and in_rooms(item.path) and (reason := cpu_reason(item)) is not None:
-            item.add_marker(pytest.mark.skip(reason=f"about the processor: {reason}"))
+        if (reason := skip_reason(item, device)) is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
     for name in ("slow", "gpu", "hub"):
         if name not in asked and not (name == "gpu" and device == "cuda"):
             for item in items:

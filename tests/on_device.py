@@ -4,11 +4,13 @@ What a test file makes is made on the device; what saebench makes lies where sae
 of devices, and a device that saebench forgets is found: its tensor stays on the processor and meets one of the card.
     - a tensor that a test makes (`torch.randn`, `torch.tensor`, `torch.from_numpy`, ...) is moved to the device, with
       the numbers that the processor's generator gives: every device tests the same values;
-    - a module of saebench that a test builds is moved when it is built;
+    - a module of saebench that a test builds is moved when it is built, tensors among a test file's globals when a test
+      begins, and `torch.as_tensor` moves what it is given: for what a function of saebench makes on the processor;
     - where a test puts tensors of both places into one operator (what it made at import beside a result) all are moved;
       `.numpy()` and numpy's functions take them from the device;
     - calls inside of saebench are left as they are, and counted: a test in which saebench computed, and nothing on the
-      device, fails. Those that are about the processor say so: `pytest.mark.cpu("why")`, and are skipped.
+      device, fails. Those that are about the processor say so: `pytest.mark.cpu("why")`, and are skipped. What the
+      simulated card cannot show is marked `pytest.mark.real("why")`.
 """
 
 from __future__ import annotations
@@ -75,14 +77,17 @@ class OnDevice(TorchFunctionMode):
             return made
         if not caller.startswith(ROOMS):
             return func(*args, **kwargs)
+        if func is torch.as_tensor:
+            return self.moved(func(*args, **kwargs))
         if func in _TO_NUMPY and tensors and tensors[0].is_cuda:
             return func(tensors[0].detach().cpu(), *args[1:], **kwargs)
         if len(tensors) > 1 and len({tensor.is_cuda for tensor in tensors}) == 2 and func not in _STAYS:
-            args, kwargs = tree_map(self._moved, (args, kwargs))
+            args, kwargs = tree_map(self.moved, (args, kwargs))
         made = func(*args, **kwargs)
-        return made if tensors or "device" in kwargs or func in _STAYS else tree_map(self._moved, made)
+        return made if tensors or "device" in kwargs or func in _STAYS else tree_map(self.moved, made)
 
-    def _moved(self, leaf: Any) -> Any:
+    def moved(self, leaf: Any) -> Any:
+        """A tensor of the processor on the device, anything else as it is."""
         if not isinstance(leaf, Tensor) or leaf.is_cuda:
             return leaf
         moved = leaf.detach().to(self.device).requires_grad_(leaf.requires_grad)
@@ -118,9 +123,26 @@ def _moving(build: Any, device: torch.device) -> Any:
     return built
 
 
+def _comparing(mode: OnDevice) -> Any:
+    """`torch.testing.assert_close` for what lies in different places: it compares values."""
+    compare = torch.testing.assert_close
+
+    @functools.wraps(compare)
+    def close(*args: Any, **kwargs: Any) -> None:
+        compare(*tree_map(mode.moved, args), **kwargs)
+
+    return close
+
+
+def _globals_there(module: Any, mode: OnDevice, patch: pytest.MonkeyPatch) -> None:
+    for name, value in vars(module).items():
+        if isinstance(value, Tensor):
+            patch.setitem(vars(module), name, mode.moved(value))
+
+
 @contextmanager
-def on_device(name: str) -> Iterator[None]:
-    """A test on `cuda` or `simulated`.
+def on_device(name: str, module: Any) -> Iterator[None]:
+    """A test of a module on `cuda` or `simulated`.
 
     Raises:
         AssertionError: saebench computed, but nothing on the device.
@@ -129,7 +151,11 @@ def on_device(name: str) -> Iterator[None]:
         if name == "simulated":
             stack.enter_context(simulated_cuda())
         stack.enter_context(_built_there(torch.device("cuda", 0)))
-        mode = stack.enter_context(OnDevice(torch.device("cuda", 0)))
+        mode = OnDevice(torch.device("cuda", 0))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(torch.testing, "assert_close", _comparing(mode))
+        _globals_there(module, mode, patch)
+        stack.enter_context(mode)
         yield
     assert mode.there or not mode.here, (
         "saebench computed in this test, and nothing on the device. Put what it works on there (the fixture `device`), "
@@ -137,7 +163,12 @@ def on_device(name: str) -> Iterator[None]:
     )
 
 
-def cpu_reason(item: pytest.Item) -> str | None:
-    """Why a test is about the processor; None where it is not."""
-    mark = item.get_closest_marker("cpu")
-    return None if mark is None else str(mark.args[0])
+def skip_reason(item: pytest.Item, device: str) -> str | None:
+    """Why a test of the rooms does not run on this device; None where it does."""
+    if device == "cpu" or not in_rooms(item.path):
+        return None
+    if (mark := item.get_closest_marker("cpu")) is not None:
+        return f"about the processor: {mark.args[0]}"
+    if device == "simulated" and (mark := item.get_closest_marker("real")) is not None:
+        return f"not on a simulated card: {mark.args[0]}"
+    return None

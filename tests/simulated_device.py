@@ -493,7 +493,14 @@ def simulated_cuda(memory_bytes: int = 1 << 40) -> Iterator[Card]:
         with _Calls(card), _Operators(card):  # modes belong to a thread
             run(thread)
 
+    run_backward = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
+
+    def backward(*args: Any, **kwargs: Any) -> Any:
+        with _Calls(card):  # torch switches the modes of a call off while it runs; backward functions make tensors too
+            return run_backward(*args, **kwargs)
+
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(torch.autograd, "_engine_run_backward", backward))
         for name, call in _cuda_calls(card).items():
             stack.enter_context(mock.patch.object(torch.cuda, name, call))
         stack.enter_context(mock.patch.object(torch, "Generator", _Generator))

@@ -40,7 +40,9 @@ def rounding(made: Any) -> Tensor:
 
 
 @pytest.fixture(params=backends.BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Any:
+def backend(request: pytest.FixtureRequest, device: str) -> Any:
+    if device != "cpu" and request.param != "plain":
+        pytest.skip("about the processor: a card has the back end plain alone")
     with backends.force(request.param):
         yield request.param
 

@@ -35,6 +35,11 @@ def rand(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+GRADCHECK = pytest.mark.real("gradcheck writes into what autograd saved")
+DRAWN = pytest.mark.cpu("masks are drawn on the processor, so that a seed means the same mask everywhere")
+
+
+@DRAWN
 @settings(max_examples=60, deadline=None)
 @given(d_in=st.integers(1, 20), d_sae=st.integers(1, 40), seed=st.integers(-3, 2**63), data=st.data())
 def test_masks_are_left_regular_and_leave_no_coordinate_out(
@@ -48,18 +53,21 @@ def test_masks_are_left_regular_and_leave_no_coordinate_out(
     assert set(coords.flatten().tolist()) == set(range(d_in))
 
 
+@DRAWN
 def test_mask_is_pinned() -> None:
     """The stream is ours: these numbers must never change (a record's seed stands for its mask)."""
     assert sample_mask(4, 6, 3, 0).tolist() == PINNED
     assert mask_digest(sample_mask(512, 64, 7, 0)) == PINNED_DIGEST
 
 
+@DRAWN
 def test_mask_depends_on_the_seed_alone() -> None:
     assert torch.equal(sample_mask(50, 20, 5, 3), sample_mask(50, 20, 5, 3))
     assert not torch.equal(sample_mask(50, 20, 5, 3), sample_mask(50, 20, 5, 4))
     assert mask_digest(sample_mask(50, 20, 5, 3)) != mask_digest(sample_mask(50, 20, 5, 4))
 
 
+@DRAWN
 def test_coordinates_and_pairs_are_uniform() -> None:
     d, degree, n = 10, 3, 60_000
     coords = sample_mask(n, d, degree, 1).long()
@@ -77,7 +85,7 @@ def test_impossible_masks(args: tuple[int, int, int, int], words: str) -> None:
 
 
 def setting() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return rand(B, D), rand(N, G, seed=1), rand(N, seed=2), sample_mask(N, D, G, 0)
+    return rand(B, D), rand(N, G, seed=1), rand(N, seed=2), torch.as_tensor(sample_mask(N, D, G, 0))
 
 
 def test_pre_acts_equal_dense() -> None:
@@ -107,6 +115,7 @@ def test_encode_and_decode_equal_dense_with_all_gradients() -> None:
         torch.testing.assert_close(a.grad, c.grad)
 
 
+@GRADCHECK
 def test_decode_gradcheck() -> None:
     x, W, b, coords = setting()
     codes = encode_topk(expander_pre_acts(x, W, b, coords), K)
@@ -146,7 +155,7 @@ def test_top_of_columns_is_topk_whatever_the_ties(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("n", "k"), [(50, 0), (50, 1), (50, 50), (1021, 3), (4096, 7), (4103, 32)])
 def test_topk_equals_that_of_all_pre_activations_bit_for_bit(n: int, k: int, dtype: torch.dtype) -> None:
-    coords = sample_mask(n, 24, 5, 0)
+    coords = torch.as_tensor(sample_mask(n, 24, 5, 0))
     x, W, b = (t.to(dtype) for t in (rand(600, 24), rand(n, 5, seed=1), rand(n, seed=2)))
     x[5] = 0.0
     b[n // 2 :] = 0.0  # so that token 5 has more equal entries than k
@@ -164,7 +173,7 @@ def test_topk_refuses_k_beyond_the_latents() -> None:
 
 def test_no_more_than_a_block_of_pre_activations_exists_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     n, sizes = 4096, []
-    coords, W, b, x = sample_mask(n, 24, 5, 0), rand(n, 5, seed=1), rand(n, seed=2), rand(100, 24)
+    coords, W, b, x = torch.as_tensor(sample_mask(n, 24, 5, 0)), rand(n, 5, seed=1), rand(n, seed=2), rand(100, 24)
     whole = expander_topk(x, W, b, coords, 4)
     original = kernels._pre_acts
 
@@ -219,7 +228,12 @@ def deterministic() -> Iterator[None]:
 @pytest.mark.usefixtures("deterministic")
 def test_same_bits_every_time_under_deterministic_algorithms() -> None:
     n, d = 2048, 64
-    coords, x, W, b = sample_mask(n, d, 7, 0), rand(300, d).float(), rand(n, 7, seed=1).float(), rand(n, seed=2).float()
+    coords, x, W, b = (
+        torch.as_tensor(sample_mask(n, d, 7, 0)),
+        rand(300, d).float(),
+        rand(n, 7, seed=1).float(),
+        rand(n, seed=2).float(),
+    )
 
     def once() -> tuple[Tensor, ...]:
         codes = expander_topk(x, W, b, coords, 16)

@@ -80,6 +80,7 @@ def test_a_modules_own_hand_comes_first() -> None:
     assert module.w.grad.tolist() != [7.0, 7.0]
 
 
+@pytest.mark.real("its tensors are of another class")
 def test_something_else_than_terms_is_named() -> None:
     class Wrong(Shift):
         def training_loss(self, batch: ActivationBatch, step: StepInfo) -> Any:

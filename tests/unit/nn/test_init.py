@@ -45,6 +45,7 @@ def test_total_variance_by_hand() -> None:
     assert total_variance(torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 3.0], [2.0, -3.0]])) == pytest.approx(5.0)
 
 
+@pytest.mark.cpu("weights are drawn on the processor, so that a seed means the same weights everywhere")
 def test_unit_rows_and_tied_init() -> None:
     W_enc, W_dec = tied_init(20, 7, gen())
     assert torch.equal(W_enc, W_dec)

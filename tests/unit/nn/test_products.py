@@ -70,6 +70,7 @@ def test_nothing_in_gives_zeros_out() -> None:
     assert transposed_product(empty, none, offsets, torch.ones(2, 5), out).tolist() == [[0.0] * 5] * 3
 
 
+@pytest.mark.real("has no addresses")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_memory_for_a_large_result_is_overwritten_whatever_it_held(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype

@@ -54,6 +54,7 @@ def test_even_latents_never_fire_and_only_aux_k_moves_them() -> None:
     assert not off.W_dec.grad[::2].any()
 
 
+@pytest.mark.cpu("computes nothing")
 def test_a_subclass_must_choose() -> None:
     sae = AuxKSAE(16, 32, torch.Generator().manual_seed(0), k_aux=None, aux_coefficient=0.0, dead_window=0.5)
     assert sae.k_aux == 8

@@ -143,7 +143,7 @@ def equal(a, b):
 
 
 @pytest.fixture
-def kit():
+def kit(device):
     """Everything above, and a catalog to which a test may add its own module."""
     catalog = Catalog()
 
@@ -154,12 +154,12 @@ def kit():
         """One cell alone."""
         cell = cell or make_cell()
         parents = {cell.parent: parent_folder} if parent_folder is not None else None
-        ((_, outcome),) = train_pass([(cell, source or FakeSource())], catalog, parents=parents, **more)
+        ((_, outcome),) = train_pass([(cell, source or FakeSource())], catalog, parents=parents, device=device, **more)
         return outcome
 
     add("tiny", Tiny)
     return SimpleNamespace(
-        catalog=catalog, add=add, train=train, TinyConfig=TinyConfig, site=Site(D_IN, D_IN), equal=equal,
+        catalog=catalog, add=add, train=train, device=device, TinyConfig=TinyConfig, site=Site(D_IN, D_IN), equal=equal,
         cell=make_cell, source=FakeSource, Tiny=Tiny, settings=SETTINGS, d_in=D_IN, d_sae=D_SAE, replace=replace,
         config=lambda **changes: {"d_sae": D_SAE, "k": 2, "break_at": -1, "raise_at": -1, **changes}, spec_of=spec_of,
         Part=ArchitectureUse,

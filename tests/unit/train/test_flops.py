@@ -38,7 +38,7 @@ def test_dense_terms_are_those_that_torch_counts(catalog, name):
     generator = torch.Generator().manual_seed(0)
     module = resolve(spec.build)(config, site=site, generator=generator)
     x = torch.randn(2048, D_IN, generator=generator)
-    module.init_from_data(x, generator)
+    module.to(x.device).init_from_data(x, generator)
     batch = ActivationBatch(x[:BATCH], x[:BATCH])
     product = 2 * D_IN * D_SAE * BATCH
     with backends.force("plain"):

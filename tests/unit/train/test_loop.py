@@ -13,7 +13,10 @@ from saebench.train import Watch, save_outcome, train_pass
 def run(kit, cells, source=None, **more):
     """Outcomes by cell_id."""
     source = source or kit.source()
-    return {cell.cell_id: outcome for cell, outcome in train_pass([(c, source) for c in cells], kit.catalog, **more)}
+    return {
+        cell.cell_id: outcome
+        for cell, outcome in train_pass([(c, source) for c in cells], kit.catalog, device=kit.device, **more)
+    }
 
 
 def test_alone_or_beside_others_is_the_same_bit_for_bit(kit):
@@ -42,7 +45,7 @@ def test_every_batch_is_read_once_for_all_cells(kit):
 def test_cells_end_when_their_own_share_is_used_up(kit):
     cells = [kit.cell(tokens=tokens) for tokens in (640, 64, 320)]
     source = kit.source()
-    ended = [cell.tokens for cell, _ in train_pass([(cell, source) for cell in cells], kit.catalog)]
+    ended = [cell.tokens for cell, _ in train_pass([(cell, source) for cell in cells], kit.catalog, device=kit.device)]
     assert ended == [64, 320, 640]
 
 
@@ -64,7 +67,7 @@ def test_several_sources_go_side_by_side(kit):
     cells = [kit.cell(), kit.cell(init_seed=1), kit.cell(tokens=320, init_seed=2)]
     outcomes = {
         cell.cell_id: outcome
-        for cell, outcome in train_pass(list(zip(cells, (one, two, two), strict=True)), kit.catalog)
+        for cell, outcome in train_pass(list(zip(cells, (one, two, two), strict=True)), kit.catalog, device=kit.device)
     }
     assert order[:4] == [("one", 0), ("two", 0), ("one", 1), ("two", 1)]
     assert len(order) == 20
@@ -226,7 +229,7 @@ def test_a_source_s_slip_fails_the_cells_that_read_it(kit):
     broken = Failing(kit.source(), KeyError("row"), 3)
     readers, other = [kit.cell(), kit.cell(init_seed=1)], kit.cell(init_seed=2)
     jobs = [(cell, broken) for cell in readers] + [(other, kit.source())]
-    outcomes = {cell.cell_id: outcome for cell, outcome in train_pass(jobs, kit.catalog)}
+    outcomes = {cell.cell_id: outcome for cell, outcome in train_pass(jobs, kit.catalog, device=kit.device)}
     assert [outcomes[cell.cell_id].status for cell in readers] == ["failed", "failed"]
     assert outcomes[readers[0].cell_id].steps == 3
     assert outcomes[other.cell_id].ok

@@ -66,7 +66,7 @@ def run(cells, kit, catalog, folder=None, watch=None, parents=None):
     outcomes = {}
     jobs = [(cell, source) for cell in cells]
     for cell, outcome in train_pass(
-        jobs, catalog, progress=watch, snapshots=folder, snapshot_every_s=0.0, parents=parents
+        jobs, catalog, device=kit.device, progress=watch, snapshots=folder, snapshot_every_s=0.0, parents=parents
     ):
         outcomes[cell.cell_id] = outcome
     return outcomes
@@ -132,7 +132,9 @@ def test_cells_restored_at_different_batches_catch_up(kit, catalog, tmp_path, mo
 def test_a_cell_that_ended_leaves_no_snapshot(kit, tmp_path):
     cells = [kit.cell(tokens=128), kit.cell()]
     source = kit.source()
-    going = train_pass([(c, source) for c in cells], kit.catalog, snapshots=tmp_path, snapshot_every_s=0.0)
+    going = train_pass(
+        [(c, source) for c in cells], kit.catalog, device=kit.device, snapshots=tmp_path, snapshot_every_s=0.0
+    )
     assert next(going)[0] is cells[0]
     assert (tmp_path / cells[0].cell_id[:16]).exists()  # until whoever saves it asks for the next one
     assert next(going)[0] is cells[1]
