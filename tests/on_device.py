@@ -6,6 +6,7 @@ of devices, and a device that saebench forgets is found: its tensor stays on the
       the numbers that the processor's generator gives: every device tests the same values;
     - a module of saebench that a test builds is moved when it is built, tensors among a test file's globals when a test
       begins, and `torch.as_tensor` moves what it is given: for what a function of saebench makes on the processor;
+    - NumPy's arrays that saebench.matching is given go to the device when it makes tensors of them;
     - where a test puts tensors of both places into one operator (what it made at import beside a result) all are moved;
       `.numpy()` and numpy's functions take them from the device;
     - calls inside of saebench are left as they are, and counted: a test in which saebench computed, and nothing on the
@@ -24,7 +25,7 @@ from typing import Any
 
 import pytest
 import torch
-from simulated_device import simulated_cuda
+from simulated_device import CudaTensor, simulated_cuda
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -134,10 +135,41 @@ def _comparing(mode: OnDevice) -> Any:
     return close
 
 
+def _from_numpy(mode: OnDevice) -> Any:
+    """`torch.from_numpy`, which no mode sees."""
+    make = torch.from_numpy
+
+    @functools.wraps(make)
+    def made(array: Any) -> Tensor:
+        found: Tensor = make(array)
+        moved: Tensor = mode.moved(found) if _caller().startswith(ROOMS) else found
+        return moved
+
+    return made
+
+
+_refusing = CudaTensor.numpy
+
+
+def _numpy(tensor: CudaTensor, *, force: bool = False) -> Any:
+    """A method of the simulated card's class, which no mode sees: of a test's tensor it gives the values."""
+    return _refusing(tensor, force=force or _caller().startswith(ROOMS))
+
+
 def _globals_there(module: Any, mode: OnDevice, patch: pytest.MonkeyPatch) -> None:
+    from saebench.matching.solve import similarity
+
+    as_rows = similarity.as_rows
+
+    @functools.wraps(as_rows)
+    def rows_there(rows: Any, *args: Any, **kwargs: Any) -> Tensor:
+        made = as_rows(rows, *args, **kwargs)
+        return made if isinstance(rows, Tensor) else made.to(mode.device)
+
+    patch.setattr(similarity, "as_rows", rows_there)
     for name, value in vars(module).items():
-        if isinstance(value, Tensor):
-            patch.setitem(vars(module), name, mode.moved(value))
+        if isinstance(value, Tensor) or value is as_rows:
+            patch.setitem(vars(module), name, mode.moved(value) if isinstance(value, Tensor) else rows_there)
 
 
 @contextmanager
@@ -148,11 +180,13 @@ def on_device(name: str, module: Any) -> Iterator[None]:
         AssertionError: saebench computed, but nothing on the device.
     """
     with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         if name == "simulated":
             stack.enter_context(simulated_cuda())
+            patch.setattr(CudaTensor, "numpy", _numpy)
         stack.enter_context(_built_there(torch.device("cuda", 0)))
         mode = OnDevice(torch.device("cuda", 0))
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(torch, "from_numpy", _from_numpy(mode))
         patch.setattr(torch.testing, "assert_close", _comparing(mode))
         _globals_there(module, mode, patch)
         stack.enter_context(mode)

@@ -278,6 +278,13 @@ def _place(value: Any) -> Any:
     return value
 
 
+def _index(index: Any) -> Any:
+    """An index without lists: of those C++ makes tensors whose values are written past our operators."""
+    if isinstance(index, tuple):
+        return tuple(_index(part) for part in index)
+    return torch.tensor(index) if isinstance(index, list) else index
+
+
 class _Calls(TorchFunctionMode):
     """What Python asks for: devices are named here, before C++ finds that it has no CUDA."""
 
@@ -295,6 +302,8 @@ class _Calls(TorchFunctionMode):
             kwargs["device"] = _place(kwargs["device"])
         strings = func is Tensor.to  # elsewhere a string among the arguments is something else
         args = tuple(_place(arg) if strings or isinstance(arg, torch.device) else arg for arg in args)
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
+            args = (args[0], _index(args[1]), *args[2:])
         if func in _DATA_HERE:
             self.card.note("a tensor is made on the processor", counted=False)
         if func in _DATA:

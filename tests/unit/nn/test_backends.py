@@ -10,8 +10,9 @@ import torch
 from saebench.api import SuiteError
 from saebench.nn.kernels import backends
 
-
 pytestmark = pytest.mark.cpu("back ends are about the processor")
+
+
 @pytest.fixture(autouse=True)
 def _no_choice_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(backends.VARIABLE, raising=False)

@@ -171,6 +171,7 @@ def test_topk_refuses_k_beyond_the_latents() -> None:
         expander_topk(x, W, b, coords, N + 1)
 
 
+@pytest.mark.cpu("on a card blocks are larger")
 def test_no_more_than_a_block_of_pre_activations_exists_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     n, sizes = 4096, []
     coords, W, b, x = torch.as_tensor(sample_mask(n, 24, 5, 0)), rand(n, 5, seed=1), rand(n, seed=2), rand(100, 24)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from saebench.nn.kernels.screen import RHO, SAFE, Rounded, at_least, group_size, kth_lower_bound, nonzero_flat, scratch
 
-
 pytestmark = pytest.mark.cpu("the bfloat16 screen is for the processor")
 
 

@@ -313,8 +313,8 @@ def test_data_that_end_are_an_error_of_the_cell(kit):
 def test_measured_values_are_there(kit):
     measured = kit.train().measured()
     assert measured["device_s"] > 0
-    assert measured["peak_memory_bytes"] > 10_000_000
-    assert "process" in measured["peak_memory_scope"]
+    assert measured["peak_memory_bytes"] > (10_000_000 if kit.device == "cpu" else 1_000)
+    assert ("process" if kit.device == "cpu" else "on the device") in measured["peak_memory_scope"]
     assert "1 cell began" in measured["peak_memory_scope"]
     assert measured["waited_s"] > 0
 
@@ -330,11 +330,11 @@ def test_seconds_stand_beside_every_point_of_the_trajectory(kit):
 def test_the_record_says_in_which_precision_it_was_trained(kit):
     numerics = kit.train(kit.cell(train=kit.replace(kit.settings, dtype="bfloat16"))).training()["numerics"]
     assert numerics == {
-        "backend": backends.current("cpu"),
+        "backend": backends.current(kit.device),
         "parameters": "float32",
         "moments": "float32",
         "products": numerics["products"],
         "activations": "bfloat16",
-        "deterministic": True,
+        "deterministic": kit.device == "cpu",  # a run asks for deterministic operators, this test does not
     }
     assert ("bfloat16" in numerics["products"]) == (numerics["backend"] == "bf16-screen")
