@@ -131,6 +131,15 @@ class Evaluation(Shape):
     part: Text | None = None
 
 
+class Load(Shape):
+    """How a language model was loaded: what was not the default."""
+
+    dtype: Name | None = None
+    attention: Name | None = None
+    quantisation: Name | None = None
+    trust_remote_code: Flag | None = None
+
+
 class Model(Shape):
     """A language model and where it is read."""
 
@@ -140,6 +149,7 @@ class Model(Shape):
     revision: Text | None = None
     digest: Text | None = None
     context: Count | None = None
+    load: Load | None = None
 
 
 class Error(Shape):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -18,6 +19,15 @@ def model_name(id: str) -> str:
     """A model id as a title: a folder by its last part, a hub id or a built-in name as it is."""
     path = PurePath(id.replace("\\", "/"))
     return path.name if path.is_absolute() or id.startswith((".", "~")) or re.match(r"[A-Za-z]:", id) else id
+
+
+def model_title(model: Mapping[str, Any]) -> str:
+    """A record's model as a title: `gemma-2-2b`; with how it was loaded where that is not the default, `(bfloat16)`."""
+    load = model.get("load") or {}
+    how = [load[key] for key in ("dtype", "quantisation") if load.get(key)]
+    how += [f"{load['attention']} attention"] if load.get("attention") else []
+    how += ["its own code"] if load.get("trust_remote_code") else []
+    return model_name(model["id"]) + (f" ({', '.join(how)})" if how else "")
 
 
 def short(digest: object) -> str:

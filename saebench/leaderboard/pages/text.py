@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saebench.leaderboard.names import model_name, short
+from saebench.leaderboard.names import model_title, short
 from saebench.leaderboard.numbers import EN_DASH, count, spend_text
 from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.read.records import Json
@@ -137,7 +137,7 @@ def site_facts(site: Site) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     if model := site.model:
         revision = f" at {model['revision']}" if model.get("revision") else ""
-        facts.append(("Model", f"{model_name(model['id'])}{revision}, digest {short(model.get('digest'))}"))
+        facts.append(("Model", f"{model_title(model)}{revision}, digest {short(model.get('digest'))}"))
         facts.append(
             ("Hookpoint", f"{model['hookpoint']} ({site.d_in} dimensions), context {model.get('context')} tokens")
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from saebench.artifacts import STATUSES, digest
 from saebench.base.student import CONFIDENCE
-from saebench.leaderboard.names import model_name, natural
+from saebench.leaderboard.names import model_title, natural
 from saebench.leaderboard.numbers import rounded, spend_text
 from saebench.leaderboard.read.columns import TableColumn, columns_of
 from saebench.leaderboard.read.merge import MergedRecords, merged_records, mixed_versions
@@ -110,7 +110,7 @@ def _not_ok(name: str, facts: Json, id: str, path: str) -> NotOk:
     dataset = facts.get("dataset") or {}  # of a cell all of it, of a group its name
     place = str(dataset.get("name") if isinstance(dataset, Mapping) else dataset)
     if model:
-        place = f"{model_name(model['id'])} {model.get('hookpoint_name') or model['hookpoint']}"
+        place = f"{model_title(model)} {model.get('hookpoint_name') or model['hookpoint']}"
     reason = error.get("message") or "no reason recorded"
     return NotOk(name, place, facts["status"], error.get("type"), reason, id, path)
 
@@ -184,7 +184,7 @@ def _site(
 def _title(facts: Json) -> str:
     model, name = facts["model"], facts["dataset"].get("name") or "a dataset without a name"
     if model:
-        return f"{model_name(model['id'])}, {model.get('hookpoint_name') or model['hookpoint']}"
+        return f"{model_title(model)}, {model.get('hookpoint_name') or model['hookpoint']}"
     synthetic = facts["dataset"].get("kind") == "synthetic"
     return f"{name} ({'synthetic, known features' if synthetic else 'activations without a model'})"
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from saebench.api.errors import SuiteError
+from saebench.leaderboard.names import model_title
 from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.read.merge import merged_records
 from saebench.leaderboard.tables.board import make_board
@@ -201,3 +202,32 @@ def test_contexts_are_spread_over_densities_and_shown_once_an_entry(board: Board
     context = rows["topk k16"].contexts[0].contexts[0]
     assert len(context.tokens) == len(context.activations) <= 24
     assert max(context.activations) == context.peak
+
+
+@pytest.mark.parametrize(
+    ("load", "title"),
+    [
+        (None, "g/m"),
+        ({"dtype": "bfloat16"}, "g/m (bfloat16)"),
+        ({"device_map": "auto"}, "g/m"),
+        (
+            {"dtype": "float16", "quantisation": "4bit", "attention": "eager", "trust_remote_code": True},
+            "g/m (float16, 4bit, eager attention, its own code)",
+        ),
+    ],
+)
+def test_a_title_says_how_a_model_was_loaded_where_that_is_not_the_default(load: Any, title: str) -> None:
+    assert model_title({"id": "g/m", **({} if load is None else {"load": load})}) == title
+
+
+def test_a_model_in_two_precisions_has_two_sites_with_two_titles(tmp_path: Path, generator: ModuleType) -> None:
+    cells, groups = generator.make_records()
+    more = {}
+    for name, record in cells.items():
+        if record["facts"]["model"] is not None:
+            half = copy.deepcopy(record)
+            half["facts"]["model"] |= {"digest": "b7" * 32, "load": {"dtype": "bfloat16"}}
+            half["cell_id"], half["score_id"] = half["cell_id"][::-1], half["score_id"][::-1]
+            more[name.replace(".json", "-half.json")] = half
+    titles = [site.title for site in rebuilt(tmp_path, generator, (cells | more, groups)).suites[0].sites]
+    assert {"docs-lm, layers.2", "docs-lm (bfloat16), layers.2"} <= set(titles)
