@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,37 @@ def test_what_was_measured_on_such_a_card_replaces_the_assumption(suite, no_card
     for file in (tmp_path / "cache").rglob("speed-*.json"):
         file.write_text("{")
     assert plan_suite(path, device="h100").estimate.basis["source"] == "assumed"
+
+
+GEMMA = """
+schema: 1
+name: gemma
+models:
+  - {id: %s, hookpoints: [layers.5, layers.12, layers.19], context: 1024, dtype: bfloat16}
+datasets:
+  docs: {plugin: docs}
+entries:
+  - {name: topk, architecture: topk, dataset: docs, config: {d_sae: 16384}, sweep: {k: [20, 40, 80, 160, 320]}}
+  - {name: batch, architecture: batch-topk, dataset: docs, config: {d_sae: 16384}, sweep: {k: [20, 40, 80, 160, 320]}}
+  - {name: jump, architecture: jumprelu, dataset: docs, config: {d_sae: 16384}, sweep: {target_l0: [20, 40, 80, 160]}}
+  - {name: wide, architecture: topk, dataset: docs, config: {d_sae: 65536}, sweep: {k: [20, 40, 80, 160, 320]}}
+  - {name: l1, architecture: relu-l1, dataset: docs, config: {d_sae: 16384}, sweep: {l1_coefficient: [0.1, 0.2, 0.3]}}
+seeds: {init: [0, 1, 2]}
+train: {batch: 4096}
+activations: {source: live}
+budget: {tokens: 200_000_000}
+"""
+
+
+def test_two_hundred_cells_of_a_large_model_are_planned_in_seconds_without_its_weights(tmp_path, no_card):
+    path = tmp_path / "g.yaml"
+    path.write_text(GEMMA % (Path(__file__).parents[3] / "benchmarks" / "suites" / "configs" / "gemma-2-2b"))
+    began = time.process_time()  # other programs may run beside this test
+    plan = plan_suite(path, device="h100")
+    assert time.process_time() - began < 10
+    estimate = plan.estimate
+    assert len(plan.cells) == len(estimate.cells) == 198
+    assert estimate.memory_parts["model"] == 2 * 2_614_341_888
+    assert estimate.device_memory_bytes < DEVICES["h100"].memory_bytes
+    # days, and not the months that a CPU would take
+    assert 24 * 3600 < estimate.seconds < 14 * 24 * 3600
