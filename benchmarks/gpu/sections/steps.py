@@ -32,8 +32,8 @@ CONTENDERS: dict[str, tuple[str, dict[str, Any]]] = {
     FLOAT32: ("product", {"kind": "float32"}),
     BFLOAT16: ("product", {"kind": "bfloat16"}),
 }
-WARM_UP = {OURS: 20}
-"""Untimed steps: what our selection costs depends on how far the weights are trained. Others take 3."""
+WARM_UP = 20
+"""Untimed steps of ours on a card: what selection costs depends on how far the weights are trained. Others take 3."""
 
 
 class Memory:
@@ -57,6 +57,11 @@ class Memory:
         return torch.cuda.max_memory_allocated() - self._before if self._cuda else 0
 
 
+def as_itself(who: str) -> None:
+    """Deterministic operators for our step, as in a run; for others torch's defaults."""
+    torch.use_deterministic_algorithms(who == OURS)
+
+
 def turn(step: Any, prepare: Any, batches: list[torch.Tensor], steps: int, device: torch.device) -> float:
     """Median seconds of some steps, after one that does not count."""
     taken = []
@@ -76,7 +81,6 @@ def shape(notes: Notes, name: str, sizes: tuple[int, int, int, int], setting: Se
     from importlib import import_module
 
     from contenders import Setting as Wanted
-    from contenders import Unavailable
 
     d_in, d_sae, k, batch = sizes
     device, memory = setting.place, Memory(setting.place)
@@ -87,25 +91,29 @@ def shape(notes: Notes, name: str, sizes: tuple[int, int, int, int], setting: Se
     for who, (module, options) in CONTENDERS.items():
         gc.collect()
         memory.start()
+        as_itself(who)
         try:
             made = import_module(f"contenders.{module}").build(
                 Wanted(d_in, d_sae, k, batch, options, batches, device, none)
             )
-        except (ImportError, Unavailable) as error:
+            made.before_turn()
+            for index in range(2 if setting.short else WARM_UP if who == OURS and setting.is_cuda else 3):
+                made.prepare()
+                made.step(batches[index % 4])
+            wait(device)
+        except Exception as error:
+            if who != SPARSIFY:
+                raise
             notes.fact(f"{name} {who}", f"left out: {type(error).__name__}: {error}")
             continue
-        made.before_turn()
-        for index in range(WARM_UP.get(who, 3) if not setting.short else 2):
-            made.prepare()
-            made.step(batches[index % 4])
-        wait(device)
         if setting.is_cuda:
-            notes.figure(f"{name} {who}: memory held, most in a step", memory.peak() / 1e9, "GB")
+            notes.figure(f"{name} {who}: most memory, with weights and moments", memory.peak() / 1e9, "GB")
         built[who] = made
     rounds, steps = (2, 1) if setting.short else (5, 10) if setting.is_cuda else (3, 1)
     times: dict[str, list[float]] = {who: [] for who in built}
     for _ in range(rounds):
         for who, made in built.items():
+            as_itself(who)
             times[who].append(turn(made.step, made.prepare, batches, steps, device))
     for who, taken in times.items():
         notes.figure(f"{name} {who}", 1000 * median(taken), "ms")
