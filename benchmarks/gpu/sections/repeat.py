@@ -75,7 +75,8 @@ def apart(one: TrainOutcome, other: TrainOutcome) -> list[str]:
 
 def run(notes: Notes, setting: Setting) -> None:
     catalog, device = load_catalog(), setting.place
-    sizes = Sizes(32, 256, 8, 128, 8) if setting.short else Sizes(64, 1024, 16, 512, 60)
+    sizes = Sizes(64, 1024, 16, 512, 60) if setting.is_cuda else Sizes(64, 512, 8, 256, 30)
+    sizes = Sizes(32, 256, 8, 128, 8) if setting.short else sizes
     notes.fact("sizes", sizes.__dict__)
     parent = cell_of(PARENT, Sizes(sizes.d_in, sizes.d_sae, sizes.k, sizes.batch, 10), catalog)
     cells = [cell_of(name, sizes, catalog, parent=parent if name == "ssae" else None) for name in ARCHITECTURES]
