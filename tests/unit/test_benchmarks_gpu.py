@@ -69,7 +69,7 @@ def test_its_sections_did_what_they_say(short):
     assert figures(result, "memory")["greedy: says why"]["ok"]
     assert figures(result, "steps")["512/8192/32/2048 our step over the product float32"]["value"] > 0
     assert figures(result, "matching")["2,048 latents: proven relative gap"]["value"] < 1e-6
-    assert figures(result, "tests")["tests passed"]["value"] > 50
+    assert figures(result, "tests")["tests passed"]["value"] > 40
 
 
 def test_an_unknown_section_and_a_folder_without_wheels_are_refused(tmp_path):
