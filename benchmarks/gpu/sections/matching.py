@@ -40,7 +40,7 @@ def _memory(setting: Setting) -> int:
 
 def run(notes: Notes, setting: Setting) -> None:
     made, device = pairs(), setting.place
-    sizes = (1024, 2048) if setting.short else (2048, 16_384, 65_536)
+    sizes = (1024, 2048) if setting.short else (2048, 16_384, 65_536 if setting.is_cuda else 32_768)
     notes.fact("latents", sizes)
     notes.fact("pair", "40 % of the rows with a partner of cosine 0.95, 20 % of 0.5, the rest unrelated; width 256")
     with run_numerics(n_threads()):
