@@ -76,11 +76,25 @@ def load_suite(source: str | FilePath) -> Suite:
         raise
     check_suite(config, problems)
     problems.stop()
+    return Suite(config.model_copy(update={"extends": extended}), str(source), _digest(config), marks)
+
+
+_NEWER = frozenset({"dtype", "device_map", "attention", "trust_remote_code", "quantisation"})
+"""Keys of a model that the first leaderboards did not have."""
+
+
+def _digest(config: SuiteConfig) -> str:
+    """Of what a suite says. A key that came or went with a newer version changes no digest of a suite without it."""
     facts = config.model_dump(mode="json", by_alias=True, exclude={"extends"})
     for entry in facts["entries"]:
         if entry["init_from"] is not None:
-            entry["init_from"]["keep"] = None  # a key of older versions: digests of suites stay what they were
-    return Suite(config.model_copy(update={"extends": extended}), str(source), digest(facts), marks)
+            entry["init_from"]["keep"] = None
+    for said, model in zip(facts["models"], config.models, strict=True):
+        for block, values in ((model, said), (model.load, said["load"])):
+            for name in _NEWER & values.keys():
+                if getattr(block, name) == type(block).model_fields[name].default:
+                    del values[name]
+    return digest(facts)
 
 
 def _locate(source: str | FilePath, beside: FilePath | None) -> tuple[FilePath, str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from saebench.artifacts import iter_groups, iter_records
+from saebench.config import load_suite
 from saebench.leaderboard import build
 
 BOARD = Path(__file__).parents[2] / "leaderboard"
@@ -31,6 +32,11 @@ def test_it_is_what_its_records_give(built: Path) -> None:
     assert (built / "README.md").read_bytes() == (BOARD / "README.md").read_bytes(), command
     assert (BOARD / "chart.svg").is_file()
     assert (built / "index.html").stat().st_size < 900_000
+
+
+def test_it_was_made_from_the_suite_of_today(records: list[dict[str, Any]]) -> None:
+    """A new key of the suite file must not change the digest of a suite that leaves it out."""
+    assert {record["facts"]["suite_digest"] for record in records} == {load_suite("quickstart").digest}
 
 
 def test_every_contender_has_three_seeds_at_every_point_and_all_are_ok(records: list[dict[str, Any]]) -> None:
