@@ -127,7 +127,7 @@ def _sample_rows(
             logits = out.logits[:, -1, : lm.vocab_size].to(lm.device)
             probabilities = next_probabilities(logits, temperature=temperature, top_p=top_p)
             if bool(probabilities.isnan().any()):
-                raise lm.not_finite("logits")
+                raise lm.not_finite("a logit")
             chosen = choose(probabilities, uniform[:, position - 1])
             ids[:, position] = torch.where(ended, fill, chosen)
             if lm.eos_id is not None:

@@ -45,7 +45,7 @@ def prove(forward: HookedForward, ids: Tensor) -> Proof:
     ids = ids[:PROOF_ROWS]
     fault = _fault(forward, ids)
     if fault == _NOT_FINITE and forward.lm.facts.load.dtype == "float16":
-        raise forward.lm.not_finite("logits")
+        raise forward.lm.not_finite("a logit")
     if fault == _NOT_FINITE:
         raise SuiteError(
             f"model '{forward.lm.facts.id}': {fault}, at every hookpoint. "
