@@ -90,7 +90,11 @@ def check_device(device: str) -> None:
     try:
         found = torch.device(device)
     except RuntimeError as error:
-        raise SuiteError(f"--device {device}: not a device. Use cpu, cuda or cuda:N.") from error
+        from saebench.plan.forecast.devices import DEVICES
+
+        known = device.strip().lower().replace("_", "-") in DEVICES
+        plans = " A card that is elsewhere is one for `saebench plan` alone." if known else ""
+        raise SuiteError(f"--device {device or '(empty)'}: not a device. Use cpu, cuda or cuda:N.{plans}") from error
     kind = found.type
     if kind not in ("cpu", "cuda"):  # torch knows more kinds; nothing here was measured or tested on them
         raise SuiteError(

@@ -102,7 +102,12 @@ def place_to_plan(device: str) -> Place:
     """
     import torch
 
-    kind = device.split(":")[0]
+    device = device.strip()
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        card = find_device(device)
+        return Place(card.name, card, here=False)
     if kind == "cuda" and not torch.cuda.is_available():
         others = ", ".join(name for name in DEVICES if name != DEFAULT)
         remark = (
@@ -110,9 +115,4 @@ def place_to_plan(device: str) -> Place:
             f"it will be: --device {others}."
         )
         return Place(DEFAULT, DEVICES[DEFAULT], here=False, remark=remark)
-    try:
-        torch.device(device)
-    except RuntimeError:
-        card = find_device(device)
-        return Place(card.name, card, here=False)
     return place_to_run(device)

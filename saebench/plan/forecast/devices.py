@@ -102,9 +102,12 @@ def find_device(name: str) -> Device:
     Raises:
         SuiteError: There is none; the message names the nearest, and all.
     """
-    found = DEVICES.get(name.lower().replace("_", "-"))
+    plain = name.strip().lower().replace("_", "-")
+    found = DEVICES.get(plain)
     if found is None:
-        raise SuiteError(f"--device {name}: no device of that name is known. {hint(name, ['cpu', 'cuda', *DEVICES])}")
+        kinds = [one for one in DEVICES if one.startswith(f"{plain}-")]  # `a100` is two cards
+        meant = f"It is {' or '.join(kinds)}." if kinds else hint(name, ["cpu", "cuda", *DEVICES])
+        raise SuiteError(f"--device {name or '(empty)'}: no device of that name is known. {meant}")
     return found
 
 

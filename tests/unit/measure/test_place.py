@@ -54,6 +54,22 @@ def test_a_card_that_is_elsewhere_can_be_planned_for_and_not_run_on(no_card):
         place_to_run("a100-80gb")
 
 
+def test_a_near_miss_is_told_which_card_it_may_be(no_card):
+    assert place_to_plan(" h100 ").device == "h100"
+    with pytest.raises(SuiteError, match=r"^--device A100: .*known\. It is a100-80gb or a100-40gb\.$"):
+        place_to_plan("A100")
+    with pytest.raises(SuiteError, match=r"^--device \(empty\): "):
+        place_to_plan("")
+    with pytest.raises(SuiteError, match=r"^--device H100: .*Use cpu, cuda or cuda:N\. .* `saebench plan` alone\.$"):
+        place_to_run("H100")
+
+
+@pytest.mark.parametrize("device", ["cuda:", "cuda:x", "cuda:-1"])
+def test_no_number_of_a_card_is_no_device_without_a_card_either(no_card, device: str):
+    with pytest.raises(SuiteError, match=rf"^--device {device}: no device of that name.* 'cuda'"):
+        place_to_plan(device)
+
+
 def test_cuda_without_a_card_is_planned_for_a_usual_one_and_said(no_card):
     place = place_to_plan("cuda:3")
     assert (place.device, place.here) == ("h100", False)
