@@ -28,6 +28,11 @@ LONG_S = 300.0
 HOPELESS = 2
 """A run that needs this many times the free memory is refused: freeing some cannot help."""
 
+NOTHING_FITS = (
+    "No smaller activations.shuffle, train.batch, d_sae or number of seeds fits. Use fewer hookpoints, or a device "
+    "with more memory."
+)
+
 
 @dataclass(frozen=True)
 class Short:
@@ -62,7 +67,7 @@ def memory_short(plan: Plan, room: Room, catalog: Catalog, facts: ModelBook) -> 
     listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if name not in apart and size)
     smaller = fitting(_needs(plan, room, catalog, facts), need, room.free)
     changes = [f"{change} ({format_bytes(size)})" for change, size in smaller]
-    fits = f"These would fit: {'; '.join(changes)}." if changes else "No smaller batch, d_sae or number of seeds fits."
+    fits = f"These would fit: {'; '.join(changes)}." if changes else NOTHING_FITS
     return Short(
         f"the plan needs {format_bytes(needed)} of memory on {room.of}, but {there} ({listed}; one phase at "
         f"a time). {fits}",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial, reduce
 
 from saebench.api.errors import SaebenchError
 from saebench.cells.cell import ArchitectureUse, Cell
 from saebench.host.build import cell_cost
 from saebench.plan.forecast.memory import Memory, Needs
 
-SMALLEST_BATCH, SMALLEST_WIDTH = 32, 64
-Change = tuple[str, Callable[[Cell], Cell | None]]
-"""What is written into the suite, and what a cell becomes by it: None where it is left out."""
+SMALLEST_BATCH, SMALLEST_WIDTH, SMALLEST_BLOCK = 32, 64, 65_536
+Change = tuple[str, Callable[[Needs], Needs]]
+"""What is written into the suite, and what a plan becomes by it."""
+CellChange = tuple[str, Callable[[Cell], Cell | None]]
+"""The same where it changes each cell by itself: None where the cell is left out."""
 
 
 def fitting(needs: Needs, need: Callable[[Memory], int], room: int) -> list[tuple[str, int]]:
@@ -26,11 +29,13 @@ def fitting(needs: Needs, need: Callable[[Memory], int], room: int) -> list[tupl
     Returns:
         `("train.batch: 1024", 8_000_000_000)`; empty where nothing of what is tried fits.
     """
-    ladders = [list(make(needs.cells)) for make in (_precisions, _batches, _widths, _seeds)]
+    ladders: list[list[Change]] = [list(_blocks(needs))]
+    for make in (_precisions, _batches, _widths, _seeds):
+        ladders.append([(name, partial(_changed, change=change)) for name, change in make(needs.cells)])
 
     def size(*changes: Change) -> int | None:
         try:
-            return need(_changed(needs, changes).memory())
+            return need(reduce(lambda made, change: change[1](made), changes, needs).memory())
         except SaebenchError:  # an architecture refuses the smaller config
             return None
 
@@ -54,15 +59,9 @@ def fitting(needs: Needs, need: Callable[[Memory], int], room: int) -> list[tupl
     return []
 
 
-def _changed(needs: Needs, changes: Sequence[Change]) -> Needs:
-    """The same plan with smaller cells; a cell that a change leaves out is in it no longer."""
-    cells: dict[str, Cell] = {}
-    for cell in needs.cells:
-        made: Cell | None = cell
-        for _, change in changes:
-            made = change(made) if made is not None else None
-        if made is not None:
-            cells[cell.cell_id] = made
+def _changed(needs: Needs, change: Callable[[Cell], Cell | None]) -> Needs:
+    """The same plan with smaller cells; a cell that the change leaves out is in it no longer."""
+    cells = {cell.cell_id: made for cell in needs.cells if (made := change(cell)) is not None}
     return replace(
         needs,
         cells=list(cells.values()),
@@ -76,7 +75,23 @@ def _kept(members: Sequence[Cell], cells: Mapping[str, Cell]) -> list[Cell]:
     return [cells[cell.cell_id] for cell in members if cell.cell_id in cells]
 
 
-def _precisions(cells: Sequence[Cell]) -> Iterator[Change]:
+def _blocks(needs: Needs) -> Iterator[Change]:
+    """Half of the largest block of rows that is shuffled in memory, and half of that."""
+    block = max((cohort.shuffle for cohorts, _ in needs.passes for cohort in cohorts), default=0) // 2
+    while block >= SMALLEST_BLOCK:
+
+        def smaller(needs: Needs, most: int = block) -> Needs:
+            passes = [
+                ([replace(cohort, shuffle=min(cohort.shuffle, most)) for cohort in cohorts], members)
+                for cohorts, members in needs.passes
+            ]
+            return replace(needs, passes=passes)
+
+        yield f"activations.shuffle: {block}", smaller
+        block //= 2
+
+
+def _precisions(cells: Sequence[Cell]) -> Iterator[CellChange]:
     """Language models in half of the bytes."""
     if any(cell.model is not None and cell.model.load.dtype == "float32" for cell in cells):
 
@@ -88,7 +103,7 @@ def _precisions(cells: Sequence[Cell]) -> Iterator[Change]:
         yield "models.dtype: bfloat16", halved
 
 
-def _batches(cells: Sequence[Cell]) -> Iterator[Change]:
+def _batches(cells: Sequence[Cell]) -> Iterator[CellChange]:
     """Half of the largest batch, and half of that."""
     batch = max((cell.train.batch for cell in cells), default=0) // 2
     while batch >= SMALLEST_BATCH:
@@ -100,7 +115,7 @@ def _batches(cells: Sequence[Cell]) -> Iterator[Change]:
         batch //= 2
 
 
-def _widths(cells: Sequence[Cell]) -> Iterator[Change]:
+def _widths(cells: Sequence[Cell]) -> Iterator[CellChange]:
     """Half of the largest width, and half of that."""
     width = max((cell.d_sae for cell in cells), default=0) // 2
     while width >= SMALLEST_WIDTH:
@@ -122,7 +137,7 @@ def _narrowed(part: ArchitectureUse, most: int) -> ArchitectureUse:
     return replace(part, config=config)
 
 
-def _seeds(cells: Sequence[Cell]) -> Iterator[Change]:
+def _seeds(cells: Sequence[Cell]) -> Iterator[CellChange]:
     """Half of the init seeds, and half of those: members of a group are in memory together."""
     seeds = sorted({cell.init_seed for cell in cells})
     count = len(seeds) // 2

@@ -43,6 +43,16 @@ def test_a_model_in_half_of_the_bytes_is_offered_where_that_is_enough(planner, f
     assert found == {"models.dtype: bfloat16": 2 * 1000}
 
 
+def test_smaller_blocks_are_offered_where_a_live_source_holds_too_much(planner, fakes):
+    tail = SMALL + "activations: {source: live, shuffle: 1_048_576}\n"
+    before = needs(planner, fakes, tail=tail)
+    room = before.memory().training - 1
+    found = dict(fitting(before, training, room))
+    assert found["activations.shuffle: 524288"] <= room
+    written = needs(planner, fakes, tail=tail.replace("1_048_576", "524_288"))
+    assert written.memory().training == found["activations.shuffle: 524288"]
+
+
 def test_nothing_is_promised_where_nothing_fits(planner, fakes):
     assert fitting(needs(planner, fakes), training, 10) == []
 
