@@ -38,9 +38,11 @@ def of_files(kind: Kind, loading: Loading, weights: WeightFiles) -> list[str]:
 
 
 def of_code(folder: Path) -> str:
-    """That the code of a folder is run, and which."""
+    """That the code of a folder is run, and which; or that it holds none."""
     code = sorted(path.name for path in folder.rglob("*.py"))
-    return f"its own code runs here ({_some(code) or 'none in its folder'}), as load.trust_remote_code says."
+    if not code:
+        return "load.trust_remote_code lets code of its own run, and its folder holds none."
+    return f"its own code runs here ({_some(code)}), as load.trust_remote_code says."
 
 
 def of_absence(lacks: tuple[str, ...], n_parameters: int) -> str:

@@ -353,6 +353,11 @@ def own_code(llama, tmp_path, monkeypatch) -> Path:
     sys.path[:] = [path for path in sys.path if path != str(tmp_path / "modules")]
 
 
+def test_a_folder_without_code_is_not_said_to_run_some(llama):
+    (note,) = describe_model(str(llama), load=LoadSettings(trust_remote_code=True)).notes
+    assert note == "load.trust_remote_code lets code of its own run, and its folder holds none."
+
+
 def test_code_of_a_folder_is_run_where_the_suite_says_so_and_the_record_says_it_too(own_code):
     with pytest.raises(SuiteError, match=r"unless the suite says `load: \{trust_remote_code: true\}`"):
         describe_model(str(own_code))
