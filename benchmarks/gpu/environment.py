@@ -35,7 +35,7 @@ def unpack(wheels: Path, folder: Path) -> int:
 
 
 def prepare(scratch: Path, wheels: Path | None, *, small: bool = False) -> dict[str, str]:
-    """The environment of the children: this checkout first on the path, wheels last, so that what is installed wins.
+    """The environment of the children: this checkout with its metadata first on the path, wheels last, so that what is installed wins.
 
     Args:
         scratch: A folder of this run: metadata, wheels, caches.
@@ -43,7 +43,8 @@ def prepare(scratch: Path, wheels: Path | None, *, small: bool = False) -> dict[
         small: One thread, where nothing else is asked for: small operators lose more to waiting than two threads gain.
     """
     metadata(scratch / "metadata")
-    path = [str(ROOT), str(ROOT / "plugins"), str(scratch / "metadata")]
+    # metadata first: an install may have left older ones in the checkout
+    path = [str(scratch / "metadata"), str(ROOT), str(ROOT / "plugins")]
     path += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
     if wheels is not None:
         unpack(wheels, scratch / "wheels")

@@ -189,6 +189,7 @@ def test_a_checkout_is_found_without_being_installed(load, tmp_path):
         "sys.path.append(os.environ['SAEBENCH_WHEELS'])\n"
         "import carried\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert str(tmp_path / "scratch" / "metadata") in done.stdout
     assert "'topk'" in done.stdout and "'core_metrics'" in done.stdout
