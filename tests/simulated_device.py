@@ -512,8 +512,8 @@ def simulated_cuda(memory_bytes: int = 1 << 40) -> Iterator[Card]:
         stack.enter_context(mock.patch.object(torch.autograd, "_engine_run_backward", backward))
         for name, call in _cuda_calls(card).items():
             stack.enter_context(mock.patch.object(torch.cuda, name, call))
-        # a torch that was built for CUDA would start its driver, which is not there, to ask for a graph that is recorded
-        stack.enter_context(mock.patch.object(torch.accelerator, "current_accelerator", lambda *_, **__: None))
+        # a torch that was built for CUDA would start the driver to ask whether a graph is recorded
+        stack.enter_context(mock.patch.object(torch.accelerator, "current_accelerator", return_value=None))
         stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
         stack.callback(_Generator.of_the_card.clear)
         stack.enter_context(mock.patch.object(threading.Thread, "run", run_here))

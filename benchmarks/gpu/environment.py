@@ -35,7 +35,7 @@ def unpack(wheels: Path, folder: Path) -> int:
 
 
 def prepare(scratch: Path, wheels: Path | None, *, small: bool = False) -> dict[str, str]:
-    """The environment of the children: this checkout with its metadata first on the path, wheels last, so that what is installed wins.
+    """The environment of the children: this checkout first on the path, wheels last, so that what is installed wins.
 
     Args:
         scratch: A folder of this run: metadata, wheels, caches.
