@@ -58,14 +58,15 @@ def memory_short(plan: Plan, room: Room, catalog: Catalog, facts: ModelBook) -> 
     def need(memory: Memory) -> int:
         return memory.device if room.on_card else memory.process
 
-    predicted, parts = plan.estimate, plan.estimate.memory_parts
+    predicted = plan.estimate
     needed = predicted.device_memory_bytes if room.on_card else predicted.memory_bytes
     if needed <= room.free:
         return None
     there = f"{format_bytes(room.free)} are free" if room.free < room.total else f"that is {format_bytes(room.total)}"
-    apart = ("stores", "interpreter") if room.on_card else ("stores",)
-    listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if name not in apart and size)
-    smaller = fitting(_needs(plan, room, catalog, facts), need, room.free)
+    needs = _needs(plan, room, catalog, facts)
+    parts = needs.memory().device_parts() if room.on_card else predicted.memory_parts
+    listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if name != "stores" and size)
+    smaller = fitting(needs, need, room.free)
     changes = [f"{change} ({format_bytes(size)})" for change, size in smaller]
     fits = f"These would fit: {'; '.join(changes)}." if changes else NOTHING_FITS
     return Short(

@@ -80,6 +80,11 @@ class Memory:
         names = ("interpreter", "kernels", "model", "activations", "training", "scoring", "groups", "stores")
         return {name: getattr(self, name) for name in names}
 
+    def device_parts(self) -> dict[str, int]:
+        """What of them is on the device; of a group its members alone."""
+        phases = {"activations": self.activations, "training": self.training, "scoring": self.scoring}
+        return {"model": self.model, **phases, "groups": self.members}
+
 
 @dataclass(frozen=True)
 class Needs:

@@ -21,6 +21,7 @@ from saebench.lm.book import ModelBook
 from saebench.measure.place import Place, Room
 from saebench.plan import make_plan
 from saebench.plan.forecast.rates import Rates, TrainingRate, training_key
+from saebench.plan.print import format_bytes
 
 SUITE = """
 schema: 1
@@ -124,6 +125,18 @@ def test_too_little_memory_is_told(bench: Bench) -> None:
     *_, line = made.lines(made.plan.cells, False)
     assert line.startswith("warning: the plan needs ") and "MB of memory on this machine, but" in line
     assert "(interpreter 300.0 MB, training " in line
+
+
+def test_a_card_is_told_what_is_on_it(bench: Bench) -> None:
+    """The codes that a group compares are in the host's memory: they are in no list of a card's."""
+    made = bench.forecast()
+    in_memory(made)
+    need = made.plan.estimate.device_memory_bytes
+    made._room = Room(need - 1, 10 * need, "a card", on_card=True)
+    *_, line = made.lines(made.plan.cells, False)
+    listed = line.partition("(")[2].partition(";")[0]
+    assert "interpreter" not in listed and "kernels" not in listed
+    assert f"scoring {format_bytes(need)}" in listed  # vectors have no model: the largest phase is all
 
 
 def test_the_first_estimate_stays(bench: Bench) -> None:
