@@ -13,6 +13,7 @@ from saebench.cells.cell import Cell, DatasetUse, ModelUse
 from saebench.cells.generations import generations
 from saebench.cells.plan import PHASES, Cohort, Group
 from saebench.host import Catalog
+from saebench.matching.agreement.chance import n_draws
 from saebench.plan.contenders.metrics import streams_of
 from saebench.plan.forecast.disk import MANIFEST_BYTES, row_bytes, token_bytes
 from saebench.plan.forecast.rates import Rates
@@ -30,6 +31,8 @@ CELL_S = 0.1
 """Checkpoint, reloading and record of one cell."""
 PAIR_S, PAIR_SQUARE_S = 0.15, 5e-8
 """A group metric over two dictionaries of n latents: the first, and the second times n^2 (15 s at 16,384)."""
+DRAW_S = 0.02
+"""A pair of random dictionaries, drawn and matched for a level of chance, beside the second of these times n^2."""
 TRUTH_BYTES = 2
 """True codes of a synthetic vector, for each of its coordinates."""
 TEST_SHARE = 0.75
@@ -193,6 +196,8 @@ class Work:
         pairs = len(members) * (len(members) - 1) // 2
         largest = max(cell.d_sae for cell in members)
         self.phases["groups"] += len(group.metrics) * pairs * (PAIR_S + PAIR_SQUARE_S * largest**2)
+        # a level of chance goes by how many latents of both are alive: hardly a pair finds its own in the cache
+        self.phases["groups"] += pairs * n_draws(largest) * (DRAW_S + PAIR_SQUARE_S * largest**2)
         if reads_codes(group, self.catalog):
             for cell in members:
                 whole = max(cell.evaluation.tokens, cell.evaluation.density_tokens)

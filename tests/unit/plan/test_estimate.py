@@ -167,11 +167,11 @@ def test_seconds_by_hand(planner):
     )  # two evaluation seeds, one of them from the cache
     side = 2 * (2 * 200 * 1e-3 + 200 * 0.01)
     assert predicted.scoring_s == pytest.approx(
-        held_out + side + 2 * 2 * 3.0 + 2 * 0.1 + 0.15, rel=1e-3
-    )  # checkpoints, records, and a pair to match
+        held_out + side + 2 * 2 * 3.0 + 2 * 0.1 + 0.15 + 10 * 0.02, rel=1e-3
+    )  # checkpoints, records, a pair to match, and ten of random rows
     assert predicted.seconds == pytest.approx(sum(predicted.phases.values()))
     assert predicted.phases["sampling"] == pytest.approx(400 * 0.01)
-    assert predicted.phases["groups"] == pytest.approx(0.15, rel=1e-2)
+    assert predicted.phases["groups"] == pytest.approx(0.15 + 10 * 0.02, rel=1e-2)
     assert all(predicted.phases[kind] > 0 for kind in ("planning", "loading", "held-out", "leaderboard"))
     machine = {"cpu": "a processor", "threads": 2, "date": "2026-01-02", "device": "cpu"}
     assert predicted.basis == {"source": "measured", **machine}
