@@ -514,6 +514,7 @@ def simulated_cuda(memory_bytes: int = 1 << 40) -> Iterator[Card]:
             stack.enter_context(mock.patch.object(torch.cuda, name, call))
         # a torch that was built for CUDA would start the driver to ask whether a graph is recorded
         stack.enter_context(mock.patch.object(torch.accelerator, "current_accelerator", return_value=None))
+        stack.enter_context(mock.patch.object(torch.cuda, "is_current_stream_capturing", return_value=False))
         stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
         stack.callback(_Generator.of_the_card.clear)
         stack.enter_context(mock.patch.object(threading.Thread, "run", run_here))
