@@ -350,7 +350,9 @@ class _Operators(TorchDispatchMode):
                 func(*args, **kwargs)
         for tensor in own:
             if tensor.shape != tensor._memory.tensor.shape:
-                raise NotImplementedError(f"{func} changes the shape of a tensor on the simulated card in place")
+                raise RuntimeError(
+                    f"{func} changes the shape of a tensor in place, which the simulated card does not follow"
+                )
         if operator is aten._to_copy and there and any(made is tensor for tensor in others):
             made = made.clone()
 

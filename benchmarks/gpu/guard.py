@@ -50,7 +50,7 @@ def guarded(
         found = json.loads(notes.read_text("utf-8"))
     found["failures"] = list(found["failures"])
     if cut:
-        found["facts"]["cut"] = f"after {limit_s:.0f} s, the time it had; what it found until then stands here"
+        found["facts"]["cut"] = f"after {limit_s:.0f} s, its limit; figures found before that are kept"
     elif code or not found["ended"]:
         printed = log.read_bytes()[begin:].decode("utf-8", "replace").strip().splitlines()
         found["failures"].append(

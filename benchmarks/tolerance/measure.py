@@ -212,7 +212,7 @@ def as_yaml(found: Sequence[Row], how: Mapping[str, Any]) -> str:
 def as_page(made: Mapping[str, Any]) -> str:
     """What docs/tolerance.md shows of the file: how it was measured, and the table.
 
-    Metrics, then what is no metric. Standard errors stand in the file alone.
+    Metrics first, then the other values. Standard errors are only in the file.
     """
     how = made["measured"]
     ways = "".join(f"- `{name}`: {way}\n" for name, way in how["ways"].items())

@@ -49,7 +49,7 @@ class ModelFacts:
         folder: Where its files are; None for a model that a plugin made.
         lacks: `weights`, `tokenizer`: what is not in the folder. Such a model can be planned with, and not run.
         load: How its weights are loaded.
-        not_usable: Why this machine cannot load it so; None where it can, or nobody asked.
+        not_usable: Why this machine cannot load it so; None where it can, or where that was not asked.
     """
 
     id: str

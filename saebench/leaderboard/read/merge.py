@@ -46,7 +46,7 @@ class MergedRecords:
 ABSENT = "(absent)"
 """Stands for a key that one side does not have."""
 Keys = tuple[str | int, ...]
-"""Where a value stands in a record: names, and positions in lists."""
+"""Where a value is in a record: names, and positions in lists."""
 
 
 def unequal(a: Any, b: Any, path: Keys = ()) -> Iterator[tuple[Keys, Any, Any]]:

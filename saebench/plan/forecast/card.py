@@ -36,8 +36,6 @@ PARAMETER_BYTES = 64
 a decoder, which is half of the parameters."""
 GATHER_BYTES = 2
 """For each sparse FLOP: a gathered value of 4 bytes is multiplied and added once."""
-FORWARD_TOKENS, SAMPLE_ROWS = 4096, 256
-"""Tokens of a forward, sequences that are sampled side by side."""
 LOGIT_PASSES = 6
 """How often `[tokens, vocabulary]` float32 logits are written or read: logits, their logarithms, both losses."""
 READ_BYTE_S = 5e-10
@@ -72,6 +70,9 @@ class Card(Assumed):
 
     def model(self, use: ModelUse, facts: ModelFacts) -> ModelRate:
         """Of a language model at its context: weights, attention, logits."""
+        from saebench.lm.loaded import FORWARD_TOKENS
+        from saebench.lm.sampling import SAMPLE_ROWS
+
         peak = self.device.float32_flops if use.load.dtype == "float32" else self.device.half_flops
         flops = facts.forward_flops_per_token()
         attention = 4 * use.context * facts.d_model * facts.n_layers  # two products over all places of the context

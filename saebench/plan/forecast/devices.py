@@ -28,7 +28,7 @@ class Device:
         float32_flops: FLOP/s in float32. TensorFloat-32 is faster and less exact; saebench never turns it on.
         bytes_per_s: Of its memory.
         memory_bytes: Of its memory, as it is sold.
-        source: Where the figures stand.
+        source: Where the figures are from.
         words: All of them are in the name under which torch knows it, and none of `without`.
     """
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 BARE_BYTES, MODEL_LIBRARY_BYTES = 300_000_000, 150_000_000
 """Interpreter, torch, scipy and our own modules; transformers, tokenizers and what they build beside the weights."""
-FORWARD_TOKENS, FORWARD_VALUES = 4096, 20
-"""Tokens of a forward, and float32 values that each needs in it, times the width of the model."""
-LOGIT_VALUES, LOGIT_COPIES = 1 << 25, 4
-"""Most logits that exist at once, and in how many forms: as they come, as logarithms of two passes, their product."""
+FORWARD_VALUES = 20
+"""Float32 values that each token of a forward needs in it, times the width of the model."""
+LOGIT_COPIES = 4
+"""In how many forms logits exist at once: as they come, as logarithms of two passes, their product."""
 SCORED_VALUES, SCORED_TOKENS = 1 << 26, 4096
 """Most dense pre-activations of a scoring batch, and most tokens in it."""
 KEPT_BLOCKS = 2
@@ -223,11 +223,15 @@ class Needs:
 
 def _forward(facts: ModelFacts) -> int:
     """A forward that no loss is taken of."""
+    from saebench.lm.loaded import FORWARD_TOKENS
+
     return 4 * FORWARD_TOKENS * FORWARD_VALUES * facts.d_model
 
 
 def _loss_forward(facts: ModelFacts) -> int:
     """A forward with logits, in as many tokens as keep these few."""
+    from saebench.lm.loaded import FORWARD_TOKENS, LOGIT_VALUES
+
     return 4 * LOGIT_COPIES * min(LOGIT_VALUES, FORWARD_TOKENS * facts.vocab_size)
 
 

@@ -13,7 +13,6 @@ from saebench.cells.cell import Cell, DatasetUse, ModelUse
 from saebench.cells.generations import generations
 from saebench.cells.plan import PHASES, Cohort, Group
 from saebench.host import Catalog
-from saebench.matching.agreement.chance import n_draws
 from saebench.plan.contenders.metrics import streams_of
 from saebench.plan.forecast.disk import MANIFEST_BYTES, row_bytes, token_bytes
 from saebench.plan.forecast.rates import Rates
@@ -191,6 +190,8 @@ class Work:
 
     def group(self, group: Group, members: Sequence[Cell]) -> None:
         """Its pairs, and where codes are compared a pass of each member over some held-out tokens."""
+        from saebench.matching.agreement.chance import n_draws
+
         if len(members) < 2:
             return
         pairs = len(members) * (len(members) - 1) // 2
