@@ -17,6 +17,8 @@ from saebench.nn.kernels.screen import bits_of, scratch
 
 AUX_BLOCK = 512
 """Tokens whose k-th largest are sought at once: they stay in the cache."""
+SIZES_PER_OCTAVE = 8
+"""Numbers of dead latents that `padded` gives between a number and its double."""
 
 
 class DeadLatents(nn.Module):
@@ -91,9 +93,24 @@ def aux_k_flops(n_tokens: int, d: int, n_dead: int, k_aux: int) -> int:
     return n_tokens * 4 * 2 * d * min(k_aux, n_dead)
 
 
+def padded(dead: Tensor) -> Tensor:
+    """`dead [m]` with its last id again and again, up to one of few sizes: an eighth more at most, 16 at least.
+
+    Latents die one by one. With a new m at every step, each step's products would be shapes that no step had before:
+    the matrix library compiles code for each (about 10 ms) and keeps it, and the allocator finds no hole of its size.
+    A run of 8,192 latents grew by 6 MB a step.
+    """
+    m = dead.numel()
+    if m == 0:
+        return dead
+    step = max(2, (1 << (m - 1).bit_length()) // (2 * SIZES_PER_OCTAVE))
+    size = max(16, -(-m // step) * step)
+    return torch.cat([dead, dead[-1:].expand(size - m)])
+
+
 @torch.no_grad()
 def add_aux_k_gradients(
-    sae: Any, x: Tensor, pre: Tensor, residual: Tensor, dead: Tensor, k_aux: int, coefficient: float
+    sae: Any, x: Tensor, pre: Tensor, residual: Tensor, latents: Tensor, n_dead: int, k_aux: int, coefficient: float
 ) -> Tensor:
     """`coefficient * aux_k_loss(...)`; adds its gradient to those of W_enc, b_enc and W_dec.
 
@@ -105,13 +122,15 @@ def add_aux_k_gradients(
 
     Args:
         sae: A `LinearSAE` whose gradients are filled.
-        pre: `[B, m]` pre-activations of the dead latents; overwritten.
-        x, residual, dead, k_aux: As in `aux_k_loss`.
+        pre: `[B, m]` pre-activations of `latents`; overwritten.
+        latents: `[m]` ids of the dead latents, `padded`; the first `n_dead` of them count.
+        x, residual, k_aux: As in `aux_k_loss`.
     """
     variance = (residual - residual.mean(0)).pow(2).sum(1).mean()
-    if dead.numel() == 0 or not float(variance) > torch.finfo(residual.dtype).tiny:
+    if n_dead == 0 or not float(variance) > torch.finfo(residual.dtype).tiny:
         return residual.new_zeros(())
-    W_dec, n_rows, low = sae.W_dec.index_select(0, dead).to(pre.dtype), len(x), pre.dtype
+    W_dec, n_rows, low = sae.W_dec.index_select(0, latents).to(pre.dtype), len(x), pre.dtype
+    pre[:, n_dead:] = 0  # where a code is zero its gradients are zero
     keep_largest_(pre, k_aux)
     left = residual - torch.mm(pre, W_dec)
     loss = coefficient * left.pow(2).sum(1).double().sum() / n_rows / variance
@@ -119,10 +138,10 @@ def add_aux_k_gradients(
     d_pre = torch.mm(
         gradients, W_dec.T, out=scratch("d_pre", tuple(pre.shape), low) if x.device.type == "cpu" else None
     )
-    sae.W_dec.grad.index_add_(0, dead, torch.mm(pre.T, gradients).to(x.dtype))
+    sae.W_dec.grad.index_add_(0, latents, torch.mm(pre.T, gradients).to(x.dtype))
     zero_where_zero_(d_pre, pre)
-    sae.W_enc.grad.index_add_(0, dead, torch.mm(d_pre.T, x.to(low)).to(x.dtype))
-    sae.b_enc.grad.index_add_(0, dead, d_pre.sum(0, dtype=x.dtype))
+    sae.W_enc.grad.index_add_(0, latents, torch.mm(d_pre.T, x.to(low)).to(x.dtype))
+    sae.b_enc.grad.index_add_(0, latents, d_pre.sum(0, dtype=x.dtype))
     return loss.to(x.dtype)
 
 

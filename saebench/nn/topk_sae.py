@@ -12,7 +12,7 @@ from torch import Tensor
 from saebench.api.batches import ActivationBatch
 from saebench.api.codes import SparseCodes
 from saebench.api.sae import AfterStep, LossTerms, StepInfo
-from saebench.nn.dead import DeadLatents, add_aux_k_gradients, aux_k_flops, aux_k_loss, default_k_aux
+from saebench.nn.dead import DeadLatents, add_aux_k_gradients, aux_k_flops, aux_k_loss, default_k_aux, padded
 from saebench.nn.kernels.autograd import sparse_linear
 from saebench.nn.kernels.by_hand import fill_gradients, finish_bias_gradient, reconstruct
 from saebench.nn.kernels.select import Workspace
@@ -116,14 +116,17 @@ class AuxKSAE(LinearSAE):
     ) -> LossTerms:
         """`training_loss` and its gradient by hand."""
         x, dead = batch.x - self.b_dec, self._dead(step)
-        codes, columns, fallback = self.choose(x, dead)
+        latents = padded(dead) if dead is not None else None
+        codes, columns, fallback = self.choose(x, latents)
         made = reconstruct(self, codes, batch.target, token_weights)
         fill_gradients(self, x, codes, made.df * (codes.values > 0), made.g)
         penalties, flops = {}, 0
-        if dead is not None and columns is not None:
-            residual = batch.target - made.x_hat
-            penalties["aux"] = add_aux_k_gradients(self, x, columns, residual, dead, self.k_aux, self.aux_coefficient)
-            flops = aux_k_flops(batch.n_tokens, self.d_in, dead.numel(), self.k_aux)
+        if dead is not None and latents is not None and columns is not None:
+            n_dead, residual = dead.numel(), batch.target - made.x_hat
+            penalties["aux"] = add_aux_k_gradients(
+                self, x, columns, residual, latents, n_dead, self.k_aux, self.aux_coefficient
+            )
+            flops = aux_k_flops(batch.n_tokens, self.d_in, n_dead, self.k_aux)
         finish_bias_gradient(self)
         facts = {"fallback_rows": fallback / batch.n_tokens}
         return LossTerms(made.losses, penalties, codes, made.x_hat, facts, flops)

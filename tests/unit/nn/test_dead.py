@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from saebench.api import SparseCodes
 from saebench.nn import DeadLatents, LinearSAE, add_aux_k_gradients, aux_k_loss, default_k_aux, draw_by_loss
-from saebench.nn.dead import keep_largest_, zero_where_zero_
+from saebench.nn.dead import keep_largest_, padded, zero_where_zero_
 
 
 def rand(*shape: int, seed: int = 0) -> Tensor:
@@ -152,8 +152,9 @@ def test_gradients_by_hand_are_those_of_the_loss(k: int, dtype: torch.dtype, tol
     for name in expected:
         sae.get_parameter(name).grad = torch.ones_like(sae.get_parameter(name))
     before = residual.clone()
-    pre = functional.linear(x, sae.W_enc[dead], sae.b_enc[dead]).to(dtype)
-    made = add_aux_k_gradients(sae, x, pre, residual, dead, k, 0.3)
+    latents = padded(dead)
+    pre = functional.linear(x, sae.W_enc[latents], sae.b_enc[latents]).to(dtype)
+    made = add_aux_k_gradients(sae, x, pre, residual, latents, len(dead), k, 0.3)
     assert torch.equal(residual, before)
     assert made.dtype == double
     assert float(made) == pytest.approx(loss.item(), rel=tolerance)
@@ -164,9 +165,36 @@ def test_gradients_by_hand_are_those_of_the_loss(k: int, dtype: torch.dtype, tol
         assert not added[alive].any()
 
 
+def test_dead_latents_are_padded_to_few_sizes() -> None:
+    sizes = {len(padded(torch.arange(m))) for m in range(1, 8193)}
+    assert len(sizes) <= 8 * 10
+    for m in (1, 15, 16, 17, 100, 129, 1000, 8192):
+        latents = padded(torch.arange(m))
+        assert torch.equal(latents[:m], torch.arange(m))
+        assert (latents[m:] == m - 1).all()
+        assert len(latents) <= max(16, m * 9 / 8 + 2)
+    assert padded(torch.arange(0)).numel() == 0
+
+
+def test_padding_changes_no_gradient() -> None:
+    """A k between the true number of latents and the padded one keeps them all, and pads stay out."""
+    x, residual, dead = rand(50, 16, seed=3), rand(50, 16, seed=4), torch.tensor([1, 4, 7, 22])
+    found = []
+    for latents in (dead, padded(dead)):
+        sae = LinearSAE(16, 40, torch.Generator().manual_seed(0)).double()
+        sae.requires_grad_(False)
+        for parameter in sae.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        pre = functional.linear(x, sae.W_enc[latents], sae.b_enc[latents] + 0.5)
+        loss = add_aux_k_gradients(sae, x, pre, residual, latents, 4, 8, 0.3)
+        found.append((loss, [parameter.grad for parameter in sae.parameters()]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
+
+
 def test_no_gradient_without_dead_latents_or_variance() -> None:
     sae = LinearSAE(5, 9, torch.Generator().manual_seed(0))
     for residual, dead in ((torch.ones(4, 5), torch.arange(9)), (rand(4, 5).float(), torch.zeros(0, dtype=torch.long))):
-        made = add_aux_k_gradients(sae, torch.ones(4, 5), torch.ones(4, len(dead)), residual, dead, 3, 1.0)
+        pre = torch.ones(4, len(dead))
+        made = add_aux_k_gradients(sae, torch.ones(4, 5), pre, residual, dead, len(dead), 3, 1.0)
         assert float(made) == 0.0
         assert sae.W_dec.grad is None
