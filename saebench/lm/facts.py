@@ -19,7 +19,7 @@ from saebench.cells.load import PLAIN, LoadSettings
 from saebench.lm import hf
 from saebench.lm.folder import loading, notes
 from saebench.lm.folder.locate import BUILT_IN, lacking, model_folder
-from saebench.lm.folder.model_config import Kind, context_limit, read_config
+from saebench.lm.folder.model_config import Kind, cache_values, context_limit, read_config
 from saebench.lm.folder.tensor_fit import Loading, fit, refuse_unused
 from saebench.lm.folder.tokenizers import check_tokenizer, read_tokenizer, tokens_in
 from saebench.lm.folder.weights import WeightFiles, model_digest, stored_tensors, weight_files
@@ -43,6 +43,7 @@ class ModelFacts:
         n_layers: Blocks.
         d_model: Width of the residual stream (output of the blocks, or `hidden_size` where there are none).
         vocab_size: Rows of its embedding.
+        cache_values: Values that its key-value cache keeps of each token.
         trace: Modules that run.
         loading, weights: How its files load, and which they are; None for a model that a plugin made, and where the
             weights are not here.
@@ -61,6 +62,7 @@ class ModelFacts:
     n_layers: int
     d_model: int
     vocab_size: int
+    cache_values: int
     trace: Trace
     loading: Loading | None = None
     weights: WeightFiles | None = None
@@ -150,6 +152,7 @@ def facts_of(
     traced = traced or trace(model, causal=kind != "encoder")
     block = traced.ran.get(f"{traced.blocks}.0") if traced.blocks else None
     text = hf.text_config(config)
+    width = block.shape[-1] if block and block.shape else int(getattr(text, "hidden_size", 0))
     table = getattr(getattr(model, "get_input_embeddings", lambda: None)(), "weight", None)
     return ModelFacts(
         id=model_id,
@@ -159,8 +162,9 @@ def facts_of(
         context_limit=context_limit(config),
         kind=kind,
         n_layers=traced.n_layers,
-        d_model=block.shape[-1] if block and block.shape else int(getattr(text, "hidden_size", 0)),
+        d_model=width,
         vocab_size=int(text.vocab_size) if table is None else len(table),
+        cache_values=cache_values(config, traced.n_layers, width),
         trace=traced,
         loading=found,
         weights=weights,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saebench import console
 from saebench.api.errors import SuiteError
+from saebench.base.heap import give_back
 from saebench.lm.hf import cache_argument, cache_of, cache_switch
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def sample(
             rows = min(SAMPLE_ROWS, n_sequences - start)
             uniform = torch.rand(rows, max(0, length - 1), generator=generator, dtype=torch.float64)
             batches.append(_sample_rows(lm, uniform, length, temperature, top_p, use_cache, bar))
+            give_back()  # a cache that grew token by token leaves a hole of every size behind
     return torch.cat(batches) if batches else torch.empty(0, length, dtype=torch.long)
 
 

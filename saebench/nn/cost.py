@@ -21,6 +21,21 @@ def block_tokens(d_sae: int) -> int:
     return 1 << min(11, max(8, (12_582_912 // max(1, d_sae)).bit_length() - 1))
 
 
+LEAST_PADDED, SIZES_PER_OCTAVE = 16, 8
+"""The smallest size that dead latents are padded to, and how many sizes lie between one and its double."""
+
+
+def padded_size(n: int) -> int:
+    """`n`, at least 1, rounded up to one of few sizes: to 16, or by an eighth at most."""
+    step = max(1, (1 << (n - 1).bit_length()) // (2 * SIZES_PER_OCTAVE))
+    return max(LEAST_PADDED, -(-n // step) * step)
+
+
+def padded_sizes(n: int) -> int:
+    """How many sizes `padded_size` has up to `n`, about."""
+    return 1 + SIZES_PER_OCTAVE * max(0, n.bit_length() - LEAST_PADDED.bit_length())
+
+
 PRE_ACT_BYTES = 5
 """A float32 pre-activation and its place in the mask."""
 KEPT_BYTES = 1 << 26

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from saebench.api.codes import SparseCodes
+from saebench.nn.cost import padded_size
 from saebench.nn.kernels.autograd import decode
 from saebench.nn.kernels.dense_topk import topk
 from saebench.nn.kernels.screen import bits_of, scratch
 
 AUX_BLOCK = 512
 """Tokens whose k-th largest are sought at once: they stay in the cache."""
-SIZES_PER_OCTAVE = 8
-"""Numbers of dead latents that `padded` gives between a number and its double."""
 
 
 class DeadLatents(nn.Module):
@@ -94,18 +93,14 @@ def aux_k_flops(n_tokens: int, d: int, n_dead: int, k_aux: int) -> int:
 
 
 def padded(dead: Tensor) -> Tensor:
-    """`dead [m]` with its last id again and again, up to one of few sizes: an eighth more at most, 16 at least.
+    """`dead [m]` with its last id again and again, up to `padded_size`.
 
     Latents die one by one. With a new m at every step, each step's products would be shapes that no step had before:
     the matrix library compiles code for each (about 10 ms) and keeps it, and the allocator finds no hole of its size.
     A run of 8,192 latents grew by 6 MB a step.
     """
     m = dead.numel()
-    if m == 0:
-        return dead
-    step = max(2, (1 << (m - 1).bit_length()) // (2 * SIZES_PER_OCTAVE))
-    size = max(16, -(-m // step) * step)
-    return torch.cat([dead, dead[-1:].expand(size - m)])
+    return torch.cat([dead, dead[-1:].expand(padded_size(m) - m)]) if m else dead
 
 
 @torch.no_grad()

@@ -96,6 +96,18 @@ def context_limit(config: Any) -> int | None:
     return None
 
 
+def cache_values(config: Any, n_layers: int, width: int) -> int:
+    """Values that the key-value cache keeps of each token: key and value of every key-value head of every layer.
+
+    Where the config does not say how many heads share them, a layer keeps two vectors of the model's width.
+    """
+    config = hf.text_config(config)
+    heads = getattr(config, "num_attention_heads", None)
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or (width // heads if heads else None)
+    return 2 * n_layers * (shared * size if shared and size else width)
+
+
 def no_model(fault: str | None, error: Exception) -> str:
     """Why a config makes no model; `fault` is the key that is to blame, where one is known."""
     found = f"config.json has {fault}, which makes" if fault else "config.json makes"

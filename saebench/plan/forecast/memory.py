@@ -10,6 +10,7 @@ from saebench.api.specs import Cost
 from saebench.cells.cell import Cell, ModelUse
 from saebench.cells.plan import Cohort, Group
 from saebench.host import Catalog
+from saebench.nn.cost import padded_sizes
 from saebench.plan.contenders.metrics import streams_of
 from saebench.plan.forecast.disk import VALUE_BYTES, row_bytes
 from saebench.plan.forecast.work import bounded, site_key
@@ -30,9 +31,12 @@ SCORED_VALUES, SCORED_TOKENS = 1 << 26, 4096
 """Most dense pre-activations of a scoring batch, and most tokens in it."""
 KEPT_BLOCKS = 2
 """Blocks of rows in memory beside those that a thread makes ahead."""
-KERNEL_BYTES, MOST_KERNELS, DEAD_PRODUCTS = 600_000, 1024, 3
-"""oneDNN compiles a bfloat16 product for every shape that it meets, and keeps so many; AuxK makes three products of the
-latents that are dead at a step, whose number changes from step to step."""
+KERNEL_BYTES, MOST_KERNELS, DEAD_PRODUCTS = 600_000, 1024, 4
+"""oneDNN compiles a bfloat16 product for every shape that it meets, and keeps so many; AuxK makes four products of the
+latents that are dead at a step, padded to few sizes."""
+SAMPLE_LOGIT_BYTES, CACHE_COPIES = 28, 1.2
+"""Of each logit of a sampled token: as it comes, divided, as float32 and float64 probabilities, summed. And in how many
+forms the key-value cache exists: it grows by copies, a layer at a time (measured with 8 layers: 1.15 to 1.3)."""
 PAIR_SQUARE_BYTES, PAIR_MOST_BYTES = 90, 700_000_000
 """Matching two dictionaries of n latents: the first times n^2, at most the second (measured at 1,024 to 8,192)."""
 CODE_BYTES = 8
@@ -47,7 +51,7 @@ class Memory:
         interpreter: Python, libraries, our own code.
         kernels: Compiled products.
         model: Weights of the largest language model; one is in memory at a time.
-        activations: A forward.
+        activations: A forward, or samples with their key-value cache.
         training: Cells that train side by side, the workspace of a step, blocks of rows.
         scoring: One cell, a scoring batch, forwards with its reconstruction, losses that all cells share.
         groups: Members, their codes, the matching of a pair; `members` of it are on the device.
@@ -118,7 +122,7 @@ class Needs:
             interpreter=BARE_BYTES + MODEL_LIBRARY_BYTES * bool(uses),
             kernels=self._kernels() if self.compiles else 0,
             model=max(map(self._weights, uses.values()), default=0),
-            activations=max((_forward(self._model(use)) for use in uses.values()), default=0),
+            activations=max((self._activations(use) for use in uses.values()), default=0),
             training=max((self._training(cohorts, cells) for cohorts, cells in self.passes), default=0),
             scoring=max(map(self._scoring, self.cells), default=0),
             groups=max((sum(self._group(group, cells)) for group, cells in self.groups), default=0),
@@ -136,8 +140,24 @@ class Needs:
             if not cell.control and (cell.base or cell.part).config.get("aux_coefficient"):
                 shape = (cell.d_in, cell.train.batch, cell.d_sae)
                 steps[shape] = steps.get(shape, 0) + cell.tokens // cell.train.batch
-        products = sum(min(count, shape[2] // 2) for shape, count in steps.items())
+        products = sum(min(count, padded_sizes(shape[2] // 2)) for shape, count in steps.items())
         return KERNEL_BYTES * min(MOST_KERNELS, DEAD_PRODUCTS * products)
+
+    def _activations(self, use: ModelUse) -> int:
+        """A forward; where a dataset or a metric samples the model, its cache and the logits of a token a sequence."""
+        from saebench.lm.sampling import SAMPLE_ROWS
+
+        facts = self._model(use)
+        most = _forward(facts)
+        if facts.causal and any(self._samples(cell) for cell in self.cells if cell.model == use):
+            value_bytes = 4 if use.load.dtype == "float32" else 2
+            cache = CACHE_COPIES * use.context * facts.cache_values * value_bytes
+            most = max(most, int(SAMPLE_ROWS * (cache + SAMPLE_LOGIT_BYTES * facts.vocab_size)))
+        return most
+
+    def _samples(self, cell: Cell) -> bool:
+        uses = (cell.dataset, *cell.evaluation_datasets)
+        return "self-sampled" in streams_of(cell, self.catalog) or any(use.kind == "generated" for use in uses)
 
     def _training(self, cohorts: Sequence[Cohort], cells: Sequence[Cell]) -> int:
         """The fullest batch of cells that train side by side, with blocks of rows that are not read from a store."""

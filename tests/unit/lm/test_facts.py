@@ -6,11 +6,14 @@ import json
 import shutil
 
 import pytest
+import torch
+from transformers import PretrainedConfig
 
 from saebench.api import SuiteError
 from saebench.lm.book import ModelBook
 from saebench.lm.facts import describe_model
 from saebench.lm.folder.locate import model_folder
+from saebench.lm.folder.model_config import cache_values
 from saebench.lm.model import LanguageModel
 
 
@@ -48,6 +51,29 @@ def test_flops_count_weights_up_to_the_hookpoint(gpt2):
     assert facts.forward_flops_per_token("transformer.h.0") == 2 * block
     assert facts.forward_flops_per_token("transformer.h.2") == 2 * 3 * block
     assert facts.forward_flops_per_token() == 2 * (3 * block + 16 * 40)
+
+
+def test_values_of_the_key_value_cache_are_counted(gpt2):
+    """Two vectors a layer; fewer where heads share keys and values, as a real cache of it shows."""
+    assert describe_model(str(gpt2)).cache_values == 2 * 3 * 16
+    model = LanguageModel.load("docs-lm")
+    ids = torch.full((1, 5), model.bos_id)
+    kept = model.model(input_ids=ids, use_cache=True).past_key_values
+    values = sum(part.numel() for layer in kept.layers for part in (layer.keys, layer.values))
+    assert values == 5 * model.facts.cache_values
+
+
+@pytest.mark.parametrize(
+    ("config", "values"),
+    [
+        ({"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32}, 2 * 3 * 2 * 32),
+        ({"num_attention_heads": 8, "num_key_value_heads": 2}, 2 * 3 * 2 * 8),
+        ({"num_attention_heads": 8}, 2 * 3 * 64),
+        ({}, 2 * 3 * 64),
+    ],
+)
+def test_heads_that_share_keys_keep_fewer_values(config, values):
+    assert cache_values(PretrainedConfig(**config), 3, 64) == values
 
 
 @pytest.mark.parametrize("name", ["layers.3", "layers.-1", "layers.99.mlp"])

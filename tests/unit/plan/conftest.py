@@ -201,6 +201,7 @@ class FakeModel:
     n_layers: int = 2
     d_model: int = 32
     vocab_size: int = 100
+    cache_values: int = 128
     notes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ import pytest
 
 from saebench.activations.quota import window_bytes
 from saebench.api import Findings
+from saebench.nn.cost import padded_sizes
 from saebench.plan.forecast.rates import (
     DatasetRate,
     ModelRate,
@@ -66,13 +67,14 @@ def test_the_estimate_by_hand(planner):
     assert predicted.page_bytes == 970_000 + 55_000 + int(0.85 * (cell - 65_000 + 2_900) + 0.4 * 65_000)
     parts = (predicted.store_bytes, predicted.checkpoint_bytes, predicted.snapshot_bytes)
     assert predicted.disk_bytes == sum(parts) + predicted.record_bytes + predicted.page_bytes
-    # a forward of 4,096 tokens; a cell and its workspace; its weights, a dense scoring batch, and losses of ten tokens
+    # samples: keys and values of 256 sequences at 128 places, and the logits of a token of each;
+    # a cell and its workspace; its weights, a dense scoring batch, and losses of ten tokens
     scoring = 8 * 32 * 64 + 4 * max(4096 * 64, 4 * 4096 * 100) + 4 * 10 * (100 + 32)
     parts = {
         "interpreter": 450_000_000,
         "kernels": 0,
         "model": 4 * 1000,
-        "activations": 4 * 4096 * 20 * 32,
+        "activations": int(256 * (1.2 * 128 * 128 * 4 + 28 * 100)),
         "training": 16 * 2 * 32 * 64 + 64 * 8 * 64,
         "scoring": scoring,
         "groups": 8 * 32 * 64,
@@ -347,6 +349,6 @@ def test_compiled_products_count_where_the_cpu_compiles_them(planner, fakes):
         return planner(entry, EVALUATION, base=base, catalog=catalog, **more).estimate.memory_parts["kernels"]
 
     assert kernels(0.1, 6400) == kernels(0.0, 6400, compiles=True) == 0
-    assert kernels(0.1, 640, compiles=True) == 3 * 10 * 600_000
-    assert kernels(0.1, 6400, compiles=True) == 3 * 32 * 600_000  # half of the latents
-    assert kernels(0.1, 640_000, 4096, compiles=True) == 1024 * 600_000
+    assert kernels(0.1, 320, compiles=True) == 4 * 5 * 600_000
+    assert kernels(0.1, 6400, compiles=True) == 4 * padded_sizes(32) * 600_000  # half of the latents
+    assert kernels(0.1, 640_000, 4096, compiles=True) == 4 * padded_sizes(2048) * 600_000

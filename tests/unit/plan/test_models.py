@@ -68,7 +68,8 @@ def test_a_model_in_half_precision_takes_half_the_memory(planner, fakes):
     facts = known(fakes, n_parameters=10**9)
     whole = planner(ENTRY, facts=facts).estimate
     half = planner(ENTRY, facts=facts, header=loading(fakes, "dtype: float16")).estimate
-    assert whole.device_memory_bytes - half.device_memory_bytes == 2 * 10**9
+    # and so does the cache of what it samples, which is small beside
+    assert whole.device_memory_bytes - half.device_memory_bytes == pytest.approx(2 * 10**9, rel=0.005)
 
 
 @pytest.mark.parametrize(
