@@ -53,6 +53,7 @@ class Clock:
     ) -> None:
         self.inner, self.sample, self.device, self.between = inner, sample, device, between
         self.n_tokens, self.forward_flops_per_token = inner.n_tokens, inner.forward_flops_per_token
+        self.data_cost, self.data_s, self.forward_s = inner.data_cost, inner.data_s, inner.forward_s
         self.spans: list[float] = []
 
     def init_sample(self, n: int) -> Tensor:

@@ -101,6 +101,7 @@ class Vectors:
 
     def __init__(self, x: Tensor) -> None:
         self._x, self.d_in, self.n_tokens = x, x.shape[1], len(x)
+        self.data_cost, self.data_s, self.forward_s = {"tokens": 0, "flops": 0}, 0.0, 0.0
 
     def init_sample(self, n: int) -> Tensor:
         """See `TrainingSource`."""

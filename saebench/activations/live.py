@@ -6,6 +6,7 @@ forwards over the same groups of windows. They differ in who keeps the rows.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from threading import RLock
@@ -69,6 +70,7 @@ class LivePass:
         self._ready: dict[tuple[int, int], dict[str, MemoryBlock]] = {}
         self._last: tuple[int, Rows] | None = None
         self._writing: Writing | None = None
+        self._writing_s = 0.0
         self._lock = RLock()
 
     @property
@@ -155,6 +157,7 @@ class LivePass:
 
     def _make(self, start: int, stop: int, read: set[str]) -> dict[str, MemoryBlock]:
         """A block at every hookpoint that is read, written into the stores that have reached it."""
+        started = time.perf_counter()
         writing = self._begin()
         if writing is not None and writing.n_rows < start:
             self._write_up_to(start)
@@ -173,7 +176,7 @@ class LivePass:
             if writing is not None and at == writing.n_rows:
                 writing.add(rows)
             at += len(rows)
-        self._end()
+        self._end(started)
         index = {name: values.to(device) for name, values in index.items()}
         return {name: MemoryBlock(values, index) for name, values in x.items()}
 
@@ -206,16 +209,17 @@ class LivePass:
             MachineError: The disk refuses.
         """
         with self._lock, console.phase("activations", label, total=self.n_rows, unit="tok") as bar:
+            started = time.perf_counter()
             try:
                 if self._begin() is not None:
                     self._write_up_to(self.n_rows, bar)
-                self._end()
+                self._end(started)
             finally:
                 self.abandon()
 
     def _begin(self) -> Writing | None:
         if self._orders and self._writing is None:
-            self._writing = Writing(self._orders, self.widths, self.dtype, self.n_rows)
+            self._writing, self._writing_s = Writing(self._orders, self.widths, self.dtype, self.n_rows), 0.0
         return self._writing
 
     def _write_up_to(self, stop: int, bar: Any = None) -> None:
@@ -225,11 +229,12 @@ class LivePass:
             if bar is not None:
                 bar.update(len(rows))
 
-    def _end(self) -> None:
-        """Finishes the stores when they hold every row."""
+    def _end(self, started: float) -> None:
+        """Ends work on the stores that began at `started`; finishes them when they hold every row."""
+        self._writing_s += time.perf_counter() - started
         if self._writing is not None and self._writing.n_rows == self.n_rows:
             writing, self._writing = self._writing, None
-            self.stores |= writing.finish(self.tokens.documents)
+            self.stores |= writing.finish(self.tokens.documents, self._writing_s)
             self._orders = {}
 
 

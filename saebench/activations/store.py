@@ -31,7 +31,7 @@ from saebench.activations.token_store import DOCUMENTS, read_documents, write_do
 from saebench.api.batches import ActivationBatch
 from saebench.artifacts import atomic_folder, digest, digest_of
 
-STORE_VERSION = 3
+STORE_VERSION = 4
 SHARD_BYTES = 1 << 28
 EXTRAS = "extras.safetensors"
 INDEX = ("token_ids", "positions", "sequence_ids")

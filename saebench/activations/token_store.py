@@ -25,7 +25,7 @@ from saebench.artifacts import atomic_folder, digest_of
 if TYPE_CHECKING:
     from saebench.lm.model import LanguageModel
 
-TOKENS_VERSION = 2
+TOKENS_VERSION = 3
 """Goes up whenever the files of a token store change; an older store is made anew."""
 WINDOWS, COUNTS, DOCUMENTS = "windows.bin", "counts.bin", "documents.txt"
 

@@ -61,10 +61,10 @@ class Writing:
                 writer.add(rows.batch(name))
         self.n_rows += len(rows)
 
-    def finish(self, documents: frozenset[str]) -> dict[str, ActivationStore]:
-        """The finished stores."""
+    def finish(self, documents: frozenset[str], forward_s: float) -> dict[str, ActivationStore]:
+        """The finished stores, which say how long the model took to fill them."""
         for name, writer in self._writers.items():
-            writer.facts, writer.documents = dict(self.orders[name].facts), set(documents)
+            writer.facts, writer.documents = {**self.orders[name].facts, "forward_s": forward_s}, set(documents)
         self._discard.detach()
         self._stack.close()
         stores = {}

@@ -62,7 +62,7 @@ class Trained:
     Attributes:
         outcome: Of this run, or read back from the checkpoint of an earlier one.
         source: Its activations.
-        data_s: Seconds until they were ready.
+        data_s: Seconds until they were ready in this run.
     """
 
     outcome: TrainOutcome
@@ -84,9 +84,10 @@ class Trained:
         """Tokens and FLOPs."""
         return {
             "train": self.outcome.spent,
-            "data": dict(self.source.data_cost),
+            "data": self.outcome.data,
             "parent": self.outcome.ancestors,
             "forward": self.outcome.forward if cell.model else {"tokens": 0, "flops": 0},
+            "all": self.outcome.all_in,
         }
 
     def spent_s(self, cell: Cell) -> dict[str, float | None]:
@@ -95,9 +96,10 @@ class Trained:
         return {
             "train": outcome.device_s,
             # making the data and waiting for batches is shared by all cells of the pass: each is told the whole of it
-            "data": self.data_s,
-            "forward": outcome.waited_s if not cell.control and outcome.device_s is not None else None,
-            "parent": outcome.ancestors_s if cell.parent is not None else 0.0,
+            "data": outcome.data_s,
+            "forward": outcome.waited_s if outcome.device_s is not None else None,
+            "parent": outcome.ancestors_s,
+            "all": outcome.all_in_s if outcome.device_s is not None else None,
         }
 
 
@@ -163,7 +165,7 @@ def without_columns(metric_info: Mapping[str, Mapping[str, Any]]) -> tuple[dict[
     return facts, {id: column for id, info in metric_info.items() if (column := info.get("column")) is not None}
 
 
-_SPENT_ON = ("train", "data", "parent", "forward", "scoring")
+_SPENT_ON = ("train", "data", "parent", "forward", "all", "scoring")
 
 
 def cell_record(

@@ -194,7 +194,7 @@ class PassRunner:
         training = read_outcome(folder)
         trained = Trained(training, source, data_s)
         sae = load_sae(folder, self._catalog).to(self._device)
-        facts = training.training_facts(source.data_cost["tokens"])
+        facts = training.training_facts()
         held_out, validation = self._held_out(cell, source)
         try:
             scored = score_cell(cell, sae, held_out, self._catalog, facts, validation=validation)

@@ -60,6 +60,7 @@ class StandInRows(TrainingSource):
 
     def __init__(self, rows: Tensor, device: torch.device, between: Callable[[], object] = lambda: None) -> None:
         self._rows, self._device, self._between = rows, device, between
+        self.data_cost, self.data_s, self.forward_s = {"tokens": 0, "flops": 0}, 0.0, 0.0
         self.n_tokens = len(rows)
         self.steps: list[list[tuple[float, float]]] = []
 

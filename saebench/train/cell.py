@@ -147,6 +147,8 @@ class CellRun:
             parent, meta = load_module(parent_folder, self.catalog)
             parent_scale = float(meta["input_scale"])
             outcome.inherit(meta)
+        source = self.feed.source
+        outcome.pay_data(cell.dataset.recipe, source.data_cost, source.data_s)
         if not cell.control:
             refuse_if_too_big(cost, self.feed.batch, memory_share_bytes, self.label)
         # divided by a scale and multiplied again, x is no longer x
@@ -246,6 +248,7 @@ class CellRun:
             outcome.tokens, outcome.flops = meter.tokens, meter.flops
             outcome.over_spent = 0 if self.cell.control else meter.over_spent
             outcome.forward_flops = meter.tokens * self.feed.source.forward_flops_per_token
+            outcome.waited_s += self.feed.source.forward_s
             outcome.epochs = meter.tokens / max(1, self.feed.source.n_tokens)
         self.prepared = None
         return outcome

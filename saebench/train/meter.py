@@ -16,8 +16,9 @@ from saebench.api import Cost, OverBudget, SparseCodes
 class Meter:
     """Counts a cell's own training, at its stand-alone cost, and says when its share is used up.
 
-    A step's FLOPs are `B * train_flops_per_token + nnz * train_flops_per_active + step_flops`, with the nnz of this
-    very batch, and what the step reports beyond that (`LossTerms.flops`).
+    A step's FLOPs are `B * train_flops_per_token + entries * train_flops_per_active + step_flops`, with the entries of
+    this very batch's codes, and what the step reports beyond that (`LossTerms.flops`). An entry that is stored counts,
+    a zero too: kernels work on it all the same (JumpReLU stores those that its gradient reads).
 
     Args:
         allotted: Tokens of the cell's share.
@@ -31,7 +32,6 @@ class Meter:
         self.tokens = 0
         self._whole_flops = 0
         self._active = 0
-        self._active_on_device: torch.Tensor | None = None
         self._assumed_l0 = cost.expected_l0 if cost.expected_l0 is not None else float(d_sae)
 
     @property
@@ -52,28 +52,21 @@ class Meter:
     @property
     def flops(self) -> int:
         """Floating-point operations so far, a multiply-add counted as two."""
-        return self._whole_flops + self.state()["active"] * self.cost.train_flops_per_active
+        return self._whole_flops + self._active * self.cost.train_flops_per_active
 
     def charge_step(self, n_tokens: int, codes: SparseCodes | None, more_flops: int = 0) -> None:
         """Counts one training step."""
         self.tokens += n_tokens
         self._whole_flops += n_tokens * self.cost.train_flops_per_token + self.cost.step_flops + more_flops
-        if codes is None:
-            self._active += round(self._assumed_l0 * n_tokens)
-            return
-        # a running sum on the device: asking a GPU for a number each step would stall it
-        active = torch.count_nonzero(codes.values.detach())
-        self._active_on_device = active if self._active_on_device is None else self._active_on_device + active
+        self._active += round(self._assumed_l0 * n_tokens) if codes is None else codes.values.numel()
 
     def state(self) -> dict[str, int]:
         """What a snapshot keeps."""
-        active = self._active + (int(self._active_on_device) if self._active_on_device is not None else 0)
-        return {"tokens": self.tokens, "whole_flops": self._whole_flops, "active": active}
+        return {"tokens": self.tokens, "whole_flops": self._whole_flops, "active": self._active}
 
     def load_state(self, state: Mapping[str, int]) -> None:
         """Takes back what `state` gave."""
         self.tokens, self._whole_flops, self._active = state["tokens"], state["whole_flops"], state["active"]
-        self._active_on_device = None
 
     def charge_encode(self, n_tokens: int) -> None:
         """Counts a pass that only encodes tokens already paid for (making the inference form)."""

@@ -27,8 +27,21 @@ _FACTS = (
     "numerics",
     "input_scale",
     "fitted",
+    "data",
+    "paid",
+    "ancestors",
 )
-_MEASURED = ("device_s", "waited_s", "ancestors_s", "trajectory_s", "peak_memory_bytes", "peak_memory_scope")
+_MEASURED = (
+    "device_s",
+    "data_s",
+    "paid_s",
+    "waited_s",
+    "ancestors_s",
+    "trajectory_s",
+    "peak_memory_bytes",
+    "peak_memory_scope",
+)
+_NOTHING = {"tokens": 0, "flops": 0}
 
 
 @dataclass
@@ -42,8 +55,10 @@ class TrainOutcome:
         steps: Optimiser steps taken.
         tokens, flops: Spent by the cell itself, at its stand-alone cost; the last step may over-spend by less than a
             batch.
-        ancestors: Tokens and FLOPs that its parent, and its parent's parents, spent on training.
         forward_flops: What the language model's forward of those tokens costs alone.
+        data: Tokens and FLOPs that making its training data cost, beyond what its ancestors paid for the same dataset.
+        ancestors: All-in tokens and FLOPs of its parent.
+        paid: Cost by recipe of every dataset that it or an ancestor was trained on: who has a parent has its data.
         epochs: Tokens over the distinct tokens of the source.
         over_spent: Tokens past the allotment, less than a batch.
         trajectory: `{tokens, flops, fvu, l0}` at up to 12 log-spaced points, on the training batch of that step.
@@ -54,8 +69,10 @@ class TrainOutcome:
         fitted: True when `fit` was called in place of gradient steps.
         device_s: Measured seconds of its own work, its neighbours in the pass left out; None where training did not
             begin.
-        waited_s: Measured seconds that its batches took to come, shared by all cells that read them.
-        ancestors_s: Measured `device_s` of its parent and its parent's parents.
+        data_s, paid_s: Measured seconds of the same: of making the data, in this run or in an earlier one.
+        waited_s: Measured seconds that its batches took to be made by the model and to come, shared by all cells that
+            read them.
+        ancestors_s: Measured all-in seconds of its parent.
         trajectory_s: `device_s` at each point of the trajectory.
         peak_memory_bytes, peak_memory_scope: Measured; None where training did not begin.
         module: The trained module in its own units, in inference form; None unless ok.
@@ -68,8 +85,10 @@ class TrainOutcome:
     steps: int = 0
     tokens: int = 0
     flops: int = 0
-    ancestors: dict[str, int] = field(default_factory=lambda: {"tokens": 0, "flops": 0})
     forward_flops: int = 0
+    data: dict[str, int] = field(default_factory=lambda: dict(_NOTHING))
+    ancestors: dict[str, int] = field(default_factory=lambda: dict(_NOTHING))
+    paid: dict[str, dict[str, int]] = field(default_factory=dict)
     epochs: float = 0.0
     over_spent: int = 0
     trajectory: list[dict[str, Any]] = field(default_factory=list)
@@ -79,6 +98,8 @@ class TrainOutcome:
     numerics: dict[str, Any] | None = None
     fitted: bool = False
     device_s: float | None = None
+    data_s: float = 0.0
+    paid_s: dict[str, float] = field(default_factory=dict)
     waited_s: float = 0.0
     ancestors_s: float = 0.0
     trajectory_s: list[float] = field(default_factory=list)
@@ -94,9 +115,17 @@ class TrainOutcome:
 
     def inherit(self, meta: Mapping[str, Any]) -> None:
         """Notes what the parent cost, from its checkpoint's meta."""
-        self.ancestors = dict(meta["training"]["total_spent"])
-        measured = meta["measured"]
-        self.ancestors_s = float(measured["device_s"] or 0.0) + float(measured["ancestors_s"])
+        parent = TrainOutcome.from_json(meta["cell_id"], meta["training"], meta["measured"])
+        self.ancestors, self.ancestors_s = parent.all_in, parent.all_in_s
+        self.paid, self.paid_s = parent.paid, parent.paid_s
+
+    def pay_data(self, recipe: str, cost: Mapping[str, int], seconds: float) -> None:
+        """Notes what making its training data cost; what an ancestor made of the same dataset is not made again."""
+        before, before_s = self.paid.get(recipe, _NOTHING), self.paid_s.get(recipe, 0.0)
+        self.data = {unit: max(0, cost[unit] - before[unit]) for unit in _NOTHING}
+        self.data_s = max(0.0, seconds - before_s)
+        self.paid = {**self.paid, recipe: {unit: max(cost[unit], before[unit]) for unit in _NOTHING}}
+        self.paid_s = {**self.paid_s, recipe: max(seconds, before_s)}
 
     @property
     def spent(self) -> dict[str, int]:
@@ -104,9 +133,21 @@ class TrainOutcome:
         return {"tokens": self.tokens, "flops": self.flops}
 
     @property
-    def total_spent(self) -> dict[str, int]:
-        """Own and all ancestors' training."""
-        return {name: value + self.ancestors[name] for name, value in self.spent.items()}
+    def all_in(self) -> dict[str, int]:
+        """`spent.all` of the record: everything it takes to have this SAE.
+
+        Training, making the data, the parent's all-in, and the model's forwards. A forward reads the tokens that are
+        trained on, so it adds FLOPs and no tokens.
+        """
+        return {
+            "tokens": self.tokens + self.data["tokens"] + self.ancestors["tokens"],
+            "flops": self.flops + self.data["flops"] + self.ancestors["flops"] + self.forward_flops,
+        }
+
+    @property
+    def all_in_s(self) -> float:
+        """Measured seconds of the same."""
+        return (self.device_s or 0.0) + self.data_s + self.waited_s + self.ancestors_s
 
     @property
     def forward(self) -> dict[str, int]:
@@ -126,16 +167,15 @@ class TrainOutcome:
             "numerics": self.numerics,
         }
 
-    def training_facts(self, data_tokens: int = 0) -> TrainingFacts:
+    def training_facts(self) -> TrainingFacts:
         """What the cost metrics see."""
-        return TrainingFacts(self.tokens, self.flops, data_tokens, self.device_s, self.peak_memory_bytes)
+        return TrainingFacts(self.tokens, self.flops, self.data["tokens"], self.device_s, self.peak_memory_bytes)
 
     def to_json(self) -> dict[str, Any]:
         """Facts, for the checkpoint and the record: a resumed run reads them back."""
         return {
             **{name: getattr(self, name) for name in _FACTS},
             "spent": self.spent,
-            "total_spent": self.total_spent,
             "forward": self.forward,
         }
 
@@ -146,12 +186,11 @@ class TrainOutcome:
     @classmethod
     def from_json(cls, cell_id: str, facts: Mapping[str, Any], measured: Mapping[str, Any]) -> TrainOutcome:
         """The outcome stored in a checkpoint, without its module."""
-        spent, total = facts["spent"], facts["total_spent"]
+        spent = facts["spent"]
         return cls(
             cell_id,
             tokens=spent["tokens"],
             flops=spent["flops"],
-            ancestors={name: total[name] - spent[name] for name in spent},
             forward_flops=facts["forward"]["flops"],
             **{name: facts[name] for name in _FACTS},
             **{name: measured[name] for name in _MEASURED},

@@ -150,7 +150,7 @@ def test_records_hold_budget_spend_and_seconds(whole: Path) -> None:
         assert measured["host"]["cpu_path"]
         assert len(measured["trajectory_s"]) == len(facts["training"]["trajectory"])
         spent = measured["spent_s"]
-        assert set(spent) == {"train", "data", "parent", "forward", "scoring"}
+        assert set(spent) == {"train", "data", "parent", "forward", "all", "scoring"}
         assert (spent["parent"] > 0) == (facts["entry"] == "ssae")
         assert min(spent["train"], spent["data"], spent["forward"], spent["scoring"]) > 0
         assert spent["train"] == measured["times"]["train_s"]

@@ -41,6 +41,7 @@ class _Held:
     def __init__(self, inner: TrainingSource, forward: Any) -> None:
         self.inner, self.forward = inner, forward
         self.n_tokens, self.forward_flops_per_token = inner.n_tokens, inner.forward_flops_per_token
+        self.data_cost, self.data_s, self.forward_s = inner.data_cost, inner.data_s, inner.forward_s
         self.requests: queue.Queue[int] = queue.Queue()
         self.done: queue.Queue[list[float] | BaseException] = queue.Queue()
 

@@ -29,11 +29,16 @@ Store = TypeVar("Store", "ActivationStore", "TokenStore")
 
 
 class Meter:
-    """Counts what making a dataset costs (`saebench.api.CostMeter`)."""
+    """Counts what making a dataset costs (`saebench.api.CostMeter`).
+
+    Attributes:
+        kept_s: Seconds that an earlier making took of what was found in the cache.
+    """
 
     def __init__(self) -> None:
         self.tokens = 0
         self.flops = 0
+        self.kept_s = 0.0
 
     def add(self, *, tokens: int = 0, flops: int = 0) -> None:
         """Adds tokens made or read and floating-point operations."""
@@ -208,7 +213,10 @@ class _PluginContext:
     def keep(self, name: str, make: Callable[[], bytes]) -> bytes:
         """See `saebench.api.DatasetContext`."""
         recipe = self._use.recipe
-        return PluginCache(self._context.run.cache(recipe), recipe, self._context.say)(name, make)
+        cache = PluginCache(self._context.run.cache(recipe), recipe, self._context.say)
+        content = cache(name, make)
+        self.meter.kept_s += cache.kept_s
+        return content
 
     def progress(self, total: int, label: str) -> console.Phase:
         """A phase with a bar on standard error."""

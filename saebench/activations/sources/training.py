@@ -23,7 +23,10 @@ class SourceFacts:
         manifest: The dataset's own facts.
         token_policy: How tokens were made and which are left out; None without a model.
         data_cost: What making the data cost (`{"tokens", "flops"}`), the activations' forward not included.
+        data_s: Seconds of the same, whenever it was made.
         forward_flops_per_token: Of the forward to the hookpoint; 0 without a model.
+        forward_s: Seconds that the model took to fill the store, for all hookpoints that were filled together; 0 where
+            rows are read live.
         rounding: What the storage precision loses (`precision.rounding`); None for float32.
     """
 
@@ -32,7 +35,9 @@ class SourceFacts:
     manifest: Mapping[str, Any]
     token_policy: Mapping[str, Any] | None
     data_cost: Mapping[str, int]
+    data_s: float
     forward_flops_per_token: int
+    forward_s: float
     rounding: Mapping[str, Any] | None = None
 
     @classmethod
@@ -47,7 +52,8 @@ class TrainingSource:
     Attributes:
         d_in: Width.
         n_tokens: Distinct tokens (vectors); a longer training repeats them, freshly shuffled each epoch.
-        dataset, content, manifest, token_policy, data_cost, forward_flops_per_token, rounding: See `SourceFacts`.
+        dataset, content, manifest, token_policy, data_cost, data_s, forward_flops_per_token, forward_s, rounding: See
+            `SourceFacts`.
         document_digests: Digests of the documents (or generated sequences) in it.
     """
 
@@ -68,6 +74,7 @@ class TrainingSource:
         self.manifest: dict[str, Any] = dict(facts.manifest)
         self.token_policy = dict(facts.token_policy) if facts.token_policy is not None else None
         self.data_cost: dict[str, int] = dict(facts.data_cost)
+        self.data_s, self.forward_s = facts.data_s, facts.forward_s
         self.forward_flops_per_token = facts.forward_flops_per_token
         self.rounding = dict(facts.rounding) if facts.rounding is not None else None
         self.document_digests = documents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,7 @@ class TrainingStores:
             hookpoint: tokens.facts
             | {
                 "forward_flops_per_token": lm.facts.forward_flops_per_token(hookpoint),
+                "forward_s": 0.0,
                 "rounding": lost[hookpoint],
             }
             for hookpoint in by_hook
@@ -185,7 +187,7 @@ class TrainingStores:
         folder = self._context.run.activations(digest(key))
         store = self._context.intact(folder, lambda checked: TokenStore.open(folder, key, checked=checked))
         if store is None:
-            meter = Meter()
+            meter, started = Meter(), time.perf_counter()
             windows = token_windows(self._context, use, model, "train", cohort.tokens, cohort.data_seed, meter)
             TokenStore.build(
                 folder,
@@ -196,6 +198,7 @@ class TrainingStores:
                     "dataset": use.name,
                     "token_policy": self._context.policy(use, model),
                     "data_cost": meter.to_json(),
+                    "data_s": time.perf_counter() - started + meter.kept_s,
                 },
                 label=use.name,
             )
@@ -205,7 +208,7 @@ class TrainingStores:
 
     def _build(self, cohort: Cohort, key: dict[str, Any], folder: Path) -> None:
         """Writes the store of a dataset of vectors."""
-        use, meter = cohort.dataset, Meter()
+        use, meter, started = cohort.dataset, Meter(), time.perf_counter()
         vectors = self._context.vectors(use, cohort.data_seed, meter)
         with (
             ActivationStore.building(
@@ -235,7 +238,9 @@ class TrainingStores:
                 "manifest": dict(vectors.manifest()),
                 "token_policy": None,
                 "data_cost": meter.to_json(),
+                "data_s": time.perf_counter() - started + meter.kept_s,
                 "forward_flops_per_token": 0,
+                "forward_s": 0.0,
                 "rounding": lost,
             }
 

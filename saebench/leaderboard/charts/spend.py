@@ -12,19 +12,22 @@ from saebench.leaderboard.charts.theme import specification
 from saebench.leaderboard.numbers import spend_text
 from saebench.leaderboard.tables.equal_spend import Comparison
 from saebench.leaderboard.tables.site import Site
-from saebench.leaderboard.tables.trajectories import sum_or_none
+from saebench.leaderboard.tables.trajectories import sum_or_none, with_forwards
 
 _TICKS = {"tokens": "~s", "flops": ".0e", "seconds": "~g"}
 _UNITS = {"tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
-_VIEWS = {"training": "training alone", "all-in": "training, data making and parent"}
+_VIEWS = {"training": "training alone", "all-in": "all-in"}
 
 
 def _points(site: Site, currency: str, view: str) -> Iterator[dict[str, Any]]:
-    kinds = ("data", "parent", "search") if view == "all-in" else ("search",)
+    kinds = ("data", "parent", "search_all") if view == "all-in" else ("search",)
     for row in site.rows:
         before = sum_or_none(row.cost.get(f"{kind}_{currency}", 0.0) for kind in kinds)
-        for point in row.trajectory if before is not None else ():
-            if before is not None and (own := point.of(currency)):
+        forward = row.cost.get(f"forward_{currency}") if view == "all-in" and currency != "tokens" else 0.0
+        if before is None or forward is None:
+            continue
+        for own, point in with_forwards(row.trajectory, currency, forward):
+            if own > 0:
                 kept = {"entry": row.entry, "label": row.label, "fvu": point.fvu, "l0": point.l0}
                 yield {**kept, "spend": before + own, "shown": spend_text(before + own, currency)}
 

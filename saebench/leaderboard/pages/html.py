@@ -36,7 +36,7 @@ from saebench.leaderboard.pages.text import (
 )
 from saebench.leaderboard.tables.agreement.datasets import KINDS, SHOWN
 from saebench.leaderboard.tables.agreement.seeds import score_columns
-from saebench.leaderboard.tables.equal_spend import CURRENCIES, VIEWS
+from saebench.leaderboard.tables.equal_spend import CURRENCIES, LEAST_PROGRESS, VIEWS
 from saebench.leaderboard.tables.row import Row
 from saebench.leaderboard.tables.site import Board, Site
 from saebench.leaderboard.tables.statistics import Estimate, MetricCell
@@ -123,6 +123,7 @@ def _environment() -> Environment:
         families=_by_family,
         spend_text=spend_text,
         currencies=dict(zip(CURRENCIES, ("equal tokens", "equal FLOPs", "equal seconds"), strict=True)),
+        least_progress=LEAST_PROGRESS,
         views=dict(zip(VIEWS, ("training", "all-in"), strict=True)),
         lead=LEAD,
         candidate_note=candidate_note,

@@ -7,6 +7,7 @@ from saebench.leaderboard.numbers import EN_DASH, count, spend_text
 from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.read.records import Json
 from saebench.leaderboard.tables.agreement.values import Certificate, Chance, Recapture
+from saebench.leaderboard.tables.equal_spend import LEAST_PROGRESS
 from saebench.leaderboard.tables.searches import Candidate, Search
 from saebench.leaderboard.tables.site import Board, Site
 from saebench.leaderboard.tables.statistics import Standing
@@ -54,17 +55,20 @@ METHOD = (
     ),
     (
         "Cost",
-        "“training” counts the tokens a contender itself was trained on, which is what the budget limits; “all-in” "
-        "adds what it took to make its data and to train its parent.",
+        "“training” counts the tokens a contender itself was trained on, which is what the budget limits; “all-in” is "
+        "everything it takes to have this SAE alone: training, making its data, and all of its parent. In FLOPs and "
+        "seconds it holds the model's forwards too; they read the tokens that are trained on and add no tokens.",
     ),
     (
         "Equal spend",
         "The scores of the main table are at the suite's own budget. The page's switch asks the same of other "
         "budgets, from what each record noted while it trained: FVU and L0 of one training batch at 12 log-spaced "
         "points. Every run is read at the largest spend that all contenders reached (tokens, FLOPs or seconds of "
-        "their own training; “all-in” adds what their data and their parent cost), by linear interpolation in log "
-        "spend, never beyond what was noted. Being FVU on training batches, these numbers are noisier than the "
-        "held-out scores and compare nothing between contenders trained on different data: those are ranked apart.",
+        "their own training, or all-in), by linear interpolation in log spend, never beyond what was noted. A "
+        "reading before the end of a run's schedule is marked, as its learning rate has not decayed, which a shorter "
+        f"run's would have; under {LEAST_PROGRESS:.0%} of the schedule there is none. Being FVU on training batches, "
+        "these numbers are noisier than the held-out scores and compare nothing between contenders trained on "
+        "different data: those are ranked apart.",
     ),
     (
         "Controls",

@@ -1,7 +1,10 @@
 """Contenders at equal spend: every training run read off its trajectory at the largest spend that all of them reached.
 
 A suite gives equal shares of one currency. What its records noted on the way lets a reader ask the other questions too:
-equal tokens, equal FLOPs or equal seconds, of training alone or with what making the data and training the parent cost.
+equal tokens, equal FLOPs or equal seconds, of training alone or of everything it took (all-in).
+
+A long run that is read early is not a short run: its learning rate has not decayed yet. Such readings are marked, and
+below `LEAST_PROGRESS` of a run's schedule there are none.
 """
 
 from __future__ import annotations
@@ -17,13 +20,19 @@ from saebench.leaderboard.read.records import Json
 from saebench.leaderboard.tables.ranks import Ranked, curve_families, order_of, ranking
 from saebench.leaderboard.tables.row import Row, SeedCell
 from saebench.leaderboard.tables.statistics import Curve
-from saebench.leaderboard.tables.trajectories import UNITS
+from saebench.leaderboard.tables.trajectories import UNITS, with_forwards
 
 CURRENCIES = UNITS
 VIEWS = ("training", "all-in")
 CURRENCY_OF = {"flops": "flops", "device_seconds": "seconds"}
 """Currency of a budget whose primary is not tokens."""
+LEAST_PROGRESS = 0.30
+"""Least share of a run's schedule that a reading needs. Of 60,000 tokens, a run read at 7 % had FVU .497 where a run
+of that budget has .439; at 25 % the sign of a comparison was reversed."""
 _ALONE = "no other contender was trained on the same data, and FVU on training batches compares nothing across data"
+_TOO_EARLY = (
+    "read at {done:.0%} of its schedule, under {least:.0%}: what a long run had then says nothing of a short one"
+)
 _MACHINE = ("cpu", "device", "cores", "threads")
 
 
@@ -34,18 +43,24 @@ class Run:
     Attributes:
         before: Spent before its own training began: by the other candidates of its search; in the all-in view also on
             data and parent.
-        points: (own spend, FVU, L0), by rising spend.
+        points: (own spend, FVU, L0), by rising spend; in the all-in view with the model's forwards until then.
         searched: Part of `before` was spent by a search.
+        decay: Last share of its schedule in which the learning rate falls.
     """
 
     before: float
     points: tuple[tuple[float, float, float], ...]
     searched: bool = False
+    decay: float = 0.0
 
     @property
     def reach(self) -> float:
         """The most it spent."""
         return self.before + self.points[-1][0]
+
+    def progress(self, spend: float) -> float:
+        """Share of its own training that was done at `spend`."""
+        return min(1.0, (spend - self.before) / self.points[-1][0])
 
     def at(self, spend: float) -> tuple[float, float] | None:
         """FVU and L0 at `spend`, linear in the log of its own training spend; None where it noted nothing around it."""
@@ -65,12 +80,16 @@ class Run:
 
 @dataclass(frozen=True)
 class DataGroup:
-    """Contenders that were trained on the same data, ranked by FVU; half of the pairs can tell apart `resolvable`."""
+    """Contenders that were trained on the same data, ranked by FVU; half of the pairs can tell apart `resolvable`.
+
+    `marks` says of contenders whose reading is no end of a run where in its schedule it was taken.
+    """
 
     data: str
     order: tuple[str, ...]
     contenders: Mapping[str, Ranked]
     resolvable: float | None
+    marks: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -144,7 +163,8 @@ def _comparison(
     left_out: dict[str, list[str]] = defaultdict(list)
     runs: dict[str, dict[int, Run]] = {}
     for row in rows:
-        found = {cell.seed: _run(cell, currency, view) for cell in row.cells}
+        decay = decay_of(row)
+        found = {cell.seed: _run(cell, decay, currency, view) for cell in row.cells}
         runs[row.id] = {seed: run for seed, run in found.items() if isinstance(run, Run)}
         if not runs[row.id]:
             reasons = sorted({reason for reason in found.values() if isinstance(reason, str)})
@@ -160,6 +180,11 @@ def _comparison(
         for row in rows:
             if runs[row.id] and row not in present:
                 left_out[_not_begun(runs[row.id].values(), currency)].append(row.label)
+        for row in present:
+            if (done := _progress(runs[row.id].values(), spend)) < LEAST_PROGRESS:
+                left_out[_TOO_EARLY.format(done=done, least=LEAST_PROGRESS)].append(row.label)
+                runs[row.id] = {}
+        present = [row for row in present if runs[row.id]]
         machines = _machines(present) if currency == "seconds" else {}
         at_levels = tuple(_levels(rows, runs, spend, levels, machines))
     return Comparison(
@@ -174,24 +199,42 @@ def _comparison(
     )
 
 
-def _run(cell: SeedCell, currency: str, view: str) -> Run | str:
+def _run(cell: SeedCell, decay: float, currency: str, view: str) -> Run | str:
     """The cell's run in this currency, or why it has none."""
     if not cell.trajectory:
         return "no trajectory in its records: not trained step by step, or by an older version"
-    points = [(spend, point.fvu, point.l0) for point in cell.trajectory if (spend := point.of(currency)) is not None]
+    whole = view == "all-in"
+    forward = cell.forward.of(currency) if whole else 0.0
+    if forward is None:
+        return f"the {currency} of its model's forwards were not measured"
+    points = with_forwards(cell.trajectory, currency, forward)
     if len(points) < len(cell.trajectory):
         return f"no {currency} at its trajectory points: trained by an older version"
+    search = cell.search_all if whole else cell.search
     # a search divides one share: what its other candidates trained is training of this contender
-    searched = 0.0 if cell.search is None else cell.search.of(currency)
+    searched = 0.0 if search is None else search.of(currency)
     if searched is None:
         return "the seconds of its search were not measured"
-    before = 0.0 if view == "training" else cell.before.of(currency)
+    before = cell.before.of(currency) if whole else 0.0
     if before is None:
         return "the seconds of its data or its parent were not measured"
-    spent = tuple(point for point in points if point[0] > 0)
+    spent = tuple((own, point.fvu, point.l0) for own, point in points if own > 0)
     if not spent:
         return f"no {currency} at its trajectory points: nothing was spent by then"
-    return Run(before + searched, spent, searched > 0)
+    return Run(before + searched, spent, searched > 0, decay)
+
+
+def _progress(runs: Collection[Run], spend: float) -> float:
+    """The least share of a schedule at which one of these runs is read."""
+    return min((run.progress(spend) for run in runs if run.at(spend)), default=1.0)
+
+
+def _mark(runs: Collection[Run], spend: float) -> str | None:
+    """Where in its schedule a contender is read; None at the end, or where the learning rate never decays."""
+    done, decay = _progress(runs, spend), max((run.decay for run in runs), default=0.0)
+    if done >= 1 or not decay:
+        return None
+    return f"at {done:.0%} of its schedule, {'in' if done >= 1 - decay else 'before'} its decay"
 
 
 def _not_begun(runs: Collection[Run], currency: str) -> str:
@@ -210,8 +253,10 @@ def _levels(
 ) -> Iterator[SpendLevel]:
     """Ranks by FVU at each sparsity level, within each training dataset; levels without any contender are left out."""
     by_data: dict[tuple[tuple[str, str], ...], dict[str, Curve]] = defaultdict(dict)
+    of_family: dict[str, list[Run]] = {}
     for name, members in curve_families(rows).items():
         curve = _curve(members, runs, spend)
+        of_family[name] = [run for row in members for run in runs[row.id].values()]
         if curve.points:
             data = {(str(row.training_dataset), str(row.training_recipe)) for row in members}
             by_data[tuple(sorted(data))][name] = curve
@@ -224,9 +269,10 @@ def _levels(
             order = order_of(found)
             near = tuple(name for name in order if found.contenders[name].l0 is not None)
             absent += [name for name in order if name not in near]
+            marks = {name: mark for name in near if (mark := _mark(of_family[name], spend)) is not None}
             if near:
                 label = ", ".join(dict.fromkeys(name for name, _ in data_of))
-                groups.append(DataGroup(label, near, found.contenders, found.resolvable))
+                groups.append(DataGroup(label, near, found.contenders, found.resolvable, marks))
         if groups:
             yield SpendLevel(level, tuple(groups), tuple(absent))
 
@@ -238,6 +284,12 @@ def _curve(rows: Sequence[Row], runs: Mapping[str, Mapping[int, Run]], spend: fl
             if (found := run.at(spend)) is not None:
                 points[seed].append((found[1], found[0]))
     return Curve({seed: tuple(sorted(found)) for seed, found in sorted(points.items())})
+
+
+def decay_of(row: Row) -> float:
+    """Last share of a row's schedule in which the learning rate falls; 0 where its records do not say."""
+    decay = (row.train or {}).get("decay")
+    return float(decay) if isinstance(decay, int | float) and 0 <= decay <= 1 else 0.0
 
 
 def _machines(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:

@@ -14,12 +14,14 @@ from saebench.leaderboard.tables.details import contexts, density, readable
 from saebench.leaderboard.tables.row import Row, SeedCell
 from saebench.leaderboard.tables.statistics import Estimate, MetricCell, mean, over_seeds
 from saebench.leaderboard.tables.trajectories import (
+    ALL_IN,
     UNITS,
     mean_or_none,
     mean_trajectory,
     numerics,
     spent,
     spent_before,
+    spent_on_forwards,
     sum_or_none,
     training_trajectory,
 )
@@ -90,7 +92,15 @@ def make_row(
         numerics=readable(numerics, cells, first.path),
         versions=_versions(cells),
         cells=tuple(
-            SeedCell(cell.facts["init_seed"], cell.cell_id, cell.score_id, cell.path, spent_before(cell), run)
+            SeedCell(
+                cell.facts["init_seed"],
+                cell.cell_id,
+                cell.score_id,
+                cell.path,
+                spent_before(cell),
+                spent_on_forwards(cell),
+                run,
+            )
             for cell, run in zip(cells, runs, strict=True)
         ),
     )
@@ -128,15 +138,12 @@ def _metric(cells: Sequence[CellRecord], name: str) -> MetricCell:
 
 
 def _cost(cells: Sequence[CellRecord]) -> dict[str, float | None]:
-    """Mean over seeds of tokens, FLOPs and seconds, by what they were spent on.
-
-    `all` adds data making and parent to training.
-    """
+    """Mean over seeds of tokens, FLOPs and seconds, by what they were spent on; `all` is their sum (`ALL_IN`)."""
     cost: dict[str, float | None] = {}
     for unit in UNITS:
         for kind in ("train", "data", "parent", "forward", "scoring"):
             cost[f"{kind}_{unit}"] = mean_or_none([spent(cell, kind, unit) for cell in cells])
-        cost[f"all_{unit}"] = sum_or_none(cost[f"{kind}_{unit}"] for kind in ("train", "data", "parent"))
+        cost[f"all_{unit}"] = sum_or_none(cost[f"{kind}_{unit}"] for kind in ALL_IN[unit])
     return cost
 
 

@@ -37,8 +37,10 @@ class SeedCell:
     Attributes:
         path: Of its record.
         before: Spent on its data and its parent.
+        forward: Spent on the model's forwards for its own training.
         trajectory: Its own training.
-        search: What the other candidates of its search spent with this seed; None where it was not tuned.
+        search: What the other candidates of its search spent on training with this seed; None where it was not tuned.
+        search_all: The same with the model's forwards.
     """
 
     seed: int
@@ -46,8 +48,10 @@ class SeedCell:
     score_id: str
     path: str
     before: Spend
+    forward: Spend
     trajectory: tuple[Point, ...]
     search: Spend | None = None
+    search_all: Spend | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from saebench.leaderboard.read.records import CellRecord, Json
 from saebench.leaderboard.tables.details import readable
 from saebench.leaderboard.tables.row import Row, Tuned
 from saebench.leaderboard.tables.statistics import Estimate, over_seeds
-from saebench.leaderboard.tables.trajectories import UNITS, Spend, mean_or_none, spent, sum_or_none
+from saebench.leaderboard.tables.trajectories import ALL_IN, UNITS, Spend, mean_or_none, spent, sum_or_none
 
 
 @dataclass(frozen=True)
@@ -191,18 +191,27 @@ def _with_search(row: Row, search: Search, winner: Candidate, cells: Sequence[Ce
     for other in cells:
         if other.score_id not in own:
             others[int(other.facts["init_seed"])].append(other)
-    of_seeds = tuple(replace(cell, search=_spend(others[cell.seed])) for cell in row.cells)
+    of_seeds = tuple(
+        replace(cell, search=_spend(others[cell.seed]), search_all=_spend(others[cell.seed], with_forwards=True))
+        for cell in row.cells
+    )
     cost = dict(row.cost)
     for unit in UNITS:
         cost[f"search_{unit}"] = mean_or_none([cell.search.of(unit) if cell.search else None for cell in of_seeds])
-        cost[f"all_{unit}"] = sum_or_none((cost[f"all_{unit}"], cost[f"search_{unit}"]))
+        whole = [cell.search_all.of(unit) if cell.search_all else None for cell in of_seeds]
+        cost[f"search_all_{unit}"] = mean_or_none(whole)
+        cost[f"all_{unit}"] = sum_or_none((cost[f"all_{unit}"], cost[f"search_all_{unit}"]))
     tuned = Tuned(search.text, search.id, search.metric, winner.values, winner.validation)
     return replace(row, cells=of_seeds, cost=cost, tune=tuned)
 
 
-def _spend(cells: Sequence[CellRecord], seeds: int = 1) -> Spend:
-    """Training of all these cells together, a seed."""
-    totals = [sum_or_none(spent(cell, "train", unit) for cell in cells) for unit in UNITS]
+def _spend(cells: Sequence[CellRecord], seeds: int = 1, *, with_forwards: bool = False) -> Spend:
+    """Training of all these cells together, a seed. Their data and their parent are the winner's too."""
+    totals = [
+        sum_or_none(spent(cell, kind, unit) for cell in cells for kind in ALL_IN[unit] if kind in kinds)
+        for kinds in [("train", "forward") if with_forwards else ("train",)]
+        for unit in UNITS
+    ]
     return Spend(*(None if total is None else total / seeds for total in totals))
 
 

@@ -10,6 +10,10 @@ from saebench.leaderboard.read.records import CellRecord
 from saebench.leaderboard.tables.statistics import mean
 
 UNITS = ("tokens", "flops", "seconds")
+_ALL_IN = ("train", "data", "parent")
+ALL_IN = {"tokens": _ALL_IN, "flops": (*_ALL_IN, "forward"), "seconds": (*_ALL_IN, "forward")}
+"""Kinds of work that everything it takes to have an SAE is the sum of. The model's forward reads the very tokens that
+are trained on: it adds FLOPs and seconds, and no tokens."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,21 @@ def spent(cell: CellRecord, kind: str, unit: str) -> float | None:
 
 
 def spent_before(cell: CellRecord) -> Spend:
-    """What making a cell's data and training its parent cost: all-in spend at the moment its own training began."""
+    """What making a cell's data and having its parent cost: all-in spend at the moment its own training began."""
     return Spend(*(sum_or_none(spent(cell, kind, unit) for kind in ("data", "parent")) for unit in UNITS))
+
+
+def spent_on_forwards(cell: CellRecord) -> Spend:
+    """What the model's forwards add to a cell's own training in the all-in view: no tokens."""
+    return Spend(0.0, spent(cell, "forward", "flops"), spent(cell, "forward", "seconds"))
+
+
+def with_forwards(run: Sequence[Point], unit: str, forward: float) -> list[tuple[float, Point]]:
+    """The points of a run that have a spend in this unit, each with it and its part of the whole run's `forward`."""
+    whole = (run[-1].tokens or 1.0) if run else 1.0
+    return [
+        (own + forward * (point.tokens or 0.0) / whole, point) for point in run if (own := point.of(unit)) is not None
+    ]
 
 
 def mean_trajectory(runs: Sequence[Sequence[Point]]) -> tuple[Point, ...]:

@@ -183,7 +183,11 @@ def test_building_beside_the_first_epoch(tmp_path, model, forwards):
     assert len(forwards) == made  # the other epochs come from the store
     stream.close()
     built = ActivationStore.open(folder, data._training._key(cohort))
-    assert (built.vectors, built.facts, built.documents) == (expected.vectors, expected.facts, expected.documents)
+    assert (built.vectors, built.documents) == (expected.vectors, expected.documents)
+    seconds = {"data_s", "forward_s"}  # measured: they differ from run to run
+    facts, expected_facts = ({k: store.facts[k] for k in store.facts.keys() - seconds} for store in (built, expected))
+    assert facts == expected_facts
+    assert built.facts["forward_s"] > 0
     assert sources(tmp_path / "b").training(ahead).content == source.content
     assert len(forwards) == made
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -20,6 +21,18 @@ def test_made_once_and_read_by_later_runs(tmp_path):
     assert PluginCache(tmp_path, "me", print)("a/b.bin", make) == b"content"
     assert PluginCache(tmp_path, "me", print)("a/b.bin", never) == b"content"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.bin"]
+
+
+def test_how_long_it_took_is_told_when_it_is_found(tmp_path):
+    def slowly():
+        time.sleep(0.02)
+        return b"content"
+
+    first, later = PluginCache(tmp_path, "me", print), PluginCache(tmp_path, "me", print)
+    first("a", slowly)
+    assert first.kept_s == 0.0  # whoever makes it waits for it
+    later("a", never)
+    assert 0.02 <= later.kept_s < 1.0
 
 
 @pytest.mark.parametrize("content", [b"", b"\n" * 70, bytes(range(256))])

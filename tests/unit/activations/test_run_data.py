@@ -282,7 +282,10 @@ def test_generated_data_is_masked_metered_and_known_by_sequence(tmp_path, model)
     assert source.n_tokens == int((~lm.special_mask(ids)).sum())
     assert source.data_cost == {"tokens": 200 * 16, "flops": 7}
     assert sequence_digest(ids[0]) in source.document_digests
-    assert sources(tmp_path).training(Cohort(use, model, tokens=10_000)).data_cost == source.data_cost
+    again = sources(tmp_path).training(Cohort(use, model, tokens=10_000))
+    assert again.data_cost == source.data_cost
+    assert again.data_s == source.data_s > 0
+    assert again.forward_s == source.forward_s > 0
 
 
 def test_an_encoder_says_why_streams_are_absent(tmp_path, encoder):

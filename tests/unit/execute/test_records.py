@@ -66,17 +66,16 @@ def test_a_share_of_seconds_comes_with_what_turned_it_into_tokens(monkeypatch):
 def test_what_training_left_in_the_record_s_words(control):
     training = TrainOutcome(
         "c", steps=3, tokens=3, flops=4, ancestors={"tokens": 5, "flops": 6}, ancestors_s=7.0, forward_flops=9,
+        data={"tokens": 8, "flops": 1}, data_s=2.0,
         epochs=1.5, input_scale=2.0,
         device_s=1.25, waited_s=0.5, trajectory_s=[0.1], peak_memory_bytes=10, peak_memory_scope="here",
         numerics={"deterministic": False},
     )  # fmt: skip
-    source = SimpleNamespace(
-        content="c", manifest={}, n_tokens=2, token_policy=None, rounding=None, data_cost={"tokens": 8, "flops": 0}
-    )
+    source = SimpleNamespace(content="c", manifest={}, n_tokens=2, token_policy=None, rounding=None)
     of = make_cell(control=control, parent="p")
     outcome = records.CellOutcome("ok", trained=records.Trained(training, source, 11.0))
     found = record(of, outcome)
-    spent_s = {"train": 1.25, "data": 11.0, "forward": None if control else 0.5, "parent": 7.0, "scoring": None}
+    spent_s = {"train": 1.25, "data": 2.0, "forward": 0.5, "parent": 7.0, "all": 10.75, "scoring": None}
     assert found["measured"]["spent_s"] == spent_s
     assert found["measured"]["times"] == {"train_s": 1.25, "data_s": 11.0}
     assert found["measured"]["peak_memory"] == {"bytes": 10, "scope": "here"}
@@ -84,6 +83,8 @@ def test_what_training_left_in_the_record_s_words(control):
     facts = found["facts"]
     assert facts["spent"]["forward"] == {"tokens": 0, "flops": 0}  # no model, no forward
     assert facts["spent"]["parent"] == {"tokens": 5, "flops": 6}
+    assert facts["spent"]["data"] == {"tokens": 8, "flops": 1}
+    assert facts["spent"]["all"] == {"tokens": 3 + 8 + 5, "flops": 4 + 1 + 6 + 9}
     assert (facts["training"] is None) == control
     assert facts["deterministic"] is False
     assert (facts["dataset"]["epochs"], facts["input_scale"], facts["metrics"]) == (1.5, 2.0, {})

@@ -204,6 +204,7 @@ def cell_record(
         flops=round(tokens * 5e5),
         forward_flops=round(tokens * 5e5),
         epochs=1.0,
+        data={"tokens": data_tokens, "flops": round(data_tokens * 5e5)},
         ancestors={"tokens": parent_tokens, "flops": round(parent_tokens * 5e5)},
         trajectory=trajectory or [],
         dead_fraction=0.02,
@@ -211,6 +212,7 @@ def cell_record(
         facts=fallback if seconds else {},
         numerics=numerics if seconds else None,
         device_s=tokens * a_token,
+        data_s=data_s,
         waited_s=2.0,
         ancestors_s=parent_s,
         trajectory_s=[step["tokens"] * a_token for step in trajectory or []],
@@ -221,7 +223,6 @@ def cell_record(
         n_tokens=150_000,
         rounding=None,
         token_policy={"bos": True} if model else None,
-        data_cost={"tokens": data_tokens, "flops": round(data_tokens * 5e5)},
     )
     used = [
         {

@@ -31,6 +31,8 @@ def row(
     l0: float = 8.0,
     path: list[float] | None = None,
     cpu: str = "one",
+    forward: float = 0.0,
+    decay: float = 0.2,
 ) -> Row:
     """A contender whose run noted FVU at `tokens`, 2 `tokens`, 4 `tokens` ...; `path`: its L0 at those points."""
     cells = []
@@ -41,7 +43,8 @@ def row(
             for n, value, own in zip(at, fvu, path or [l0] * len(fvu), strict=True)
         )
         started = Spend(before, before * flops, None if seconds is None else before * seconds)
-        cells.append(SeedCell(seed, "", "", "", started, points))
+        forwards = Spend(0.0, forward, None if seconds is None else 0.0)
+        cells.append(SeedCell(seed, "", "", "", started, forwards, points))
     # a comparison reads no more of a row than this
     of: Any = SimpleNamespace(
         id=name,
@@ -52,6 +55,7 @@ def row(
         training_recipe=data,
         cells=tuple(cells),
         l0=l0,
+        train={"decay": decay},
         versions={"host": {"cpu": (cpu,), "cores": ("2",)}},
     )
     return of
@@ -146,6 +150,37 @@ def test_all_in_counts_data_and_parent_and_names_who_had_not_begun() -> None:
     assert contenders(state(plain, child, late))["late"].standing.rank == 1
 
 
+def test_all_in_flops_hold_the_forwards_of_the_model() -> None:
+    plain, live = row("plain", seeds(0.3, 0.31)), row("live", seeds(0.2, 0.21), flops=1, forward=8_000.0)
+    spend = {name: state(plain, live, name=f"flops-{name}").spend for name in VIEWS}
+    assert spend == {"training": 800.0, "all-in": 800.0}
+    assert state(live, name="flops-all-in").spend == 800.0 + 8_000.0
+    # at 8,800 / 2 of its FLOPs it is half-way through its tokens
+    half = row("half", {0: [0.5, 0.4, 0.35], 1: [0.5, 0.4, 0.35]}, forward=4_000.0)
+    assert contenders(state(live, half, name="flops-all-in"))["live"].value == pytest.approx(0.4)
+    assert state(plain, live, name="tokens-all-in").spend == 800.0
+
+
+def test_a_reading_before_the_end_of_a_schedule_is_marked_and_an_early_one_is_none() -> None:
+    """The schedules end at 800 and 6,400 tokens; the learning rate decays in the last fifth."""
+    long = row("long", {0: [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]})
+    for tokens, mark in ((800.0, "at 12% of"), (3_200.0, "at 50% of its schedule, before its decay"), (6_400.0, None)):
+        short = row("short", {0: [0.5]}, tokens=int(tokens))
+        found = state(long, short)
+        assert found.spend == tokens
+        if tokens == 800.0:
+            assert [item.contenders for item in found.left_out] == [("long",)]
+            assert found.left_out[0].reason.startswith("read at 12% of its schedule, under 30%")
+            assert "long" not in contenders(found)
+        else:
+            assert found.levels[0].groups[0].marks == ({} if mark is None else {"long": mark})
+            assert found.left_out == ()
+    late = row("late", {0: [0.5]}, tokens=5_760)
+    assert state(long, late).levels[0].groups[0].marks == {"long": "at 90% of its schedule, in its decay"}
+    level = row("level", {0: [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]}, decay=0.0)
+    assert state(level, late).levels[0].groups[0].marks == {}
+
+
 def test_records_without_trajectory_or_seconds_are_left_out_with_a_reason() -> None:
     fitted, old, new = (
         row("fitted", {0: [], 1: []}),
@@ -186,7 +221,7 @@ def test_seconds_of_different_machines_are_not_ranked() -> None:
 
 def test_an_l0_that_is_still_on_its_way_is_not_at_the_level() -> None:
     """A contender is compared at the L0 it had at that spend, not at the one it ended with."""
-    short = row("short", {0: [0.8, 0.6], 1: [0.8, 0.61]})
+    short = row("short", {0: [0.8, 0.6, 0.5], 1: [0.8, 0.61, 0.51]})
     moving = row("moving", seeds(0.2, 0.21), path=[40.0, 30.0, 16.0, 8.0])
     level = state(short, moving).levels[0]
     assert level.absent == ("moving",)
@@ -219,7 +254,9 @@ def test_the_board_of_records_holds_all_six(folder: Path) -> None:
     assert states["tokens-training"].spend == 150_000
     assert states["flops-training"].set_by == ("expander k8", "expander k16")
     assert states["seconds-training"].spend == pytest.approx(1.5)
-    assert {item.contenders[0] for item in states["seconds-training"].left_out} == {"ssae k8", "control-identity"}
+    left_out = {item.contenders[0]: item.reason for item in states["seconds-training"].left_out}
+    assert left_out.keys() == {"ssae k8", "control-identity", "jumprelu target-l0-8"}
+    assert left_out["jumprelu target-l0-8"].startswith("read at ")
     ends = {entry.label: entry.trajectory[-1].fvu for entry in site.rows}
     told = contenders(states["tokens-training"])
     assert told["topk"].value == pytest.approx(ends["topk k8"])

@@ -83,6 +83,7 @@ class FakeSource:
     """`n` vectors in one low-dimensional cloud, endless batches in an order of their own seed."""
 
     forward_flops_per_token = 7
+    data_cost, data_s, forward_s = {"tokens": 0, "flops": 0}, 0.0, 0.0
 
     def __init__(self, n=640, d=D_IN, scale=3.0, seed=0):
         generator = torch.Generator().manual_seed(seed)

@@ -270,7 +270,7 @@ def test_what_a_checkpoint_keeps_of_training_comes_back(kit, tmp_path):
     back = read_outcome(tmp_path / "c")
     assert back.to_json() == outcome.to_json()
     assert back.measured() == outcome.measured()
-    assert back.training_facts(7).data_tokens == 7
+    assert back.training_facts() == outcome.training_facts()
     assert back.module is None
     with pytest.raises(ValueError, match="no weights to save"):
         save_outcome(back, cell, tmp_path / "d")
@@ -300,7 +300,38 @@ def test_a_child_inherits_weights_and_scale_and_adds_up_the_cost(kit, tmp_path):
     assert child.ok
     assert child.input_scale == parent.input_scale
     assert child.module.seen[0].index == 0  # no init from data over the parent's weights
-    assert child.total_spent == {"tokens": 1280, "flops": parent.flops + child.flops}
+    forwards = parent.forward_flops + child.forward_flops
+    assert child.all_in == {"tokens": 1280, "flops": parent.flops + child.flops + forwards}
+    assert child.all_in_s == pytest.approx(parent.all_in_s + child.device_s + child.waited_s)
+
+
+def test_a_dataset_is_made_once_for_a_child_and_its_parent(kit, tmp_path):
+    kit.add("child", kit.Tiny)
+    parent_cell = kit.cell()
+    source = kit.source()
+    source.data_cost, source.data_s, source.forward_s = {"tokens": 500, "flops": 9_000}, 4.0, 2.0
+    parent = kit.train(parent_cell, source)
+    assert (parent.data, parent.data_s) == ({"tokens": 500, "flops": 9_000}, 4.0)
+    assert parent.all_in == {"tokens": 1140, "flops": parent.flops + parent.forward_flops + 9_000}
+    assert parent.waited_s > 2.0  # what the store took to fill is told again
+    save_outcome(parent, parent_cell, tmp_path / "p")
+
+    def child(more_tokens, recipe):
+        data = kit.replace(parent_cell.dataset, recipe=recipe)
+        source.data_cost, source.data_s = {"tokens": 500 + more_tokens, "flops": 9_000}, 5.0
+        return kit.train(
+            kit.cell("child", parent=parent_cell.cell_id, dataset=data), source, parent_folder=tmp_path / "p"
+        )
+
+    again = child(0, parent_cell.dataset.recipe)
+    assert (again.data, again.data_s) == ({"tokens": 0, "flops": 0}, 1.0)
+    assert again.all_in["tokens"] == parent.all_in["tokens"] + 640
+    assert child(60, parent_cell.dataset.recipe).data == {"tokens": 60, "flops": 0}
+    assert child(60, "another").data == {"tokens": 560, "flops": 9_000}
+    stored = tmp_path / "c"
+    save_outcome(again, kit.cell("child", parent=parent_cell.cell_id), stored)
+    assert read_outcome(stored).all_in == again.all_in
+    assert read_outcome(stored).paid == {parent_cell.dataset.recipe: {"tokens": 500, "flops": 9_000}}
     assert (tmp_path / "p" / "sae.json").is_file()
 
 

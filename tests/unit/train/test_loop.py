@@ -179,8 +179,8 @@ def test_a_child_whose_parent_has_no_checkpoint_is_skipped(kit, tmp_path):
     save_outcome(made, parent, tmp_path / "p")
     (outcome,) = run(kit, [child], parents={parent.cell_id: tmp_path / "p"}).values()
     assert outcome.ok
-    assert outcome.ancestors == {"tokens": 640, "flops": made.flops}
-    assert outcome.ancestors_s == made.device_s
+    assert outcome.ancestors == {"tokens": 640, "flops": made.flops + made.forward_flops}
+    assert outcome.ancestors_s == made.device_s + made.waited_s
 
 
 def test_errors_of_one_cell_s_material_are_its_own(kit):
@@ -212,6 +212,7 @@ class Failing:
     def __init__(self, inner, error, after):
         self.inner, self.error, self.after = inner, error, after
         self.n_tokens, self.forward_flops_per_token = inner.n_tokens, 0
+        self.data_cost, self.data_s, self.forward_s = inner.data_cost, inner.data_s, inner.forward_s
         self.init_sample = inner.init_sample
         self.closed = False
 
