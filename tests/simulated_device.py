@@ -476,6 +476,7 @@ def _cuda_calls(card: Card) -> dict[str, Callable[..., Any]]:
         "empty_cache": lambda: None,
         "mem_get_info": answers(lambda: (card.total_bytes - card.held_bytes, card.total_bytes)),
         "memory_allocated": answers(lambda: card.held_bytes),
+        "memory_reserved": answers(lambda: card.held_bytes),
         "max_memory_allocated": answers(lambda: card.peak_bytes),
         "reset_peak_memory_stats": answers(forget_peak),
         "get_device_name": answers(lambda: "simulated"),

@@ -17,7 +17,7 @@ from saebench.execute.record_writer import RecordWriter
 from saebench.execute.records import CellOutcome, Trained
 from saebench.execute.resume import FolderState
 from saebench.measure import machine
-from saebench.plan.grouping.memory_batches import cap_memory, cost_of, memory_batches, memory_limit
+from saebench.plan.grouping.memory_batches import cost_of, memory_batches, memory_capped, memory_limit
 
 if TYPE_CHECKING:
     from saebench.activations.sources.held_out.streams import HeldOut
@@ -70,8 +70,7 @@ class PassRunner:
         self._debug, self._snapshot_every_s, self._console = debug, snapshot_every_s, console.current()
         self.without_data: list[tuple[Cell, Exception]] = []
         self._memory_gb: float | None = plan.budget.get("memory_gb")
-        if self._memory_gb and device.startswith("cuda"):
-            cap_memory(device, int(self._memory_gb * GB))
+        self._share_bytes = int(self._memory_gb * GB) if self._memory_gb else None
 
     def run(self, cohorts: Sequence[Cohort], todo: Mapping[str, Sequence[Cell]]) -> None:
         """Trains the cells of some cohorts in as few passes over their tokens as parents and memory allow; scores them.
@@ -118,13 +117,16 @@ class PassRunner:
             return
         parents = {cell.parent: self._run.checkpoint(cell.parent) for cell in ready if cell.parent is not None}
         saved: list[Cell] = []
-        with PassWatch(ready, self._catalog, self._say) as watch:
+        # a live source runs the model between the steps
+        beside = self._plan.estimate.memory_parts.get("activations", 0)
+        most = self._share_bytes + beside if self._share_bytes else None
+        with PassWatch(ready, self._catalog, self._say) as watch, memory_capped(self._device, most):
             for cell, trained in train_pass(
                 [(cell, sources[cell.cell_id]) for cell in ready],
                 self._catalog,
                 parents=parents,
                 device=self._device,
-                memory_share_bytes=int(self._memory_gb * GB) if self._memory_gb else None,
+                memory_share_bytes=self._share_bytes,
                 progress=watch,
                 snapshots=self._run.snapshots,
                 snapshot_every_s=self._snapshot_every_s,

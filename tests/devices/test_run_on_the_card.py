@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from simulated_device import simulated_cuda
 
 import saebench.leaderboard
 from saebench.jobs import run_suite
 from saebench.nn.kernels import backends
+from saebench.plan.grouping.memory_batches import memory_capped
 from saebench.testing import make_model
 
 SUITE = """
@@ -97,3 +99,44 @@ def test_every_cell_and_every_score_is_there(runs: dict[str, Path]) -> None:
 def test_scores_are_those_of_the_processor(runs: dict[str, Path]) -> None:
     found = list(differences(facts_of(runs["cpu"]), facts_of(runs["cuda"])))
     assert not found, "\n".join(found[:20])
+
+
+SMALL = """
+schema: 1
+name: small
+models:
+  - {{id: docs-lm, hookpoints: [layers.0], context: 12}}
+datasets:
+  mine: {{plugin: local, path: {text}}}
+entries:
+  - {{name: topk, architecture: topk, dataset: mine, config: {{d_sae: 32, k: 4}}}}
+train: {{batch: 64}}
+activations: {{source: live}}
+evaluation: {{datasets: [mine], tokens: 128, loss_tokens: 64, density_tokens: 128}}
+budget: {{primary: tokens, tokens: 256, memory_gb: 0.005}}
+"""
+
+
+def test_the_limit_of_a_cell_does_not_count_the_language_model(tmp_path: Path, runs: dict[str, Path]) -> None:
+    """The model alone has 14 MB, the cell is given 5 MB and needs fewer."""
+    suite = tmp_path / "small.yaml"
+    suite.write_text(SMALL.format(text=runs["cpu"].parent / "text.txt"))
+    with simulated_cuda() as card, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(saebench.leaderboard, "build", lambda *args, **kwargs: None)
+        patch.setattr(saebench.leaderboard, "summary", lambda folders: "")
+        run_suite(suite, out=tmp_path / "run", device="cuda")
+        assert card.limit_bytes == card.total_bytes
+    found = facts_of(tmp_path / "run")
+    assert {facts["status"] for path, facts in found.items() if path.startswith("records")} == {"ok"}
+
+
+def test_a_limit_holds_beyond_what_is_there_and_ends() -> None:
+    with simulated_cuda(1 << 30) as card:
+        held = torch.zeros(1 << 20, device="cuda")
+        with memory_capped("cuda", 1 << 20):
+            torch.zeros(1 << 17, device="cuda")
+            with pytest.raises(torch.OutOfMemoryError):
+                torch.zeros(1 << 19, device="cuda")
+        assert torch.zeros(1 << 19, device="cuda").numel() < held.numel()
+        with memory_capped("cuda", None), memory_capped("cpu", 1):
+            assert card.limit_bytes == card.total_bytes

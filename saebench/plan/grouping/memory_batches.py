@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from saebench.api.specs import Cost
@@ -110,10 +111,21 @@ def total_bytes(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def cap_memory(device: str, n_bytes: int) -> None:
-    """Makes `memory_gb` a hard limit of this process on a CUDA device."""
+@contextmanager
+def memory_capped(device: str, n_bytes: int | None) -> Iterator[None]:
+    """At most so many bytes of a CUDA device beyond what is held there now; elsewhere, and with None, no limit.
+
+    The language model is held by then. It is no part of a cell, so a limit of cells is not one of the process.
+    """
+    if n_bytes is None or not device.startswith("cuda"):
+        yield
+        return
     import torch
 
     index = torch.device(device).index  # `cuda` alone has none, and torch takes no such device here
     total = torch.cuda.get_device_properties(index).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, n_bytes / total), index)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved(index) + n_bytes) / total), index)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, index)
