@@ -62,7 +62,8 @@ def memory_short(plan: Plan, room: Room, catalog: Catalog, facts: ModelBook) -> 
     needed = predicted.device_memory_bytes if room.on_card else predicted.memory_bytes
     if needed <= room.free:
         return None
-    there = f"{format_bytes(room.free)} are free" if room.free < room.total else f"that is {format_bytes(room.total)}"
+    whole = f"that has {format_bytes(room.total)}" + " for tensors" * room.on_card
+    there = f"{format_bytes(room.free)} are free" if room.free < room.total else whole
     needs = _needs(plan, room, catalog, facts)
     parts = needs.memory().device_parts() if room.on_card else predicted.memory_parts
     listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if name != "stores" and size)

@@ -14,6 +14,9 @@ from saebench.plan.forecast.devices import DEFAULT, DEVICES, Device, find_device
 from saebench.plan.forecast.rates import Rates
 from saebench.plan.grouping.memory_batches import free_bytes, total_bytes
 
+CONTEXT_BYTES = 600_000_000
+"""What CUDA itself takes of a card before the first tensor: assumed, no card was measured."""
+
 
 @dataclass(frozen=True)
 class Room:
@@ -59,7 +62,8 @@ class Place:
             of = "this machine" if self.card is None else f"{self.device} of this machine"
             free, total, on_card = free_bytes(self.device), total_bytes(self.device), self.card is not None
             return Room(free, total, of, on_card, backends.current(self.device) == "bf16-screen")
-        return Room(self.card.memory_bytes, self.card.memory_bytes, self.card.title, on_card=True)
+        usable = self.card.memory_bytes - CONTEXT_BYTES
+        return Room(usable, usable, self.card.title, on_card=True)
 
     def refuse_measuring(self) -> None:
         """Raises SuiteError where it is elsewhere: nothing can be measured."""
