@@ -98,6 +98,7 @@ class CellEstimate:
     Attributes:
         training_s, scoring_s: Its steps; its passes over held-out data, checkpoint and record.
         train_flops: Of its own training, as the meter counts them.
+        all_tokens, all_flops, all_s: Everything it takes to have its SAE alone (`plan.forecast.all_in`).
         device_bytes: Weights, gradients, moments and the workspace of a step.
         disk_bytes: Checkpoint, record, per-latent arrays.
     """
@@ -105,6 +106,9 @@ class CellEstimate:
     training_s: float
     scoring_s: float
     train_flops: int
+    all_tokens: int
+    all_flops: int
+    all_s: float
     device_bytes: int
     disk_bytes: int
 

@@ -53,7 +53,17 @@ def print_plan(plan: Plan) -> str:
         ),
         "",
     ]
-    lines += [*_budget(plan), *_epochs(plan), *_searches(plan), "", *_totals(plan), "", *_each(plan)]
+    lines += [
+        *_budget(plan),
+        *_epochs(plan),
+        *_searches(plan),
+        "",
+        *_totals(plan),
+        "",
+        *_each(plan),
+        "",
+        *_all_in(plan),
+    ]
     if plan.warnings:
         lines += ["", "Please note"]
         for warning in plan.warnings:
@@ -174,6 +184,25 @@ def _each(plan: Plan) -> list[str]:
         )
     headers = ["entry", "training", "scoring", "memory to train", "disk"]
     return ["A cell by itself (data, model and groups are shared)", _table(rows, headers, [16, 15, 15, 18, 18])]
+
+
+def _all_in(plan: Plan) -> list[str]:
+    """What it takes to have a cell's SAE alone, for each entry; the least and the most where they differ."""
+    rows = []
+    for entry in dict.fromkeys(cell.entry for cell in plan.cells if not cell.control):
+        each = [plan.estimate.cells[cell.cell_id] for cell in plan.cells if cell.entry == entry]
+        rows.append(
+            [
+                entry,
+                _span([cell.all_tokens for cell in each], _short),
+                _span([cell.all_flops for cell in each], lambda flops: f"{flops:.3g}"),
+                _span([cell.all_s for cell in each], _time),
+            ]
+        )
+    return [
+        "All-in: a cell alone, with its data, the model's forwards and its parent",
+        _table(rows, ["entry", "tokens", "FLOPs", "time"], [16, 20, 24, 20]),
+    ]
 
 
 def _span(values: Sequence[float], show: Callable[[Any], str]) -> str:

@@ -10,9 +10,10 @@ from saebench.cells.plan import CellEstimate, Cohort, Estimate, Group
 from saebench.host import Catalog
 from saebench.host.build import cell_cost
 from saebench.plan.forecast import disk
+from saebench.plan.forecast.all_in import all_in
 from saebench.plan.forecast.memory import Needs
 from saebench.plan.forecast.rates import Rates
-from saebench.plan.forecast.work import Work
+from saebench.plan.forecast.work import Work, whole_steps
 from saebench.plan.grouping.memory_batches import memory_together
 from saebench.plan.grouping.passes import form_passes
 
@@ -73,13 +74,18 @@ def predict(needs: Needs, rates: Rates) -> Estimate:
     each: dict[str, CellEstimate] = {}
     for cohorts, together in needs.passes:
         work.data(cohorts, together)
+    training = {cell.cell_id: work.training(cell) for cell in cells}
+    alone = all_in(needs, rates, training)
     for cell in cells:
         work.held_out(cell)
-        training_s, flops = work.training(cell)
+        (training_s, flops), whole = training[cell.cell_id], alone[cell.cell_id]
         each[cell.cell_id] = CellEstimate(
             round(training_s, 3),
             round(work.scoring(cell), 3),
             flops,
+            whole.tokens,
+            whole.flops,
+            round(whole.seconds, 3),
             memory_together([cell], lambda one: costs[one.cell_id]),
             costs[cell.cell_id].stored_bytes + disk.record_bytes(cell, catalog),
         )
@@ -94,7 +100,7 @@ def predict(needs: Needs, rates: Rates) -> Estimate:
     snapshots = disk.snapshot_bytes([together for _, together in needs.passes], costs, work.phases["training"])
     memory = needs.memory()
     return Estimate(
-        train_tokens=sum(cell.tokens for cell in cells if not cell.control),
+        train_tokens=sum(whole_steps(cell) for cell in cells if not cell.control),
         train_flops=work.train_flops,
         forward_flops=work.forward_flops,
         seconds=round(sum(phases.values()), 3),

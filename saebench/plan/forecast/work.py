@@ -112,13 +112,14 @@ class Work:
         if cell.control:
             return 0.0, 0
         cost = self.costs[cell.cell_id]
-        steps = math.ceil(cell.tokens / cell.train.batch)
+        tokens = whole_steps(cell)
+        steps = tokens // cell.train.batch
         l0 = cost.expected_l0 if cost.expected_l0 is not None else cell.d_sae
-        flops = int(cell.tokens * (cost.train_flops_per_token + l0 * cost.train_flops_per_active))
+        flops = int(tokens * (cost.train_flops_per_token + l0 * cost.train_flops_per_active))
         flops += steps * cost.step_flops
         self.train_flops += flops
         rate = self.rates.training_of(cell, cost)
-        finish_s = min(cell.tokens, FINISH_TOKENS) * rate.finish_token_s
+        finish_s = min(tokens, FINISH_TOKENS) * rate.finish_token_s
         seconds = rate.setup_s + steps * rate.step_s + finish_s
         self.phases["training"] += seconds
         return seconds, flops
@@ -252,6 +253,11 @@ def bounded(asked: int, use: DatasetUse, split: Split, share: float = 1.0) -> in
     made, there = made_tokens(use), use.holds.get(split)
     asked = min(asked, made) if made and split == "train" else asked
     return asked if there is None else min(asked, int(share * there))
+
+
+def whole_steps(cell: Cell) -> int:
+    """Tokens that its training reads: its allotment in whole batches, the last of which may over-spend."""
+    return math.ceil(cell.tokens / cell.train.batch) * cell.train.batch
 
 
 def made_tokens(use: DatasetUse) -> int:

@@ -53,8 +53,8 @@ def known(cells, datasets):
 
 def test_the_estimate_by_hand(planner):
     predicted = planner(OWN, EVALUATION).estimate
-    assert predicted.train_tokens == 1000
-    assert predicted.train_flops == 1000 * (2 * 32 * 64 + 4 * 320) + 16 * 1000
+    assert predicted.train_tokens == 1024  # 16 batches of 64, as the meter counts them
+    assert predicted.train_flops == 1024 * (2 * 32 * 64 + 4 * 320) + 16 * 1000
     training = 400 * 1000 + 400 * 2000  # all that the dataset holds, to the hook; making it
     streams = 200 * 1000 + 200 * 1000 + 200 * (1000 + 2000)  # held out, random, the model's own samples
     assert predicted.forward_flops == training + streams + 3 * 10 * 2000 + 10 * 2000
@@ -158,12 +158,39 @@ def test_text_taken_from_other_text_is_at_most_all_of_that(planner, fakes):
     assert cell.dataset.holds == {"train": 250, "held-out": 50}
 
 
+def test_all_in_by_hand(planner):
+    """A batch is 64 tokens, a forward to the hook 1,000 FLOPs a token, a whole one 2,000; `own` samples 400 tokens."""
+    entries = """{name: topk, architecture: topk, dataset: docs, config: {d_sae: 64, k: 4}}
+    {name: faithful, architecture: topk, dataset: own, config: {d_sae: 64, k: 4}}
+    {name: child, architecture: ssae, dataset: docs, init_from: faithful}
+    {name: again, architecture: ssae, dataset: own, init_from: faithful}"""
+    plan = planner(entries, EVALUATION, rates=known)
+    each = {cell.entry: plan.estimate.cells[cell.cell_id] for cell in plan.cells}
+    forward = 1024 * 1000
+    topk, faithful = each["topk"], each["faithful"]
+    assert (topk.all_tokens, topk.all_flops) == (1024, topk.train_flops + forward)
+    assert faithful.all_tokens == 1024 + 400
+    assert faithful.all_flops == faithful.train_flops + forward + 400 * 2000
+    child = each["child"]
+    assert child.all_tokens == 1024 + faithful.all_tokens
+    assert child.all_flops == child.train_flops + forward + faithful.all_flops
+    # its parent has sampled what it is trained on
+    assert each["again"].all_tokens == 1024 + faithful.all_tokens
+    assert each["again"].all_flops == each["again"].train_flops + forward + faithful.all_flops
+    reading = 7.0 + 1000 * 0.0001
+    assert topk.all_s == pytest.approx(topk.training_s + reading + 1024 * 1000 * 1e-6, rel=1e-3)
+    assert child.all_s == pytest.approx(child.training_s + reading + 1024 * 1000 * 1e-6 + faithful.all_s, rel=1e-3)
+    page = " ".join(print_plan(plan).split())
+    assert "All-in: a cell alone, with its data, the model's forwards and its parent" in page
+    assert "faithful 1,424" in page
+
+
 def test_seconds_by_hand(planner):
     predicted = planner(OWN, EVALUATION + "seeds: {init: [0, 1], evaluation: [0, 1]}\n", rates=known).estimate
     # sampled once; read as text, 7 s the first time; forwards of 1000 FLOPs at a microsecond each
     own = 7.0 + 400 * 0.0001 + 400 * 0.01 + 400 * 1000 * 1e-6
     assert predicted.data_s == pytest.approx(own)
-    assert predicted.phases["training"] == pytest.approx(2 * (1.0 + 16 * 0.5 + 1000 * 0.001))
+    assert predicted.phases["training"] == pytest.approx(2 * (1.0 + 16 * 0.5 + 1024 * 0.001))
     held_out = (
         7.0 + 2.0 + 2 * (200 * 0.0001 + 200 * 1e-3 + 10 * 0.004)
     )  # two evaluation seeds, one of them from the cache
