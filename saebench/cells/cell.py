@@ -157,7 +157,7 @@ class Cell:
         parent: `cell_id` of the cell whose weights it starts from.
         train: How it is trained; a control has the settings of the cell that it is made after.
         tokens: Allotment.
-        control: Floor or ceiling row, never ranked.
+        control: Never ranked: a floor or ceiling row, or a child's parent that was trained on.
         expected_l0: What the config aims at, or None.
         cohort, group: Keys.
         plugins: Distribution and version behind each spec used, for the record.
@@ -193,6 +193,8 @@ class Cell:
     """Version by name of each cell metric spec that scores it."""
     plugins: Mapping[str, Any] = field(default_factory=dict)
     tune: Tune | None = None
+    continued: bool = False
+    """Of a control: it is trained. It is a child's parent, trained on by as much as the child."""
     variant: str = ""
     """What it differs in from cells of the same entry, point and init seed of its plan; empty where there are none."""
 
@@ -201,6 +203,11 @@ class Cell:
         """Where it reads and writes: a hookpoint of its model, or its dataset."""
         place = self.model.hookpoint if self.model is not None else self.dataset.name
         return Site(self.d_in, self.d_out, place, place)
+
+    @property
+    def trains(self) -> bool:
+        """False for floor and ceiling rows, which learn nothing."""
+        return self.continued or not self.control
 
     @property
     def label(self) -> str:

@@ -197,7 +197,7 @@ class Plan:
         return next(cell for cell in self.cells if cell.cell_id == cell_id)
 
     def cells_of(self, entry: str) -> list[Cell]:
-        """The cells of one entry and of all that they start from.
+        """The cells of one entry, of all that they start from, and of children the parent that was trained on as long.
 
         Raises:
             SuiteError: There is no such entry, or it was refused.
@@ -216,6 +216,8 @@ class Plan:
                 keep.add(cell_id)
                 if parent := by_id[cell_id].parent:
                     stack.append(parent)
+        parents = {cell.parent for cell in self.cells if cell.entry == entry and cell.parent is not None}
+        keep |= {cell.cell_id for cell in self.cells if cell.continued and cell.parent in parents}
         return [cell for cell in self.cells if cell.cell_id in keep]
 
     def to_json(self) -> dict[str, Any]:

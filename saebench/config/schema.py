@@ -207,6 +207,7 @@ class SuiteConfig(Block):
     budget: BudgetConfig
     seeds: SeedsConfig = SeedsConfig()
     controls: StrictBool = False
+    child_controls: StrictBool = True
     metrics: Annotated[
         str | tuple[str, ...],
         BeforeValidator(_metrics),

@@ -34,6 +34,7 @@ def planned_facts(cell: Cell) -> dict[str, Any]:
         "base": asdict(cell.base) if cell.base else None,
         "tags": sorted(cell.tags),
         "control": cell.control,
+        **({"continued": True} if cell.continued else {}),
         "parent": cell.parent,
         "init_seed": cell.init_seed,
         "data_seed": cell.data_seed,
@@ -122,7 +123,7 @@ class CellOutcome:
 
 
 def budget_facts(cell: Cell, plan: Plan) -> dict[str, Any]:
-    """What the cell was given; controls have no budget.
+    """What the cell was given; controls have no share.
 
     Its share in the budget's own unit (which candidates of a search divide), the tokens that came of it, and the
     calibration where a share of seconds became tokens.
@@ -130,12 +131,12 @@ def budget_facts(cell: Cell, plan: Plan) -> dict[str, Any]:
     facts = {
         "primary": plan.budget.get("primary", "tokens"),
         "share": None if cell.control else plan.budget.get("share"),
-        "tokens": None if cell.control else cell.tokens,
+        "tokens": cell.tokens if cell.trains else None,
         "counts": plan.budget.get("counts", "train"),
         **({"candidates": cell.tune.n_candidates} if cell.tune is not None else {}),
     }
     calibration = plan.budget.get("calibration")
-    if calibration is None or cell.control:
+    if calibration is None or not cell.trains:
         return facts
     machine = {name: value for name, value in calibration.items() if not name.startswith("seconds_per_")}
     return facts | {"calibration": {**machine, "seconds_per_step": calibration["seconds_per_step"][training_key(cell)]}}
@@ -213,7 +214,7 @@ def _outcome_facts(cell: Cell, outcome: CellOutcome) -> dict[str, Any]:
         "token_policy": None if trained is None else trained.source.token_policy,
         "input_scale": None if training is None else training.input_scale,
         "spent": {name: spent.get(name, {"tokens": 0, "flops": 0}) for name in _SPENT_ON},
-        "training": None if training is None or cell.control else training.training(),
+        "training": training.training() if training is not None and cell.trains else None,
         "deterministic": bool(numerics.get("deterministic", True)),
         "evaluation": {} if scored is None else scored.evaluation,
         "metrics": {} if scored is None else scored.metrics,

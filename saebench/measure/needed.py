@@ -66,11 +66,11 @@ class ToMeasure:
     def __post_init__(self) -> None:
         shapes: dict[str, list[Cell]] = {}
         for cell in self.cells:
-            if not cell.control:  # hardly any training; scored as its neighbours are
+            if cell.trains:  # floor and ceiling rows hardly train; they are scored as their neighbours are
                 self.training.setdefault(training_key(cell), cell)
             if cell.model is not None and not cell.model.is_here:
                 continue  # what needs the model itself is assumed
-            if not cell.control:
+            if cell.trains:
                 shapes.setdefault(score_shape(cell), []).append(cell)
             if cell.model is not None:
                 self.models.setdefault(model_key(cell.model), []).append(cell.model)

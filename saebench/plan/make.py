@@ -22,6 +22,7 @@ from saebench.plan.grouping.cells import CellMaker
 from saebench.plan.grouping.cohorts import order_cells
 from saebench.plan.grouping.groups import form_groups
 from saebench.plan.sharing.budget import share_out
+from saebench.plan.sharing.continued import continued_contenders
 from saebench.plan.sharing.device_seconds import Calibration, calibrated, resumed
 
 if TYPE_CHECKING:
@@ -85,12 +86,18 @@ def make_plan(
 
     tokens = dict(shares.tokens)
     warnings = list(shares.warnings)
+    children = contenders if suite.config.child_controls else []
+    continued, remarks = continued_contenders(children, tokens, suite.config.budget.primary)
+    warnings += remarks
     if suite.config.controls:
         controls, remarks = control_contenders(suite, catalog, contenders)
         warnings += remarks
         tokens |= {control: tokens[reference] for control, reference in controls}
         evaluation |= {control: evaluation[reference] for control, reference in controls}
         contenders = [*contenders, *(control for control, _ in controls)]
+    tokens |= {control: allotted for control, (_, allotted) in continued.items()}
+    evaluation |= {control: evaluation[child] for control, (child, _) in continued.items()}
+    contenders = [*contenders, *continued]
     made = CellMaker(suite, book, metrics, problems).make(contenders, tokens, evaluation)
     problems.stop()
     cells, cohorts = order_cells([cell for _, cell in made], _activations(suite))

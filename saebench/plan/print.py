@@ -84,7 +84,7 @@ def _entry_row(name: str, cells: list[Cell], number: dict[str, int]) -> list[Any
     points = ", ".join(dict.fromkeys(cell.tune.point if cell.tune else cell.point for cell in cells))
     if first.tune is not None:
         points += f" (x {first.tune.n_candidates})"
-    tokens = "-" if first.control else ", ".join(_short(tokens) for tokens in sorted({cell.tokens for cell in cells}))
+    tokens = ", ".join(_short(tokens) for tokens in sorted({cell.tokens for cell in cells})) if first.trains else "-"
     return [name, architecture, points, len(cells), tokens, _ranges(number[cell.cohort] for cell in cells)]
 
 
@@ -111,7 +111,7 @@ def _epochs(plan: Plan) -> list[str]:
     """Of each training dataset whose size is known: how often the longest training on it reads it."""
     longest: dict[str, Cohort] = {}
     for cohort in plan.cohorts:
-        if cohort.dataset.holds.get("train") and not all(plan.cell(cell).control for cell in cohort.cells):
+        if cohort.dataset.holds.get("train") and any(plan.cell(cell).trains for cell in cohort.cells):
             name = cohort.dataset.name
             longest[name] = max(
                 longest.get(name, cohort), cohort, key=lambda one: one.tokens / one.dataset.holds["train"]
@@ -171,7 +171,7 @@ def _totals(plan: Plan) -> list[str]:
 def _each(plan: Plan) -> list[str]:
     """What a cell of each entry takes by itself; the least and the most where they differ."""
     rows = []
-    for entry in dict.fromkeys(cell.entry for cell in plan.cells if not cell.control):
+    for entry in dict.fromkeys(cell.entry for cell in plan.cells if cell.trains):
         each = [plan.estimate.cells[cell.cell_id] for cell in plan.cells if cell.entry == entry]
         rows.append(
             [
@@ -189,7 +189,7 @@ def _each(plan: Plan) -> list[str]:
 def _all_in(plan: Plan) -> list[str]:
     """What it takes to have a cell's SAE alone, for each entry; the least and the most where they differ."""
     rows = []
-    for entry in dict.fromkeys(cell.entry for cell in plan.cells if not cell.control):
+    for entry in dict.fromkeys(cell.entry for cell in plan.cells if cell.trains):
         each = [plan.estimate.cells[cell.cell_id] for cell in plan.cells if cell.entry == entry]
         rows.append(
             [

@@ -180,7 +180,7 @@ def _evaluation(cell: Cell, sources: Sequence[tuple[DatasetUse, int, HeldOut]]) 
 
 def _check_fvu(cell: Cell, fvu: Mapping[str, Any] | None, label: str) -> None:
     """Raises Diverged where a cell that was trained reconstructs nothing. A permuted decoder may be as far off."""
-    if cell.control or fvu is None or fvu["value"] is None or fvu["value"] <= DIVERGED_FVU:
+    if not cell.trains or fvu is None or fvu["value"] is None or fvu["value"] <= DIVERGED_FVU:
         return
     raise Diverged(f"{label}: the FVU on held-out data is {fvu['value']:.4g}, over {DIVERGED_FVU:g}. {DIVERGED_ADVICE}")
 

@@ -149,7 +149,7 @@ class CellRun:
             outcome.inherit(meta)
         source = self.feed.source
         outcome.pay_data(cell.dataset.recipe, source.data_cost, source.data_s)
-        if not cell.control:
+        if cell.trains:
             refuse_if_too_big(cost, self.feed.batch, memory_share_bytes, self.label)
         # divided by a scale and multiplied again, x is no longer x
         raw = "raw_units" in cell.tags or cell.train.normalise != "rms"
@@ -160,13 +160,13 @@ class CellRun:
             cell.part, cell.base, site=cell.site, generator=generator, catalog=self.catalog, parent=parent
         )
         module = module.to(self.device).train()
-        if module.d_sae != cell.d_sae and not cell.control:  # a control may have fewer: PCA has at most d_in
+        if module.d_sae != cell.d_sae and cell.trains:  # a control may have fewer: PCA has at most d_in
             raise PluginError(f"{self.label}: the module's d_sae is {module.d_sae}, the plan says {cell.d_sae}")
         if parent is None and hasattr(module, "init_from_data"):
             with torch.no_grad():
                 module.init_from_data((self.feed.sample / scale).to(self.device), generator)
         prepared = Prepared(module, scale, Meter(max(1, cell.tokens), cost, cell.d_sae))
-        if not cell.control and not hasattr(module, "fit"):
+        if cell.trains and not hasattr(module, "fit"):
             prepared.trainer = Trainer(module, cell.train, seeded(cell.init_seed, "train"), self.label)
             progress = partial(self.watch.progress, cell) if self.watch.wants_progress else None
             quality = partial(self.watch.quality, cell)
@@ -205,7 +205,7 @@ class CellRun:
                 parameter.grad = None
         elif hasattr(module, "fit"):
             # one pass: what has no gradient gains nothing from seeing a vector twice
-            most = FINALIZE_TOKENS if cell.control else cell.tokens
+            most = cell.tokens if cell.trains else FINALIZE_TOKENS
             inputs = self._inputs(prepared, min(most, self.feed.source.n_tokens), meter.charge_fit)
             with torch.no_grad():
                 module.fit(inputs, seeded(cell.init_seed, "fit"))
@@ -246,7 +246,7 @@ class CellRun:
                 outcome.facts, outcome.dead_fraction = prepared.monitor.facts(), prepared.monitor.dead_fraction()
             meter = prepared.meter
             outcome.tokens, outcome.flops = meter.tokens, meter.flops
-            outcome.over_spent = 0 if self.cell.control else meter.over_spent
+            outcome.over_spent = meter.over_spent if self.cell.trains else 0
             outcome.forward_flops = meter.tokens * self.feed.source.forward_flops_per_token
             outcome.waited_s += self.feed.source.forward_s
             outcome.epochs = meter.tokens / max(1, self.feed.source.n_tokens)

@@ -121,7 +121,7 @@ def shapes_of_plan(plan: Plan, catalog: Catalog) -> list[Shape]:
     """The distinct shapes of a plan's cells; a wrapper steps as what it wraps, controls take no step."""
     found: dict[tuple[Any, ...], Shape] = {}
     for cell in plan.cells:
-        if cell.control:
+        if not cell.trains:
             continue
         part = cell.base or cell.part
         cost = architecture_cost(part, None, cell.site, catalog)

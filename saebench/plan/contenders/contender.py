@@ -58,7 +58,8 @@ class Contender:
         architecture: What is trained.
         train: Settings with nothing left `auto`.
         parent: Contender whose weights it starts from.
-        control: Floor or ceiling row.
+        control: Never ranked: a floor or ceiling row, or a child's parent that was trained on.
+        continued: Of controls: the latter.
         tune: Its place in a search, whose key is known once its cells are.
     """
 
@@ -73,6 +74,7 @@ class Contender:
     train: TrainSettings
     parent: Contender | None = None
     control: bool = False
+    continued: bool = False
     tune: Tune | None = None
 
     @property

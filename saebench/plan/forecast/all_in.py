@@ -51,7 +51,7 @@ def all_in(needs: Needs, rates: Rates, training: Mapping[str, tuple[float, int]]
     found: dict[str, AllIn] = {}
     for cell in needs.cells:
         seconds, flops = training[cell.cell_id]
-        own = Spend(0 if cell.control else whole_steps(cell), flops, seconds) + _forward(cell, needs, rates)
+        own = Spend(whole_steps(cell) if cell.trains else 0, flops, seconds) + _forward(cell, needs, rates)
         parent = found.get(cell.parent or "", AllIn())
         recipe, data = cell.dataset.recipe, _data(cell, read.get(cell.cell_id, cell.tokens), needs, rates)
         # what an ancestor made of the same dataset is not made again
@@ -68,7 +68,7 @@ def all_in(needs: Needs, rates: Rates, training: Mapping[str, tuple[float, int]]
 
 def _forward(cell: Cell, needs: Needs, rates: Rates) -> Spend:
     """The model reads the tokens that are trained on: FLOPs and seconds, and no tokens of its own."""
-    if cell.control:
+    if not cell.trains:
         return Spend()
     tokens = whole_steps(cell)
     seconds = tokens * row_bytes(cell.d_in, cell.train.dtype, indexed=False) * rates.assumed.read_byte_s

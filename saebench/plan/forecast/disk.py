@@ -80,7 +80,7 @@ def snapshot_bytes(passes: Sequence[Sequence[Cell]], costs: Mapping[str, Cost], 
     """Most that snapshots of one pass take. They are replaced cell by cell: the old one goes last."""
     if training_s <= SNAPSHOT_S:
         return 0
-    trained = ([costs[cell.cell_id].n_parameters for cell in cells if not cell.control] for cells in passes)
+    trained = ([costs[cell.cell_id].n_parameters for cell in cells if cell.trains] for cells in passes)
     return SNAPSHOT_VALUE_BYTES * max((sum(sizes) + max(sizes, default=0) for sizes in trained), default=0)
 
 

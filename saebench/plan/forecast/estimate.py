@@ -100,7 +100,7 @@ def predict(needs: Needs, rates: Rates) -> Estimate:
     snapshots = disk.snapshot_bytes([together for _, together in needs.passes], costs, work.phases["training"])
     memory = needs.memory()
     return Estimate(
-        train_tokens=sum(whole_steps(cell) for cell in cells if not cell.control),
+        train_tokens=sum(whole_steps(cell) for cell in cells if cell.trains),
         train_flops=work.train_flops,
         forward_flops=work.forward_flops,
         seconds=round(sum(phases.values()), 3),

@@ -137,7 +137,7 @@ class Needs:
         """Of cells that revive dead latents, as their config says. Seldom more than half of the latents are dead."""
         steps: dict[tuple[int, int, int], int] = {}
         for cell in self.cells:
-            if not cell.control and (cell.base or cell.part).config.get("aux_coefficient"):
+            if cell.trains and (cell.base or cell.part).config.get("aux_coefficient"):
                 shape = (cell.d_in, cell.train.batch, cell.d_sae)
                 steps[shape] = steps.get(shape, 0) + cell.tokens // cell.train.batch
         products = sum(min(count, padded_sizes(shape[2] // 2)) for shape, count in steps.items())

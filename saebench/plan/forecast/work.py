@@ -102,14 +102,14 @@ class Work:
         )
         # a live source forgets: every epoch, and every generation of children in the same cohort, is read anew
         depth = generations(cells)
-        rounds = max((depth[cell.cell_id] + 1 for cell in cells if not cell.control), default=0)
+        rounds = max((depth[cell.cell_id] + 1 for cell in cells if cell.trains), default=0)
         read = asked * rounds if live else rows
         self.forward_flops += read * deepest
         self.phases["activations"] += read * deepest * rate.flop_s
 
     def training(self, cell: Cell) -> tuple[float, int]:
-        """A cell's own training, in seconds and FLOPs; a control takes hardly any."""
-        if cell.control:
+        """A cell's own training, in seconds and FLOPs; a floor or ceiling row takes hardly any."""
+        if not cell.trains:
             return 0.0, 0
         cost = self.costs[cell.cell_id]
         tokens = whole_steps(cell)

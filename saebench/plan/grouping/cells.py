@@ -107,12 +107,13 @@ class CellMaker:
         tokens: Mapping[Contender, int],
         evaluation: Mapping[Contender, tuple[str, ...]],
     ) -> list[tuple[Contender, Cell]]:
-        """Every contender at every seed; controls at the first. Equal cells under two names are a problem."""
+        """Every contender at every seed, floor and ceiling rows at the first. Equal cells of two names are refused."""
         made: dict[tuple[Contender, int, int], Cell] = {}
         seeds = self.suite.config.seeds
         for contender in contenders:
-            for data_seed in seeds.data[:1] if contender.control else seeds.data:
-                for init_seed in seeds.init[:1] if contender.control else seeds.init:
+            once = contender.control and not contender.continued
+            for data_seed in seeds.data[:1] if once else seeds.data:
+                for init_seed in seeds.init[:1] if once else seeds.init:
                     parent = made[contender.parent, data_seed, init_seed] if contender.parent is not None else None
                     cell = self._cell(contender, tokens[contender], evaluation[contender], init_seed, data_seed, parent)
                     made[contender, data_seed, init_seed] = cell
@@ -199,6 +200,7 @@ class CellMaker:
             train=contender.train,
             tokens=tokens,
             control=contender.control,
+            continued=contender.continued,
             expected_l0=architecture.cost.expected_l0,
             cohort="",
             group="",

@@ -64,7 +64,7 @@ def _needs(cell: Cell, cost: CostOf) -> tuple[int, int]:
     if price is None:
         return 0, 0
     step = price.step_workspace_bytes(cell.train.batch)
-    held = price.stored_bytes if cell.control else price.training_memory_bytes(cell.train.batch) - step
+    held = price.training_memory_bytes(cell.train.batch) - step if cell.trains else price.stored_bytes
     return held, step
 
 

@@ -157,14 +157,31 @@ def _remarks(contender: Contender, primary: str, memory_gb: float | None) -> lis
 
 def tokens_for_flops(flops: int, cost: Cost, batch: int, d_sae: int) -> int:
     """Most tokens, in whole batches, whose training at the expected L0 costs at most `flops`; 0 where no batch fits."""
-    l0 = cost.expected_l0 if cost.expected_l0 is not None else float(d_sae)
-    step = batch * cost.train_flops_per_token + math.ceil(batch * l0) * cost.train_flops_per_active + cost.step_flops
-    return max(flops, 0) // max(step, 1) * batch
+    return max(flops, 0) // max(_step_flops(cost, batch, d_sae), 1) * batch
 
 
 def tokens_for_seconds(seconds: float, step_s: float, batch: int) -> int:
     """Most tokens, in whole batches, that `seconds` of training steps of `step_s` each pay for; 0 where none fits."""
     return int(max(seconds, 0.0) / step_s) * batch
+
+
+def same_spend(child: Contender, other: Contender, tokens: int, primary: str) -> int:
+    """Tokens that `other` gets for what a child spends on `tokens` of its own.
+
+    As many, or under a budget of FLOPs those that its whole batches may cost. Under device seconds a step of the parent
+    is taken to last as long as one of its child.
+    """
+    if primary != "flops":
+        return tokens
+    batch = child.train.batch
+    step = _step_flops(child.architecture.cost, batch, child.architecture.d_sae)
+    return tokens_for_flops(tokens // batch * step, other.architecture.cost, batch, other.architecture.d_sae)
+
+
+def _step_flops(cost: Cost, batch: int, d_sae: int) -> int:
+    """FLOPs of a step at the L0 that the config aims at."""
+    l0 = cost.expected_l0 if cost.expected_l0 is not None else float(d_sae)
+    return batch * cost.train_flops_per_token + math.ceil(batch * l0) * cost.train_flops_per_active + cost.step_flops
 
 
 def _charged(

@@ -11,7 +11,7 @@ from saebench.train import TrainOutcome
 
 
 def cell(control=False):
-    return SimpleNamespace(control=control, tokens=4_096, tune=None)
+    return SimpleNamespace(control=control, trains=not control, tokens=4_096, tune=None)
 
 
 def plan(**budget):
@@ -103,7 +103,7 @@ def test_of_a_cell_that_did_not_begin_the_record_says_null():
 
 def test_a_candidate_s_record_holds_its_place_in_the_search_and_others_say_nothing():
     tune = Tune("group", "k4", "fvu", "lower", "reconstruction", "1", {"lr": 0.1}, 3)
-    candidate = SimpleNamespace(control=False, tokens=1_280, tune=tune)
+    candidate = SimpleNamespace(control=False, trains=True, tokens=1_280, tune=tune)
     plain = records.budget_facts(cell(), plan())
     assert records.budget_facts(candidate, plan()) == {**plain, "tokens": 1_280, "candidates": 3}
     assert "candidates" not in records.budget_facts(cell(), plan())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 TOPK = "{name: topk, architecture: topk, dataset: docs, config: {d_sae: 64}, sweep: {k: [4, 8]}}"
+WITHOUT = "child_controls: false\n"
 
 
 def test_an_entry_is_crossed_with_everything(planner, fakes):
@@ -72,7 +73,8 @@ def test_a_wrapper_is_crossed_with_its_parents_points(planner):
 def test_a_parent_may_stand_below_its_child_and_be_narrowed(planner):
     plan = planner(
         "{name: s, architecture: ssae, dataset: near, init_from: {entry: topk, at: {k: 8}}, sweep: {tilt: [0.5, 1]}}\n"
-        + TOPK
+        + TOPK,
+        WITHOUT,
     )
     assert [(cell.entry, cell.point) for cell in plan.cells] == [
         ("topk", "k4"),
@@ -87,7 +89,8 @@ def test_a_parent_may_stand_below_its_child_and_be_narrowed(planner):
 def test_a_plain_child_inherits_and_overrides(planner):
     plan = planner(
         f"{TOPK}\n{{name: tuned, architecture: topk, dataset: near, init_from: topk, config: {{k: 2}}}}\n"
-        "{name: more, architecture: topk, dataset: near, init_from: topk}"
+        "{name: more, architecture: topk, dataset: near, init_from: topk}",
+        WITHOUT,
     )
     tuned = [cell for cell in plan.cells if cell.entry == "tuned"]
     assert [cell.part.config for cell in tuned] == [{"d_sae": 64, "k": 2}] * 2
@@ -98,7 +101,8 @@ def test_a_plain_child_inherits_and_overrides(planner):
 
 def test_a_child_of_another_architecture_inherits_the_keys_it_knows(planner):
     plan = planner(
-        f"{TOPK}\n{{name: loose, architecture: loose, dataset: docs, init_from: {{entry: topk, at: {{k: 4}}}}}}"
+        f"{TOPK}\n{{name: loose, architecture: loose, dataset: docs, init_from: {{entry: topk, at: {{k: 4}}}}}}",
+        WITHOUT,
     )
     assert plan.cells[-1].part.config == {"d_sae": 64, "l1": 0.1}
 

@@ -181,7 +181,7 @@ def test_back_and_forth_between_datasets_cuts_a_cohort_in_stages(planner):
     entries = """{name: a, architecture: topk, dataset: docs, config: {d_sae: 64, k: 4}}
     {name: b, architecture: topk, dataset: own, init_from: a}
     {name: c, architecture: topk, dataset: docs, init_from: b}"""
-    plan = planner(entries)
+    plan = planner(entries, "child_controls: false\n")
     assert [cell.entry for cell in plan.cells] == ["a", "b", "c"]
     assert [cohort.dataset.name for cohort in plan.cohorts] == ["docs", "own", "docs"]
     assert len({cohort.key for cohort in plan.cohorts}) == 3

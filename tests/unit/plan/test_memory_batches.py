@@ -7,7 +7,7 @@ from saebench.plan.grouping.memory_batches import memory_batches, memory_limit, 
 
 
 def cell(name, parent=None, batch=10, control=False):
-    return SimpleNamespace(cell_id=name, parent=parent, train=SimpleNamespace(batch=batch), control=control)
+    return SimpleNamespace(cell_id=name, parent=parent, train=SimpleNamespace(batch=batch), trains=not control)
 
 
 def names(groups):

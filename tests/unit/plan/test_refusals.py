@@ -301,7 +301,7 @@ def test_samples_of_an_encoder_are_refused_there_alone(planner, fakes):
     child = "{name: child, architecture: ssae, dataset: docs, init_from: own}"
     plan = planner(f"{GOOD}\n{own}\n{child}", header=header, facts=facts)
     assert {(cell.entry, cell.model.id) for cell in plan.cells} == {
-        ("topk", "docs-lm"), ("topk", "other"), ("own", "docs-lm"), ("child", "docs-lm"),
+        ("topk", "docs-lm"), ("topk", "other"), ("own", "docs-lm"), ("child", "docs-lm"), ("own-continued", "docs-lm"),
     }  # fmt: skip
     assert [refused.entry for refused in plan.refused] == ["own", "child"]
     assert plan.refused[0].reason.endswith("but other is no causal language model. Use a text dataset.")

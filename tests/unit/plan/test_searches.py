@@ -216,3 +216,14 @@ def test_it_is_plain_data(planner, fakes):
 def test_two_candidates_that_come_to_the_same_are_told(refused, fakes):
     found = refused(TUNED.replace("0.003", "0.002"), catalog=catalog(fakes))  # what auto comes to at this width
     assert "tuned k4-lr_auto s0 and tuned k4-lr0.002 s0: both are the same training run" in found[0]
+
+
+def test_a_child_that_is_searched_for_has_one_control_with_the_whole_share(planner, fakes):
+    tuned = "{name: ssae, architecture: ssae, dataset: near, init_from: plain, tune: {tilt: [0.5, 1], lr: [auto, 0.1]}}"
+    base = "budget: {primary: tokens, tokens: 1024}\ntrain: {batch: 64}\n"
+    plan = planner(f"{PLAIN}\n{tuned}", base=base, catalog=catalog(fakes))
+    candidates = [cell for cell in of(plan, "ssae") if cell.sweep["k"] == 4]
+    assert [cell.tokens for cell in candidates] == [256] * 4
+    (control,) = [cell for cell in of(plan, "plain-continued") if cell.sweep["k"] == 4]
+    assert (control.tokens, control.tune) == (1024, None)
+    assert control.train == candidates[0].train
