@@ -49,6 +49,8 @@ class CellFacts(Shape):
     architecture: Name
     architecture_version: Text | None = None
     control: Flag
+    continued: Flag | None = None
+    parent: Text | None = None
     init_seed: Count
     data_seed: Count
     config: dict[str, Any]

@@ -22,6 +22,8 @@ from saebench.leaderboard.charts.theme import theme
 from saebench.leaderboard.names import short
 from saebench.leaderboard.numbers import EN_DASH, count, fixed, half_width, scientific, spend_text
 from saebench.leaderboard.pages.text import (
+    CHILDREN,
+    CONTROLS,
     LEAD,
     candidate_note,
     certificate_text,
@@ -123,6 +125,8 @@ def _environment() -> Environment:
         families=_by_family,
         spend_text=spend_text,
         currencies=dict(zip(CURRENCIES, ("equal tokens", "equal FLOPs", "equal seconds"), strict=True)),
+        children_note=CHILDREN,
+        controls_note=CONTROLS,
         least_progress=LEAST_PROGRESS,
         views=dict(zip(VIEWS, ("training", "all-in"), strict=True)),
         lead=LEAD,

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from saebench.base.text import shown
-from saebench.leaderboard.numbers import EN_DASH, count, with_interval
+from saebench.leaderboard.numbers import EN_DASH, count, fixed, with_interval
 from saebench.leaderboard.pages.text import (
+    CHILDREN,
+    CONTROLS,
     LEAD,
     candidate_note,
     certificate_text,
@@ -109,10 +111,11 @@ def _suite(suite: Suite, *, several: bool) -> list[str]:
             headers = ["contender", "rank", *(escaped(column.heading_alone) for column in site.columns)]
             blocks.append(_table(headers, [_row(row, site.columns) for row in site.rows]))
         if site.controls:
-            blocks.append("Controls: floor and ceiling, no training budget, not ranked.")
+            blocks.append(f"{CONTROLS}.")
             kept = [column for column in site.columns if any(row.shown(column).value for row in site.controls)]
             headers = ["control", *(escaped(column.heading_alone) for column in kept)]
             blocks.append(_table(headers, [_row(row, kept, ranked=False) for row in site.controls]))
+        blocks += _children(site)
         blocks += _agreement(site)
         for search in site.searches:
             blocks += [f"### Search: {escaped(search.label)}", escaped(search_facts(search)), _search(search)]
@@ -121,6 +124,28 @@ def _suite(suite: Suite, *, several: bool) -> list[str]:
         rows = [[escaped(item.cell), escaped(item.place), item.status, escaped(item.reason)] for item in suite.not_ok]
         blocks.append(_table(["cell", "where", "status", "reason"], rows, "left"))
     return blocks
+
+
+def _children(site: Site) -> list[str]:
+    """Children beside their parents trained on, by every ranked metric."""
+    if not site.children:
+        return []
+    names = {column.id: column.alone for column in site.columns}
+    rows = [
+        [
+            escaped(child.label),
+            escaped(child.control),
+            escaped(names.get(metric.id, metric.id)),
+            fixed(metric.child, 3),
+            fixed(metric.control, 3),
+            with_interval(metric.difference, metric.half, 3),
+            metric.verdict,
+        ]
+        for child in site.children
+        for metric in child.metrics
+    ]
+    headers = ["child", "its parent trained on", "metric", "child's", "parent's", "difference", "the child is"]
+    return ["### Children and their parents trained on", CHILDREN, _table(headers, rows)]
 
 
 def _agreement(site: Site) -> list[str]:

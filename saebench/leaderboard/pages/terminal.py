@@ -11,6 +11,7 @@ from saebench.leaderboard.numbers import with_interval
 from saebench.leaderboard.pages.text import decimals_of, rank_text
 from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.tables.board import board_of
+from saebench.leaderboard.tables.ranks import PRIMARY
 from saebench.leaderboard.tables.row import Row
 from saebench.leaderboard.tables.site import Site
 
@@ -43,6 +44,10 @@ def _site(site: Site) -> str:
     over_chance = any(column.id == "sfr-alive-corrected" for column in columns)
     notes = ["SFR alive: over chance, (SFR - chance) / (1 - chance)."] if over_chance else []
     notes += [f"{row.label}: {row.tune.text}" for row in site.rows if row.tune]
+    for child in site.children:
+        for metric in child.metrics:
+            if metric.id == PRIMARY:
+                notes.append(f"{child.label}: {metric.verdict}, against {child.control} ({PRIMARY})")
     return "\n".join([site.title, table, *notes])
 
 

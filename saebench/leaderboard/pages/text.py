@@ -19,6 +19,13 @@ LEAD = (
     "and those that the intervals do not separate are ties."
 )
 
+CHILDREN = (
+    "A child has had its parent's training and its own. Its control is the same parent, trained on by the same spend "
+    "and with the same settings, with the parent's own data and loss: what a child has beyond it is due to the "
+    "child's data and objective. Differences are child less control over init seeds, with 95 % intervals."
+)
+CONTROLS = "Controls: floor and ceiling, and parents trained on; not ranked"
+
 METHOD = (
     (
         "Intervals",
@@ -73,7 +80,7 @@ METHOD = (
     (
         "Controls",
         "Floor and ceiling without any training budget: random directions, a permuted decoder, PCA, the identity. "
-        "Never ranked.",
+        "“-continued” is the parent of a child, trained on by the child's spend. Never ranked.",
     ),
 )
 

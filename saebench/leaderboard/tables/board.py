@@ -16,6 +16,7 @@ from saebench.leaderboard.read.columns import TableColumn, columns_of
 from saebench.leaderboard.read.merge import MergedRecords, merged_records, mixed_versions
 from saebench.leaderboard.read.records import CellRecord, Json, cell_name
 from saebench.leaderboard.tables.agreement.datasets import across_datasets
+from saebench.leaderboard.tables.children import children
 from saebench.leaderboard.tables.details import Unreadable
 from saebench.leaderboard.tables.equal_spend import CURRENCY_OF, equal_spend
 from saebench.leaderboard.tables.make_row import evaluation_key, make_row, row_key
@@ -173,6 +174,7 @@ def _site(
         columns=_columns(rows, columns),
         rows=tuple(contenders),
         controls=controls,
+        children=children([*contenders, *controls], columns),
         levels=levels,
         across=across_datasets(labels, records.groups),
         searches=searches,

@@ -30,6 +30,8 @@ LEAST_PROGRESS = 0.30
 """Least share of a run's schedule that a reading needs. Of 60,000 tokens, a run read at 7 % had FVU .497 where a run
 of that budget has .439; at 25 % the sign of a comparison was reversed."""
 _ALONE = "no other contender was trained on the same data, and FVU on training batches compares nothing across data"
+_CONTROL = "a control: no training steps, no trajectory"
+_CONTINUED = "a control: it stands beside its child"
 _TOO_EARLY = (
     "read at {done:.0%} of its schedule, under {least:.0%}: what a long run had then says nothing of a short one"
 )
@@ -171,7 +173,7 @@ def _comparison(
             left_out["; ".join(reasons)].append(row.label)
     missing = "; ".join(sorted(left_out))
     for row in controls:
-        left_out["a control: no training steps, no trajectory"].append(row.label)
+        left_out[_CONTINUED if row.continued else _CONTROL].append(row.label)
     spend = min((run.reach for found in runs.values() for run in found.values()), default=None)
     machines: dict[str, tuple[str, ...]] = {}
     at_levels: tuple[SpendLevel, ...] = ()

@@ -100,9 +100,11 @@ def make_row(
                 spent_before(cell),
                 spent_on_forwards(cell),
                 run,
+                parent=cell.facts.get("parent"),
             )
             for cell, run in zip(cells, runs, strict=True)
         ),
+        continued=bool(facts.get("continued")),
     )
 
 

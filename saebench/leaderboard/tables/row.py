@@ -36,6 +36,7 @@ class SeedCell:
 
     Attributes:
         path: Of its record.
+        parent: `cell_id` of the cell that it starts from.
         before: Spent on its data and its parent.
         forward: Spent on the model's forwards for its own training.
         trajectory: Its own training.
@@ -52,6 +53,7 @@ class SeedCell:
     trajectory: tuple[Point, ...]
     search: Spend | None = None
     search_all: Spend | None = None
+    parent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Row:
         group: The same of metrics of the group of its seeds.
         stability: None for controls.
         other_datasets: dataset -> metric -> estimate, where there are several evaluation datasets.
+        continued: Of a control: it is a child's parent, trained on.
         standing: None for controls.
         tune: None where it was not tuned.
         versions: plugins, packages, metrics and host: values by name.
@@ -118,6 +121,7 @@ class Row:
     numerics: Mapping[str, tuple[str, ...]]
     versions: Mapping[str, Mapping[str, tuple[str, ...]]]
     cells: tuple[SeedCell, ...]
+    continued: bool = False
     standing: RowStanding | None = None
     tune: Tuned | None = None
 

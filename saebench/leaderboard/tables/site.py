@@ -10,6 +10,7 @@ from saebench.leaderboard.numbers import to_json
 from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.read.records import Json, LeftOut
 from saebench.leaderboard.tables.agreement.datasets import DatasetAgreement
+from saebench.leaderboard.tables.children import Child
 from saebench.leaderboard.tables.equal_spend import EqualSpend
 from saebench.leaderboard.tables.ranks import Level
 from saebench.leaderboard.tables.row import Row
@@ -28,6 +29,7 @@ class Site:
         mixed_versions: Versions of metric specs of which there are several: nothing is ranked then.
         columns: Of the main table: those in which any row has a value.
         rows, controls: Contenders in the order of the table; controls.
+        children: Children beside their parents trained on.
         across: Agreement over datasets.
         plugins: Distributions with their versions.
     """
@@ -49,6 +51,7 @@ class Site:
     columns: tuple[TableColumn, ...]
     rows: tuple[Row, ...]
     controls: tuple[Row, ...]
+    children: tuple[Child, ...]
     levels: tuple[Level, ...]
     across: tuple[DatasetAgreement, ...]
     searches: tuple[Search, ...]

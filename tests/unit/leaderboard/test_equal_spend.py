@@ -187,7 +187,7 @@ def test_records_without_trajectory_or_seconds_are_left_out_with_a_reason() -> N
         row("old", seeds(0.2, 0.3), seconds=None),
         row("new", seeds(0.2, 0.3)),
     )
-    control: Any = SimpleNamespace(label="control-pca")
+    control: Any = SimpleNamespace(label="control-pca", continued=False)
     states = equal_spend([fitted, old, new], [control], [8.0], BUDGET).states
     out = {item.reason: item.contenders for item in states["seconds-training"].left_out}
     assert {names[0]: reason.split(":")[0] for reason, names in out.items()} == {
