@@ -13,7 +13,7 @@ import torch
 from saebench.api.values import MetricResult
 from saebench.metrics.accumulator import NO_TOKENS, StreamAccumulator, metric_value, nulls
 from saebench.metrics.catalogue import DENSITY
-from saebench.metrics.clusters import BlockCounts, ClusterRows, jackknife
+from saebench.metrics.clusters import BlockCounts, ClusterRows, half_sample_error
 from saebench.metrics.contexts import ContextCollector
 
 if TYPE_CHECKING:
@@ -95,33 +95,42 @@ class DensityAccumulator(StreamAccumulator):
         """`[d_sae]` in [0, 1]; zeros where no token was seen."""
         return np.asarray(self._fired.blocks().sum(0) / max(self.n_tokens, 1))
 
-    def statistic(self, function: Callable[[Floats], float | None]) -> tuple[float | None, float | None]:
-        """`function(density [d_sae])` and its standard error by leaving out one in 20 blocks of sequences at a time."""
-        error = jackknife(lambda fired, n: function(fired / n), self._tokens.blocks()[:, 0], self._fired.blocks())
-        return function(self.density()), error
+    def statistic(
+        self, function: Callable[[Floats], float | NDArray[np.bool_] | None]
+    ) -> tuple[float | None, float | None]:
+        """`function(density [d_sae])` and its standard error by half-samples of 20 blocks of documents.
+
+        Where it gives an array, one bool a latent, the share of True is meant.
+        """
+        error = half_sample_error(
+            lambda fired, n: function(fired / n), self._tokens.blocks()[:, 0], self._fired.blocks()
+        )
+        value = function(self.density())
+        return None if value is None else float(np.mean(value)), error
 
     def values(self) -> dict[str, MetricValue]:
         """Every metric of this family by id.
 
         `dead-fraction` = #{density = 0} / d_sae; `ultralow-fraction` = #{0 < density < 1e-5} / d_sae (null under 1e6
         tokens, where such densities cannot be seen); `dense-fraction-T` = #{density > T} / d_sae; `dense-mass-10pct` =
-        sum of densities over 0.10 / sum of all. The first two have no standard error: how many more would fire on other
-        text is not in the counts.
+        sum of densities over 0.10 / sum of all. A standard error says how far the value would move on other text of
+        as many tokens, not how many of the silent latents more text would wake.
         """
         n = self.n_tokens
         if n == 0:
             return nulls(DENSITY, NO_TOKENS)
-        density = self.density()
-        values = {"dead-fraction": metric_value("dead-fraction", float((density == 0).mean()), n)}
-        if n < ULTRALOW_TOKENS:
-            reason = f"densities under {ULTRALOW:g} need {ULTRALOW_TOKENS:,} tokens to be seen, there are {n:,}"
-            values["ultralow-fraction"] = metric_value("ultralow-fraction", None, n, reason=reason)
-        else:
-            values["ultralow-fraction"] = metric_value(
-                "ultralow-fraction", float(((density > 0) & (density < ULTRALOW)).mean()), n
-            )
-        for id, threshold in (("dense-fraction-1pct", 0.01), ("dense-fraction-10pct", 0.1)):
-            value, error = self.statistic(over(threshold))
+        few = f"densities under {ULTRALOW:g} need {ULTRALOW_TOKENS:,} tokens to be seen, there are {n:,}"
+        values = {}
+        for id, which in (
+            ("dead-fraction", _silent),
+            ("ultralow-fraction", _ultralow),
+            ("dense-fraction-1pct", over(0.01)),
+            ("dense-fraction-10pct", over(0.1)),
+        ):
+            if id == "ultralow-fraction" and n < ULTRALOW_TOKENS:
+                values[id] = metric_value(id, None, n, reason=few)
+                continue
+            value, error = self.statistic(which)
             values[id] = metric_value(id, value, n, stderr=error)
         value, error = self.statistic(_dense_mass)
         values["dense-mass-10pct"] = metric_value(
@@ -149,9 +158,17 @@ class DensityAccumulator(StreamAccumulator):
         }
 
 
-def over(threshold: float) -> Callable[[Floats], float]:
-    """`density [d_sae]` -> fraction of latents with density strictly over `threshold`."""
-    return lambda density: float((density > threshold).mean())
+def over(threshold: float) -> Callable[[Floats], NDArray[np.bool_]]:
+    """`density [d_sae]` -> which latents have a density strictly over `threshold`."""
+    return lambda density: density > threshold
+
+
+def _silent(density: Floats) -> NDArray[np.bool_]:
+    return np.equal(density, 0)
+
+
+def _ultralow(density: Floats) -> NDArray[np.bool_]:
+    return (density > 0) & (density < ULTRALOW)
 
 
 def _dense_mass(density: Floats) -> float | None:

@@ -9,7 +9,7 @@ import torch
 
 from saebench.metrics.accumulator import NO_TOKENS, StreamAccumulator, metric_value, nulls
 from saebench.metrics.catalogue import SPARSITY
-from saebench.metrics.clusters import ClusterSums, add_rows, quantile
+from saebench.metrics.clusters import BlockCounts, ClusterSums, add_rows, integer_quantile_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,8 +73,11 @@ class SparsityAccumulator(StreamAccumulator):
             values["l1"] = metric_value(
                 "l1", None, n, reason="the decoder directions are not known, so their norms cannot be folded in"
             )
-        l0, rows = torch.cat(self._l0).cpu().numpy().astype(np.float64), torch.cat(self._rows).cpu().numpy()
+        l0 = torch.cat(self._l0).long()
+        blocks = BlockCounts(int(l0.max()) + 1)
+        blocks.add(torch.cat(self._rows).long(), l0)
+        l0_values = l0.cpu().numpy()
         for id, q in (("l0-p5", 0.05), ("l0-p95", 0.95)):
-            value, error = quantile(l0, rows, q)
-            values[id] = metric_value(id, value, n, stderr=error)
+            error = integer_quantile_error(blocks.blocks(), q)
+            values[id] = metric_value(id, float(np.quantile(l0_values, q)), n, stderr=error)
         return {info.id: values[info.id] for info in SPARSITY}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from saebench.metrics.accumulator import NO_TOKENS, metric_value
-from saebench.metrics.clusters import BlockCounts, ClusterRows, jackknife
+from saebench.metrics.clusters import BlockCounts, ClusterRows, half_sample_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +76,7 @@ class FiringF1Accumulator:
         if not n_present:
             reason = "no matched feature is present in the data" if tokens.sum() else NO_TOKENS
             return metric_value("truth-f1", None, 0, reason=reason)
-        error = jackknife(lambda both, sizes, present, _: _mean_f1(both, sizes, present), tokens, *tables)
+        error = half_sample_error(lambda both, sizes, present, _: _mean_f1(both, sizes, present), tokens, *tables)
         value = _mean_f1(*(table.sum(0) for table in tables))
         return metric_value("truth-f1", value, n_present, stderr=error)
 

@@ -30,7 +30,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     CellMetricSpec(
         name="sparsity",
-        version="1",
+        version="2",
         provides=SPARSITY,
         make=f"{_HERE}.make:sparsity",
         streams=("eval",),
@@ -39,7 +39,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     CellMetricSpec(
         name="density",
-        version="1",
+        version="2",
         provides=DENSITY,
         make=f"{_HERE}.make:density",
         streams=("density", "eval"),
@@ -48,7 +48,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     CellMetricSpec(
         name="truth",
-        version="1",
+        version="2",
         provides=TRUTH,
         make=f"{_HERE}.truth:make",
         streams=("eval",),

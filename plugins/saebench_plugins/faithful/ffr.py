@@ -34,8 +34,8 @@ STREAMS: dict[str, Stream] = {"random": "random-tokens", "text": "density", "sel
 
 
 class FakeFeatureRatio:
-    """Counts firings on each stream. Standard errors: jackknife over blocks of the stream's sequences, alive latents
-    held fixed."""
+    """Counts firings on each stream. Standard errors: half-samples of the stream's documents or sequences, alive
+    latents held fixed."""
 
     def __init__(self, context: MetricContext) -> None:
         self._absent = {kind: absence(context, stream) for kind, stream in STREAMS.items()}
@@ -77,7 +77,7 @@ class FakeFeatureRatio:
     @staticmethod
     def _ratio(info: MetricInfo, counts: DensityAccumulator, alive: NDArray[np.bool_] | None) -> MetricValue:
         kept = slice(None) if alive is None else alive
-        value, error = counts.statistic(lambda density: float((density[kept] > THRESHOLD).mean()))
+        value, error = counts.statistic(lambda density: density[kept] > THRESHOLD)
         return MetricValue.of(info, value, counts.n_tokens, stderr=error)
 
 

@@ -36,7 +36,7 @@ FFR = tuple(
 METRICS: tuple[CellMetricSpec, ...] = (
     CellMetricSpec(
         name="ffr",
-        version="1",
+        version="2",
         provides=FFR,
         make="saebench_plugins.faithful.ffr:make",
         streams=("random-tokens", "density", "self-sampled"),

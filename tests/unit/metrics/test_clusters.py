@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from saebench.metrics.clusters import (
+    HALVES,
     N_BLOCKS,
     N_CLUSTERS,
     BlockCounts,
     ClusterRows,
     ClusterSums,
-    jackknife,
+    half_sample_error,
+    integer_quantile_error,
     quantile,
     ratio,
 )
@@ -96,12 +98,67 @@ def test_quantile_of_constant_values_is_sure() -> None:
     assert (value, error) == (8.0, 0.0)
 
 
-def test_jackknife_of_a_mean_is_the_textbook_standard_error() -> None:
+def test_half_samples_are_balanced() -> None:
+    signs = np.where(HALVES, 1, -1)
+    assert HALVES.shape == (N_BLOCKS - 1, N_BLOCKS)
+    assert not signs.sum(1).any()
+    assert np.array_equal(signs.T @ signs, N_BLOCKS * np.eye(N_BLOCKS) - 1)
+
+
+@pytest.mark.parametrize("n_blocks", [2, 3, 7, N_BLOCKS])
+def test_half_samples_of_a_ratio_give_the_error_of_a_ratio(n_blocks: int) -> None:
+    """Exactly, however many blocks hold tokens, and however many tokens each."""
+    rng = np.random.default_rng(n_blocks)
+    tokens, sums = np.zeros(N_BLOCKS), np.zeros((N_BLOCKS, 1))
+    present = rng.permutation(N_BLOCKS)[:n_blocks]
+    tokens[present], sums[present, 0] = rng.integers(1, 9, n_blocks), rng.standard_normal(n_blocks)
+    error = half_sample_error(lambda found, n: float(found[0] / n), tokens, sums)
+    assert error == pytest.approx(ratio(sums[present, 0], tokens[present])[1], rel=1e-12)
+
+
+def test_half_samples_of_nothing() -> None:
+    sums, one = np.ones((N_BLOCKS, 1)), np.eye(N_BLOCKS)[0]
+    assert half_sample_error(lambda found, n: None, np.ones(N_BLOCKS), sums) is None
+    assert half_sample_error(lambda found, n: 1.0, one, sums) is None
+    assert half_sample_error(lambda found, n: 1.0, np.zeros(N_BLOCKS), sums) is None
+    assert half_sample_error(lambda found, n: found > 0, np.ones(N_BLOCKS), sums) == 0
+
+
+def test_half_samples_of_a_fraction_by_hand() -> None:
+    """Of 4 indicators one is the block's own sign and two are the first block's: the differences between halves, and
+    what each indicator brings for itself."""
+    tokens = np.ones(N_BLOCKS)
+    table = np.zeros((N_BLOCKS, 4))
+    table[0, :2] = 1
+
+    def flags(found: np.ndarray, n: float) -> np.ndarray:
+        return np.array([found[0] > 0, found[1] > 0, True, False])
+
+    # block 0 is in one half of every split: two indicators differ, D = 2 / 4, and 2 f (1 - f) = 1 / 2
+    together, alone = (2 / 4) ** 2, 2 / 4**2
+    expected = 0.5 * np.sqrt(together + (np.sqrt(2) - 1) * alone)
+    assert half_sample_error(flags, tokens, table) == pytest.approx(expected, rel=1e-12)
+
+
+def _drawn_by_document(rng: np.random.Generator, n_documents: int) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of active latents of tokens, and their documents: each document has a level of its own."""
+    lengths = rng.integers(20, 120, n_documents)
+    documents = np.repeat(np.arange(n_documents), lengths)
+    level = 16 * np.exp(0.2 * rng.standard_normal(n_documents))
+    return rng.poisson(level[documents]), documents
+
+
+def test_the_error_of_an_integer_quantile_is_its_spread_over_samples() -> None:
     rng = np.random.default_rng(0)
-    values = rng.standard_normal(N_BLOCKS)
-    error = jackknife(lambda total, n: float(total[0] / n), np.ones(N_BLOCKS), values[:, None])
-    assert error == pytest.approx(values.std(ddof=1) / np.sqrt(N_BLOCKS), rel=1e-12)
-    assert jackknife(lambda total, n: None, np.ones(N_BLOCKS), values[:, None]) is None
+    values, errors = [], []
+    for _ in range(120):
+        l0, documents = _drawn_by_document(rng, 60)
+        m = int(l0.max()) + 1
+        counts = np.bincount(documents % N_BLOCKS * m + l0, minlength=N_BLOCKS * m).reshape(N_BLOCKS, m)
+        values.append(np.quantile(l0, 0.95))
+        errors.append(integer_quantile_error(counts.astype(float), 0.95) or 0.0)
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values), rel=0.25)
+    assert np.mean(np.array(errors) > 0) > 0.9
 
 
 def test_block_counts_equal_a_plain_count() -> None:

@@ -100,7 +100,13 @@ def test_specs_cover_every_core_id_once() -> None:
     specs = saebench_metrics()
     assert sorted(info.id for spec in specs for info in spec.provides) == sorted(INFO)
     assert all(spec.core for spec in specs)
-    assert {spec.name: spec.version for spec in specs if spec.version != "1"} == {"stability": "2", "losses": "2"}
+    assert {spec.name: spec.version for spec in specs if spec.version != "1"} == {
+        "stability": "2",
+        "losses": "2",
+        "sparsity": "2",
+        "density": "2",
+        "truth": "2",
+    }
 
 
 def test_plugin_loads_no_torch() -> None:
