@@ -18,7 +18,10 @@ from saebench.base.canonical import pretty_json
 from saebench.leaderboard.charts.site import chart_svg
 from saebench.leaderboard.pages.html import page_html
 from saebench.leaderboard.pages.markdown import readme_markdown
-from saebench.leaderboard.tables.board import board_of
+from saebench.leaderboard.read.merge import MergedRecords, merged_records
+from saebench.leaderboard.read.survive import surviving
+from saebench.leaderboard.tables.board import make_board
+from saebench.leaderboard.tables.site import Board
 
 MARKS = {
     "chart.svg": re.compile(rb"<!-- Generator: saebench leaderboard -->"),
@@ -70,6 +73,15 @@ def _aside(path: Path) -> Path:
     return target
 
 
+def _drawn(records: MergedRecords) -> tuple[Board, dict[str, bytes]]:
+    """The board of these records, and the bytes of its files."""
+    board = make_board(records)
+    svg = chart_svg(board)
+    readme, page = readme_markdown(board, has_chart=svg is not None), page_html(board)
+    made = {"chart.svg": svg, "data.json": pretty_json(board.to_json()), "README.md": readme, "index.html": page}
+    return board, {name: text.encode() for name, text in made.items() if text is not None}
+
+
 def build(
     folders: Sequence[Path],
     out: Path,
@@ -92,21 +104,18 @@ def build(
         The folder `out`.
 
     Raises:
-        SuiteError: No records, none that can be read, or `out` has a file that saebench did not make.
+        SuiteError: No records, none that can be shown, or `out` has a file that saebench did not make.
         MachineError: `out` cannot be written.
     """
     out = Path(out)
     check_pages(out, aside)
-    board = board_of([Path(folder) for folder in folders])
+    # Everything is made, and whoever reads pipes is there, before anything is written: an error leaves the old pages
+    # whole.
+    board, made = surviving(merged_records([Path(folder) for folder in folders]), _drawn, whatever=True)
     for item in board.left_out:
         if item.kind == "unreadable":
             say(f"warning: {item.path} is left out: {item.reason}")
-    svg = chart_svg(board)
-    # Everything is made, and whoever reads pipes is there, before anything is written: an error leaves the old pages
-    # whole.
-    readme, page = readme_markdown(board, has_chart=svg is not None), page_html(board)
-    made = {"chart.svg": svg, "data.json": pretty_json(board.to_json()), "README.md": readme, "index.html": page}
-    pages = {out / name: text.encode() for name, text in made.items() if text is not None}
+    pages = {out / name: content for name, content in made.items()}
     with ExitStack() as pipes:
         for path in pages:
             with _or_aside(path, aside):

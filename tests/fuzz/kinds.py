@@ -100,6 +100,8 @@ _BOARD = Path(__file__).parents[2] / "leaderboard"
 _KEPT = (
     "topk/k8-s0",
     "topk/k8-s1",
+    "child/k8-s",
+    "topk-continued/k8-s",
     "truth/default-s0",
     "control-pca/d_sae64",
     "groups/quickstart/topk/k8",
@@ -107,7 +109,7 @@ _KEPT = (
     "plan.json",
 )
 
-_FEW = ("topk/k8-s0", "plan.json")
+_FEW = ("topk/k8-s0", "child/k8-s0", "topk-continued/k8-s0", "plan.json")
 
 
 def _thinned(tree: Any) -> Any:
@@ -117,6 +119,19 @@ def _thinned(tree: Any) -> Any:
     if isinstance(tree, list):
         return [_thinned(value) for value in tree[: 8 if len(tree) > 20 else None]]
     return tree
+
+
+def _family(name: str, record: Any) -> dict[str, Any]:
+    """A child of a cell and its parent trained on: what they hold and the others do not."""
+    spent = record["facts"]["spent"]
+    spent["all"] = {unit: 3 * spent["train"][unit] for unit in ("tokens", "flops")}
+    found = {}
+    for entry, more in (("child", {}), ("topk-continued", {"control": True, "continued": True})):
+        one = json.loads(json.dumps(record))
+        one["cell_id"], one["score_id"] = (f"{entry}-{record[key]}"[:64] for key in ("cell_id", "score_id"))
+        one["facts"] |= {"entry": entry, "parent": record["cell_id"], **more}
+        found[name.replace("/topk/", f"/{entry}/")] = one
+    return found
 
 
 @functools.cache
@@ -132,6 +147,8 @@ def _records() -> dict[str, Any]:
             if name.startswith("records"):
                 record["facts"]["dataset"]["manifest"] = {}
             found[name] = record
+            if "topk/k8-s" in name and name.startswith("records"):
+                found |= _family(name, record)
     cells = [
         {key: record["facts"][key] for key in ("suite", "entry", "point", "init_seed")}
         | {key: record[key] for key in ("cell_id", "score_id")}

@@ -10,7 +10,9 @@ from tabulate import tabulate
 from saebench.leaderboard.numbers import with_interval
 from saebench.leaderboard.pages.text import decimals_of, rank_text
 from saebench.leaderboard.read.columns import TableColumn
-from saebench.leaderboard.tables.board import board_of
+from saebench.leaderboard.read.merge import MergedRecords, merged_records
+from saebench.leaderboard.read.survive import surviving
+from saebench.leaderboard.tables.board import make_board
 from saebench.leaderboard.tables.ranks import PRIMARY
 from saebench.leaderboard.tables.row import Row
 from saebench.leaderboard.tables.site import Site
@@ -22,8 +24,12 @@ def summary(folders: Sequence[Path]) -> str:
     Raises:
         SuiteError: As `build`.
     """
+    return surviving(merged_records([Path(folder) for folder in folders]), _summary, whatever=True)
+
+
+def _summary(records: MergedRecords) -> str:
     blocks = []
-    for suite in board_of([Path(folder) for folder in folders]).suites:
+    for suite in make_board(records).suites:
         blocks += [_site(site) for site in suite.sites]
         if suite.not_ok:
             blocks.append("\n".join(f"{item.cell}: {item.status}: {item.reason}" for item in suite.not_ok))

@@ -15,9 +15,9 @@ from saebench.leaderboard.numbers import rounded, spend_text
 from saebench.leaderboard.read.columns import TableColumn, columns_of
 from saebench.leaderboard.read.merge import MergedRecords, merged_records, mixed_versions
 from saebench.leaderboard.read.records import CellRecord, Json, cell_name
+from saebench.leaderboard.read.survive import surviving
 from saebench.leaderboard.tables.agreement.datasets import across_datasets
 from saebench.leaderboard.tables.children import children
-from saebench.leaderboard.tables.details import Unreadable
 from saebench.leaderboard.tables.equal_spend import CURRENCY_OF, equal_spend
 from saebench.leaderboard.tables.make_row import evaluation_key, make_row, row_key
 from saebench.leaderboard.tables.ranks import PRIMARY, rank_levels
@@ -51,12 +51,7 @@ def board_of(folders: Sequence[Path]) -> Board:
     Raises:
         SuiteError: As `merged_records`.
     """
-    records = merged_records(folders)
-    while True:
-        try:
-            return make_board(records)
-        except Unreadable as error:  # every turn takes a record away
-            records = records.without(error.path, error.reason)
+    return surviving(merged_records(folders), make_board)
 
 
 def make_board(records: MergedRecords) -> Board:

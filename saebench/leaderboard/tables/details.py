@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from saebench.api.errors import SuiteError, describe
+from saebench.api.errors import describe
 from saebench.leaderboard.read.records import CellRecord, Json
+from saebench.leaderboard.read.survive import Unreadable
 from saebench.leaderboard.tables.statistics import mean
 
 LATENTS_SHOWN = 4
@@ -46,14 +47,6 @@ class LatentContexts:
     latent: int
     density: float | None
     contexts: tuple[Context, ...]
-
-
-class Unreadable(SuiteError):
-    """A record with a part that cannot be read; the board is made without it."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}. Run the suite again into this folder, or restore the file.")
-        self.path, self.reason = path, reason
 
 
 def readable(make: Callable[[_From], _T], source: _From, path: str) -> _T:

@@ -12,6 +12,12 @@ import pytest
 from saebench.api.errors import SuiteError
 from saebench.cli import main
 from saebench.leaderboard import build, diff, load, load_groups
+from saebench.leaderboard import write as write_module
+from saebench.leaderboard.pages.terminal import summary
+from saebench.leaderboard.read.merge import MergedRecords
+from saebench.leaderboard.read.records import CellRecord, GroupRecord
+from saebench.leaderboard.read.survive import surviving
+from saebench.leaderboard.tables import board as board_module
 
 Records = tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]
 
@@ -116,3 +122,73 @@ def test_a_cell_without_model_and_dataset_has_a_title(tmp_path: Path, generator:
     folder: Path = generator.write_folder(tmp_path / "run", cells, groups)
     page = build([folder], tmp_path / "out") / "README.md"
     assert "a dataset without a name (activations without a model)" in page.read_text()
+
+
+def some_records(n: int) -> MergedRecords:
+    cells = tuple(CellRecord(f"records/{i}.json", {"facts": {}, "number": i}) for i in range(n))
+    groups = tuple(GroupRecord(f"groups/{i}.json", {"facts": {}, "number": 1000 + i}) for i in range(3))
+    return MergedRecords(cells, groups, ())
+
+
+def numbers(records: MergedRecords) -> list[int]:
+    return [record.record["number"] for record in (*records.cells, *records.groups)]
+
+
+@pytest.mark.parametrize("bad", [{0}, {9}, {3, 4}, {0, 5, 9, 1001}, {1000}, {1, 2, 3, 4, 5, 6, 7, 8, 9}])
+def test_whatever_a_record_does_the_rest_is_shown(bad: set[int]) -> None:
+    """A fault that no check knows of yet."""
+
+    def make(records: MergedRecords) -> tuple[list[int], MergedRecords]:
+        if bad & set(numbers(records)):
+            raise IndexError("tuple index out of range")
+        return numbers(records), records
+
+    with pytest.raises(IndexError):
+        surviving(some_records(10), make)
+    shown, records = surviving(some_records(10), make, whatever=True)
+    assert set(shown) == set(numbers(some_records(10))) - bad
+    assert len(records.left_out) == len(bad)
+    assert {item.reason for item in records.left_out} == {"it cannot be shown (IndexError: tuple index out of range)"}
+
+
+def test_two_records_that_cannot_stand_together_cost_one_of_them() -> None:
+    def make(records: MergedRecords) -> list[int]:
+        if {2, 7} <= set(numbers(records)):
+            raise ValueError("both")
+        return numbers(records)
+
+    assert set(surviving(some_records(10), make, whatever=True)) == set(numbers(some_records(10))) - {7}
+
+
+def test_a_fault_of_ours_is_no_record_s() -> None:
+    tried = []
+
+    def make(records: MergedRecords) -> None:
+        tried.append(records)
+        raise IndexError("always")
+
+    with pytest.raises(IndexError, match="always"):
+        surviving(some_records(1000), make, whatever=True)
+    assert len(tried) < 12
+
+
+def test_a_page_survives_a_record_that_breaks_it(
+    tmp_path: Path, generator: ModuleType, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells, groups = records
+    path = min(path for path in cells if "/topk/" in path)
+    cells[path]["facts"]["details"]["bang"] = True
+    folder = generator.write_folder(tmp_path / "run", cells, groups)
+    whole = board_module.make_row
+
+    def row(members: Any, *more: Any) -> Any:
+        if any("bang" in one.facts["details"] for one in members):
+            raise IndexError("tuple index out of range")
+        return whole(members, *more)
+
+    monkeypatch.setattr(board_module, "make_row", row)
+    lines: list[str] = []
+    monkeypatch.setattr(write_module, "page_html", lambda board: '<meta name="generator" content="saebench 0">')
+    build([folder], tmp_path / "out", say=lines.append)
+    assert lines == [f"warning: {path} is left out: it cannot be shown (IndexError: tuple index out of range)"]
+    assert "topk" in summary([folder])
