@@ -83,7 +83,7 @@ def test_a_check_that_is_gone_is_noticed(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(records, "misshapen", lambda kind, record: None)
     found = 0
-    for i in range(40):
+    for i in range(100):
         folder = tmp_path / str(i)
         folder.mkdir()
         verdict = judge.judge(kinds.KINDS["records"](random.Random(f"guard {i}"), folder))
