@@ -28,7 +28,8 @@ class Rows:
 
     Attributes:
         x: `[n, d]` float32 by hookpoint, on the model's device.
-        index: `token_ids`, `positions` and `sequence_ids`, each `[n]` int64 on the CPU.
+        index: `token_ids`, `positions`, `sequence_ids` and, of held-out text, `document_ids`: each `[n]` int64 on the
+            CPU.
     """
 
     x: dict[str, Tensor]
@@ -49,8 +50,12 @@ class Rows:
         return batch_of(self.x[hookpoint], self.index)
 
 
-def forward_rows(lm: LanguageModel, hookpoints: Sequence[str], ids: Tensor, first: int) -> Rows:
+def forward_rows(
+    lm: LanguageModel, hookpoints: Sequence[str], ids: Tensor, first: int, documents: Tensor | None = None
+) -> Rows:
     """Rows of the windows `ids [S, T]`, the first of them number `first`. Nothing behind the deepest hookpoint runs.
+
+    `documents [S, T]`: the document that each token is from, where it is known.
 
     Raises:
         SuiteError: An activation is not finite.
@@ -64,6 +69,8 @@ def forward_rows(lm: LanguageModel, hookpoints: Sequence[str], ids: Tensor, firs
         if not bool(torch.isfinite(x[hookpoint]).all()):
             raise lm.not_finite(f"an activation at '{hookpoint}'")
     index = {"token_ids": ids[rows, positions], "positions": positions, "sequence_ids": rows + first}
+    if documents is not None:
+        index["document_ids"] = documents[rows, positions]
     return Rows(x, index)
 
 
@@ -74,15 +81,20 @@ def fill(
     windows: Iterable[Tensor],
     n_tokens: int,
     label: str,
+    documents: Tensor | None = None,
 ) -> None:
-    """Writes activations of the first `n_tokens` non-special tokens of windows `[T]`; reads all windows."""
+    """Writes activations of the first `n_tokens` non-special tokens of windows `[T]`; reads all windows.
+
+    `documents [S, T]`: of these windows, the document that each token is from. None: each window is its own.
+    """
     read = iter(windows)
     first = 0
     with console.phase("held-out", label, total=n_tokens, unit="tok") as bar:
         while group := _group(read, lm):
             rows = None
             if writer.n_rows < n_tokens:
-                rows = forward_rows(lm, [hookpoint], torch.stack(group), first)
+                theirs = None if documents is None else documents[first : first + len(group)]
+                rows = forward_rows(lm, [hookpoint], torch.stack(group), first, theirs)
                 rows = rows.cut(0, n_tokens - writer.n_rows)
                 writer.add(rows.batch(hookpoint))
             first += len(group)

@@ -3,6 +3,7 @@
     FOLDER/manifest.json     key, sizes, digest of every file, facts of whoever built it
     FOLDER/x-00000.bin       `[rows, d]` little-endian float32, float16 or bfloat16
     FOLDER/token_ids-00000.bin, positions-..., sequence_ids-...   `[rows]` int32, where there are tokens
+    FOLDER/document_ids-...                                        the same, of held-out text
     FOLDER/extras.safetensors                                      whole tensors (token windows, true codes)
     FOLDER/documents.txt                                           digests of the documents read
 
@@ -31,10 +32,11 @@ from saebench.activations.token_store import DOCUMENTS, read_documents, write_do
 from saebench.api.batches import ActivationBatch
 from saebench.artifacts import atomic_folder, digest, digest_of
 
-STORE_VERSION = 4
+STORE_VERSION = 5
+"""Goes up whenever the files of a store change; an older store is made anew."""
 SHARD_BYTES = 1 << 28
 EXTRAS = "extras.safetensors"
-INDEX = ("token_ids", "positions", "sequence_ids")
+INDEX = ("token_ids", "positions", "sequence_ids", "document_ids")
 
 
 class StoreWriter:
@@ -43,7 +45,6 @@ class StoreWriter:
     def __init__(self, folder: Path, d: int, dtype: str) -> None:
         self.folder, self.d, self.dtype = folder, d, dtype
         self.n_rows = 0
-        self.sum = torch.zeros(d, dtype=torch.float64)
         self.facts: dict[str, Any] = {}
         self.extras: dict[str, Tensor] = {}
         self.documents: set[str] = set()
@@ -58,7 +59,6 @@ class StoreWriter:
     def add(self, batch: ActivationBatch) -> None:
         """Appends a batch; index columns are written where the batch has them."""
         x = batch.x.detach().cpu()
-        self.sum += x.double().sum(0)
         columns = {"x": rounded(x, self.dtype).contiguous().view(torch.uint8).numpy()}
         for name in INDEX:
             if (values := getattr(batch, name)) is not None:
@@ -113,12 +113,11 @@ class StoreWriter:
             save_file({name: tensor.contiguous() for name, tensor in self.extras.items()}, self.folder / EXTRAS)
             others.append(EXTRAS)
         files = self._sha256 | {name: digest_of(self.folder / name) for name in others}
-        mean = (self.sum / max(1, self.n_rows)).tolist()
         write_manifest(
             self.folder, key, files,
             {
                 "version": STORE_VERSION, "n_rows": self.n_rows, "d": self.d, "dtype": self.dtype,
-                "columns": self.columns, "shards": self.shards, "vectors": content, "mean": mean,
+                "columns": self.columns, "shards": self.shards, "vectors": content,
                 "facts": self.facts, "extras": sorted(self.extras),
             },
         )  # fmt: skip
@@ -136,7 +135,6 @@ class ActivationStore:
         n_rows, d, dtype: Its size.
         facts: What its builder wrote down.
         vectors: Digest of all values as stored.
-        mean: `[d]` float32 mean of the vectors, summed in float64.
         proven: Its rows are those that were written.
     """
 
@@ -147,7 +145,6 @@ class ActivationStore:
         self.dtype: str = manifest["dtype"]
         self.facts: dict[str, Any] = manifest["facts"]
         self.vectors: str = manifest["vectors"]
-        self.mean = torch.tensor(manifest["mean"], dtype=torch.float64).float()
         self.columns: list[str] = manifest["columns"]
         self._manifest = manifest
         self._rows: list[int] = manifest["shards"]
@@ -271,7 +268,8 @@ class ActivationStore:
 
 def batch_of(x: Tensor, index: Mapping[str, Tensor]) -> ActivationBatch:
     """A batch that is its own target, with the index columns there are."""
-    return ActivationBatch(x, x, index.get("token_ids"), index.get("positions"), index.get("sequence_ids"))
+    token_ids, positions, sequence_ids, document_ids = (index.get(name) for name in INDEX)
+    return ActivationBatch(x, x, token_ids, positions, sequence_ids, document_ids=document_ids)
 
 
 def to_device(batch: ActivationBatch, device: torch.device) -> ActivationBatch:

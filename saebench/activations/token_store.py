@@ -34,14 +34,20 @@ class Windows:
     """Token sequences `[T]` of one split of a dataset, made while they are read. Read them once.
 
     Attributes:
-        documents: Digest of every document read so far, or of every generated sequence.
+        documents: Number by digest of every document read so far, or of every generated sequence.
         n_rows: Non-special tokens read so far.
         content: SHA-256 of all ids so far.
         manifest: The dataset's own facts; complete when all windows were read.
     """
 
     def __init__(
-        self, opened: Any, windows: Iterator[Tensor], lm: LanguageModel, n_tokens: int, documents: set[str], empty: str
+        self,
+        opened: Any,
+        windows: Iterator[tuple[Tensor, Tensor]],
+        lm: LanguageModel,
+        n_tokens: int,
+        documents: dict[str, int],
+        empty: str,
     ) -> None:
         self.documents = documents
         self.n_rows = 0
@@ -49,13 +55,17 @@ class Windows:
         self._hash = hashlib.sha256()
 
     def __iter__(self) -> Iterator[Tensor]:
-        for window in self._windows:
+        return (window for window, _ in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each window with the numbers `[T]` of the documents that its tokens are from."""
+        for window, numbers in self._windows:
             n = int((~self._lm.special_mask(window)).sum())
             if n == 0:
                 continue
             self._hash.update(_bytes(window))
             self.n_rows += n
-            yield window
+            yield window, numbers
             if self.n_rows >= self._n_tokens:
                 break
         if self.n_rows == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import tee
 from typing import Any
 
 import torch
@@ -70,25 +71,27 @@ def pack(sequences: Iterable[Sequence[int]], *, context: int, bos_id: int) -> It
 
 
 def tokenised(
-    documents: Iterable[Document], encode_many: Callable[[Sequence[str]], list[list[int]]], digests: set[str]
-) -> Iterator[list[int]]:
-    """Token ids of each document, in order; the digest of each document that is handed out goes into `digests`."""
+    documents: Iterable[Document], encode_many: Callable[[Sequence[str]], list[list[int]]], numbers: dict[str, int]
+) -> Iterator[tuple[int, list[int]]]:
+    """Number and token ids of each document, in order.
+
+    `numbers` gets the digest of each document that is handed out: copies of a document have one number.
+    """
     block: list[Document] = []
     size = 0
 
-    def flush() -> Iterator[list[int]]:
+    def flush() -> Iterator[tuple[int, list[int]]]:
         if not block:
             return
         for document, ids in zip(block, encode_many([document.text for document in block]), strict=True):
-            digests.add(document.digest)
-            yield ids
+            yield numbers.setdefault(document.digest, len(numbers)), ids
 
     for document in documents:
         if len(document.text) > PIECE_CHARACTERS:
             yield from flush()
             block, size = [], 0
-            digests.add(document.digest)
-            yield [token for piece in _pieces(document.text) for token in encode_many([piece])[0]]
+            ids = [token for piece in _pieces(document.text) for token in encode_many([piece])[0]]
+            yield numbers.setdefault(document.digest, len(numbers)), ids
             continue
         block.append(document)
         size += len(document.text)
@@ -96,6 +99,19 @@ def tokenised(
             yield from flush()
             block, size = [], 0
     yield from flush()
+
+
+def pack_numbered(
+    documents: Iterable[tuple[int, Sequence[int]]], *, context: int, bos_id: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """`pack`, each window with the number of the document that each of its tokens is from, and -1 at BOS."""
+    texts, again = tee(documents)
+    numbers = ([number] * len(ids) for number, ids in again)
+    return zip(
+        pack((ids for _, ids in texts), context=context, bos_id=bos_id),
+        pack(numbers, context=context, bos_id=-1),
+        strict=True,
+    )
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -20,9 +20,11 @@ class ActivationBatch:
         target: `[B, d_out]`, what it must write; `x` itself for an SAE.
         token_ids: `[B]` int64, or None where the site has no tokens.
         positions: `[B]` int64 position in its sequence, or None.
-        sequence_ids: `[B]` int64, the cluster for standard errors, or None. Equal ids are one sequence under every seed
-            of a dataset.
+        sequence_ids: `[B]` int64, the window of a model (or block of rows) a token is from, or None. Of a dataset of
+            vectors, equal ids are one sequence under every seed.
         truth: True codes (synthetic data only).
+        document_ids: `[B]` int64, the document a token is from, or None where a sequence is a document of its own. A
+            document may run over several windows, and a window may hold several documents.
     """
 
     x: Tensor
@@ -31,6 +33,12 @@ class ActivationBatch:
     positions: Tensor | None = None
     sequence_ids: Tensor | None = None
     truth: SparseCodes | None = None
+    document_ids: Tensor | None = None
+
+    @property
+    def clusters(self) -> Tensor | None:
+        """`[B]` int64, the unit of standard errors: a token's document, or else its sequence."""
+        return self.document_ids if self.document_ids is not None else self.sequence_ids
 
     @property
     def n_tokens(self) -> int:
@@ -43,8 +51,8 @@ class SplicedLosses:
     """Per-token losses in nats `[B]` (float32 or float64): next-token cross-entropy and KL(clean || modified).
 
     `spliced`: the hook's output replaced by the SAE's reconstruction at every position that is not special;
-    `zero` and `mean`: replaced there by zeros, by the mean held-out activation
-    (the same for all contenders, and what FVU measures against).
+    `zero` and `mean`: replaced there by zeros, by the mean activation of stream
+    `eval` (the same for all contenders, and what FVU measures against).
     """
 
     ce_clean: Tensor

@@ -105,7 +105,7 @@ class MetricValue:
         unit: Unit of `value` and `stderr`.
         direction: Which way is better.
         n: How many tokens (or latents, pairs) it was computed from.
-        stderr: Standard error, clustered by sequence where there are sequences; None where it is not defined.
+        stderr: Standard error, clustered by document (or sequence) where there are any; None where it is not defined.
         reason: Why `value` is None. Required then, and only then.
     """
 

@@ -1,11 +1,12 @@
-"""Sums over tokens kept by cluster (sequence), and the standard errors that come from them.
+"""Sums over tokens kept by cluster (document), and the standard errors that come from them.
 
-Tokens of one sequence are not independent, so an error bar that treats them so is too small. All standard errors here
-take the sequence as the unit: per-cluster sums are sufficient for ratios (delta method) and for quantiles (Woodruff),
+Tokens of one document are not independent, so an error bar that treats them so is too small, and so is one by window
+where documents run over windows. All standard errors here take as the unit the document, or the sequence where there
+are no documents: per-cluster sums are sufficient for ratios (delta method) and for quantiles (Woodruff),
 and coarser blocks of clusters serve half-samples of statistics that are neither.
 
-Memory is bounded: sequences whose ids agree modulo `N_CLUSTERS` share a cluster. Up to that many consecutive ids every
-sequence is a cluster of its own; beyond, unions of independent clusters are still independent, so the estimate stays
+Memory is bounded: documents whose ids agree modulo `N_CLUSTERS` share a cluster. Up to that many consecutive ids every
+document is a cluster of its own; beyond, unions of independent clusters are still independent, so the estimate stays
 consistent. Without ids tokens count as independent and are dealt out in turn.
 """
 

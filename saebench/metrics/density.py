@@ -58,7 +58,7 @@ class DensityAccumulator(StreamAccumulator):
         if scored.codes is None:
             return
         if stream == self.stream:
-            self.add(scored.codes, scored.batch.sequence_ids)
+            self.add(scored.codes, scored.batch.clusters)
         elif stream == "eval":
             self._contexts.update(scored.batch, scored.codes)
 

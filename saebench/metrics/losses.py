@@ -38,7 +38,7 @@ class LossAccumulator(StreamAccumulator):
     def take(self, scored: ScoredBatch) -> None:
         """Add one batch of the stream."""
         if scored.losses is not None:
-            self.add(scored.losses, scored.batch.sequence_ids)
+            self.add(scored.losses, scored.batch.clusters)
 
     def add(self, losses: SplicedLosses, sequence_ids: Tensor | None = None) -> None:
         """Take the losses of B tokens, `sequence_ids [B]` or None."""

@@ -198,7 +198,7 @@ class ReconstructionAccumulator(ReconstructionSums, StreamAccumulator):
     def take(self, scored: ScoredBatch) -> None:
         """Add one batch of the stream."""
         if scored.x_hat is not None:
-            self.add(scored.batch.target, scored.x_hat, scored.batch.sequence_ids)
+            self.add(scored.batch.target, scored.x_hat, scored.batch.clusters)
 
     def values(self) -> dict[str, MetricValue]:
         """Every id, from what was added so far."""

@@ -41,7 +41,7 @@ class SparsityAccumulator(StreamAccumulator):
     def take(self, scored: ScoredBatch) -> None:
         """Add one batch of the stream."""
         if scored.codes is not None:
-            self.add(scored.codes, scored.batch.sequence_ids)
+            self.add(scored.codes, scored.batch.clusters)
 
     def add(self, codes: SparseCodes, sequence_ids: Tensor | None = None) -> None:
         """Take the codes of B tokens, `sequence_ids [B]` or None."""

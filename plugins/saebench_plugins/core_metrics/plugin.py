@@ -12,7 +12,7 @@ _HERE = "saebench_plugins.core_metrics"
 METRICS: tuple[MetricSpec, ...] = (
     CellMetricSpec(
         name="reconstruction",
-        version="1",
+        version="2",
         provides=RECONSTRUCTION,
         make=f"{_HERE}.make:reconstruction",
         streams=("eval",),
@@ -21,7 +21,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     CellMetricSpec(
         name="losses",
-        version="2",
+        version="3",
         provides=LOSSES,
         make=f"{_HERE}.make:losses",
         streams=("loss",),

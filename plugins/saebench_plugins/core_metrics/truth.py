@@ -35,7 +35,7 @@ class Truth:
     def update(self, stream: Stream, scored: ScoredBatch) -> None:
         """Take one batch of `eval`."""
         if self._absent is None and stream == "eval" and scored.codes is not None and scored.batch.truth is not None:
-            self._firing.update(scored.codes, scored.batch.truth, scored.batch.sequence_ids)
+            self._firing.update(scored.codes, scored.batch.truth, scored.batch.clusters)
 
     def compute(self) -> MetricResult:
         """All ids."""

@@ -44,7 +44,7 @@ class FakeFeatureRatio:
     def update(self, stream: Stream, scored: ScoredBatch) -> None:
         """Take one batch of one of the three streams."""
         if stream in self._counts and scored.codes is not None:
-            self._counts[stream].add(scored.codes, scored.batch.sequence_ids)
+            self._counts[stream].add(scored.codes, scored.batch.clusters)
 
     def compute(self) -> MetricResult:
         """All ids, and the sweep `{kind: {tau: fraction}}`."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saebench.activations.sources.validation_split import ASKED, HeldOutPart, part_of
 from saebench.activations.token_store import Windows
-from saebench.activations.tokens import pack, sequence_digest, shuffled, tokenised
+from saebench.activations.tokens import pack_numbered, sequence_digest, shuffled, tokenised
 
 if TYPE_CHECKING:
     from saebench.activations.sources.context import Context, Meter
@@ -35,13 +35,14 @@ def token_windows(
     """
     lm = context.model(model)
     opened = context.texts(use, model, seed, meter)
-    documents: set[str] = set()
+    documents: dict[str, int] = {}
     if use.kind == "generated":
         windows = _generated(opened, lm, split, n_tokens, model.context, documents, part)
     else:
         found = (text for text in opened.documents(split) if part is None or part_of(text.digest) == part)
         texts = tokenised(shuffled(found, seed), lm.encode_many, documents)
-        windows = (torch.tensor(ids) for ids in pack(texts, context=model.context, bos_id=lm.bos_id))
+        packed = pack_numbered(texts, context=model.context, bos_id=lm.bos_id)
+        windows = ((torch.tensor(ids), torch.tensor(numbers)) for ids, numbers in packed)
     name = f"{split} part" if part is None else f"{part} part (of what is {split})"
     empty = f"dataset '{use.name}' (plugin {use.plugin}): its {name} does not fill one window of {model.context} tokens"
     return Windows(opened, windows, lm, n_tokens, documents, empty)
@@ -60,12 +61,11 @@ def _generated(
     split: Split,
     n_tokens: int,
     length: int,
-    digests: set[str],
+    numbers: dict[str, int],
     part: HeldOutPart | None,
-) -> Iterator[Tensor]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     for sequence in opened.sequences(split, n_tokens if part is None else ASKED[part] * n_tokens):
         window = as_window(sequence, length, lm)
         code = sequence_digest(window)
         if part is None or part_of(code) == part:
-            digests.add(code)
-            yield window
+            yield window, torch.full_like(window, numbers.setdefault(code, len(numbers)))

@@ -1,8 +1,9 @@
 """Validation and test: the two parts of the held-out data in a suite that tunes.
 
 A search takes its winner on the validation part; every contender of the suite is scored on the test part. The part does
-not depend on dataset, seed or run. The digest of a document or of a generated sequence decides its part. The sequence
-of a vector decides the vector's part, because neighbours are alike; a vector without a sequence goes by its values.
+not depend on dataset, seed or run. The digest of a document or of a generated sequence decides its part. The document
+of a vector, or its sequence, decides the vector's part, because neighbours are alike; a vector without either goes by
+its values.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from saebench.activations.store import INDEX
 from saebench.api.batches import ActivationBatch
 
 if TYPE_CHECKING:
@@ -32,9 +34,9 @@ def part_of(digest: str) -> HeldOutPart:
 
 
 def vector_digests(batch: ActivationBatch) -> list[str]:
-    """What decides the part of each vector: its sequence, or SHA-256 of its values."""
-    if batch.sequence_ids is not None:
-        return [f"sequence:{number}" for number in batch.sequence_ids.tolist()]
+    """What decides the part of each vector: its document or sequence, or SHA-256 of its values."""
+    if batch.clusters is not None:
+        return [f"sequence:{number}" for number in batch.clusters.tolist()]
     rows = batch.x.detach().float().cpu().contiguous().numpy()
     return [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
 
@@ -61,5 +63,5 @@ def _rows(batch: ActivationBatch, rows: Tensor) -> ActivationBatch:
 
     x = batch.x[rows]
     truth = None if batch.truth is None else batch.truth.select(rows)
-    index = (taken(batch.token_ids), taken(batch.positions), taken(batch.sequence_ids))
-    return ActivationBatch(x, x if batch.target is batch.x else batch.target[rows], *index, truth)
+    index = {name: taken(getattr(batch, name)) for name in INDEX}
+    return ActivationBatch(x, x if batch.target is batch.x else batch.target[rows], **index, truth=truth)

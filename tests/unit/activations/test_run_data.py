@@ -15,11 +15,12 @@ from data_toys import Cohort, Evaluation, How, ToyVectors, Use, sources
 from saebench.activations import precision
 from saebench.activations.sources.context import Meter
 from saebench.activations.sources.held_out.loss_windows import LossSet
-from saebench.activations.tokens import sequence_digest
+from saebench.activations.tokens import sequence_digest, shuffled
 from saebench.api import PluginError, StreamSpec, SuiteError
 from saebench.api.metrics import STREAMS
 from saebench.base.random import generator
 from saebench.lm.model import LanguageModel
+from saebench.metrics.reconstruction import ReconstructionSums
 
 
 def test_training_activations_are_those_of_the_model(tmp_path, model):
@@ -112,6 +113,62 @@ def test_evaluation_streams(tmp_path, model):
     assert source.cost(source.streams)["tokens"] == 300 + 200 + 2 * 200 + 4 * source.n_loss_tokens
     with pytest.raises(ValueError, match="loss_batches"):
         next(source.stream("loss", 4))
+
+
+def test_tokens_know_their_documents(tmp_path, model):
+    """Against a slow reference: the documents one after the other, each tokenised alone."""
+    data = sources(tmp_path)
+    source = data.held_out(Use("toy"), model, Evaluation(), 0, training=None)
+    lm = data.context.model(model)
+    documents = shuffled(data.context.texts(Use("toy"), model, 0, Meter()).documents("held-out"), 0)
+    expected = [(number, i) for number, text in enumerate(documents) for i in lm.encode_many([text.text])[0]]
+    batches = list(source.stream("eval", 64))
+    numbers, ids = (torch.cat([getattr(b, name) for b in batches]).tolist() for name in ("document_ids", "token_ids"))
+    assert list(zip(numbers, ids, strict=True)) == expected[: source.n_tokens]
+    assert all(torch.equal(batch.clusters, batch.document_ids) for batch in batches)
+    place = {
+        where: number
+        for batch in batches
+        for *where, number in zip(
+            batch.sequence_ids.tolist(), batch.positions.tolist(), batch.document_ids.tolist(), strict=True
+        )
+        for where in [tuple(where)]
+    }
+    for losses in source.loss_batches():
+        batch = losses.batch
+        where = zip(batch.sequence_ids.tolist(), batch.positions.tolist(), strict=True)
+        assert batch.document_ids.tolist() == [place[one] for one in where]
+    assert len(set(numbers)) > len(set(torch.cat([batch.sequence_ids for batch in batches]).tolist())) / 2
+    # sequences that are sampled are documents of their own
+    for name in ("random-tokens", "self-sampled"):
+        sampled = next(source.stream(name, 64))
+        assert sampled.document_ids is None
+        assert sampled.clusters is sampled.sequence_ids
+
+
+def test_a_store_of_before_documents_is_made_anew(tmp_path, model, monkeypatch):
+    from saebench.activations import store as store_module
+
+    version = store_module.STORE_VERSION
+    monkeypatch.setattr(store_module, "STORE_VERSION", version - 1)
+    old = sources(tmp_path).held_out(Use("toy"), model, Evaluation(), 0, training=None).shared.store
+    monkeypatch.setattr(store_module, "STORE_VERSION", version)
+    new = sources(tmp_path).held_out(Use("toy"), model, Evaluation(), 0, training=None).shared.store
+    assert new.folder == old.folder
+    assert json.loads((new.folder / "manifest.json").read_text())["version"] == version
+
+
+def test_the_mean_in_losses_is_the_one_that_fvu_measures_from(tmp_path, model):
+    """Though the density stream is longer: putting the mean in place of every activation has an FVU of 1."""
+    data = sources(tmp_path)
+    settings = dataclasses.replace(Evaluation(), tokens=100, density_tokens=300)
+    source = data.held_out(Use("toy"), model, settings, 0, training=None)
+    mean = source.shared.losses().mean
+    fvu = ReconstructionSums()
+    for batch in source.stream("eval", 64):
+        fvu.add(batch.x, mean.expand_as(batch.x))
+    assert source.n_tokens < source.n_density_tokens
+    assert fvu.fvu().value == pytest.approx(1, abs=1e-9)
 
 
 def test_losses_of_perfect_zero_and_mean_reconstructions(tmp_path, model):

@@ -6,7 +6,7 @@ import torch
 
 from saebench.activations import tokens
 from saebench.activations.sources.validation_split import part_of
-from saebench.activations.tokens import pack, sequence_digest, shuffled, token_policy, tokenised
+from saebench.activations.tokens import pack, pack_numbered, sequence_digest, shuffled, token_policy, tokenised
 from saebench.api import Document
 from saebench.api.splits import split_of
 from saebench.base.canonical import digest
@@ -52,12 +52,32 @@ def test_shuffling_keeps_documents_and_depends_on_the_seed_alone():
 
 def test_tokenised_notes_only_what_was_read():
     documents = [Document(f"d{i}") for i in range(600)]
-    digests: set[str] = set()
-    read = tokenised(documents, lambda texts: [[len(text)] for text in texts], digests)
-    assert next(read) == [2]
-    assert digests == {documents[0].digest}
-    assert len(list(read)) == 599
-    assert len(digests) == 600
+    numbers: dict[str, int] = {}
+    read = tokenised(documents, lambda texts: [[len(text)] for text in texts], numbers)
+    assert next(read) == (0, [2])
+    assert numbers == {documents[0].digest: 0}
+    assert [number for number, _ in read] == list(range(1, 600))
+    assert len(numbers) == 600
+
+
+def test_copies_of_a_document_have_one_number():
+    documents = [Document(text) for text in ("one", "two", "one", "three")]
+    read = tokenised(documents, lambda texts: [[len(text)] for text in texts], {})
+    assert [number for number, _ in read] == [0, 1, 0, 2]
+
+
+def test_windows_know_the_documents_of_their_tokens():
+    documents = [(0, [11, 12, 13]), (1, []), (2, [21, 22]), (0, [31, 32, 33, 34])]
+    windows = list(pack_numbered(documents, context=4, bos_id=1))
+    assert windows == [
+        ([1, 11, 12, 13], [-1, 0, 0, 0]),
+        ([1, 1, 21, 22], [-1, -1, 2, 2]),
+        ([1, 1, 31, 32], [-1, -1, 0, 0]),
+    ]
+    # one after the other: a corpus need not fit into memory
+    read = iter(documents * 1000)
+    next(pack_numbered(read, context=4, bos_id=1))
+    assert len(list(read)) >= 3990
 
 
 def test_a_long_document_is_tokenised_in_pieces_cut_at_blanks(monkeypatch):
@@ -69,12 +89,12 @@ def test_a_long_document_is_tokenised_in_pieces_cut_at_blanks(monkeypatch):
         asked.extend(pieces)
         return [[ord(letter) for letter in piece] for piece in pieces]
 
-    digests: set[str] = set()
+    numbers: dict[str, int] = {}
     documents = [Document(text) for text in texts]
-    ids = list(tokenised(documents, encode_many, digests))
-    assert ["".join(map(chr, row)) for row in ids] == texts
+    ids = list(tokenised(documents, encode_many, numbers))
+    assert ["".join(map(chr, row)) for _, row in ids] == texts
     assert asked == ["short", "one two", " three", " four five", "x" * 10, "x" * 10, "x" * 5, "short too"]
-    assert digests == {document.digest for document in documents}
+    assert list(numbers) == [document.digest for document in documents]
 
 
 def test_policies_differ_by_kind_and_ids():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from saebench.activations.tokens import pack_numbered
 from saebench.metrics.clusters import (
     HALVES,
     N_BLOCKS,
@@ -66,6 +67,37 @@ def test_one_sequence_in_several_batches_is_one_cluster() -> None:
     for id, value in whole.values().items():
         assert parts.values()[id].value == pytest.approx(value.value, rel=1e-12), id
         assert parts.values()[id].stderr == pytest.approx(value.stderr, rel=1e-9), id
+
+
+def _packed_fvu(documents: list[tuple[int, list[int]]], context: int, x: np.ndarray, x_hat: np.ndarray, by: str):
+    """FVU of tokens packed into windows of `context`; errors by document or by window."""
+    windows = list(pack_numbered(documents, context=context, bos_id=-1))
+    ids = torch.tensor([ids for ids, _ in windows])
+    kept = ids >= 0
+    units = torch.tensor([numbers for _, numbers in windows])[kept] if by == "document" else kept.nonzero()[:, 0]
+    sums = ReconstructionAccumulator(x.shape[1])
+    rows = ids[kept].numpy()
+    sums.add(torch.from_numpy(x[rows]), torch.from_numpy(x_hat[rows]), units)
+    return sums.fvu()
+
+
+def test_errors_do_not_depend_on_the_length_of_windows() -> None:
+    """Documents with levels of their own, longer and shorter than the windows: the unit is the document."""
+    rng = np.random.default_rng(5)
+    lengths = rng.integers(30, 300, 120)
+    document = np.repeat(np.arange(120), lengths)
+    x = rng.standard_normal((len(document), 4))
+    x_hat = x + rng.gamma(2.0, 0.3, 120)[document, None] * rng.standard_normal(x.shape)
+    starts = np.concatenate([[0], lengths.cumsum()])
+    documents = [(i, list(range(starts[i], starts[i + 1]))) for i in range(120)]
+    found = {context: _packed_fvu(documents, context, x, x_hat, "document") for context in (17, 65, 257)}
+    whole = ReconstructionAccumulator(4)
+    whole.add(torch.from_numpy(x), torch.from_numpy(x_hat), torch.from_numpy(document))
+    for value in found.values():
+        assert value.stderr == pytest.approx(whole.fvu().stderr, rel=0.05)
+    by_window = _packed_fvu(documents, 17, x, x_hat, "window").stderr
+    assert by_window is not None
+    assert by_window < 0.5 * (whole.fvu().stderr or 0)  # 16 tokens of a document are no sample of documents
 
 
 def test_ratio_of_one_cluster_has_no_standard_error() -> None:

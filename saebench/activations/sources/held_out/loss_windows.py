@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -57,12 +57,15 @@ class LossSet:
         splicer: At the hookpoint.
         windows: `[S, T]` held-out token ids.
         n_tokens: Positions with a loss, at most.
-        mean: `[d]` mean held-out activation. The same for all contenders, and what FVU measures against: a mean of each
+        mean: `[d]` mean of stream `eval`. The same for all contenders, and what FVU measures against: a mean of each
             contender's own training data would give each a floor of its own.
+        documents: `[S, T]` the document that each token is from. None: each window is its own.
     """
 
-    def __init__(self, splicer: Splicer, windows: Tensor, n_tokens: int, mean: Tensor) -> None:
-        self.splicer, self.mean = splicer, mean
+    def __init__(
+        self, splicer: Splicer, windows: Tensor, n_tokens: int, mean: Tensor, documents: Tensor | None = None
+    ) -> None:
+        self.splicer, self.mean, self.documents = splicer, mean, documents
         lm = splicer.lm
         counts = lm.loss_mask(windows).sum(1).cumsum(0)
         enough = int((counts < n_tokens).sum()) + 1
@@ -110,4 +113,7 @@ class LossSet:
         rows = place[clean.has_loss]
         with_loss = x[rows]
         batch = ActivationBatch(with_loss, with_loss, clean.ids[clean.has_loss], positions, windows + first)
+        if self.documents is not None:
+            documents = self.documents[first : first + len(clean.ids)].to(x.device)
+            batch = replace(batch, document_ids=documents[clean.has_loss])
         return LossBatch(x, batch, rows, clean, self.splicer, zero, mean)

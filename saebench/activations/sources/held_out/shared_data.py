@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence, Set
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from saebench.api.metrics import Stream
     from saebench.api.specs import CellMetricSpec, StreamSpec
     from saebench.cells.cell import DatasetUse, ModelUse
+
+MEAN_ROWS = 8192
+"""Rows read at a time for the mean."""
 
 
 class HeldOutData(ABC):
@@ -53,6 +59,13 @@ class HeldOutData(ABC):
     @abstractmethod
     def absent(self) -> dict[str, str]:
         """Streams that do not exist here, with reasons."""
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """`[d]` float32 mean of stream `eval`: FVU measures from it, and `ce-mean` puts it in place of activations."""
+        n = min(self.sizes["tokens"], self.store.n_rows)
+        pieces = (self.store.slice(start, min(start + MEAN_ROWS, n)).x for start in range(0, n, MEAN_ROWS))
+        return (torch.stack([piece.double().sum(0) for piece in pieces]).sum(0) / n).float()
 
     @property
     def folders(self) -> set[Path]:

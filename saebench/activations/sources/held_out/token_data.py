@@ -67,20 +67,22 @@ class HeldOutTokens(HeldOutData):
             self._context, self.dataset, self._use, "held-out", enough, self.seed, Meter(), self.part
         )
         with console.phase("held-out", f"{self.dataset.name}: text"):
-            ids = torch.stack(list(windows))
+            ids, numbers = (torch.stack(part) for part in zip(*windows.numbered(), strict=True))
         expected, what = min(self.n_rows, windows.n_rows), f"held-out activations of '{self.dataset.name}'"
         with self._building(folder, key, expected, what) as writer:
-            self._fill(writer, ids, self.n_rows, self.dataset.name)
-            writer.documents = windows.documents
-            writer.extras["windows"] = ids.to(torch.int32)
+            self._fill(writer, ids, self.n_rows, self.dataset.name, numbers)
+            writer.documents = set(windows.documents)
+            writer.extras |= {"windows": ids.to(torch.int32), "documents": numbers.to(torch.int32)}
             writer.facts = {"content": windows.content, "manifest": windows.manifest}
 
     def _building(self, folder: Path, key: Mapping[str, Any], expected_rows: int, what: str) -> Any:
         d = self._lm.facts.hookpoint(self._use.hookpoint).d
         return ActivationStore.building(folder, key, d=d, dtype="float32", expected_rows=expected_rows, what=what)
 
-    def _fill(self, writer: StoreWriter, windows: Iterable[Tensor], n_rows: int, label: str) -> None:
-        fill(writer, self._lm, self._use.hookpoint, windows, n_rows, label)
+    def _fill(
+        self, writer: StoreWriter, windows: Iterable[Tensor], n_rows: int, label: str, documents: Tensor | None = None
+    ) -> None:
+        fill(writer, self._lm, self._use.hookpoint, windows, n_rows, label, documents)
 
     def absent(self) -> dict[str, str]:
         """An encoder has neither losses nor samples."""
@@ -188,8 +190,9 @@ class HeldOutTokens(HeldOutData):
         if not self._lm.causal:
             return None
         if self._losses is None:
-            splicer, windows = self._lm.splicer(self._use.hookpoint), self.store.extra("windows").long()
-            self._losses = LossSet(splicer, windows, self.sizes["loss_tokens"], self.store.mean)
+            splicer = self._lm.splicer(self._use.hookpoint)
+            windows, documents = (self.store.extra(name).long() for name in ("windows", "documents"))
+            self._losses = LossSet(splicer, windows, self.sizes["loss_tokens"], self.mean, documents)
         return self._losses
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:

@@ -102,7 +102,8 @@ def test_specs_cover_every_core_id_once() -> None:
     assert all(spec.core for spec in specs)
     assert {spec.name: spec.version for spec in specs if spec.version != "1"} == {
         "stability": "2",
-        "losses": "2",
+        "losses": "3",
+        "reconstruction": "2",
         "sparsity": "2",
         "density": "2",
         "truth": "2",
