@@ -60,6 +60,14 @@ def scientific(number: float | None) -> str:
     return EN_DASH if number is None else "0" if number == 0 else f"{number:.2e}"
 
 
+def size_text(number: float) -> str:
+    """Bytes: `512 B`, `1.05 MB`, in powers of a thousand."""
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= size * 0.9995:
+            return f"{_three(number / size)} {unit}"
+    return f"{number:.0f} B"
+
+
 def spend_text(value: float | None, currency: str) -> str:
     """`150k tokens`, `3.56e+10 FLOPs` or `1.66 s`."""
     if currency == "seconds":

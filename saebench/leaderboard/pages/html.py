@@ -25,6 +25,7 @@ from saebench.leaderboard.pages.text import (
     CHILDREN,
     CONTROLS,
     LEAD,
+    amount_text,
     candidate_note,
     certificate_text,
     chance_text,
@@ -117,6 +118,7 @@ def _environment() -> Environment:
     environment.globals.update(
         rank_text=rank_text,
         rank_reason=rank_reason,
+        amount_text=amount_text,
         decimals_of=decimals_of,
         fixed=fixed,
         half_width=half_width,

@@ -12,6 +12,7 @@ from saebench.leaderboard.pages.text import (
     CHILDREN,
     CONTROLS,
     LEAD,
+    amount_text,
     candidate_note,
     certificate_text,
     decimals_of,
@@ -222,8 +223,8 @@ def _row(row: Row, columns: Sequence[TableColumn], *, ranked: bool = True) -> li
 
 def _cell(row: Row, column: TableColumn) -> str:
     shown = row.shown(column)
-    if shown.value is not None and column.id.startswith("cost:"):
-        return count(shown.value)
+    if shown.value is not None and (amount := amount_text(column, shown.value)) is not None:
+        return amount
     return with_interval(shown.value, shown.half, decimals_of(column, shown.value))
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from saebench.leaderboard.numbers import with_interval
-from saebench.leaderboard.pages.text import decimals_of, rank_text
-from saebench.leaderboard.read.columns import TableColumn
+from saebench.leaderboard.pages.text import amount_text, decimals_of, rank_text
+from saebench.leaderboard.read.columns import D_SAE, TableColumn
 from saebench.leaderboard.read.merge import MergedRecords, merged_records
 from saebench.leaderboard.read.survive import surviving
 from saebench.leaderboard.tables.board import make_board
@@ -37,7 +37,9 @@ def _summary(records: MergedRecords) -> str:
 
 
 def _site(site: Site) -> str:
-    columns = [column for column in site.columns if column.terminal]
+    sizes = {row.d_sae for row in site.rows} - {None}
+    # there is room for one more column in few tables: a size that all share is a line below
+    columns = [column for column in site.columns if column.terminal and not (column == D_SAE and len(sizes) < 2)]
     rows = [[row.label, rank_text(row.standing), *(_cell(row, column) for column in columns)] for row in site.rows]
     rows += [[row.entry, "", *(_cell(row, column) for column in columns)] for row in site.controls]
     table = tabulate(
@@ -48,7 +50,8 @@ def _site(site: Site) -> str:
         colalign=["left"] + ["right"] * (len(columns) + 1),
     )
     over_chance = any(column.id == "sfr-alive-corrected" for column in columns)
-    notes = ["SFR alive: over chance, (SFR - chance) / (1 - chance)."] if over_chance else []
+    notes = [f"d_sae {size:,} in all contenders." for size in sizes if len(sizes) == 1]
+    notes += ["SFR alive: over chance, (SFR - chance) / (1 - chance)."] if over_chance else []
     notes += [f"{row.label}: {row.tune.text}" for row in site.rows if row.tune]
     for child in site.children:
         for metric in child.metrics:
@@ -59,4 +62,6 @@ def _site(site: Site) -> str:
 
 def _cell(row: Row, column: TableColumn) -> str:
     shown = row.shown(column)
+    if shown.value is not None and (amount := amount_text(column, shown.value)) is not None:
+        return amount
     return with_interval(shown.value, shown.half, decimals_of(column, shown.value)).replace(" ± ", "±")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from saebench.leaderboard.names import model_title, short
-from saebench.leaderboard.numbers import EN_DASH, count, spend_text
-from saebench.leaderboard.read.columns import TableColumn
+from saebench.leaderboard.numbers import EN_DASH, count, size_text, spend_text
+from saebench.leaderboard.read.columns import D_SAE, TableColumn
 from saebench.leaderboard.read.records import Json
 from saebench.leaderboard.tables.agreement.values import Certificate, Chance, Recapture
 from saebench.leaderboard.tables.equal_spend import LEAST_PROGRESS
@@ -140,6 +140,15 @@ def search_facts(search: Search) -> str:
 def decimals_of(column: TableColumn, value: float | None) -> int:
     """Digits after the point for one value of a column."""
     return column.decimals if value is None or abs(value) < 1000 else 0
+
+
+def amount_text(column: TableColumn, value: float) -> str | None:
+    """An amount as tables print it: tokens in short, latents in full, bytes with their unit; None for a score."""
+    if column.id == "size:stored-bytes":
+        return size_text(value)
+    if column.id == D_SAE.id:
+        return f"{value:,.0f}"
+    return count(value) if column.id.startswith("cost:") else None
 
 
 def site_facts(site: Site) -> list[tuple[str, str]]:

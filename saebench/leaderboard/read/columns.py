@@ -12,10 +12,10 @@ _LAST = ("stability", "cost")
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A metric's column (`saebench.api.Column`), or one of the two of cost.
+    """A metric's column (`saebench.api.Column`), or one of cost or size.
 
     Attributes:
-        id: Metric id, or `cost:train` and `cost:all`.
+        id: Metric id, or that of one of `COST` and `SIZE`.
         name: Heading below its family.
         family: Heading above it.
         alone: Heading where no family is printed.
@@ -70,8 +70,13 @@ COST = (
         "all\N{NON-BREAKING HYPHEN}in",
         "tokens",
         "all\N{NON-BREAKING HYPHEN}in tokens",
-        "training + data making + parent",
+        "everything it takes to have it alone: training, data making, and all of its parent",
     ),
+)
+D_SAE = TableColumn("size:d_sae", "d_sae", "size", "d_sae", "latents", terminal="d_sae")
+SIZE = (
+    D_SAE,
+    TableColumn("size:stored-bytes", "stored", "size", "stored", "bytes of the checkpoint's tensors"),
 )
 
 
@@ -87,7 +92,7 @@ def columns_of(cells: Iterable[Mapping[str, Any]], groups: Iterable[Mapping[str,
             for id, given in (record.get("columns") or {}).items():
                 if id not in found:
                     found[id] = _column(id, given, metrics.get(id) or {}, group)
-    return (*(column for _, column in sorted(found.values(), key=lambda item: item[0])), *COST)
+    return (*(column for _, column in sorted(found.values(), key=lambda item: item[0])), *SIZE, *COST)
 
 
 def _column(

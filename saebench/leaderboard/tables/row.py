@@ -142,6 +142,10 @@ class Row:
             return Shown(sum_or_none(spent), None, len(self.seeds), None)
         if column.id == "cost:all":
             return Shown(self.cost["all_tokens"], None, len(self.seeds), None)
+        if column.id == "size:d_sae":
+            return Shown(self.d_sae, None, len(self.seeds), None if self.d_sae is not None else "not in its records")
+        if column.id == "size:stored-bytes":
+            return Shown(self.value("stored-bytes"), None, len(self.seeds), None)
         metric = self.metrics.get(column.id) or self.group.get(column.id)
         if metric is None:
             return Shown(None, None, 0, "not measured")

@@ -9,6 +9,7 @@ import pytest
 
 from saebench.api.errors import SuiteError
 from saebench.leaderboard.names import model_title
+from saebench.leaderboard.pages.markdown import readme_markdown
 from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.read.merge import merged_records
 from saebench.leaderboard.tables.board import make_board
@@ -114,6 +115,35 @@ def test_all_in_cost_adds_data_and_parent(board: Board) -> None:
             300_000,
         )
     assert shown(rows["topk k8"], "cost:all").value == 150_000
+
+
+def test_all_in_of_records_adds_up_by_hand(records: tuple[Records, Records], board: Board) -> None:
+    """As an outsider would: training, data, the parent's all-in, and in FLOPs and seconds the model's forwards."""
+    rows = rows_of(board)
+    for label, path in (("topk k8", "/topk/k8-s"), ("faithful k8", "/faithful/k8-s"), ("ssae k16", "/ssae/k16-s")):
+        found = [record for name, record in records[0].items() if path in name and record["facts"]["status"] == "ok"]
+        for unit, forwards in (("tokens", 0), ("flops", 1)):
+            sums = [
+                sum(record["facts"]["spent"][kind][unit] for kind in ("train", "data", "parent"))
+                + forwards * record["facts"]["spent"]["forward"][unit]
+                for record in found
+            ]
+            assert sums == [record["facts"]["spent"]["all"][unit] for record in found]
+            assert rows[label].cost[f"all_{unit}"] == pytest.approx(sum(sums) / len(sums), rel=1e-9)
+        seconds = [record["measured"].get("spent_s") for record in found]
+        if all(seconds):
+            assert rows[label].cost["all_seconds"] == pytest.approx(sum(s["all"] for s in seconds) / len(seconds))
+
+
+def test_size_is_in_the_table(tmp_path: Path, generator: ModuleType, records: tuple[Records, Records]) -> None:
+    for record in records[0].values():
+        if "l0" in record["facts"]["metrics"]:
+            record["facts"]["metrics"]["stored-bytes"] = {**record["facts"]["metrics"]["l0"], "value": 1_048_576.0}
+    board = rebuilt(tmp_path, generator, records)
+    row = rows_of(board)["topk k8"]
+    assert (shown(row, "size:d_sae").value, shown(row, "size:stored-bytes").value) == (512, 1_048_576)
+    assert {"size:d_sae", "size:stored-bytes"} <= {column.id for column in board.suites[0].sites[0].columns}
+    assert " 1.05 MB |" in readme_markdown(board, has_chart=False)
 
 
 def test_mixed_metric_versions_are_not_ranked(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from saebench.leaderboard.names import model_name, natural
-from saebench.leaderboard.numbers import count, fixed, half_width, rounded, scientific, with_interval
+from saebench.leaderboard.numbers import count, fixed, half_width, rounded, scientific, size_text, with_interval
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,10 @@ def test_equal_seeds_have_no_width() -> None:
 )
 def test_a_model_folder_is_called_by_its_last_part(id: str, name: str) -> None:
     assert model_name(id) == name
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 B"), (999, "999 B"), (1_048_576, "1.05 MB"), (999_990, "1 MB"), (2.5e12, "2.5 TB")]
+)
+def test_bytes(number: float, text: str) -> None:
+    assert size_text(number) == text

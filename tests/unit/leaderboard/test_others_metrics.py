@@ -64,7 +64,8 @@ def folder(generator: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_it_is_in_the_main_table_and_ranks(folder: Path) -> None:
     (site,) = make_board(merged_records([folder])).suites[0].sites
     ids = [column.id for column in site.columns]
-    assert ids == ["l0", "variance-explained", "grace-a", "grace-b", "poise", "cost:train", "cost:all"]
+    size_and_cost = ["size:d_sae", "cost:train", "cost:all"]
+    assert ids == ["l0", "variance-explained", "grace-a", "grace-b", "poise", *size_and_cost]
     ranking = site.levels[0].metrics["poise"]
     assert [(name, found.standing.rank) for name, found in ranking.contenders.items()] == [("first", 1), ("second", 2)]
 

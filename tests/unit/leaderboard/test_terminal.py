@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from saebench.leaderboard import summary
+
+Records = dict[str, dict[str, Any]]
 
 
 def test_the_summary_fits_a_terminal_and_names_what_failed(folder: Path) -> None:
@@ -13,3 +17,18 @@ def test_the_summary_fits_a_terminal_and_names_what_failed(folder: Path) -> None
     assert "docs-lm, layers.2" in lines
     assert any(line.startswith("topk k8 ") and "1 tie" in line for line in lines)
     assert lines[-1].startswith("ssae k8 s2: diverged: the loss was not finite")
+
+
+def test_d_sae_is_a_line_where_all_share_it_and_a_column_else(
+    tmp_path: Path, generator: ModuleType, records: tuple[Records, Records]
+) -> None:
+    cells, groups = records
+    same = summary([generator.write_folder(tmp_path / "same", cells, groups)])
+    assert "d_sae 512 in all contenders." in same.splitlines()
+    for record in cells.values():
+        if record["facts"]["entry"] == "topk" and record["facts"]["point"] == "k8":
+            record["facts"]["d_sae"] = 16_384
+    other = summary([generator.write_folder(tmp_path / "other", cells, groups)])
+    (row,) = [line for line in other.splitlines() if line.startswith("topk k8 ")]
+    assert " 16,384" in row
+    assert "d_sae 512 in all contenders." not in other.splitlines()
