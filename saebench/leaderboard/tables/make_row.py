@@ -11,6 +11,7 @@ from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.read.records import CellRecord, GroupRecord, Json
 from saebench.leaderboard.tables.agreement.seeds import group_metrics, group_of, seed_agreement
 from saebench.leaderboard.tables.details import contexts, density, readable
+from saebench.leaderboard.tables.noise import noise_of
 from saebench.leaderboard.tables.row import Row, SeedCell
 from saebench.leaderboard.tables.statistics import Estimate, MetricCell, mean, over_seeds
 from saebench.leaderboard.tables.trajectories import (
@@ -84,6 +85,7 @@ def make_row(
         metrics={name: _metric(cells, name) for name in sorted({name for cell in cells for name in cell.metrics})},
         group=group_metrics(group),
         stability=None if facts["control"] else seed_agreement(group, columns),
+        noise=noise_of(cells),
         other_datasets=_other_datasets(cells, [column.id for column in columns if column.ranks]),
         density=readable(density, cells, first.path),
         trajectory=mean_trajectory(runs),

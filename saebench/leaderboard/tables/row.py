@@ -9,6 +9,7 @@ from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.read.records import Json
 from saebench.leaderboard.tables.agreement.values import SeedAgreement
 from saebench.leaderboard.tables.details import Density, LatentContexts
+from saebench.leaderboard.tables.noise import Noise
 from saebench.leaderboard.tables.statistics import Estimate, MetricCell, Standing
 from saebench.leaderboard.tables.trajectories import Point, Spend, sum_or_none
 
@@ -79,6 +80,7 @@ class Row:
         metrics: Metric over the seeds, by id.
         group: The same of metrics of the group of its seeds.
         stability: None for controls.
+        noise: Of training and of evaluation, by metric; empty with one seed of either.
         other_datasets: dataset -> metric -> estimate, where there are several evaluation datasets.
         continued: Of a control: it is a child's parent, trained on.
         standing: None for controls.
@@ -113,6 +115,7 @@ class Row:
     metrics: Mapping[str, MetricCell]
     group: Mapping[str, MetricCell]
     stability: SeedAgreement | None
+    noise: Mapping[str, Noise]
     other_datasets: Mapping[str, Mapping[str, Estimate]]
     density: Density | None
     trajectory: tuple[Point, ...]
