@@ -37,6 +37,7 @@ MEASURED_TOGETHER = {
 def measured(folder: Path) -> dict[str, float]:
     """Seconds and bytes of a finished run."""
     records = [record for _, record in iter_records(folder)]
+    trained = [record for record in records if not record["facts"]["control"] or record["facts"].get("continued")]
     times = [record["measured"]["times"] for record in records]
     # making data is shared by the cells of a pass, and each of them is told the whole of it
     data = {
@@ -60,12 +61,8 @@ def measured(folder: Path) -> dict[str, float]:
         "store_bytes": size("activations", "*"),
         "checkpoint_bytes": size("checkpoints", "*.safetensors"),
         "memory_bytes": memory.peak if memory is not None else 0,
-        "train_tokens": sum(
-            record["facts"]["spent"]["train"]["tokens"] for record in records if not record["facts"]["control"]
-        ),
-        "train_flops": sum(
-            record["facts"]["spent"]["train"]["flops"] for record in records if not record["facts"]["control"]
-        ),
+        "train_tokens": sum(record["facts"]["spent"]["train"]["tokens"] for record in trained),
+        "train_flops": sum(record["facts"]["spent"]["train"]["flops"] for record in trained),
     }
 
 

@@ -136,7 +136,7 @@ def budget_facts(cell: Cell, plan: Plan) -> dict[str, Any]:
         **({"candidates": cell.tune.n_candidates} if cell.tune is not None else {}),
     }
     calibration = plan.budget.get("calibration")
-    if calibration is None or not cell.trains:
+    if calibration is None or cell.control:
         return facts
     machine = {name: value for name, value in calibration.items() if not name.startswith("seconds_per_")}
     return facts | {"calibration": {**machine, "seconds_per_step": calibration["seconds_per_step"][training_key(cell)]}}

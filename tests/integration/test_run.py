@@ -30,8 +30,9 @@ def test_every_cell_has_a_record_and_every_metric_a_value_or_a_reason(finished: 
     found = records(finished)
     assert {name.split()[0] for name in found} == {
         "topk", "faithful", "ssae", "truth", "control-random", "control-permuted", "control-pca", "control-identity",
+        "topk-continued",
     }  # fmt: skip
-    assert sum(name.startswith("topk") for name in found) == 4
+    assert sum(name.startswith("topk ") for name in found) == 4
     for record in found.values():
         for name, metric in {**record["facts"]["metrics"], **record["measured"]["metrics"]}.items():
             assert (metric["value"] is None) == bool(metric["reason"]), (name, metric)
@@ -49,6 +50,8 @@ def test_equal_budgets_and_who_paid(finished: Path) -> None:
     for name, record in found.items():
         facts = record["facts"]
         if facts["control"]:
+            assert facts["budget"]["share"] is None, name
+        if facts["control"] and not facts.get("continued"):
             assert facts["budget"]["tokens"] is None, name
             continue
         assert (
@@ -177,7 +180,8 @@ def test_only_runs_an_entry_and_its_parents(suite: Path, finished: Path, tmp_pat
     result = run_suite(suite, out=tmp_path / "only", only="ssae")
     assert result.exit_status == 0
     found = records(tmp_path / "only")
-    assert set(found) == {"topk k4 s0", "topk k4 s1", "ssae k4 s0", "ssae k4 s1"}
+    controls = {"topk-continued k4 s0", "topk-continued k4 s1"}
+    assert set(found) == {"topk k4 s0", "topk k4 s1", "ssae k4 s0", "ssae k4 s1", *controls}
     whole = records(finished)
     assert all(found[name]["facts"] == whole[name]["facts"] for name in found)
 

@@ -55,7 +55,7 @@ METRICS: tuple[MetricSpec, ...] = (
         fields=("codes", "truth"),
         core=True,
     ),
-    CellMetricSpec(name="cost", version="1", provides=COST, make="saebench.metrics.cost:CostAccumulator", core=True),
+    CellMetricSpec(name="cost", version="2", provides=COST, make="saebench.metrics.cost:CostAccumulator", core=True),
     CellMetricSpec(
         name="latent-shares",
         version="1",

@@ -248,7 +248,7 @@ def _kind(keys: Keys, facts: Mapping[str, Any]) -> str | None:
             return str(id) if which == "value" else f"{id}/stderr"
         case ("training", "trajectory", _, "fvu" | "l0" as which):
             return f"trajectory/{which}"
-        case ("training", "trajectory", _, "flops") | ("spent", "train" | "parent" | "scoring", "flops"):
+        case ("training", "trajectory", _, "flops") | ("spent", "train" | "parent" | "all" | "scoring", "flops"):
             return "train-flops"
         case ("training", "dead_fraction"):
             return "trajectory/dead"
@@ -272,6 +272,8 @@ def _of_samples(keys: Keys, facts: Mapping[str, Any], samples: Collection[str]) 
     match keys:
         case ("dataset", "content" | "manifest" | "n_tokens" | "epochs", *_) | ("spent", "data", *_):
             return facts["dataset"].get("name") in samples
+        case ("spent", "parent" | "all", *_):  # a parent's data may be samples too
+            return facts["dataset"].get("name") in samples or (bool(facts.get("parent")) and bool(samples))
         case ("metrics", "data-cost-tokens", *_):
             return facts["dataset"].get("name") in samples
         case ("evaluation", "datasets", int(place), "content", *_):

@@ -91,6 +91,17 @@ def test_what_is_not_finite_is_never_within(a: float, b: float, allowed: float, 
     assert (Moved("", "", "fvu", b, a, allowed).share <= 1) is within
 
 
+def test_flops_of_all_in_move_as_those_of_training_do(changed: Callable[..., Comparison]) -> None:
+    def more(record: dict[str, Any]) -> None:
+        spent = record["facts"]["spent"]
+        spent["train"]["flops"] += 1
+        spent["all"]["flops"] += 1
+
+    found = changed(more)
+    assert found.within
+    assert {moved.key for moved in found.moved} == {"spent.train.flops", "spent.all.flops"}
+
+
 def nulled(record: dict[str, Any]) -> None:
     record["facts"]["metrics"]["kl"] |= {"value": None, "stderr": None, "reason": "why"}
 
