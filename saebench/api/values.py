@@ -13,6 +13,7 @@ LARGEST = 1e60
 """Of a value: squares of squares of it are still floats, so that no statistic over seeds overflows."""
 
 Direction = Literal["lower", "higher", "neutral"]
+Scale = Literal["identity", "log", "logit", "log-complement"]
 Unit = Literal[
     "fraction",
     "ratio",
@@ -77,6 +78,8 @@ class MetricInfo:
         measured: True for times and memory, which differ between equal runs and are kept in `measured.metrics`.
         column: How tables print it; None: it is in the details of a row only.
         ranks: Whether contenders are ranked by it at matched sparsity.
+        scale: On which seeds spread alike: `log` (errors, losses), `logit` (fractions), `log-complement` (1 less
+            something positive: variance explained, recovered losses), `identity`. Contenders are compared on it.
 
     Raises:
         ValueError: It ranks, and has no column or no direction.
@@ -90,6 +93,7 @@ class MetricInfo:
     measured: bool = False
     column: Column | None = None
     ranks: bool = False
+    scale: Scale = "identity"
 
     def __post_init__(self) -> None:
         if self.ranks and (self.column is None or self.direction == "neutral"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from saebench.api.values import Column, Direction, MetricInfo, Unit
+from saebench.api.values import Column, Direction, MetricInfo, Scale, Unit
 
 _FIDELITY, _TRUTH, _SEEDS = "fidelity", "ground truth", "stability over seeds"
 _COLUMNS = {
@@ -82,16 +82,20 @@ _COLUMNS = {
         }.items()
     )
 }  # fmt: skip
-_RANKED = ("variance-explained", "ce-recovered-mean", "kl", "truth-mcc", "truth-f1")
+_RANKED: dict[str, Scale] = {"variance-explained": "log-complement", "ce-recovered-mean": "log-complement", "kl": "log"}
+_RANKED |= {"truth-mcc": "logit", "truth-f1": "logit"}
 
 
 def _family(
     family: str, *rows: tuple[str, Unit, Direction, str], measured: tuple[str, ...] = ()
 ) -> tuple[MetricInfo, ...]:
     return tuple(
-        MetricInfo(id, unit, direction, family, text, id in measured, _COLUMNS.get(id), id in _RANKED)
+        MetricInfo(
+            id, unit, direction, family, text, id in measured, _COLUMNS.get(id),
+            ranks=id in _RANKED, scale=_RANKED.get(id, "identity"),
+        )
         for id, unit, direction, text in rows
-    )
+    )  # fmt: skip
 
 
 RECONSTRUCTION = _family(

@@ -82,4 +82,8 @@ def _column(info: MetricInfo) -> dict[str, Any] | None:
         return None
     given = ((field, getattr(info.column, field.name)) for field in fields(info.column))
     said = {field.name: value for field, value in given if value != field.default}
-    return {**said, "ranks": True} if info.ranks else said
+    if info.ranks:
+        said |= {"ranks": True}
+    if info.scale != "identity":
+        said |= {"scale": info.scale}
+    return said

@@ -31,6 +31,7 @@ from saebench.leaderboard.pages.text import (
     chance_text,
     decimals_of,
     method,
+    pair_counts,
     rank_reason,
     rank_text,
     search_facts,
@@ -40,6 +41,7 @@ from saebench.leaderboard.pages.text import (
 from saebench.leaderboard.tables.agreement.datasets import KINDS, SHOWN
 from saebench.leaderboard.tables.agreement.seeds import score_columns
 from saebench.leaderboard.tables.equal_spend import CURRENCIES, LEAST_PROGRESS, VIEWS
+from saebench.leaderboard.tables.ranks import PRIMARY
 from saebench.leaderboard.tables.row import Row
 from saebench.leaderboard.tables.site import Board, Site
 from saebench.leaderboard.tables.statistics import Estimate, MetricCell
@@ -117,6 +119,8 @@ def _environment() -> Environment:
     environment.filters.update(count=count, scientific=scientific, short=short, number=number, script_json=script_json)
     environment.globals.update(
         rank_text=rank_text,
+        pair_counts=pair_counts,
+        primary=PRIMARY,
         rank_reason=rank_reason,
         amount_text=amount_text,
         decimals_of=decimals_of,

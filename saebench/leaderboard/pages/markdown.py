@@ -21,6 +21,7 @@ from saebench.leaderboard.pages.text import (
     search_facts,
     site_facts,
     total_text,
+    unranked,
 )
 from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.tables.agreement.datasets import KINDS
@@ -111,6 +112,8 @@ def _suite(suite: Suite, *, several: bool) -> list[str]:
         if site.rows:
             headers = ["contender", "rank", *(escaped(column.heading_alone) for column in site.columns)]
             blocks.append(_table(headers, [_row(row, site.columns) for row in site.rows]))
+            if left := unranked(site.rows):
+                blocks.append("\n".join(f"- {escaped(line)}" for line in left))
         if site.controls:
             blocks.append(f"{CONTROLS}.")
             kept = [column for column in site.columns if any(row.shown(column).value for row in site.controls)]

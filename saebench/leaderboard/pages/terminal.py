@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
 from saebench.leaderboard.numbers import with_interval
-from saebench.leaderboard.pages.text import amount_text, decimals_of, rank_text
+from saebench.leaderboard.pages.text import amount_text, decimals_of, rank_text, unranked
 from saebench.leaderboard.read.columns import D_SAE, TableColumn
 from saebench.leaderboard.read.merge import MergedRecords, merged_records
 from saebench.leaderboard.read.survive import surviving
@@ -16,6 +17,8 @@ from saebench.leaderboard.tables.board import make_board
 from saebench.leaderboard.tables.ranks import PRIMARY
 from saebench.leaderboard.tables.row import Row
 from saebench.leaderboard.tables.site import Site
+
+WIDTH = 80
 
 
 def summary(folders: Sequence[Path]) -> str:
@@ -52,6 +55,7 @@ def _site(site: Site) -> str:
     over_chance = any(column.id == "sfr-alive-corrected" for column in columns)
     notes = [f"d_sae {size:,} in all contenders." for size in sizes if len(sizes) == 1]
     notes += ["SFR alive: over chance, (SFR - chance) / (1 - chance)."] if over_chance else []
+    notes += [line for note in unranked(site.rows) for line in textwrap.wrap(note, WIDTH, subsequent_indent="  ")]
     notes += [f"{row.label}: {row.tune.text}" for row in site.rows if row.tune]
     for child in site.children:
         for metric in child.metrics:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from saebench.leaderboard.names import model_title, short
 from saebench.leaderboard.numbers import EN_DASH, count, size_text, spend_text
 from saebench.leaderboard.read.columns import D_SAE, TableColumn
 from saebench.leaderboard.read.records import Json
 from saebench.leaderboard.tables.agreement.values import Certificate, Chance, Recapture
 from saebench.leaderboard.tables.equal_spend import LEAST_PROGRESS
+from saebench.leaderboard.tables.ranking.verdicts import Standing
+from saebench.leaderboard.tables.ranks import Ranking
+from saebench.leaderboard.tables.row import Row
 from saebench.leaderboard.tables.searches import Candidate, Search
 from saebench.leaderboard.tables.site import Board, Site
-from saebench.leaderboard.tables.statistics import Standing
 
 LEAD = (
     "Sparse autoencoders trained under one shared, metered budget and scored the same way from the stored checkpoint. "
     "Every number is a mean over training seeds with its 95 % t-interval; contenders are ranked only against others "
-    "at the same sparsity, "
-    "and those that the intervals do not separate are ties."
+    "at the same sparsity, and a rank is an interval: what the seeds do not separate shares it."
 )
 
 CHILDREN = (
@@ -35,16 +38,22 @@ METHOD = (
     ),
     (
         "Ranks",
-        "1 + the number of contenders that are better beyond the 95 % interval of the difference. Differences are "
-        "paired by init seed where both have the same seeds, else by Welch; the level holds for each pair and is not "
-        "corrected for the number of pairs. “tie” marks a contender that at least one other at its level is not "
-        "separated from.",
+        "Contenders stand in the order of their values. A rank is an interval: from 1 + the number of contenders that "
+        "are separably better to the number of contenders less those that are separably worse. Two contenders are "
+        "*separated*, or a *tie*, or nobody *can tell*: with one seed, with a seed missing, or off the level's price. "
+        "Values are compared on a scale on which seeds spread alike (log FVU for variance explained, log KL, logit of "
+        "fractions). Variances over seeds are moderated by those of all rows (Smyth 2004), degrees of freedom are "
+        "Satterthwaite's, and Holm's correction runs over the pairs of a level: any two of any number of equal "
+        "contenders are separated in about one level of twenty. With three seeds "
+        "and five contenders a difference of three standard deviations of one seed is found on 60 boards of 100, with "
+        "five seeds on 92: claims want five seeds or more.",
     ),
     (
         "Matched sparsity",
-        "A pair is compared at one L0: the level, or the nearest L0 that both have measured, at most 20 % from it. "
-        "Between two measured points values are interpolated linearly in log L0, by seed; beyond the measured range "
-        "nothing is extrapolated (a score within 10 % of the L0 is taken as it is).",
+        "All contenders of a level are read at one price: values a token, which is L0 and the side values that a "
+        "decoder needs. It is the price near the level's at which most contenders were measured. A score within 2 % "
+        "of it is taken as it is; between two measured points values are interpolated linearly in log price, by seed; "
+        "beyond the measured range nothing is extrapolated, and such a contender is not ranked.",
     ),
     (
         "Ranking metric",
@@ -100,20 +109,41 @@ def method(board: Board) -> tuple[tuple[str, str], ...]:
 
 
 def rank_text(standing: Standing | None) -> str:
-    """`1`, `2 tie` or a dash."""
-    if standing is None or standing.rank is None:
+    """`1`, `2–4` or a dash."""
+    if standing is None or standing.best is None:
         return EN_DASH
-    return f"{standing.rank} tie" if standing.ties else str(standing.rank)
+    return str(standing.best) if standing.best == standing.worst else f"{standing.best}{EN_DASH}{standing.worst}"
 
 
 def rank_reason(standing: Standing | None) -> str:
     """Why it has this rank, or none."""
     if standing is None:
         return "controls are not ranked"
-    if standing.rank is None:
-        return str(standing.reason)
+    if standing.best is None:
+        return f"cannot tell: {standing.reason}"
     tied = f"; not separated from {', '.join(standing.ties)}" if standing.ties else ""
-    return f"compared with {standing.compared} at matched L0{tied}"
+    return f"compared with {standing.compared} at matched sparsity{tied}"
+
+
+def unranked(rows: Sequence[Row]) -> list[str]:
+    """Contenders that are not ranked, by reason, a line each; nothing where a table has no ranks at all."""
+    if all(row.standing is None or row.standing.best is None for row in rows):
+        return []
+    by_reason: dict[str, list[str]] = {}
+    for row in rows:
+        if row.standing is not None and row.standing.best is None:
+            by_reason.setdefault(str(row.standing.reason), []).append(row.label)
+    return [f"not ranked: {', '.join(labels)} ({reason})" for reason, labels in by_reason.items()]
+
+
+def pair_counts(ranking: Ranking) -> str:
+    """`10 pairs: 4 separated, 5 ties, 1 cannot be told`."""
+    verdicts = [pair.verdict for pair in ranking.pairs]
+    counts = ((verdicts.count("separated"), "separated"), (verdicts.count("tie"), "tied"))
+    told = [f"{number} {word}" for number, word in counts if number]
+    unknown = verdicts.count("cannot tell")
+    told += [f"{unknown} cannot be told"] if unknown else []
+    return f"{len(verdicts)} pair{'s' * (len(verdicts) != 1)}: {', '.join(told)}"
 
 
 def candidate_note(candidate: Candidate) -> str:

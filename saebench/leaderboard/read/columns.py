@@ -28,6 +28,7 @@ class TableColumn:
         replaces: Metrics whose columns are left out where every row has this one.
         direction: `lower`, `higher` or `neutral`.
         ranks: Whether contenders are ranked by it.
+        scale: On which (`saebench.api.MetricInfo.scale`).
         group: Whether it is a metric of several cells (stability).
     """
 
@@ -44,6 +45,7 @@ class TableColumn:
     replaces: tuple[str, ...] = ()
     direction: str = "neutral"
     ranks: bool = False
+    scale: str = "identity"
     group: bool = False
 
     @property

@@ -20,25 +20,28 @@ from saebench.leaderboard.tables.agreement.datasets import across_datasets
 from saebench.leaderboard.tables.children import children
 from saebench.leaderboard.tables.equal_spend import CURRENCY_OF, equal_spend
 from saebench.leaderboard.tables.make_row import evaluation_key, make_row, row_key
+from saebench.leaderboard.tables.ranking.curves import LEVEL_TOLERANCE, PRICE_TOLERANCE
+from saebench.leaderboard.tables.ranking.moderated import ALPHA, MOST_PRIOR_DF
 from saebench.leaderboard.tables.ranks import PRIMARY, rank_levels
 from saebench.leaderboard.tables.row import Row
 from saebench.leaderboard.tables.searches import decide_searches
 from saebench.leaderboard.tables.site import Board, NotOk, Site, Suite
-from saebench.leaderboard.tables.statistics import L0_TOLERANCE, LEVEL_TOLERANCE
 from saebench.version import __version__
 
 BOARD_SCHEMA_VERSION = 2
 _STATISTICS: dict[str, str | float] = {
     "confidence": CONFIDENCE,
     "interval": "Student t over init seeds",
-    "comparison": "paired by init seed where both have the same seeds, else Welch; "
-    "95 % a pair, not corrected for the number of pairs",
+    "comparison": "on the metric's scale, at one price; variances over seeds moderated by all rows (Smyth 2004), "
+    "Welch with Satterthwaite's degrees of freedom, Holm over the pairs of a level",
+    "alpha": ALPHA,
+    "most_prior_df": MOST_PRIOR_DF,
     "agreement": "mean over pairs of SAEs; Student t with seeds - 1 degrees of freedom "
     "on a jackknife over init seeds, as pairs share seeds",
     "primary": PRIMARY,
     "equal_spend": "FVU on training batches, linear in log own spend, at the largest spend "
     "that all contenders of a site reached; ranked within one training dataset",
-    "l0_tolerance": L0_TOLERANCE,
+    "price_tolerance": PRICE_TOLERANCE,
     "level_tolerance": LEVEL_TOLERANCE,
 }
 
@@ -254,7 +257,8 @@ def _rows(
 
 
 def _place_in_table(row: Row) -> tuple[Any, ...]:
-    """By sparsity level, then rank, then fidelity: the order in which the table reads before anybody sorts it."""
+    """By sparsity level, then fidelity, the unranked last: the order of the table before anybody sorts it."""
     standing, explained = row.standing, row.value(PRIMARY)
-    level, rank = (standing.level, standing.rank) if standing else (None, None)
-    return (level or 1e9, rank or 10**5, 1e9 if explained is None else -explained, natural(row.label))
+    level = standing.level if standing else None
+    unranked = standing is None or standing.best is None
+    return (level or 1e9, unranked, 1e9 if explained is None else -explained, natural(row.label))

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from saebench.leaderboard.numbers import spend_text
 from saebench.leaderboard.read.records import Json
+from saebench.leaderboard.tables.ranking.curves import Curve, shared_price
 from saebench.leaderboard.tables.ranks import Ranked, curve_families, order_of, ranking
 from saebench.leaderboard.tables.row import Row, SeedCell
-from saebench.leaderboard.tables.statistics import Curve
 from saebench.leaderboard.tables.trajectories import UNITS, with_forwards
 
 CURRENCIES = UNITS
@@ -267,10 +267,9 @@ def _levels(
         groups, absent = [], []
         for data_of, curves in sorted(by_data.items(), key=lambda item: (-len(item[1]), item[0])):
             refusal = mixed if machines else _ALONE if len(curves) == 1 and len(by_data) > 1 else None
-            found = ranking(curves, level, "lower", refusal)
-            order = order_of(found)
-            near = tuple(name for name in order if found.contenders[name].l0 is not None)
-            absent += [name for name in order if name not in near]
+            found = ranking(curves, shared_price(list(curves.values()), level), "lower", refusal, "log")
+            near = tuple(name for name in order_of(found) if found.contenders[name].l0 is not None)
+            absent += [name for name in order_of(found) if name not in near]
             marks = {name: mark for name in near if (mark := _mark(of_family[name], spend)) is not None}
             if near:
                 label = ", ".join(dict.fromkeys(name for name, _ in data_of))
@@ -285,7 +284,8 @@ def _curve(rows: Sequence[Row], runs: Mapping[str, Mapping[int, Run]], spend: fl
         for seed, run in runs[row.id].items():
             if (found := run.at(spend)) is not None:
                 points[seed].append((found[1], found[0]))
-    return Curve({seed: tuple(sorted(found)) for seed, found in sorted(points.items())})
+    whole = {seed: tuple(sorted(found)) for seed, found in sorted(points.items())}
+    return Curve(whole, max(len(row.planned_seeds) for row in rows))
 
 
 def decay_of(row: Row) -> float:

@@ -107,7 +107,31 @@ def make_row(
             for cell, run in zip(cells, runs, strict=True)
         ),
         continued=bool(facts.get("continued")),
+        copies=_copies(cells),
+        unranked=_unranked(cells),
     )
+
+
+def _copies(cells: Sequence[CellRecord]) -> tuple[int, ...]:
+    """Seeds whose weights are those of an earlier seed: they are no other training."""
+    seen: set[str] = set()
+    copies = []
+    for cell in cells:
+        weights = cell.measured.get("weights")
+        if weights in seen:
+            copies.append(int(cell.facts["init_seed"]))
+        elif isinstance(weights, str):
+            seen.add(weights)
+    return tuple(copies)
+
+
+def _unranked(cells: Sequence[CellRecord]) -> str | None:
+    if any(cell.facts.get("batch_coupled") is True for cell in cells):
+        return "its codes of a token depend on the other tokens of the batch"
+    copies = _copies(cells)
+    if copies and len(cells) - len(copies) < 2:
+        return "all seeds have the same weights: one training, and no interval"
+    return None
 
 
 def _metric(cells: Sequence[CellRecord], name: str) -> MetricCell:

@@ -10,7 +10,8 @@ from saebench.leaderboard.read.records import Json
 from saebench.leaderboard.tables.agreement.values import SeedAgreement
 from saebench.leaderboard.tables.details import Density, LatentContexts
 from saebench.leaderboard.tables.noise import Noise
-from saebench.leaderboard.tables.statistics import Estimate, MetricCell, Standing
+from saebench.leaderboard.tables.ranking.verdicts import Standing
+from saebench.leaderboard.tables.statistics import Estimate, MetricCell
 from saebench.leaderboard.tables.trajectories import Point, Spend, sum_or_none
 
 
@@ -83,6 +84,8 @@ class Row:
         noise: Of training and of evaluation, by metric; empty with one seed of either.
         other_datasets: dataset -> metric -> estimate, where there are several evaluation datasets.
         continued: Of a control: it is a child's parent, trained on.
+        copies: Seeds whose weights are those of an earlier seed.
+        unranked: Why it is not ranked whatever its values are; None where it may be.
         standing: None for controls.
         tune: None where it was not tuned.
         versions: plugins, packages, metrics and host: values by name.
@@ -125,6 +128,8 @@ class Row:
     versions: Mapping[str, Mapping[str, tuple[str, ...]]]
     cells: tuple[SeedCell, ...]
     continued: bool = False
+    copies: tuple[int, ...] = ()
+    unranked: str | None = None
     standing: RowStanding | None = None
     tune: Tuned | None = None
 
@@ -137,6 +142,11 @@ class Row:
     def l0(self) -> float:
         """Mean measured L0; 0 where it was not measured."""
         return self.value("l0") or 0.0
+
+    @property
+    def price(self) -> float:
+        """Mean values of a code: L0 and declared side values; L0 where that was not measured, 0 without one."""
+        return self.value("values-per-token") or self.l0
 
     def shown(self, column: TableColumn) -> Shown:
         """What the row has in a column."""

@@ -70,18 +70,21 @@ def test_ranks_are_within_a_sparsity_level_and_ties_are_told(board: Board) -> No
     rows = rows_of(board)
     assert rows["topk k8"].standing.level == 8
     assert rows["topk k16"].standing.level == 16
-    assert rows["topk k8"].standing.rank == rows["faithful k8"].standing.rank == 1
-    assert rows["topk k8"].standing.ties == ("faithful",)
-    assert rows["expander k8"].standing.rank == 5
-    assert rows["truth"].standing.rank is None if "truth" in rows else True
+    assert rows["topk k8"].standing.best == rows["faithful k8"].standing.best == 1
+    assert "faithful" in rows["topk k8"].standing.ties
+    assert rows["expander k8"].standing.best == rows["expander k8"].standing.worst
+    assert rows["ssae k8"].standing.best is None
+    assert rows["ssae k8"].standing.reason == "2 of 3 seeds"
 
 
-def test_a_contender_off_the_level_is_compared_at_an_l0_that_both_have(board: Board) -> None:
+def test_all_contenders_of_a_level_are_read_at_one_price(board: Board) -> None:
     level = board.suites[0].sites[0].levels[1]
-    pair = next(pair for pair in level.metrics["variance-explained"].pairs if {pair.a, pair.b} == {"jumprelu", "topk"})
+    found = level.metrics["variance-explained"].contenders
     assert level.l0 == 16
-    assert 14.5 < pair.l0 < 15.5
-    assert pair.interval.method == "paired"
+    assert {name for name, item in found.items() if item.standing.best is not None} >= {"topk", "faithful", "expander"}
+    for item in found.values():
+        assert item.l0 is None or item.l0 == pytest.approx(level.price, rel=0.02)
+        assert item.standing.best is None or item.n == 3
 
 
 def test_failed_cells_are_listed_and_their_row_says_how_many_seeds(board: Board) -> None:
@@ -155,7 +158,7 @@ def test_mixed_metric_versions_are_not_ranked(
     board = rebuilt(tmp_path, generator, records)
     site = board.suites[0].sites[0]
     assert site.mixed_versions == {"reconstruction": ("1", "2")}
-    assert all(row.standing.rank is None for row in site.rows)
+    assert all(row.standing.best is None for row in site.rows)
     assert (
         "metric versions are mixed: reconstruction 1 and 2"
         in site.levels[0].metrics["variance-explained"].contenders["topk"].standing.reason
@@ -169,8 +172,8 @@ def test_one_seed_has_no_interval_and_no_rank(
     board = rebuilt(tmp_path, generator, (cells, {}))
     row = rows_of(board)["topk k8"]
     assert shown(row, "variance-explained").half is None
-    assert row.standing.rank is None
-    assert row.standing.reason == "one seed: no interval, no rank"
+    assert row.standing.best is None
+    assert row.standing.reason == "one seed"
 
 
 def test_other_evaluation_data_is_another_table(

@@ -67,7 +67,7 @@ def test_it_is_in_the_main_table_and_ranks(folder: Path) -> None:
     size_and_cost = ["size:d_sae", "cost:train", "cost:all"]
     assert ids == ["l0", "variance-explained", "grace-a", "grace-b", "poise", *size_and_cost]
     ranking = site.levels[0].metrics["poise"]
-    assert [(name, found.standing.rank) for name, found in ranking.contenders.items()] == [("first", 1), ("second", 2)]
+    assert [(name, found.standing.worst) for name, found in ranking.contenders.items()] == [("first", 1), ("second", 2)]
 
 
 def test_it_is_in_every_page_the_terminal_and_the_frame(folder: Path, tmp_path: Path) -> None:

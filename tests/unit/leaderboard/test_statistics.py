@@ -9,24 +9,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from saebench.base.student import t_quantile
-from saebench.leaderboard.tables.statistics import (
-    Curve,
-    compare_seeds,
-    matched_l0,
-    over_seeds,
-    rank_level,
-    sparsity_levels,
-)
-
-
-def curve(*seeds: list[tuple[float, float]]) -> Curve:
-    return Curve({seed: tuple(points) for seed, points in enumerate(seeds)})
+from saebench.leaderboard.tables.statistics import compare_seeds, over_seeds
 
 
 def test_the_quantile_of_t_is_right_to_the_last_digits() -> None:
     """Closed forms of one and two degrees of freedom: tan(0.475 pi) and sqrt(2 * 0.95^2 / (1 - 0.95^2))."""
     assert t_quantile(1) == pytest.approx(math.tan(0.475 * math.pi), rel=1e-14)
     assert t_quantile(2) == pytest.approx(math.sqrt(2 * 0.95**2 / (1 - 0.95**2)), rel=1e-14)
+    assert t_quantile(3, 0.99) == pytest.approx(stats.t.ppf(0.995, 3), rel=1e-12)
     assert t_quantile(1e9) == pytest.approx(1.959963984540054, rel=1e-8)
 
 
@@ -74,74 +64,6 @@ def test_one_seed_never_separates() -> None:
 def test_constant_seeds_separate_by_any_difference() -> None:
     assert compare_seeds({0: 1.0, 1: 1.0}, {0: 0.5, 1: 0.5}).separated
     assert not compare_seeds({0: 1.0, 1: 1.0}, {2: 1.0, 3: 1.0}).separated
-
-
-def test_interpolation_is_linear_in_log_l0() -> None:
-    values, way = curve([(8.0, 0.8), (32.0, 0.9)]).at(16.0)
-    assert way == "interpolated"
-    assert values == {0: pytest.approx(0.85)}
-
-
-def test_nothing_is_extrapolated() -> None:
-    points = curve([(8.0, 0.8), (16.0, 0.9)])
-    assert points.at(17.0) == ({0: 0.9}, "near")
-    assert points.at(18.0) == ({}, "none")
-    assert points.at(7.0) == ({}, "none")
-
-
-def test_a_pair_is_compared_where_both_were_measured() -> None:
-    exact, off = curve([(8.0, 0.0), (16.0, 1.0)]), curve([(8.9, 0.0), (14.5, 1.0)])
-    assert matched_l0(exact, off, 16.0) == 14.5
-    assert matched_l0(exact, off, 8.0) == pytest.approx(8.9)
-    assert matched_l0(exact, off, 11.0) == 11.0
-    assert matched_l0(exact, curve([(100.0, 1.0)]), 16.0) == 16.0
-
-
-def test_seeds_of_one_point_each_are_compared_at_their_own_l0() -> None:
-    single = curve([(13.9, 0.5)], [(14.1, 0.5)])
-    assert matched_l0(single, curve([(8.0, 0.0), (16.0, 1.0)], [(8.0, 0.0), (16.0, 1.0)]), 16.0) == pytest.approx(
-        14.0, abs=0.01
-    )
-
-
-def test_a_seed_that_lost_a_point_does_not_narrow_the_range() -> None:
-    lost = curve([(8.0, 0.8), (16.0, 0.9)], [(8.0, 0.81), (16.0, 0.91)], [(16.0, 0.92)])
-    assert lost.span == (8.0, 16.0)
-    assert lost.at(8.0) == ({0: 0.8, 1: 0.81}, "measured")
-
-
-def flat(*values: float) -> Curve:
-    return curve(*[[(8.0, value), (16.0, value)] for value in values])
-
-
-def test_ranks_count_the_better_ones_and_ties_are_named() -> None:
-    curves = {"a": flat(0.90, 0.91, 0.92), "b": flat(0.901, 0.909, 0.921), "c": flat(0.70, 0.71, 0.72)}
-    standings, pairs = rank_level(curves, 8.0, higher_is_better=True)
-    assert [standings[name].rank for name in "abc"] == [1, 1, 3]
-    assert standings["a"].ties == ("b",)
-    assert standings["c"].ties == ()
-    assert len(pairs) == 3
-    lower, _ = rank_level(curves, 8.0, higher_is_better=False)
-    assert [lower[name].rank for name in "abc"] == [2, 2, 1]
-
-
-def test_one_seed_and_far_l0_are_not_ranked_and_say_why() -> None:
-    curves = {
-        "a": flat(0.9, 0.91),
-        "b": flat(0.8, 0.81),
-        "single": flat(0.99),
-        "far": curve([(90.0, 1.0)], [(91.0, 1.0)]),
-    }
-    standings, _ = rank_level(curves, 8.0, higher_is_better=True)
-    assert standings["single"].rank is None
-    assert standings["single"].reason == "one seed: no interval, no rank"
-    assert standings["far"].reason == "no L0 measured near 8"
-    assert (standings["a"].rank, standings["b"].rank) == (1, 2)
-
-
-def test_levels_are_distinct_targets() -> None:
-    assert sparsity_levels([16, 8, 8.4, 16, 0]) == [8, 16]
-    assert sparsity_levels([]) == []
 
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=6), st.floats(0.1, 10), st.floats(-5, 5))

@@ -122,7 +122,7 @@ def test_the_page_asks_nobody_for_anything(out: Path) -> None:
 def test_the_page_shows_contenders_intervals_ties_failures_and_versions(out: Path) -> None:
     text = (out / "index.html").read_text("utf-8")
     for text_there in (
-        "1 tie",
+        "1\N{EN DASH}2",
         "± 0.00",
         "the loss was not finite at step 81",
         "saebench-harness 0.1.0",
