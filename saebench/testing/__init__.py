@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from saebench.testing.contract import Check, check_architecture, example_activations
+from saebench.testing.architecture.case import example_activations
+from saebench.testing.check import Check
+from saebench.testing.contract import check_architecture
 from saebench.testing.models import make_model, make_tokenizer
 
 __all__ = ["Check", "check_architecture", "example_activations", "make_model", "make_tokenizer"]

@@ -25,8 +25,7 @@ def check_gradients(build: Callable[[], Any], x: Tensor) -> None:
     """Holds `loss_and_grad` against autograd through `training_loss`: at the start and later, with and without token
     weights.
 
-    Once in float64, where a millionth shows, and once as it trains: in float32, on the back end that this machine
-        takes.
+    Once in float64, where a millionth shows, and as it trains: in float32, on every back end that a machine may take.
 
     Args:
         build: Makes the module afresh at each call, ready to be trained; equal bits each time.
@@ -37,6 +36,8 @@ def check_gradients(build: Callable[[], Any], x: Tensor) -> None:
     """
     import torch
 
+    from saebench.nn.kernels import backends
+
     for step in (FIRST, LATER):
         for weighted in (False, True):
             try:
@@ -44,7 +45,9 @@ def check_gradients(build: Callable[[], Any], x: Tensor) -> None:
                 _compare(_Taken(_at(build, x, step), x, step, weighted, torch.float64, by_hand=True), theirs)
             except RuntimeError:  # some tensor of the module stays float32
                 theirs = _Taken(_at(build, x, step), x, step, weighted, torch.float32, by_hand=False)
-            _compare(_Taken(_at(build, x, step), x, step, weighted, torch.float32, by_hand=True), theirs)
+            for backend in {backends.current(), "bf16-screen", "plain"}:
+                with backends.force(backend):
+                    _compare(_Taken(_at(build, x, step), x, step, weighted, torch.float32, by_hand=True), theirs)
 
 
 def _at(build: Callable[[], Any], x: Tensor, step: StepInfo) -> Any:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-for folder in ("artifacts", "interop", "matching", "console", "compare"):
+for folder in ("testing", "artifacts", "interop", "matching", "console", "compare"):
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 WORDS = (
