@@ -162,7 +162,8 @@ class ArchitectureSpec:
         wraps: True means it takes another architecture as base (`base` is the built module, its weights already
             loaded). Its entries start from another entry.
         tags: `signed_latents`, `batch_coupled`, `grouped_latents`, `raw_units` (reads x as it is, never normalised),
-            `control` (never ranked, no budget).
+            `control` (never ranked, no budget), `shuffled_decoder` (the rows are another's in another order: a score
+            that an order leaves alone is null).
         train: What `auto` means.
         description: One line.
     """

@@ -241,8 +241,8 @@ STABILITY = _family(
     ),
     (
         "idealised-dictionary-size", "latents", "neutral",
-        "Distinct latents that ever more seeds would find: capture-recapture (Chao2; Chapman for two seeds), a lower "
-        "bound.",
+        "Distinct latents that ever more seeds would find: capture-recapture (Chao2; Chapman for two seeds). No bound; "
+        "given only where thresholds of 0.6 to 0.8 agree on it.",
     ),
 )  # fmt: skip
 

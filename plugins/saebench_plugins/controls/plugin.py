@@ -98,6 +98,7 @@ def saebench_architectures() -> Sequence[ArchitectureSpec]:
             "Floor: the parent's codes decoded through shuffled rows",
             parent="required",
             wraps=True,
+            tags=("shuffled_decoder",),
         ),
         _spec(
             "control-pca",

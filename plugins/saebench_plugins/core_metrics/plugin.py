@@ -48,7 +48,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     CellMetricSpec(
         name="truth",
-        version="2",
+        version="3",
         provides=TRUTH,
         make=f"{_HERE}.truth:make",
         streams=("eval",),
@@ -67,7 +67,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     GroupMetricSpec(
         name="stability",
-        version="2",
+        version="3",
         provides=STABILITY,
         make=f"{_HERE}.stability:make",
         vary=frozenset({"init_seed"}),

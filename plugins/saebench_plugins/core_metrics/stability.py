@@ -65,7 +65,11 @@ def _by_direction(
     if total.distinct:
         values["distinct-latents"] = metric_value("distinct-latents", total.distinct, sum(total.n_alive))
         values["idealised-dictionary-size"] = metric_value(
-            "idealised-dictionary-size", total.estimate, total.distinct, stderr=total.stderr
+            "idealised-dictionary-size",
+            total.estimate if total.unstable is None else None,
+            total.distinct,
+            stderr=total.stderr if total.unstable is None else None,
+            reason=total.unstable,
         )
     else:
         values |= nulls((info for info in STABILITY if info.id in RECAPTURE), "no latent is alive")

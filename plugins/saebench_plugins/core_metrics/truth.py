@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from saebench.api import ScoredBatch, Stream
 
 
+SHUFFLED = "the decoder has another SAE's rows in another order, and this score does not see an order"
+"""Why a shuffled decoder has neither `truth-mcc` nor `truth-uniqueness`: it would keep those of the SAE it floors."""
+
+
 class Truth:
     """Matches once on |cos|, then follows the matched pairs' firings on `eval`."""
 
     def __init__(self, context: MetricContext) -> None:
         directions = decoder_directions(context.sae)
+        self._shuffled = "shuffled_decoder" in context.tags
         self._absent: str | None = None
         if context.dictionary is None:
             self._absent = "the true features are not known: the dataset is not synthetic"
@@ -47,12 +52,12 @@ class Truth:
             if self._absent_stream
             else self._firing.compute()
         )
+        by_rows = {"truth-mcc": self._matching.total / n, "truth-uniqueness": self._uniqueness}
         values = {
-            "truth-mcc": metric_value("truth-mcc", self._matching.total / n, n),
-            "truth-f1": firing,
-            "truth-uniqueness": metric_value("truth-uniqueness", self._uniqueness, n),
+            id: metric_value(id, None, 0, reason=SHUFFLED) if self._shuffled else metric_value(id, value, n)
+            for id, value in by_rows.items()
         }
-        return MetricResult(values)
+        return MetricResult({info.id: firing if info.id == "truth-f1" else values[info.id] for info in TRUTH})
 
 
 def make(context: MetricContext) -> CellMetric:

@@ -119,8 +119,8 @@ def agreement_charts(site: Site) -> dict[str, list[Chart]]:
     )
     caption = (
         "Distinct alive latents that k seeds find together, and the extrapolated total (capture-recapture) with its "
-        "95 % interval. Seeds are taken as independent draws from one closed dictionary; latents that are harder to "
-        f"find than others make it a lower bound. {one}"
+        "95 % interval. Seeds are taken as independent draws from one closed dictionary. The total bounds nothing, "
+        f"and is given only where cosine thresholds of 0.6 to 0.8 agree on it. {one}"
     )
     seeds.append(("distinct", "How large is the idealised dictionary?", caption, distinct_chart(site)))
     caption = (

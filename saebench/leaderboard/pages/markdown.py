@@ -57,8 +57,8 @@ _CORRECTED = {
 }
 _SEEDS = (
     "Scores over chance, (score - chance) / (1 - chance), a mean over pairs of seeds with a 95 % jackknife interval "
-    "over seeds. The estimated total is the idealised dictionary size by capture-recapture: a lower bound, as some "
-    "latents are harder to find than others."
+    "over seeds. The estimated total is the idealised dictionary size by capture-recapture: no bound, and given only "
+    "where thresholds of 0.6 to 0.8 agree on it."
 )
 _ACROSS = (
     "SFR alive between SAEs that differ in the seed, in the training dataset, or in both, with 95 % jackknife "

@@ -132,7 +132,7 @@ def all_of_today(group: Record, level: float, dead: int, rng: np.random.Generato
             "method": "chao2" if seeds > 2 else "chapman",
             "assumptions": (
                 "Every seed draws its latents independently from one closed dictionary; a cosine over 0.7 is "
-                "identity. Some latents are harder to find than others, so this is a lower bound."
+                "identity. Some latents are harder to find than others. It is no bound."
             ),
         },
         "activation-match": {

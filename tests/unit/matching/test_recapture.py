@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from saebench.matching import Matching, match
-from saebench.matching.agreement.recapture import chao2, chapman, clusters, rarefaction, recapture
+from saebench.matching.agreement.recapture import chao2, chapman, clusters, rarefaction, recapture, unstable
 
 
 def alive(*sizes: int) -> list[np.ndarray]:
@@ -116,7 +116,7 @@ def test_the_total_is_found_and_its_interval_covers_where_the_assumptions_hold(s
     assert covered / 300 >= 0.9
 
 
-def test_latents_that_are_hard_to_find_make_it_a_lower_bound() -> None:
+def test_latents_that_are_hard_to_find_make_it_too_small() -> None:
     rng = np.random.default_rng(3)
     chances = np.where(np.arange(400) < 200, 0.6, 0.05)
     estimates = [from_counts((rng.random((3, 400)) < chances).sum(0), 3, rng).estimate for _ in range(100)]
@@ -153,5 +153,36 @@ def test_details_are_finite_json() -> None:
     assert (found["method"], found["singletons"], found["doubletons"]) == ("chapman", 4, 1)
     assert found["k"] == [1, 2]
     assert found["distinct"] == [3, 5]
-    assert "lower bound" in found["assumptions"]
-    assert all(math.isfinite(found[key]) for key in ("estimate", "stderr", "low", "high"))
+    assert "no bound" in found["assumptions"]
+    # one latent in common is too little to go by
+    assert [found[key] for key in ("estimate", "stderr", "low", "high")] == [None] * 4
+    assert found["reason"] == "1 latents are found again at a cosine over 0.8, and a total needs 7"
+    assert all(math.isfinite(total) for total in found["by_threshold"].values())
+
+
+def test_a_total_that_goes_by_the_threshold_is_not_given() -> None:
+    """Every seed finds all 256 features, at cosines of 0.78 to 0.92: pairs of seeds agree at 0.61 to 0.85."""
+    rng, n, d = np.random.default_rng(4), 256, 2048
+    close = np.linspace(0.78, 0.92, n)[:, None]
+    noise = [np.linalg.qr(rng.standard_normal((d - n, n)))[0].T for _ in range(3)]
+    items = [np.hstack([close * np.eye(n), np.sqrt(1 - close**2) * rows]) for rows in noise]
+    found = recapture(every_pair(items), alive(n, n, n))
+    assert found.by_threshold[0.6] == 256
+    assert found.estimate > 2 * n
+    assert "it goes by the threshold: 256 to " in str(found.unstable)
+    assert found.to_json()["estimate"] is None
+
+
+def test_seeds_that_share_nothing_give_no_total_though_every_threshold_agrees() -> None:
+    found = recapture(every_pair(list(np.split(np.eye(60), 3))), alive(20, 20, 20))
+    assert len(set(found.by_threshold.values())) == 1
+    assert found.unstable == "0 latents are found again at a cosine over 0.8, and a total needs 7"
+
+
+def test_a_total_that_thresholds_agree_on_is_given() -> None:
+    found = recapture(every_pair([np.eye(30)[:20], np.eye(30)[8:28]]), alive(20, 20))
+    assert found.unstable is None
+    assert found.to_json()["estimate"] == found.estimate == set(found.by_threshold.values()).pop()
+    # a tenth larger is the edge
+    assert unstable({0.6: 100.0, 0.8: 110.0}, {0.6: 50, 0.8: 40}) is None
+    assert "more than a factor of 1.1" in str(unstable({0.6: 100.0, 0.8: 110.1}, {0.6: 50, 0.8: 40}))

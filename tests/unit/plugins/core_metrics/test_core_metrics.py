@@ -101,12 +101,12 @@ def test_specs_cover_every_core_id_once() -> None:
     assert sorted(info.id for spec in specs for info in spec.provides) == sorted(INFO)
     assert all(spec.core for spec in specs)
     assert {spec.name: spec.version for spec in specs if spec.version != "1"} == {
-        "stability": "2",
+        "stability": "3",
         "losses": "3",
         "reconstruction": "2",
         "sparsity": "2",
         "density": "2",
-        "truth": "2",
+        "truth": "3",
     }
 
 
@@ -164,3 +164,13 @@ def test_truth_is_perfect_for_the_true_dictionary() -> None:
     assert result.values["truth-mcc"].value == pytest.approx(1)
     assert result.values["truth-uniqueness"].value == pytest.approx(N_TRUE / D_SAE)
     assert 0 < (result.values["truth-f1"].value or 0) < 1
+
+
+def test_a_shuffled_decoder_has_no_score_that_does_not_see_the_order() -> None:
+    dictionary = torch.randn(N_TRUE, D_IN, generator=torch.Generator().manual_seed(0))
+    sae = Sae()
+    shuffled = context(sae, dictionary=dictionary, tags=frozenset({"control", "shuffled_decoder"}))
+    values = run("truth", shuffled, [scored(sae, dictionary=dictionary)]).values
+    assert values["truth-mcc"].value is values["truth-uniqueness"].value is None
+    assert "does not see an order" in str(values["truth-mcc"].reason)
+    assert values["truth-f1"].value is not None

@@ -56,12 +56,27 @@ def test_by_hand() -> None:
             "ffr-random": 3 / 4, "ffr-random-alive": 2 / 3,
             "ffr-text": 1 / 4, "ffr-text-alive": 1 / 3,
             "ffr-self": 2 / 4, "ffr-self-alive": 2 / 3,
+            # dense on random tokens and not on samples: the first, and the one that is dead on text
+            "ffr-contrast": 2 / 4, "ffr-contrast-alive": 1 / 3,
+            # L0 / (0.1 * 4) is over 1 on all streams: the ceiling is 1
+            "ffr-random-l0": 1.1, "ffr-text-l0": 0.5, "ffr-self-l0": 0.57,
+            "ffr-random-of-ceiling": 3 / 4, "ffr-text-of-ceiling": 1 / 4, "ffr-self-of-ceiling": 2 / 4,
         }
     )  # fmt: skip
     assert result.details["ffr-sweep"]["random"] == {"0.01": 1.0, "0.05": 1.0, "0.1": 0.75, "0.2": 0.5}
     assert result.details["ffr-sweep"]["text-alive"]["0.01"] == 1.0
     assert [info.id for info in FFR] == list(result.values)
     assert all(value.n == 200 and value.stderr is not None for value in result.values.values())
+
+
+def test_the_ceiling_is_where_all_firings_lie_just_over_the_threshold() -> None:
+    # 10 latents, L0 0.44: at most 4.4 of 10 can be over 0.1
+    values = measure(
+        {"random-tokens": codes([0.11] * 4 + [0.0] * 6)}, {"density": "no text", "self-sampled": "none"}
+    ).values
+    assert values["ffr-random-l0"].value == pytest.approx(0.44)
+    assert values["ffr-random-of-ceiling"].value == pytest.approx(0.4 / 0.44)
+    assert values["ffr-contrast"].reason == values["ffr-contrast-alive"].reason == "none"
 
 
 def test_batch_size_does_not_matter() -> None:
@@ -92,7 +107,8 @@ def test_absent_streams() -> None:
 def test_empty_and_silent_streams() -> None:
     assert all(value.reason == "no tokens were seen" for value in measure({}).values.values())
     silent = measure(dict.fromkeys(ALL, torch.zeros(20, 3))).values
-    assert silent["ffr-text"].value == 0
+    assert silent["ffr-text"].value == silent["ffr-text-l0"].value == silent["ffr-contrast"].value == 0
+    assert silent["ffr-text-of-ceiling"].reason == "no latent ever fires"
     assert silent["ffr-text-alive"].reason == "no latent fires on held-out text"
 
 
