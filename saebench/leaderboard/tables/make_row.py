@@ -11,7 +11,7 @@ from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.read.records import CellRecord, GroupRecord, Json
 from saebench.leaderboard.tables.agreement.seeds import group_metrics, group_of, seed_agreement
 from saebench.leaderboard.tables.details import contexts, density, readable
-from saebench.leaderboard.tables.noise import noise_of
+from saebench.leaderboard.tables.ranking.noise import noise_of
 from saebench.leaderboard.tables.row import Row, SeedCell
 from saebench.leaderboard.tables.statistics import Estimate, MetricCell, mean, over_seeds
 from saebench.leaderboard.tables.trajectories import (

@@ -9,7 +9,7 @@ from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.read.records import Json
 from saebench.leaderboard.tables.agreement.values import SeedAgreement
 from saebench.leaderboard.tables.details import Density, LatentContexts
-from saebench.leaderboard.tables.noise import Noise
+from saebench.leaderboard.tables.ranking.noise import Noise
 from saebench.leaderboard.tables.ranking.verdicts import Standing
 from saebench.leaderboard.tables.statistics import Estimate, MetricCell
 from saebench.leaderboard.tables.trajectories import Point, Spend, sum_or_none

@@ -10,7 +10,7 @@ import pytest
 from saebench.leaderboard.pages.html import page_html
 from saebench.leaderboard.read.merge import merged_records
 from saebench.leaderboard.tables.board import make_board
-from saebench.leaderboard.tables.noise import Noise, split
+from saebench.leaderboard.tables.ranking.noise import Noise, split
 
 Records = dict[str, dict[str, Any]]
 
