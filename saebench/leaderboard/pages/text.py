@@ -33,7 +33,7 @@ METHOD = (
     (
         "Intervals",
         "Mean ± half-width of the 95 % Student t-interval over init seeds (separate trainings). A value without ± "
-        "rests on one seed and is not ranked. The standard error of a single score, over evaluation sequences, is "
+        "rests on one seed and is not ranked. The standard error of a single score, over evaluation documents, is "
         "another thing: it is in each contender's details.",
     ),
     (

@@ -1,7 +1,7 @@
 """Statistics of the leaderboard, in plain float64: means and intervals over seeds, differences of two means.
 
 The unit of replication is the training run: intervals are over init seeds. The standard error of one score (over
-evaluation sequences, which all contenders share) is another thing and is kept apart.
+evaluation documents, which all contenders share) is another thing and is kept apart.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Estimate:
         half: Half-width of the 95 % t-interval of that mean; None with fewer than two seeds.
         n: Seeds with a value.
         sd: Standard deviation over seeds; None with fewer than two.
-        stderr: Mean of the scores' own standard errors (over evaluation sequences), or None.
+        stderr: Mean of the scores' own standard errors (over evaluation documents), or None.
         seeds: Value by init seed.
         reason: Why `value` is None.
     """

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,6 +96,20 @@ def run(name: str, ctx: MetricContext, batches: list[ScoredBatch]) -> MetricResu
 
 
 CELL_SPECS = [spec.name for spec in METRICS if isinstance(spec, CellMetricSpec)]
+
+
+def test_numbers_without_a_standard_error_are_those_that_the_readme_names() -> None:
+    import saebench_plugins.core_metrics
+
+    text = (Path(saebench_plugins.core_metrics.__file__).parent / "README.md").read_text("utf-8")
+    section = text.split("### Numbers without a standard error\n")[1].split("\n#")[0]
+    named = set(re.findall(r"`([a-z0-9-]+)`", section))
+    sae, dictionary = Sae(), torch.nn.functional.normalize(torch.randn(N_TRUE, D_IN), dim=1)
+    batches = [scored(sae, seed=seed, dictionary=dictionary) for seed in range(3)]
+    results = [run(name, context(sae, dictionary=dictionary), batches) for name in CELL_SPECS]
+    values = {id: value for result in results for id, value in result.values.items() if value.value is not None}
+    assert len(values) > 30
+    assert {id for id, value in values.items() if value.stderr is None} == named & values.keys()
 
 
 def test_specs_cover_every_core_id_once() -> None:
