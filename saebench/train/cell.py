@@ -34,7 +34,7 @@ from saebench.metrics.reconstruction import DIVERGED_FVU
 from saebench.train.feed import FINALIZE_TOKENS, Feed, SharedBatch, scaled
 from saebench.train.meter import Meter, refuse_if_too_big
 from saebench.train.monitor import Monitor
-from saebench.train.outcome import TrainOutcome, numerics
+from saebench.train.outcome import TrainOutcome, numerics, weights_digest
 from saebench.train.step import Trainer
 from saebench.train.watch import Watch
 
@@ -242,6 +242,7 @@ class CellRun:
         if prepared is not None:
             if outcome.ok:
                 outcome.module = prepared.module.requires_grad_(False)
+                outcome.weights_digest = weights_digest(outcome.module)
             if prepared.monitor is not None:
                 outcome.facts, outcome.dead_fraction = prepared.monitor.facts(), prepared.monitor.dead_fraction()
             meter = prepared.meter

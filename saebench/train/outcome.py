@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ _FACTS = (
     "data",
     "paid",
     "ancestors",
+    "weights_digest",
 )
 _MEASURED = (
     "device_s",
@@ -56,6 +58,7 @@ class TrainOutcome:
         tokens, flops: Spent by the cell itself, at its stand-alone cost; the last step may over-spend by less than a
             batch.
         forward_flops: What the language model's forward of those tokens costs alone.
+        weights_digest: See `weights_digest`; None without a module.
         data: Tokens and FLOPs that making its training data cost, beyond what its ancestors paid for the same dataset.
         ancestors: All-in tokens and FLOPs of its parent.
         paid: Cost by recipe of every dataset that it or an ancestor was trained on: who has a parent has its data.
@@ -96,6 +99,7 @@ class TrainOutcome:
     input_scale: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     numerics: dict[str, Any] | None = None
+    weights_digest: str | None = None
     fitted: bool = False
     device_s: float | None = None
     data_s: float = 0.0
@@ -195,6 +199,19 @@ class TrainOutcome:
             **{name: facts[name] for name in _FACTS},
             **{name: measured[name] for name in _MEASURED},
         )
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """SHA-256 of the floating tensors of a module's state dict, by name, shape and bytes; of a scalar's not.
+
+    Seeds whose modules agree in it are one and the same dictionary. Counters and single thresholds may differ.
+    """
+    content = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if tensor.is_floating_point() and tensor.numel() > 1:
+            content.update(f"{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+            content.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return content.hexdigest()
 
 
 def save_outcome(outcome: TrainOutcome, cell: Cell, folder: Path) -> None:

@@ -31,6 +31,11 @@ def check_terms(terms: object, batch: ActivationBatch, label: str, *, d_sae: int
     for name, penalty in terms.penalties.items():
         if not isinstance(penalty, Tensor) or penalty.ndim:
             raise PluginError(f"{label}: penalty '{name}' must be a scalar tensor, got {_seen(penalty)}")
+    if not isinstance(terms.flops, int) or isinstance(terms.flops, bool) or terms.flops < 0:
+        raise PluginError(
+            f"{label}: LossTerms.flops must be an int from 0 (work that the architecture's Cost does not know of), got "
+            f"{terms.flops!r}. Leave it out where there is none"
+        )
     if terms.x_hat is not None and terms.x_hat.shape != batch.target.shape:
         raise PluginError(f"{label}: LossTerms.x_hat must be {list(batch.target.shape)}, got {_seen(terms.x_hat)}")
     if d_sae is not None and terms.codes is not None:

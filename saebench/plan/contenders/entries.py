@@ -21,6 +21,9 @@ from saebench.plan.contenders.refusals import Refusals
 from saebench.plan.contenders.searches import config_values, read_tune
 from saebench.plan.contenders.sites import SiteUse, dataset_site
 
+CONTROL = "control"
+"""Tag of the floor and ceiling rows that the harness adds by itself."""
+
 
 def parents_first(entries: Sequence[EntryConfig]) -> list[int]:
     """Indices of the entries, each after the one it starts from, otherwise in the suite's order."""
@@ -72,6 +75,14 @@ class Expansion:
             return
         except PluginError as error:
             raise PluginError(f"{suite.where(*path, 'architecture')} entries[{index}].architecture: {error}") from error
+        if CONTROL in registered.spec.tags:
+            self.refusals.add(
+                entry.name,
+                (*path, "architecture"),
+                f"architecture {registered.spec.name!r} has the tag {CONTROL!r}, which no entry may have. Write "
+                "`controls: true` for saebench's own controls; take the tag out of the spec of any other architecture.",
+            )
+            return
         dataset = self.book.get(entry.dataset)
         if dataset is None or not self._parent_allowed(path, entry, registered.spec):
             return

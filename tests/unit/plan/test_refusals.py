@@ -405,3 +405,12 @@ def test_a_metric_that_reads_an_unknown_stream_is_refused_where_it_is_chosen(pla
     plain, added = planner(GOOD, "metrics: [fvu]"), planner(GOOD, "metrics: [fvu, oddness]", catalog=catalog)
     assert added.estimate.store_bytes > plain.estimate.store_bytes
     assert plain.cells[0].cell_id == added.cells[0].cell_id
+
+
+def test_no_entry_is_a_control(planner, refused):
+    entry = GOOD.replace("name: topk", "name: free").replace("architecture: topk", "architecture: control-pca")
+    line = "entries[0].architecture: architecture 'control-pca' has the tag 'control', which no entry may have."
+    assert any(line in found for found in refused(entry.replace("[4, 8]", "[4]")))
+    plan = planner(f"{entry}\n{GOOD}")
+    assert [one.entry for one in plan.refused] == ["free"]
+    assert {cell.entry for cell in plan.cells if not cell.control} == {"topk"}

@@ -369,3 +369,21 @@ def test_the_record_says_in_which_precision_it_was_trained(kit):
         "deterministic": kit.device == "cpu",  # a run asks for deterministic operators, this test does not
     }
     assert ("bfloat16" in numerics["products"]) == (numerics["backend"] == "bf16-screen")
+
+
+def test_equal_weights_have_one_digest(kit):
+    class Constant(kit.Tiny):
+        """The seed decides a counter alone."""
+
+        def __init__(self, config, site, generator):
+            super().__init__(config, site, torch.Generator().manual_seed(0))
+            self.register_buffer("drawn", torch.randint(1000, (), generator=generator))
+
+    kit.add("constant", Constant)
+    digests = {
+        (name, seed): kit.train(kit.cell(name, init_seed=seed)).weights_digest
+        for name in ("tiny", "constant")
+        for seed in (0, 1)
+    }
+    assert digests["constant", 0] == digests["constant", 1] is not None
+    assert digests["tiny", 0] != digests["tiny", 1]

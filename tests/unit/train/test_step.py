@@ -95,3 +95,14 @@ def test_what_breaks_the_contract_is_named(kit):
     _, trainer = made(kit, Scalar)
     with pytest.raises(PluginError, match=r"cell: LossTerms.reconstruction must be \[64\]"):
         trainer.step(batch(), StepInfo(0, 0.0, 0, 640))
+
+
+@pytest.mark.parametrize("flops", [-(10**9), float("nan"), 2.0, True, None])
+def test_work_of_a_step_is_a_count(kit, flops):
+    class Counts(kit.Tiny):
+        def training_loss(self, batch, step):
+            return kit.replace(super().training_loss(batch, step), flops=flops)
+
+    _, trainer = made(kit, Counts)
+    with pytest.raises(PluginError, match=r"cell: LossTerms\.flops must be an int from 0"):
+        trainer.step(batch(), StepInfo(0, 0.0, 0, 640))
