@@ -44,7 +44,10 @@ def _site(site: Site) -> str:
     # there is room for one more column in few tables: a size that all share is a line below
     columns = [column for column in site.columns if column.terminal and not (column == D_SAE and len(sizes) < 2)]
     rows = [[row.label, rank_text(row.standing), *(_cell(row, column) for column in columns)] for row in site.rows]
-    rows += [[row.entry, "", *(_cell(row, column) for column in columns)] for row in site.controls]
+    rows += [
+        [row.label if row.continued else row.entry, "", *(_cell(row, column) for column in columns)]
+        for row in site.controls
+    ]
     table = tabulate(
         rows,
         headers=["", "#", *(column.terminal for column in columns)],

@@ -6,6 +6,7 @@ that had as much: same weights to start from, same schedule, nothing new.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -72,13 +73,21 @@ def continued_contenders(
             allotted = same_spend(child, control, tokens[child] * child.n_candidates, primary)
             made.setdefault((parent, child.train, allotted), (control, child, allotted))
     found = [kept for kept in made.values() if kept[2] >= kept[0].train.batch]
-    several = [control.parent for control, _, _ in found]
+    several = Counter(control.parent for control, _, _ in found)
+    points = [_point(control, child) if several[control.parent] > 1 else control.point for control, child, _ in found]
     named: dict[Contender, tuple[Contender, int]] = {}
-    for control, child, allotted in found:
-        if several.count(control.parent) > 1:
-            control = replace(control, point=fitted(f"{control.point}-as-{child.entry}-{child.point}"))
-        named[control] = child, allotted
+    for (control, child, allotted), point in zip(found, points, strict=True):
+        alike = sum(
+            one.parent is control.parent for (one, _, _), other in zip(found, points, strict=True) if other == point
+        )
+        label = f"{point}-{child.point}" if alike > 1 else point
+        named[replace(control, point=fitted(label))] = child, allotted
     return named, tuple(dict.fromkeys(remarks))
+
+
+def _point(control: Contender, child: Contender) -> str:
+    """The parent's point, and whose control it is of several."""
+    return f"as-{child.entry}" if control.point == "default" else f"{control.point}-as-{child.entry}"
 
 
 def _settings(one: Contender) -> tuple[object, ...]:

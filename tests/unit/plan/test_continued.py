@@ -47,7 +47,7 @@ def test_children_of_equal_spend_share_one_and_others_do_not(planner):
     twice = SSAE.replace("name: ssae", "name: other, train: {batch: 32}")
     plan = planner(f"{TOPK}\n{SSAE}\n{twice}")
     assert sorted(cell.point for cell in continued(plan)) == [
-        "k4-as-other-k4", "k4-as-ssae-k4", "k8-as-other-k8", "k8-as-ssae-k8",
+        "k4-as-other", "k4-as-ssae", "k8-as-other", "k8-as-ssae",
     ]  # fmt: skip
 
 
