@@ -117,7 +117,7 @@ def _copies(cells: Sequence[CellRecord]) -> tuple[int, ...]:
     seen: set[str] = set()
     copies = []
     for cell in cells:
-        weights = cell.measured.get("weights")
+        weights = cell.facts.get("weights_digest")
         if weights in seen:
             copies.append(int(cell.facts["init_seed"]))
         elif isinstance(weights, str):

@@ -87,6 +87,27 @@ def test_all_contenders_of_a_level_are_read_at_one_price(board: Board) -> None:
         assert item.standing.best is None or item.n == 3
 
 
+def test_seeds_with_equal_weights_are_one_training_and_what_depends_on_the_batch_is_not_ranked(
+    tmp_path: Path, generator: ModuleType, records: tuple[Records, Records]
+) -> None:
+    for path, record in records[0].items():
+        seed = record["facts"]["init_seed"]
+        if "/topk/" in path:
+            record["facts"]["weights_digest"] = "same"
+        elif "/faithful/" in path:
+            record["facts"]["weights_digest"] = f"{path}"
+            record["facts"]["batch_coupled"] = True
+        elif "/jumprelu/" in path:
+            record["facts"]["weights_digest"] = "two" if seed < 2 else "other"
+    rows = rows_of(rebuilt(tmp_path, generator, records))
+    assert rows["topk k8"].standing.reason == "all seeds have the same weights: one training, and no interval"
+    assert rows["topk k8"].copies == (1, 2)
+    assert rows["faithful k8"].standing.reason == "its codes of a token depend on the other tokens of the batch"
+    (jumprelu,) = [row for label, row in rows.items() if label.startswith("jumprelu target-l0-8")]
+    assert jumprelu.standing.reason == "2 of 3 seeds"
+    assert rows["expander k8"].unranked is None
+
+
 def test_failed_cells_are_listed_and_their_row_says_how_many_seeds(board: Board) -> None:
     (failed,) = board.suites[0].not_ok
     assert (failed.cell, failed.status) == ("ssae k8 s2", "diverged")

@@ -138,6 +138,7 @@ def test_how_it_was_computed_and_pictures_of_the_same_codes_are_not_compared(
 ) -> None:
     def change(record: dict[str, Any]) -> None:
         record["facts"]["training"]["numerics"] = {"backend": "plain"}
+        record["facts"]["weights_digest"] = "another"
         record["facts"]["details"]["density-histogram"]["zero"] += 1
         record["measured"] |= {"threads": 7, "backend": "plain"}
 
