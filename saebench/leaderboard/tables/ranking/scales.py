@@ -30,7 +30,7 @@ def _sigmoid(y: float) -> float:
     return 1 / (1 + math.exp(-y)) if y >= 0 else math.exp(y) / (1 + math.exp(y))
 
 
-IDENTITY = Scale(lambda x: x, lambda y: y, math.isfinite, "x")
+IDENTITY = Scale(lambda x: x, lambda y: y, math.isfinite, "the metric's own scale")
 SCALES: Mapping[str, Scale] = MappingProxyType(
     {
         "identity": IDENTITY,
