@@ -15,6 +15,7 @@ from saebench.leaderboard.pages.text import (
     amount_text,
     candidate_note,
     certificate_text,
+    child_verdict,
     decimals_of,
     method,
     rank_text,
@@ -142,8 +143,8 @@ def _children(site: Site) -> list[str]:
             escaped(names.get(metric.id, metric.id)),
             fixed(metric.child, 3),
             fixed(metric.control, 3),
-            with_interval(metric.difference, metric.half, 3),
-            metric.verdict,
+            fixed(metric.difference, 3),
+            escaped(child_verdict(metric)),
         ]
         for child in site.children
         for metric in child.metrics

@@ -9,7 +9,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from saebench.leaderboard.numbers import with_interval
-from saebench.leaderboard.pages.text import amount_text, decimals_of, rank_text, unranked
+from saebench.leaderboard.pages.text import amount_text, child_verdict, decimals_of, rank_text, unranked
 from saebench.leaderboard.read.columns import D_SAE, TableColumn
 from saebench.leaderboard.read.merge import MergedRecords, merged_records
 from saebench.leaderboard.read.survive import surviving
@@ -63,7 +63,7 @@ def _site(site: Site) -> str:
     for child in site.children:
         for metric in child.metrics:
             if metric.id == PRIMARY:
-                notes.append(f"{child.label}: {metric.verdict}, against {child.control} ({PRIMARY})")
+                notes.append(f"{child.label}: {child_verdict(metric)}, against {child.control} ({PRIMARY})")
     return "\n".join([site.title, table, *notes])
 
 

@@ -9,6 +9,7 @@ from saebench.leaderboard.numbers import EN_DASH, count, size_text, spend_text
 from saebench.leaderboard.read.columns import D_SAE, TableColumn
 from saebench.leaderboard.read.records import Json
 from saebench.leaderboard.tables.agreement.values import Certificate, Chance, Recapture
+from saebench.leaderboard.tables.children import Against
 from saebench.leaderboard.tables.equal_spend import LEAST_PROGRESS
 from saebench.leaderboard.tables.ranking.verdicts import Standing
 from saebench.leaderboard.tables.ranks import Ranking
@@ -25,7 +26,8 @@ LEAD = (
 CHILDREN = (
     "A child has had its parent's training and its own. Its control is the same parent, trained on by the same spend "
     "and with the same settings, with the parent's own data and loss: what a child has beyond it is due to the "
-    "child's data and objective. Differences are child less control over init seeds, with 95 % intervals."
+    "child's data and objective. Differences are child less control. Each is tested by itself, as contenders are; "
+    "beside a tie stands the smallest difference that so many seeds could tell."
 )
 CONTROLS = "Controls: floor and ceiling, and parents trained on; not ranked"
 
@@ -144,6 +146,12 @@ def pair_counts(ranking: Ranking) -> str:
     unknown = verdicts.count("cannot tell")
     told += [f"{unknown} cannot be told"] if unknown else []
     return f"{len(verdicts)} pair{'s' * (len(verdicts) != 1)}: {', '.join(told)}"
+
+
+def child_verdict(found: Against) -> str:
+    """`better`, or `tie (0.004 or more could be told)`."""
+    least = found.resolvable
+    return f"tie ({least:.2g} or more could be told)" if found.verdict == "tie" and least is not None else found.verdict
 
 
 def candidate_note(candidate: Candidate) -> str:

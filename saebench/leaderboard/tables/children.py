@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from saebench.leaderboard.read.columns import TableColumn
+from saebench.leaderboard.tables.ranking.curves import PRICE_TOLERANCE, apart
+from saebench.leaderboard.tables.ranking.moderated import prior_of
+from saebench.leaderboard.tables.ranking.scales import scale_for
+from saebench.leaderboard.tables.ranking.verdicts import conclude, pool, sample
 from saebench.leaderboard.tables.row import Row
-from saebench.leaderboard.tables.statistics import compare_seeds
 
 
 @dataclass(frozen=True)
@@ -16,16 +19,17 @@ class Against:
 
     Attributes:
         id: The metric's.
-        child, control: Means over the seeds that each has.
-        difference, half: Child less control, over seeds, with the half-width of its 95 % interval.
-        verdict: `better`, `worse`, `not separated` or `cannot tell: ...`, of the child.
+        child, control: Means over seeds, taken on the metric's scale.
+        difference: Child less control.
+        resolvable: The smallest difference that so many seeds could tell.
+        verdict: `better`, `worse`, `tie` or `cannot tell: ...`, of the child. Each comparison stands by itself.
     """
 
     id: str
     child: float
     control: float
     difference: float
-    half: float | None
+    resolvable: float | None
     verdict: str
 
 
@@ -55,7 +59,7 @@ def children(rows: Sequence[Row], columns: Sequence[TableColumn]) -> tuple[Child
     for row in rows:
         if row.control or not (control := _control_of(row, rows)):
             continue
-        metrics = [_against(column, row, control) for column in columns if column.ranks]
+        metrics = [_against(column, row, control, rows) for column in columns if column.ranks]
         found.append(
             Child(
                 row.label,
@@ -87,21 +91,39 @@ def _trained(row: Row) -> float | None:
     return None if own is None or search is None else own + search
 
 
-def _against(column: TableColumn, child: Row, control: Row) -> Against | None:
-    seeds = [_by_seed(row, column.id) for row in (child, control)]
-    if not all(seeds):
+def _against(column: TableColumn, child: Row, control: Row, rows: Sequence[Row]) -> Against | None:
+    """By one metric, on its scale, with variances that are moderated by those of all trained rows."""
+    pool_of = [found for row in rows if row.continued or not row.control if (found := _by_seed(row, column.id))]
+    seeds = {"child": _by_seed(child, column.id), "control": _by_seed(control, column.id)}
+    if not all(seeds.values()):
         return None
-    found = compare_seeds(*seeds)
-    if found.half is None:
-        verdict = "cannot tell: one seed"
-    elif not found.separated:
-        verdict = "not separated"
+    on = scale_for(column.scale, (value for values in pool_of for value in values.values()))
+    prior = prior_of(pool([[on.to(value) for value in values.values()] for values in pool_of]))
+    samples = {
+        name: sample({seed: on.to(value) for seed, value in values.items()}, prior, _why_not(row, control, child))
+        for (name, values), row in zip(seeds.items(), (child, control), strict=True)
+    }
+    _, (pair,) = conclude(samples, on, higher_is_better=column.direction != "lower")
+    values = {name: on.back(found.estimate) for name, found in samples.items()}
+    difference = values["child"] - values["control"]
+    if pair.verdict == "separated":
+        verdict = "better" if (difference > 0) == (column.direction != "lower") else "worse"
     else:
-        verdict = "better" if (found.difference > 0) == (column.direction == "higher") else "worse"
-    values = [child.value(column.id), control.value(column.id)]
-    return Against(column.id, values[0] or 0.0, values[1] or 0.0, found.difference, found.half, verdict)
+        verdict = f"cannot tell: {pair.reason}" if pair.reason else pair.verdict
+    return Against(column.id, values["child"], values["control"], difference, pair.resolvable, verdict)
 
 
-def _by_seed(row: Row, id: str) -> Mapping[int, float]:
+def _why_not(row: Row, control: Row, child: Row) -> str | None:
+    """Why a row is not compared, or None."""
+    if row.unranked or len(row.seeds) < len(row.planned_seeds):
+        return row.unranked or f"{len(row.seeds)} of {len(row.planned_seeds)} seeds"
+    prices = child.price, control.price
+    if min(prices) > 0 and apart(*prices) > PRICE_TOLERANCE:
+        return f"a code has {prices[0]:.4g} values here and {prices[1]:.4g} there" if row is child else None
+    return None
+
+
+def _by_seed(row: Row, id: str) -> dict[int, float]:
     metric = row.metrics.get(id)
-    return {} if metric is None else {int(seed): value for seed, value in metric.seeds.items()}
+    seeds = {} if metric is None else metric.seeds
+    return {int(seed): value for seed, value in seeds.items() if int(seed) not in row.copies}

@@ -16,7 +16,8 @@ COLUMNS = (HIGH, LOW, TableColumn("cost:train", "training", "tokens"))
 def row(label: str, parents: str, values: dict[int, float], *, tokens: float = 100.0, **more: Any) -> Any:
     metric = SimpleNamespace(seeds={str(seed): value for seed, value in values.items()})
     mean = sum(values.values()) / len(values)
-    told = {"control": False, "continued": False, "train": {"lr": 1}, **more}
+    told: dict[str, Any] = {"control": False, "continued": False, "train": {"lr": 1}, "price": 8.0, "copies": ()}
+    told |= {"unranked": None, "seeds": tuple(values), "planned_seeds": tuple(values), **more}
     return SimpleNamespace(
         id=f"row-{label}", label=label, cost={"train_tokens": tokens}, metrics={"explained": metric, "loss": metric},
         cells=tuple(SimpleNamespace(parent=f"{parents}{seed}" if parents else None) for seed in values),
@@ -36,15 +37,27 @@ def test_a_child_stands_beside_its_parent_trained_on() -> None:
     by_id = {metric.id: metric for metric in found.metrics}
     assert by_id.keys() == {"explained", "loss"}
     assert abs(by_id["explained"].difference + 0.305 / 3) < 1e-12
+    assert 0 < (by_id["explained"].resolvable or 0) < 0.1
     assert by_id["explained"].verdict == "worse"
     assert by_id["loss"].verdict == "better"
 
 
+def verdicts(child: Any, after: Any) -> list[str]:
+    (found,) = children([child, after], COLUMNS)
+    return [metric.verdict for metric in found.metrics]
+
+
 def test_what_seeds_cannot_tell_is_said() -> None:
-    apart = children([row("c", "p", {0: 0.7, 1: 0.9}), control("k", "p", {0: 0.75, 1: 0.8})], COLUMNS)
-    assert [metric.verdict for metric in apart[0].metrics] == ["not separated"] * 2
-    one = children([row("c", "p", {0: 0.7}), control("k", "p", {0: 0.75})], COLUMNS)
-    assert [metric.verdict for metric in one[0].metrics] == ["cannot tell: one seed"] * 2
+    wide = {0: 0.7, 1: 0.9}
+    assert verdicts(row("c", "p", wide), control("k", "p", {0: 0.75, 1: 0.8})) == ["tie"] * 2
+    one = verdicts(row("c", "p", {0: 0.7}), control("k", "p", {0: 0.75}))
+    assert one == ["cannot tell: child: one seed; control: one seed"] * 2
+    lost = verdicts(row("c", "p", wide, planned_seeds=(0, 1, 2)), control("k", "p", wide))
+    assert lost == ["cannot tell: child: 2 of 3 seeds"] * 2
+    dense = verdicts(row("c", "p", wide, price=9.0), control("k", "p", wide))
+    assert dense == ["cannot tell: child: a code has 9 values here and 8 there"] * 2
+    copied = verdicts(row("c", "p", wide, copies=(1,)), control("k", "p", wide))
+    assert copied == ["cannot tell: child: one seed"] * 2
 
 
 def test_the_control_of_equal_spend_and_settings_is_taken() -> None:

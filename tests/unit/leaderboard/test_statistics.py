@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from saebench.base.student import t_quantile
-from saebench.leaderboard.tables.statistics import compare_seeds, over_seeds
+from saebench.leaderboard.tables.statistics import over_seeds
 
 
 def test_the_quantile_of_t_is_right_to_the_last_digits() -> None:
@@ -36,34 +36,6 @@ def test_one_seed_has_a_value_and_no_interval() -> None:
 def test_no_seed_has_a_reason() -> None:
     estimate = over_seeds({}, reason="no token fired")
     assert (estimate.value, estimate.n, estimate.reason) == (None, 0, "no token fired")
-
-
-def test_paired_interval_is_scipys() -> None:
-    a, b = [0.90, 0.93, 0.91, 0.94], [0.88, 0.90, 0.90, 0.91]
-    ours = compare_seeds(dict(enumerate(a)), dict(enumerate(b)))
-    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
-    assert ours.method == "paired"
-    assert ours.half is not None
-    assert (ours.difference - ours.half, ours.difference + ours.half) == pytest.approx((low, high))
-
-
-def test_welch_interval_is_scipys_when_seeds_differ() -> None:
-    a, b = [0.90, 0.93, 0.91], [0.88, 0.90, 0.905, 0.91, 0.87]
-    ours = compare_seeds(dict(enumerate(a)), dict(enumerate(b)))
-    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    assert ours.method == "welch"
-    assert ours.half is not None
-    assert (ours.difference - ours.half, ours.difference + ours.half) == pytest.approx((low, high))
-
-
-def test_one_seed_never_separates() -> None:
-    interval = compare_seeds({0: 0.99}, {0: 0.01})
-    assert (interval.half, interval.separated, interval.method) == (None, False, "none")
-
-
-def test_constant_seeds_separate_by_any_difference() -> None:
-    assert compare_seeds({0: 1.0, 1: 1.0}, {0: 0.5, 1: 0.5}).separated
-    assert not compare_seeds({0: 1.0, 1: 1.0}, {2: 1.0, 3: 1.0}).separated
 
 
 @given(st.lists(st.floats(-10, 10), min_size=2, max_size=6), st.floats(0.1, 10), st.floats(-5, 5))
