@@ -1,4 +1,4 @@
-"""The command line. Each command is a file in `commands`, loaded when it is called; this never imports torch."""
+"""The command line. Each command is a file in `commands` or `authors`, loaded when called; this imports no torch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ _COMMANDS = {
     "match": "match the latents of two SAEs one to one",
     "leaderboard": "rebuild the leaderboard from records alone",
     "diff": "compare the facts of two folders",
+    "new": "write a package that adds an architecture, dataset, metric or observer",
+    "check": "check that a plugin keeps its contract",
     "plugins": "list architectures, datasets and metrics, and problems",
     "status": "show what is done, running, failed and left",
     "schema": "print the JSON schema of the suite file",
     "bench-backends": "measure the numeric back ends on this machine, and advise",
 }
+_FOR_AUTHORS = ("new", "check")
 
 
 class _Commands(click.Group):
@@ -36,7 +39,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = import_module(f"saebench.cli.commands.{cmd_name.replace('-', '_')}").command
+        folder = "authors" if cmd_name in _FOR_AUTHORS else "commands"
+        command: click.Command = import_module(f"saebench.cli.{folder}.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(
