@@ -94,6 +94,8 @@ class GroupMember:
             `variance-share` (share of the explained variance that goes when a latent is silenced).
         codes: Where the spec asks for `streams`: codes on the held-out stream of the group, batch by batch. The tokens
             and their order are the same for every member, and each call starts anew. None otherwise.
+        training: `training(n)` gives `[min(n, there), d_out]` float32 on the CPU: what it learnt to write, of random
+            training tokens. None where its training data is not at hand.
     """
 
     label: str
@@ -103,6 +105,7 @@ class GroupMember:
     facts: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
     codes: Callable[[], Iterator[SparseCodes]] | None = None
+    training: Callable[[int], Tensor] | None = None
 
 
 class GroupMetric(Protocol):

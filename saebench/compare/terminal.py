@@ -40,7 +40,8 @@ def page(comparison: Comparison) -> str:
         notes.append(
             "null: what random directions of the same sizes score, ± the 95 % interval of the mean over "
             f"{max((level.draws for level in comparison.scores.null.values()), default=0)} draws; corrected: (value - "
-            "null) / (1 - null). One pair of SAEs has no interval over seeds."
+            "null) / (1 - null). Untrained samples of the training activations reach more: a leaderboard has that "
+            "level too. One pair of SAEs has no interval over seeds."
         )
     else:
         notes.append("One pair of SAEs has no interval over seeds, and no null was asked for.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from saebench.api.errors import Damaged, MachineError, contained, describe
@@ -13,7 +13,7 @@ from saebench.artifacts import RunFolder, prove, read_arrays, read_record, refus
 from saebench.base.canonical import digest
 from saebench.base.text import without_folders
 from saebench.cells.cell import Cell, ModelUse
-from saebench.cells.plan import Group
+from saebench.cells.plan import Cohort, Group
 from saebench.execute.records import model_facts, without_columns
 from saebench.execute.resume import FolderState
 from saebench.plan.grouping.groups import GROUP_TOKENS, member_label, reads_codes
@@ -21,12 +21,17 @@ from saebench.plan.grouping.groups import GROUP_TOKENS, member_label, reads_code
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from saebench.activations.sources.held_out.streams import HeldOut
     from saebench.activations.sources.run_data import RunData
     from saebench.api.sae import SparseAutoencoder
     from saebench.host import Catalog
     from saebench.score import GroupOutcome
     from saebench.score.group_codes import Allowance
+
+_SAMPLES = 2
+"""Samples of training activations that stay in memory."""
 
 
 class GroupRunner:
@@ -38,6 +43,7 @@ class GroupRunner:
         sources: Held-out data, as cells were scored on it.
         device: Where members encode.
         state: What is proven of the folder.
+        cohorts: Of the plan; the data that members learnt from.
     """
 
     def __init__(
@@ -47,8 +53,12 @@ class GroupRunner:
         sources: RunData,
         device: str,
         state: FolderState,
+        cohorts: Sequence[Cohort] = (),
     ) -> None:
         self._run, self._catalog, self._sources, self._device, self._state = run, catalog, sources, device, state
+        self._cohorts = {cohort.key: cohort for cohort in cohorts}
+        # groups of one site come one after the other, and one over datasets has several
+        self._sample = lru_cache(maxsize=_SAMPLES)(self._training_sample)
         self._model: str | None = None
 
     def use_model(self, use: ModelUse | None) -> None:
@@ -175,6 +185,7 @@ class GroupRunner:
                     facts=member_facts(cell),
                     arrays=arrays,
                     codes=self._codes(cell, sae, batch, allowance) if streams else None,
+                    training=partial(self._sample, cell.cohort) if cell.cohort in self._cohorts else None,
                 )
             )
         return members
@@ -191,6 +202,12 @@ class GroupRunner:
             label=f"{cell.label} ({cell.part.architecture})",
             allowance=allowance,
         )
+
+    def _training_sample(self, key: str, n: int) -> Tensor:
+        """Random rows of what a cohort learnt from."""
+        cohort = self._cohorts[key]
+        self.use_model(cohort.model)
+        return self._sources.training_sample(cohort, n)
 
     def _held_out(self, cell: Cell) -> HeldOut:
         """The first evaluation dataset under the first evaluation seed; the store was built when it was scored."""

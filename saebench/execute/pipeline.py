@@ -76,7 +76,7 @@ class Pipeline:
             debug=debug,
             snapshot_every_s=snapshot_every_s,
         )
-        self._groups = GroupRunner(run, catalog, self._sources, device, self._state)
+        self._groups = GroupRunner(run, catalog, self._sources, device, self._state, plan.cohorts)
         self.failed_groups: list[str] = []
 
     def execute(self, cells: Sequence[Cell], *, retry_failed: bool) -> dict[str, str]:

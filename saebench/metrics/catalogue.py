@@ -48,8 +48,8 @@ _COLUMNS = {
             ),
             "sfr-alive-corrected": Column(
                 "SFR alive, corrected", _SEEDS,
-                hint="SFR alive over chance: (SFR - chance) / (1 - chance), "
-                "chance being random directions of the same shape",
+                hint="SFR alive over chance: (SFR - chance) / (1 - chance), chance being the larger of what random "
+                "directions and untrained samples of the training activations reach",
                 terminal="SFR alive", replaces=("sfr-alive",),
             ),
             "strict-shared": Column(
@@ -61,6 +61,10 @@ _COLUMNS = {
             ),
             "matched-cosine-null": Column(
                 "null", _SEEDS, hint="matched cosine of random directions of the same shape: the level of chance"
+            ),
+            "matched-cosine-data-null": Column(
+                "data null", _SEEDS,
+                hint="matched cosine of untrained samples: centred activations of random training tokens",
             ),
             "mmcs": Column(
                 "MMCS", _SEEDS, main=False,
@@ -179,6 +183,10 @@ _CHANCE: tuple[tuple[str, Unit], ...] = (
     ("sfr", "fraction"), ("sfr-alive", "fraction"), ("strict-shared", "fraction"),
     ("matched-cosine", "ratio"), ("mmcs", "ratio"),
 )  # fmt: skip
+_NULLS = {
+    "null": "random directions of the same counts and width",
+    "data-null": "untrained dictionaries of the same counts: centred activations of random training tokens",
+}
 
 STABILITY = _family(
     "stability",
@@ -192,10 +200,7 @@ STABILITY = _family(
         "Latents whose decoder and encoder matchings agree with both cosines >= 0.7, over the smaller dictionary.",
     ),
     ("matched-cosine", "ratio", "higher", "Mean cosine of decoder rows matched one to one."),
-    (
-        "matched-cosine-null", "ratio", "neutral",
-        "matched-cosine of random directions of the same counts and width: the chance level.",
-    ),
+    ("matched-cosine-null", "ratio", "neutral", f"matched-cosine of {_NULLS['null']}."),
     (
         "mmcs", "ratio", "higher",
         "Mean over latents of the best cosine with any latent of the other SAE, both ways (many to one).",
@@ -205,12 +210,16 @@ STABILITY = _family(
         "Mean squared cosine of principal angles between the spans of unmatched latents, 0 at chance, 1 when equal.",
     ),
     *(
-        (f"{id}-null", unit, "neutral", f"{id} of random directions of the same counts and width: the chance level.")
+        (f"{id}-{null}", unit, "neutral", f"{id} of {what}.")
+        for null, what in _NULLS.items()
         for id, unit in _CHANCE
-        if id != "matched-cosine"
+        if (id, null) != ("matched-cosine", "null")
     ),
     *(
-        (f"{id}-corrected", unit, "higher", f"({id} - chance) / (1 - chance): 0 at chance, 1 where {id} is 1.")
+        (
+            f"{id}-corrected", unit, "higher",
+            f"({id} - chance) / (1 - chance), chance the larger null: 0 at chance, 1 where {id} is 1.",
+        )
         for id, unit in _CHANCE
     ),
     (

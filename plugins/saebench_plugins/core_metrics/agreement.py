@@ -14,7 +14,7 @@ from saebench.metrics.catalogue import ACROSS, AGREEMENT, STABILITY
 from saebench_plugins.core_metrics.pairs import Pairs, comparable, pair_details, reason_of, value_of
 
 DIFFERENCE = "dataset-over-seed"
-_DETAILED = tuple(f"{id}{form}" for id in CORRECTED for form in ("", "-null", "-corrected"))
+_DETAILED = tuple(f"{id}{form}" for id in CORRECTED for form in ("", "-null", "-data-null", "-corrected"))
 _METRICS = tuple(info for info in STABILITY if info.id in _DETAILED)
 
 

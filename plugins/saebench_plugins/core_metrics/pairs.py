@@ -10,11 +10,14 @@ from typing import Any
 from saebench.api import GroupMember, MetricInfo, MetricValue
 from saebench.matching.agreement.chance import NullLevel
 from saebench.matching.agreement.cosines import Latents
-from saebench.matching.agreement.pair import CORRECTED, PairScores, mean_over_pairs, over_pairs
+from saebench.matching.agreement.data_chance import DataSample, sample_size
+from saebench.matching.agreement.pair import CORRECTED, NO_DATA, PairScores, mean_over_pairs, over_pairs
 from saebench.matching.directions import as_matrix, directions
 from saebench.metrics.accumulator import metric_value
 
 Pairs = Mapping[tuple[int, int], PairScores]
+
+DATA_NULL = "-data-null"
 
 GROUPED = (
     "the latents come in blocks, and single directions inside a block are not identified; "
@@ -34,15 +37,17 @@ class Comparable:
         latents: Their directions.
         signed: False where the sign of a latent is not identified.
         device: Where products are computed: where the first SAE is.
+        samples: Activations that each member learnt from, or why there are none.
     """
 
     latents: list[Latents]
     signed: bool
     device: Any = None
+    samples: Sequence[DataSample] | str = NO_DATA
 
     def pairs(self) -> Pairs:
         """Scores of every pair of members, by their indices."""
-        return over_pairs(self.latents, signed=self.signed, device=self.device)
+        return over_pairs(self.latents, samples=self.samples, signed=self.signed, device=self.device)
 
 
 def is_signed(members: Sequence[GroupMember]) -> bool:
@@ -66,11 +71,28 @@ def comparable(members: Sequence[GroupMember]) -> Comparable | str:
         # zeros of a frozen support are shared before anything is learned: chance must have them too
         support = as_matrix(decoder, "decoder") != 0 if supports[0] is not None else None
         latents.append(Latents(decoder, encoder, dead, support))
-    return Comparable(latents, is_signed(members), getattr(latents[0].decoder, "device", None))
+    device = getattr(latents[0].decoder, "device", None)
+    return Comparable(latents, is_signed(members), device, _samples(members, latents))
+
+
+def _samples(members: Sequence[GroupMember], latents: Sequence[Latents]) -> Sequence[DataSample] | str:
+    """One sample for each training dataset; those of members that learnt from the same are one."""
+    largest, width = max(len(item.decoder) for item in latents), int(latents[0].decoder.shape[1])
+    found: dict[Any, DataSample] = {}
+    of = [(member.facts.get("dataset"), member.facts.get("data_seed")) for member in members]
+    for data, member in zip(of, members, strict=True):
+        if data not in found:
+            if member.training is None:
+                return NO_DATA
+            found[data] = DataSample.of(member.training(sample_size(largest, largest, width)).numpy())
+    return [found[data] for data in of]
 
 
 def value_of(id: str, scores: PairScores) -> float | None:
-    """A score of a pair by metric id: the score, its chance level (`-null`) or its corrected form (`-corrected`)."""
+    """A score of a pair by metric id: the score, a chance level (`-null`, `-data-null`) or its `-corrected` form."""
+    if id.endswith(DATA_NULL):
+        level = scores.data_null.get(id.removesuffix(DATA_NULL))
+        return None if level is None else level.value
     if id.endswith("-null"):
         level = scores.null.get(id.removesuffix("-null"))
         return None if level is None else level.value
@@ -81,6 +103,9 @@ def value_of(id: str, scores: PairScores) -> float | None:
 
 def reason_of(id: str, scores: PairScores) -> str:
     """Why a pair has no such score."""
+    if id.endswith(DATA_NULL):
+        base = id.removesuffix(DATA_NULL)
+        return scores.reasons.get(base) or scores.no_data_null or NO_DATA
     base = id.removesuffix("-null").removesuffix("-corrected")
     return scores.reasons.get(base, "chance alone reaches 1 at these sizes, so nothing is left to correct")
 
@@ -97,11 +122,15 @@ def mean_value(id: str, pairs: Pairs, n_members: int) -> MetricValue:
     return metric_value(id, value, len(pairs), stderr=None if id.endswith("-null") else error)
 
 
-def null_details(pairs: Pairs) -> dict[str, Any]:
-    """`stability-null`: level, interval and sizes by id; means over the pairs where their alive counts differ."""
+def null_details(pairs: Pairs, *, data: bool = False) -> dict[str, Any]:
+    """`stability-null` and `stability-data-null`: level, interval and sizes by id.
+
+    They are means over the pairs where their alive counts differ.
+    """
     details = {}
-    for id in (*CORRECTED, "subspace-agreement"):
-        found = [(scores.null[id], scores) for scores in pairs.values() if id in scores.null]
+    for id in CORRECTED if data else (*CORRECTED, "subspace-agreement"):
+        levels = [(scores.data_null if data else scores.null, scores) for scores in pairs.values()]
+        found = [(of[id], scores) for of, scores in levels if id in of]
         if found:
             sizes = [scores.alive if id == "sfr-alive" else scores.sizes for _, scores in found]
             details[id] = {
@@ -120,6 +149,7 @@ def mean_level(levels: Sequence[NullLevel]) -> NullLevel:
         _mean([level.low for level in levels]),
         _mean([level.high for level in levels]),
         levels[0].draws,
+        _mean([level.sd for level in levels]),
     )
 
 

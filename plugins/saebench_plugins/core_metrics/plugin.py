@@ -76,7 +76,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     GroupMetricSpec(
         name="agreement",
-        version="1",
+        version="2",
         provides=AGREEMENT,
         make=f"{_HERE}.agreement:make",
         vary=frozenset({"init_seed", "dataset"}),

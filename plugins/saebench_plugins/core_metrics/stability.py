@@ -80,6 +80,7 @@ def _by_direction(
             pair_details(labels[i], labels[j], scores, DIRECTIONS, found.signed) for (i, j), scores in pairs.items()
         ],
         "stability-null": null_details(pairs),
+        "stability-data-null": null_details(pairs, data=True),
         "reappearance": _reappearance(members, seen),
         "recapture": total.to_json(),
     }

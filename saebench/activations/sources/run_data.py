@@ -17,6 +17,8 @@ from saebench.api.errors import SuiteError
 from saebench.artifacts import digest, machine_errors
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from saebench.activations.sources.held_out.shared_data import HeldOutData
     from saebench.activations.sources.training import TrainingSource
     from saebench.activations.sources.validation_split import HeldOutPart
@@ -95,6 +97,15 @@ class RunData:
         in_use = {folder for data in self._held_out.values() for folder in data.folders}
         with machine_errors(self.context.run.root):
             return self._training.open(cohorts, [True] * len(cohorts) if reads is None else reads, in_use)
+
+    def training_sample(self, cohort: Cohort, n: int) -> Tensor:
+        """`[min(n, there), d]` float32 on the CPU: rows that a cohort learns to write, of random training tokens.
+
+        They are the first of a shuffled epoch: tokens of random places of one block (`train.shuffle`) after the other.
+        Where the store is gone, the model reads what is needed again; the rows are the same.
+        """
+        with machine_errors(self.context.run.root):
+            return self._training.sample(cohort, n)
 
     def held_out(
         self,

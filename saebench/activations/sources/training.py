@@ -6,11 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from saebench.activations.shuffle import RowProvider, shuffled_batches
 from saebench.api.batches import ActivationBatch
 from saebench.api.errors import SuiteError
+
+_SAMPLE_SEED, _SAMPLE_BATCH = 7, 4096
+"""Of the order in which random rows are read, and of their reading."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,16 @@ class TrainingSource:
     def init_sample(self, n: int) -> Tensor:
         """`[min(n, n_tokens), d_in]` float32: the first rows of the stream, from as many documents as they span."""
         return self.rows.head(n)
+
+    def random_rows(self, n: int) -> Tensor:
+        """`[min(n, n_tokens), d]` float32 on the CPU: what is to be written, of the first rows of a shuffled epoch."""
+        n, size = min(n, self.n_tokens), min(_SAMPLE_BATCH, self.n_tokens)
+        rows: list[Tensor] = []
+        for batch in self.batches(size, _SAMPLE_SEED):
+            rows.append(batch.target.float().cpu())
+            if len(rows) * size >= n:
+                break
+        return torch.cat(rows)[:n]
 
     def batches(self, batch: int, seed: int, start: int = 0) -> Iterator[ActivationBatch]:
         """Endless batches of exactly `batch` rows; every epoch is shuffled anew, and a batch may span two.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from saebench.artifacts import digest
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import Tensor
 
     from saebench.activations.shuffle import RowProvider
     from saebench.activations.sources.context import Context
@@ -79,6 +82,17 @@ class TrainingStores:
             for tokens in sorted({cohort.tokens for cohort in missing}):
                 sources |= self._made([cohort for cohort in missing if cohort.tokens == tokens], read)
         return [sources[self._code(cohort)] for cohort in cohorts]
+
+    def sample(self, cohort: Cohort, n: int) -> Tensor:
+        """See `RunData.training_sample`. Ends a pass, as a new one does."""
+        self._abandon()
+        # the rows of a store and of its live source are equal, and a sample needs a few blocks of a forward
+        live = replace(cohort, activations=replace(cohort.activations, source="live"))
+        source = self._existing([cohort], set()) or self._made([live], set())
+        try:
+            return source[self._code(cohort)].random_rows(n)
+        finally:
+            self._abandon()
 
     def _existing(self, cohorts: Sequence[Cohort], read: Set[str]) -> dict[str, TrainingSource]:
         """Sources whose stores exist, by code of the store. Rows of those in `read` are compared with their digests."""

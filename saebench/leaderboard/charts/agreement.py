@@ -25,20 +25,21 @@ _APART = {"dead": "dead", "not_positive": "≤ 0"}
 
 
 def stability_chart(site: Site) -> alt.LayerChart:
-    """Matched cosine against its null, and SFR among alive latents, a row a contender."""
+    """Matched cosine against the larger of its nulls, and SFR among alive latents, a row a contender."""
     kinds = {
         "matched cosine": (PALETTE[0], "circle"),
         "chance": (_GREY, "stroke"),
         "SFR, alive latents": (PALETTE[1], "diamond"),
     }
-    columns = {"matched-cosine": "matched cosine", "matched-cosine-null": "chance", "sfr-alive": "SFR, alive latents"}
-    values = [
-        mark
-        for row in by_name(site)
-        for id, kind in columns.items()
-        if (metric := row.group.get(id)) is not None
-        for mark in dot(row.label, kind, Shown(metric.value, metric.half, metric.n, metric.reason))
-    ]
+    columns = {"matched-cosine": "matched cosine", "sfr-alive": "SFR, alive latents"}
+    nulls = ("matched-cosine-null", "matched-cosine-data-null")
+    values: list[dict[str, Any]] = []
+    for row in by_name(site):
+        shown = [(kind, row.group[id]) for id, kind in columns.items() if id in row.group]
+        levels = [row.group[id] for id in nulls if id in row.group and row.group[id].value is not None]
+        shown += [("chance", max(levels, key=lambda metric: metric.value or 0.0))] if levels else []
+        for kind, metric in shown:
+            values += dot(row.label, kind, Shown(metric.value, metric.half, metric.n, metric.reason))
     return dots(values, [row.label for row in by_name(site)], kinds, "cosine · fraction of pairs", False)
 
 

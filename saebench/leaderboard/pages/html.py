@@ -38,6 +38,7 @@ from saebench.leaderboard.pages.text import (
     search_facts,
     site_facts,
     total_text,
+    within_chance,
 )
 from saebench.leaderboard.tables.agreement.datasets import KINDS, SHOWN
 from saebench.leaderboard.tables.agreement.seeds import score_columns
@@ -144,6 +145,7 @@ def _environment() -> Environment:
         across_scores=SHOWN,
         certificate_text=certificate_text,
         chance_text=chance_text,
+        within_chance=within_chance,
         total_text=total_text,
     )
     return environment

@@ -23,6 +23,7 @@ from saebench.leaderboard.pages.text import (
     site_facts,
     total_text,
     unranked,
+    within_chance,
 )
 from saebench.leaderboard.read.columns import TableColumn
 from saebench.leaderboard.tables.agreement.datasets import KINDS
@@ -57,7 +58,8 @@ _CORRECTED = {
     "matched-correlation": "matched correlation",
 }
 _SEEDS = (
-    "Scores over chance, (score - chance) / (1 - chance), a mean over pairs of seeds with a 95 % jackknife interval "
+    "Scores over chance, (score - chance) / (1 - chance), chance the larger of what random directions and untrained "
+    "samples of the training activations reach, a mean over pairs of seeds with a 95 % jackknife interval "
     "over seeds. The estimated total is the idealised dictionary size by capture-recapture: no bound, and given only "
     "where thresholds of 0.6 to 0.8 agree on it."
 )
@@ -174,6 +176,14 @@ def _agreement(site: Site) -> list[str]:
             )
         headers = ["contender", *_CORRECTED.values(), "distinct latents", "estimated total (95 %)", "matching"]
         blocks += ["### Do seeds agree?", _SEEDS, _table(headers, rows)]
+        within = [
+            said
+            for row, stability in found
+            for id, name in _CORRECTED.items()
+            if id in stability.scores and (said := within_chance(row.label, name, stability.scores[id])) is not None
+        ]
+        if within:
+            blocks.append("\n".join(f"- {escaped(said)}" for said in within))
     across = [item for item in site.across if item.reason is None]
     if across:
         rows = []

@@ -8,7 +8,7 @@ from saebench.leaderboard.names import model_title, short
 from saebench.leaderboard.numbers import EN_DASH, count, size_text, spend_text
 from saebench.leaderboard.read.columns import D_SAE, TableColumn
 from saebench.leaderboard.read.records import Json
-from saebench.leaderboard.tables.agreement.values import Certificate, Chance, Recapture
+from saebench.leaderboard.tables.agreement.values import Certificate, Chance, Recapture, SeedScore
 from saebench.leaderboard.tables.children import Against
 from saebench.leaderboard.tables.equal_spend import LEAST_PROGRESS
 from saebench.leaderboard.tables.ranking.verdicts import Standing
@@ -67,9 +67,10 @@ METHOD = (
         "SFR and matched cosine come from an exact one-to-one matching of decoder directions between seeds, over the "
         "smaller dictionary; “exact” is shown where dual prices prove that no matching is better by more than 1e-6 of "
         "the total. SFR counts pairs with a cosine above 0.7; SFR alive drops latents that are dead in their own SAE "
-        "first. Chance (“null”) is what random directions of the same shape reach, and a corrected score is (score - "
-        "chance) / (1 - chance). Pairs share seeds and are dependent, so their standard error is a jackknife over "
-        "seeds, and the interval is t with seeds - 1.",
+        "first. Chance is the larger of two nulls: what random directions of the same counts reach, and what "
+        "untrained samples reach (centred activations of random training tokens, disjoint parts, five draws). "
+        "A corrected score is (score - chance) / (1 - chance). Pairs share seeds and are dependent, so their standard "
+        "error is a jackknife over seeds, and the interval is t with seeds - 1.",
     ),
     (
         "Cost",
@@ -249,8 +250,19 @@ def chance_text(null: Chance) -> str:
     if null.low is not None and null.high is not None:
         text += f" (95 % {null.low:.4f} to {null.high:.4f}{f', {null.draws} draws' if null.draws else ''})"
     if null.n and null.m and null.d:
-        text += f": {null.n:,.0f} with {null.m:,.0f} random directions in {null.d:,} dimensions"
+        what = "untrained samples of the training activations" if null.untrained else "random directions"
+        text += f": {null.n:,.0f} with {null.m:,.0f} {what} in {null.d:,} dimensions"
+    if null.other is not None:
+        text += f"; random directions give {null.other:.4f}"
     return text
+
+
+def within_chance(label: str, name: str, score: SeedScore) -> str | None:
+    """That a score does not exceed chance; None where it does, or where that is not known."""
+    if score.value is None or score.null is None or not score.within_chance:
+        return None
+    what = "untrained samples of the training activations reach" if score.null.untrained else "random directions reach"
+    return f"{label}: {name} {score.value:.3f} does not exceed chance: {what} {score.null.value:.3f}."
 
 
 def total_text(found: Recapture) -> tuple[str, str]:

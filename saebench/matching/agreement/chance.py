@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +25,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Bools = NDArray[np.bool_]
+    Rows = Callable[[np.random.Generator], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 _SEAL = "null_sha256"
-_VERSION = 2  # goes up whenever a level can change: kept levels of another version are not read
+_VERSION = 3  # goes up whenever a level can change: kept levels of another version are not read
 _SHARES = ("sfr", "strict-shared")
 _MEMORY: dict[str, Null] = {}
 
 
 @dataclass(frozen=True)
 class NullLevel:
-    """The mean over draws, and the 95 % t-interval of that mean (one draw strays further).
+    """The mean over draws, the 95 % t-interval of that mean (one draw strays further), and the spread of draws (`sd`).
 
     A share that is 0 in every draw has the upper end that N misses in a row leave at 95 %, 1 - 0.05^(1/N) (the rule of
     three), N the number of pairs in all draws, taken as independent. Where the level is known in closed form `draws` is
@@ -44,15 +46,16 @@ class NullLevel:
     low: float
     high: float
     draws: int
+    sd: float
 
     def to_json(self) -> dict[str, float | int]:
         """Plain mapping."""
-        return {"value": self.value, "low": self.low, "high": self.high, "draws": self.draws}
+        return {"value": self.value, "low": self.low, "high": self.high, "draws": self.draws, "sd": self.sd}
 
 
 @dataclass(frozen=True)
 class Null:
-    """What random dictionaries of `n` and `m` latents in `d` dimensions score.
+    """What dictionaries of `n` and `m` latents in `d` dimensions score that learnt nothing from each other.
 
     Attributes:
         levels: `sfr`, `strict-shared`, `matched-cosine`, `mmcs`. `sfr-alive` has the level of `sfr` at the alive sizes.
@@ -88,9 +91,8 @@ def null_scores(
     `saebench/null` in the user's cache folder (`$XDG_CACHE_HOME` or `~/.cache`); rounded to 10 decimals so that a kept
     level is the one this machine would find.
 
-    Real dictionaries are not isotropic: their rows crowd where activations vary, so random rows matched to that spread
-    would agree more than these. The null answers "more than nothing learned?", not "more than the data's covariance
-    gives away?".
+    Real dictionaries are not isotropic: their rows crowd where activations vary, so untrained samples of the data agree
+    far more than these (`data_chance`).
 
     Args:
         n, m: Latents a side.
@@ -106,21 +108,40 @@ def null_scores(
     if supports is None:
         n, m = sorted((n, m))
     key = {
-        "version": _VERSION,
         "n": int(n),
         "m": int(m),
         "d": int(d),
         "signed": signed,
         "tied": tied,
         "threshold": float(threshold),
-        "supports": [hashlib.sha256(np.packbits(side).tobytes()).hexdigest() for side in supports or ()],
+        "supports": support_codes(supports),
     }
+    rows = partial(_gaussian, n, m, d, supports)
+    return sampled(key, rows, None if tied else rows, n_draws(max(n, m)), **solver)
+
+
+def support_codes(supports: tuple[Bools, Bools] | None) -> list[str]:
+    """What names two supports in a key."""
+    return [hashlib.sha256(np.packbits(side).tobytes()).hexdigest() for side in supports or ()]
+
+
+def sampled(key: dict[str, Any], rows: Rows, encoders: Rows | None, draws: int, **solver: Any) -> Null:
+    """Scores of draws of two dictionaries, kept by `key` in memory and in the user's cache folder.
+
+    Args:
+        key: Decides the level; has `n`, `m`, `d`, `signed`, `threshold`.
+        rows: Draws the rows of both sides from the generator of a draw.
+        encoders: Draws their encoders; None where these are the rows themselves.
+        draws: How many.
+        solver: See `null_scores`.
+    """
+    key = {"version": _VERSION, **key}
     name = digest(key, 32)
     if name not in _MEMORY:
         path = _folder() / f"{name}.json"
         null = _kept(path, key)
         if null is None:
-            null = _sample(n, m, d, signed, tied, threshold, supports, solver)
+            null = _sample(key, rows, encoders, draws, solver)
             if not null.proven:
                 return null
             _keep(path, key, null)
@@ -151,38 +172,31 @@ def level(draws: Sequence[float], *, misses: int | None = None) -> NullLevel:
     values = np.asarray(draws, dtype=np.float64)
     value = float(values.mean())
     if misses and not values.any():
-        return NullLevel(0.0, 0.0, round(1 - 0.05 ** (1 / misses), 10), len(values))
-    half = t_quantile(len(values) - 1) * float(values.std(ddof=1)) / math.sqrt(len(values))
+        return NullLevel(0.0, 0.0, round(1 - 0.05 ** (1 / misses), 10), len(values), 0.0)
+    sd = float(values.std(ddof=1))
+    half = t_quantile(len(values) - 1) * sd / math.sqrt(len(values))
     least = 0.0 if misses else -1.0
     low, high = max(least, value - half), min(1.0, value + half)
-    return NullLevel(round(value, 10), round(low, 10), round(high, 10), len(values))
+    return NullLevel(round(value, 10), round(low, 10), round(high, 10), len(values), round(sd, 10))
 
 
-def _sample(
-    n: int,
-    m: int,
-    d: int,
-    signed: bool,
-    tied: bool,
-    threshold: float,
-    supports: tuple[Bools, Bools] | None,
-    solver: dict[str, Any],
-) -> Null:
+def _sample(key: dict[str, Any], rows: Rows, encoders: Rows | None, number: int, solver: dict[str, Any]) -> Null:
     draws: dict[str, list[float]] = {id: [] for id in ("sfr", "strict-shared", "matched-cosine", "mmcs")}
     curves, histograms, proven = [], [], True
-    number, smaller = n_draws(max(n, m)), min(n, m)
+    n, m, d, signed, threshold = (key[name] for name in ("n", "m", "d", "signed", "threshold"))
+    smaller = min(n, m)
     every = np.ones(n, dtype=bool), np.ones(m, dtype=bool)
     for draw in range(number):
         rng = np.random.default_rng((n, m, d, draw))
-        found = compare(*_rows(rng, n, m, d, supports), *every, signed=signed, **solver)
+        found = compare(*rows(rng), *every, signed=signed, **solver)
         matching = found.matching
         proven = proven and matching.proven
         draws["sfr"].append(n_shared(matching, threshold) / smaller)
         draws["matched-cosine"].append(matching.total / smaller)
         draws["mmcs"].append(found.mmcs)
         strict = int((matching.cosines >= threshold).sum())
-        if strict and not tied:
-            encoder = match(*_rows(rng, n, m, d, supports), signed=signed, **solver)
+        if strict and encoders is not None:
+            encoder = match(*encoders(rng), signed=signed, **solver)
             proven = proven and encoder.proven
             strict = n_strict(matching, encoder, n, threshold)
         draws["strict-shared"].append(strict / smaller)
@@ -192,8 +206,8 @@ def _sample(
     return Null(n, m, d, levels, _rounded(np.mean(curves, 0)), _rounded(np.mean(histograms, 0)), proven)
 
 
-def _rows(
-    rng: np.random.Generator, n: int, m: int, d: int, supports: tuple[Bools, Bools] | None
+def _gaussian(
+    n: int, m: int, d: int, supports: tuple[Bools, Bools] | None, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     # Gaussian rows point uniformly; matching normalises them
     a, b = rng.standard_normal((n, d), dtype=np.float32), rng.standard_normal((m, d), dtype=np.float32)

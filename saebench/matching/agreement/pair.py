@@ -12,6 +12,7 @@ import numpy as np
 
 from saebench.matching.agreement.chance import NullLevel, corrected, null_scores, null_size
 from saebench.matching.agreement.cosines import THRESHOLD, Latents, compare, curve, n_shared, n_strict
+from saebench.matching.agreement.data_chance import DataSample, data_null_scores, too_few
 from saebench.matching.agreement.subspace import subspace_agreement
 from saebench.matching.assignment import match
 from saebench.matching.result import Matching
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+NO_DATA = "the training data is not at hand"
 CORRECTED = ("sfr", "sfr-alive", "strict-shared", "matched-cosine", "mmcs")
 """Scores that have a sampled null level and a form corrected by it."""
 
@@ -33,8 +35,10 @@ class PairScores:
         values: Score by metric id; None with a reason in `reasons`.
         null: The level that random dictionaries of these sizes reach, by the same ids (where it was asked for and there
             is one).
-        corrected: (score - null) / (1 - null) for the ids in `CORRECTED`; None where the score is, or chance alone
-            gives 1.
+        data_null: The level that untrained samples of the training data reach, for the ids in `CORRECTED`.
+        no_data_null: Why there is none, or None.
+        corrected: (score - null) / (1 - null) for the ids in `CORRECTED`, null the larger of the two levels; None where
+            the score is, or chance alone gives 1.
         curve, curve_alive, curve_null: Share of matched pairs over each threshold of `CURVE`.
         sizes, alive, coverage: Of both sides: latents, alive ones, share of the latents that are in a shared pair.
         width: d of the directions.
@@ -45,6 +49,8 @@ class PairScores:
     values: Mapping[str, float | None]
     reasons: Mapping[str, str]
     null: Mapping[str, NullLevel]
+    data_null: Mapping[str, NullLevel]
+    no_data_null: str | None
     corrected: Mapping[str, float | None]
     curve: Floats
     curve_alive: Floats | None
@@ -60,7 +66,14 @@ class PairScores:
 
 
 def pair_scores(
-    a: Latents, b: Latents, *, signed: bool = True, threshold: float = THRESHOLD, null: bool = True, **solver: Any
+    a: Latents,
+    b: Latents,
+    *,
+    signed: bool = True,
+    threshold: float = THRESHOLD,
+    null: bool = True,
+    data: tuple[DataSample, DataSample] | str = NO_DATA,
+    **solver: Any,
 ) -> PairScores:
     """All scores of two SAEs of one site.
 
@@ -79,6 +92,7 @@ def pair_scores(
         signed: False for latents whose sign is not identified: every cosine is its absolute value.
         threshold: Where a pair counts as shared.
         null: Sample the null levels (`matching.null_scores`).
+        data: Samples of what each side learnt from, for the level of untrained dictionaries; or why there are none.
         solver: Further arguments of `matching.match`, for each matching.
     """
     n, m = len(a.decoder), len(b.decoder)
@@ -121,28 +135,35 @@ def pair_scores(
         values[id] = None
 
     levels: dict[str, NullLevel] = {}
-    curve_null = None
+    by_data: dict[str, NullLevel] = {}
+    no_data, curve_null = data if isinstance(data, str) else too_few(*data, n, m), None
+    supports = None if a.support is None or b.support is None else (a.support, b.support)
+    options = {"signed": signed, "threshold": threshold, **solver}
     if null:
         untied = a.encoder is not None and b.encoder is not None and not tied
-        options = {"signed": signed, "threshold": threshold, **solver}
-        supports = None if a.support is None or b.support is None else (a.support, b.support)
         chance = null_scores(n, m, width, tied=not untied, supports=supports, **options)
         levels = {id: level for id, level in chance.levels.items() if values[id] is not None}
         curve_null = np.array(chance.curve)
-        if values.get("sfr-alive") is not None:
-            if counts != (n, m) and supports is not None:
-                of_alive = supports[0][alive[0]], supports[1][alive[1]]
-                chance = null_scores(*counts, width, supports=of_alive, **options)
-            elif counts != (n, m):
-                chance = null_scores(null_size(counts[0]), null_size(counts[1]), width, **options)
-            levels["sfr-alive"] = chance.levels["sfr"]
-        if subspace.null is not None:
-            levels["subspace-agreement"] = subspace.null
+    if null and no_data is None and not isinstance(data, str):
+        untrained = data_null_scores(*data, n, m, supports=supports, **options)
+        by_data = {id: level for id, level in untrained.levels.items() if values[id] is not None}
+    if null and values.get("sfr-alive") is not None:
+        of_alive = None if supports is None else (supports[0][alive[0]], supports[1][alive[1]])
+        sizes = counts if supports is not None or counts == (n, m) else (null_size(counts[0]), null_size(counts[1]))
+        if counts != (n, m):
+            chance = null_scores(*sizes, width, supports=of_alive, **options)
+        levels["sfr-alive"] = chance.levels["sfr"]
+        if by_data and not isinstance(data, str):
+            by_data["sfr-alive"] = data_null_scores(*data, *sizes, supports=of_alive, **options).levels["sfr"]
+    if null and subspace.null is not None:
+        levels["subspace-agreement"] = subspace.null
     return PairScores(
         values=values,
         reasons=reasons,
         null=levels,
-        corrected=_corrected(values, levels),
+        data_null=by_data,
+        no_data_null=no_data,
+        corrected=_corrected(values, levels, by_data),
         curve=curve(found.matching, smaller),
         curve_alive=None if values["sfr-alive"] is None else curve(found.alive, min(counts)),
         curve_null=curve_null,
@@ -157,10 +178,21 @@ def pair_scores(
     )
 
 
-def over_pairs(items: Sequence[Latents], *, signed: bool = True, **options: Any) -> dict[tuple[int, int], PairScores]:
-    """Scores of every pair of members, by their indices."""
+def over_pairs(
+    items: Sequence[Latents], *, samples: Sequence[DataSample] | str = NO_DATA, signed: bool = True, **options: Any
+) -> dict[tuple[int, int], PairScores]:
+    """Scores of every pair of members, by their indices; `samples` of what each learnt from, or why there are none."""
     pairs = combinations(range(len(items)), 2)
-    return {(i, j): pair_scores(items[i], items[j], signed=signed, **options) for i, j in pairs}
+    return {
+        (i, j): pair_scores(
+            items[i],
+            items[j],
+            signed=signed,
+            data=samples if isinstance(samples, str) else (samples[i], samples[j]),
+            **options,
+        )
+        for i, j in pairs
+    }
 
 
 def mean_over_pairs(scores: Mapping[tuple[int, int], float], n_members: int) -> tuple[float, float | None]:
@@ -191,9 +223,11 @@ def mean_curve(curves: Sequence[Floats]) -> list[float]:
     return [float(share) for share in np.mean(np.stack(list(curves)), axis=0)]
 
 
-def _corrected(values: Mapping[str, float | None], levels: Mapping[str, NullLevel]) -> dict[str, float | None]:
+def _corrected(
+    values: Mapping[str, float | None], levels: Mapping[str, NullLevel], by_data: Mapping[str, NullLevel]
+) -> dict[str, float | None]:
     scores: dict[str, float | None] = {}
     for id in CORRECTED:
-        value, level = values[id], levels.get(id)
-        scores[id] = None if value is None or level is None else corrected(value, level.value)
+        value, known = values[id], [of[id].value for of in (levels, by_data) if id in of]
+        scores[id] = None if value is None or not known else corrected(value, max(known))
     return scores

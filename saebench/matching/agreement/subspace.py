@@ -68,7 +68,7 @@ def subspace_agreement(A: Any, B: Any, energy: float = ENERGY) -> SubspaceAgreem
         return SubspaceAgreement(None, r, reason=f"the unmatched latents of both sides fill all {d} dimensions")
     overlap = float(np.square(basis_a[:r] @ basis_b[:r].T).sum()) / r
     half = 1.96 * math.sqrt(2 / ((d - 1) * (d + 2)))  # sd of tr(PQ) / r is sqrt(2 / ((d - 1)(d + 2))) (1 - r / d)
-    null = NullLevel(0.0, max(-r / (d - r), -half), min(1.0, half), 0)
+    null = NullLevel(0.0, max(-r / (d - r), -half), min(1.0, half), 0, half / 1.96)
     return SubspaceAgreement((overlap - r / d) / (1 - r / d), r, null)
 
 

@@ -192,6 +192,7 @@ class Work:
     def group(self, group: Group, members: Sequence[Cell]) -> None:
         """Its pairs, and where codes are compared a pass of each member over some held-out tokens."""
         from saebench.matching.agreement.chance import n_draws
+        from saebench.matching.agreement.data_chance import DRAWS
 
         if len(members) < 2:
             return
@@ -199,7 +200,11 @@ class Work:
         largest = max(cell.d_sae for cell in members)
         self.phases["groups"] += len(group.metrics) * pairs * (PAIR_S + PAIR_SQUARE_S * largest**2)
         # a level of chance goes by how many latents of both are alive: hardly a pair finds its own in the cache
-        self.phases["groups"] += pairs * n_draws(largest) * (DRAW_S + PAIR_SQUARE_S * largest**2)
+        draws = pairs * (n_draws(largest) + DRAWS)
+        # the level of untrained samples at the full size is found once for a site, its data and a size
+        if self._first("data-null", site_key(members[0].model), members[0].dataset.recipe, largest):
+            draws += DRAWS
+        self.phases["groups"] += draws * (DRAW_S + PAIR_SQUARE_S * largest**2)
         if reads_codes(group, self.catalog):
             for cell in members:
                 whole = max(cell.evaluation.tokens, cell.evaluation.density_tokens)

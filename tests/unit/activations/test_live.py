@@ -78,6 +78,22 @@ def test_every_way_gives_the_same_batches(tmp_path, model, dtype, how):
     assert (source.token_policy, source.forward_flops_per_token) == (store.token_policy, store.forward_flops_per_token)
 
 
+def test_a_sample_of_training_rows_is_the_same_whether_there_is_a_store_or_not(tmp_path, model, forwards):
+    cohort = Cohort(Use("toy"), model)
+    data = sources(tmp_path)
+    source = data.training(cohort)
+    every = {tuple(row) for row in source.init_sample(900).tolist()}
+    stored, made = data.training_sample(cohort, 300), len(forwards)
+    assert data.training_sample(cohort, 300).equal(stored)
+    assert len(forwards) == made  # the rows are on disk
+    assert {tuple(row) for row in stored.tolist()} <= every
+    assert len(stored) == 300
+    assert len(data.training_sample(cohort, 5000)) == source.n_tokens
+    live = sources(tmp_path / "live")
+    assert live.training_sample(cohort, 300).equal(stored)
+    assert live.training(cohort).n_tokens == source.n_tokens  # nothing of it is in the way
+
+
 def test_a_live_source_begins_anywhere_and_leaves_no_store(tmp_path, model, forwards):
     live = Cohort(Use("toy"), model, activations=How("live"))
     expected = draw(sources(tmp_path).training(live), 7)

@@ -10,7 +10,7 @@ import pytest
 
 from saebench.api.errors import SuiteError
 from saebench.base.student import t_quantile
-from saebench.leaderboard.pages.text import certificate_text, chance_text, total_text
+from saebench.leaderboard.pages.text import certificate_text, chance_text, total_text, within_chance
 from saebench.leaderboard.read.columns import columns_of
 from saebench.leaderboard.read.merge import merged_records
 from saebench.leaderboard.read.records import CellRecord, GroupRecord
@@ -54,6 +54,25 @@ def test_every_score_stands_beside_chance_and_over_it(group: GroupRecord) -> Non
     assert found.scores["matched-correlation"].null.draws == 3
     assert found.scores["block-agreement"].value is None
     assert (found.seeds, found.pairs, found.reason) == (3, 3, None)
+
+
+def test_the_larger_chance_counts_and_words_say_where_a_score_does_not_exceed_it(group: GroupRecord) -> None:
+    told = {"value": 0.95, "low": 0.94, "high": 0.96, "draws": 5, "sd": 0.01, "n": 512, "m": 512, "d": 128}
+    details(group)["stability-data-null"] = {"matched-cosine": told, "mmcs": {**told, "value": 0.0}}
+    group.facts["metrics"]["matched-cosine-corrected"].update(value=-0.5, stderr=0.01)
+    found = agreement_of(group).scores
+    level = found["matched-cosine"].null
+    assert level == Chance(0.95, 0.94, 0.96, 5, 512, 512, 128, untrained=True, other=pytest.approx(0.207))
+    assert "with 512 untrained samples of the training activations in 128 dimensions; random" in chance_text(level)
+    assert not found["mmcs"].null.untrained
+    assert within_chance("topk k8", "matched cosine", found["matched-cosine"]) == (
+        f"topk k8: matched cosine {found['matched-cosine'].value:.3f} does not exceed chance: "
+        "untrained samples of the training activations reach 0.950."
+    )
+    assert within_chance("topk k8", "MMCS", found["mmcs"]) is None
+    # an interval that holds 0 is not over chance
+    group.facts["metrics"]["mmcs-corrected"].update(value=0.01, stderr=0.1)
+    assert "random directions reach" in str(within_chance("topk k8", "MMCS", agreement_of(group).scores["mmcs"]))
 
 
 def test_blocks_have_their_own_chance(group: GroupRecord) -> None:

@@ -28,7 +28,8 @@ IDS = {
     DENSITY: ("dead-fraction ultralow-fraction dense-fraction-1pct dense-fraction-10pct dense-mass-10pct"),
     STABILITY: (
         "sfr sfr-alive strict-shared matched-cosine matched-cosine-null mmcs subspace-agreement sfr-null "
-        "sfr-alive-null strict-shared-null mmcs-null sfr-corrected sfr-alive-corrected strict-shared-corrected "
+        "sfr-alive-null strict-shared-null mmcs-null sfr-data-null sfr-alive-data-null strict-shared-data-null "
+        "matched-cosine-data-null mmcs-data-null sfr-corrected sfr-alive-corrected strict-shared-corrected "
         "matched-cosine-corrected mmcs-corrected matched-correlation matched-correlation-null "
         "matched-correlation-corrected sfr-activation block-agreement distinct-latents idealised-dictionary-size"
     ),

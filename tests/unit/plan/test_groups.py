@@ -187,7 +187,8 @@ def test_estimates_count_pairs_and_what_members_read(grouped):
         return grouped(entries, "hookpoint", tail=evaluation, more=more)[0].estimate.scoring_s
 
     square = 5e-8 * 64**2
-    plain, pairs = scoring(), 6 * (0.15 + square + 10 * (0.02 + square))  # 4 members; ten random pairs beside each pair
+    # 4 members; beside each pair ten of random directions and five of untrained samples
+    plain, pairs = scoring(), 6 * (0.15 + square + 15 * (0.02 + square))
     assert scoring(spec("second", "dataset", "init_seed")) - plain == pytest.approx(pairs, abs=1.1e-3)
     streamed = scoring(spec("second", "dataset", "init_seed", streams=True)) - plain
     read = 4 * GROUP_TOKENS * (ASSUMED_SCORE_TOKEN_S + 2 * 32 * 64 / ASSUMED_FLOPS_PER_S)

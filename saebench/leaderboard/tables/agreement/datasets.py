@@ -134,10 +134,11 @@ def _from_metrics(metrics: Json, kind: str) -> dict[str, Any]:
 
 
 def _beside(scores: Json, id: str, seeds: int) -> KindScore:
-    null, corrected = scores.get(f"{id}-null"), scores.get(f"{id}-corrected")
+    corrected = scores.get(f"{id}-corrected")
+    nulls = [scores[f"{id}{end}"]["value"] for end in ("-null", "-data-null") if f"{id}{end}" in scores]
     return KindScore(
         *_estimate(scores[id], seeds),
-        null=None if null is None else null["value"],
+        null=max((level for level in nulls if level is not None), default=None),
         corrected=None if corrected is None else Agreement(*_estimate(corrected, seeds)),
     )
 

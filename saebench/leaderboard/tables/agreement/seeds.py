@@ -110,7 +110,7 @@ def _beside_chance(metrics: Mapping[str, MetricCell], id: str, null: Chance | No
 
 
 def chance_levels(group: GroupRecord) -> dict[str, Chance]:
-    """Chance by score id."""
+    """Chance by score id: the larger of what random directions and untrained samples of the data reach."""
     details = group.details
     found = {str(id): level for id, level in (details.get("stability-null") or {}).items() if level is not None}
     for id, key in (("matched-correlation", "activation-match"), ("block-agreement", "block-agreement")):
@@ -118,14 +118,21 @@ def chance_levels(group: GroupRecord) -> dict[str, Chance]:
         if level is not None:
             found.setdefault(id, level)
     for name, metric in group.facts["metrics"].items():
-        if name.endswith("-null"):
+        if name.endswith("-null") and not name.endswith("-data-null"):
             found.setdefault(name.removesuffix("-null"), {"value": metric["value"]})
     keys = ("low", "high", "draws", "n", "m", "d")
-    return {
+    levels = {
         id: Chance(float(level["value"]), **{key: level.get(key) for key in keys})
         for id, level in found.items()
         if level["value"] is not None
     }
+    for id, level in (details.get("stability-data-null") or {}).items():
+        random = levels.get(str(id))
+        if random is None or random.value < level["value"]:
+            other = None if random is None else random.value
+            known = {key: level.get(key) for key in keys}
+            levels[str(id)] = Chance(float(level["value"]), **known, untrained=True, other=other)
+    return levels
 
 
 def certificate(group: GroupRecord) -> Certificate | None:

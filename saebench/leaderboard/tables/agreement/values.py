@@ -10,7 +10,11 @@ from saebench.leaderboard.read.records import Json
 
 @dataclass(frozen=True)
 class Chance:
-    """A score by chance, with its 95 % interval over draws and what was sampled, where the record has them."""
+    """A score by chance, with its 95 % interval over draws and what was sampled, where the record has them.
+
+    `untrained`: the level of untrained samples of the training data, which is the larger of two; `other`: of random
+    directions then.
+    """
 
     value: float
     low: float | None = None
@@ -19,6 +23,8 @@ class Chance:
     n: float | None = None
     m: float | None = None
     d: int | None = None
+    untrained: bool = False
+    other: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,12 @@ class SeedScore(Agreement):
     def own_chance(self) -> bool:
         """Chance is 0 by definition of the score: there is nothing to correct."""
         return self.corrected is None and self.null is not None and self.null.value == 0
+
+    @property
+    def within_chance(self) -> bool:
+        """It does not exceed chance: not at all, or not by more than the 95 % interval of the corrected score."""
+        over = self.corrected
+        return over is not None and over.value is not None and over.value <= (over.half or 0.0)
 
 
 @dataclass(frozen=True)

@@ -115,9 +115,10 @@ def test_details() -> None:
         assert set(of) == {
             f"{id}{form}"
             for id in ("sfr", "sfr-alive", "strict-shared", "matched-cosine", "mmcs")
-            for form in ("", "-null", "-corrected")
+            for form in ("", "-null", "-data-null", "-corrected")
         }
-        assert all(entry["value"] is not None for entry in of.values())
+        assert all((entry["value"] is None) == id.endswith("-data-null") for id, entry in of.items())
+        assert of["mmcs-data-null"]["reason"] == "the training data is not at hand"
         assert of["sfr-null"]["stderr"] is None
         assert of["mmcs"]["value"] == pytest.approx(
             np.mean([pair["values"]["mmcs"] for pair in pairs if pair["kind"] == kind])

@@ -123,6 +123,8 @@ def test_specs_cover_every_core_id_once() -> None:
         "sparsity": "2",
         "density": "2",
         "truth": "3",
+        "agreement": "2",
+        "cost": "2",
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -82,7 +83,9 @@ def test_every_id_of_three_seeds() -> None:
     result = measure(*(member(seed, noisy(seed), dead=[seed, 5]) for seed in range(3)))
     values = result.values
     nulls = {id for id, value in values.items() if value.value is None}
-    assert nulls <= {"block-agreement", "subspace-agreement", "idealised-dictionary-size"}
+    by_data = {f"{id}-data-null" for id in CORRECTED}
+    assert nulls - by_data <= {"block-agreement", "subspace-agreement", "idealised-dictionary-size"}
+    assert {values[id].reason for id in by_data} == {"the training data is not at hand"}
     assert values["block-agreement"].reason == "the latents do not come in blocks"
     for id in CORRECTED:
         score, level = values[id], values[f"{id}-null"]
@@ -100,6 +103,33 @@ def test_every_id_of_three_seeds() -> None:
     assert values["matched-correlation"].value > values["matched-correlation-null"].value  # type: ignore[operator]
     chance, score = values["matched-correlation-null"].value or 0.0, values["matched-correlation"].value or 0.0
     assert values["matched-correlation-corrected"].value == pytest.approx((score - chance) / (1 - chance))
+
+
+def test_untrained_samples_of_the_training_data_are_the_larger_chance() -> None:
+    asked = []
+
+    def training(n: int) -> torch.Tensor:
+        asked.append(n)
+        x = torch.randn(300, D_IN, generator=torch.Generator().manual_seed(1))
+        return 7 + x * torch.tensor([4.0, 2.0, *[0.2] * (D_IN - 2)])  # they vary in two directions
+
+    found = [replace(member(seed, noisy(seed), dead=[seed, 5]), training=training) for seed in range(3)]
+    result = measure(*found)
+    assert len(asked) == 1  # members of one dataset share one sample
+    values, told = result.values, result.details["stability-data-null"]
+    for id in CORRECTED:
+        level, random = values[f"{id}-data-null"], values[f"{id}-null"].value
+        assert (told[id]["value"], told[id]["draws"]) == (level.value, 5)
+        assert level.stderr is None
+        assert level.value > random + 0.3
+        mean = np.mean([(p["values"][id] - p["values"][f"{id}-data-null"]) / (1 - p["values"][f"{id}-data-null"])
+                        for p in result.details["stability-pairs"]])  # fmt: skip
+        assert values[f"{id}-corrected"].value == pytest.approx(mean)
+    assert (told["sfr"]["n"], told["sfr-alive"]["n"]) == (D_SAE, 22)
+    short = measure(*(replace(one, training=lambda n: torch.ones(3, D_IN)) for one in found))
+    assert short.values["sfr-data-null"].reason == f"{2 * D_SAE} training tokens are needed for it, there are 3"
+    assert short.values["sfr-corrected"].value == measure(*(
+        replace(one, training=None) for one in found)).values["sfr-corrected"].value  # fmt: skip
 
 
 def test_details_and_arrays_of_three_seeds() -> None:
