@@ -43,7 +43,7 @@ class DataSample:
     def of(cls, x: NDArray[Any]) -> DataSample:
         """From activations `[N, d]`."""
         rows = (x - x.mean(0, dtype=np.float64)).astype(np.float32) if len(x) else x.astype(np.float32)
-        return cls(rows, hashlib.sha256(np.ascontiguousarray(rows)).hexdigest())
+        return cls(rows, hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest())
 
 
 def sample_size(n: int, m: int, d: int) -> int:
