@@ -45,7 +45,7 @@ METHOD = (
         "*separated*, or a *tie*, or nobody *can tell*: with one seed, with a seed missing, or off the level's price. "
         "Values are compared on a scale on which seeds spread alike (log FVU for variance explained, log KL, logit of "
         "fractions). Variances over seeds are moderated by those of all rows (Smyth 2004), degrees of freedom are "
-        "Satterthwaite's, and Holm's correction runs over the pairs of a level: any two of any number of equal "
+        "Satterthwaite's, and Holm's correction (in Shaffer's form) runs over the pairs of a level: any two of equal "
         "contenders are separated in about one level of twenty. With three seeds "
         "and five contenders a difference of three standard deviations of one seed is found on 60 boards of 100, with "
         "five seeds on 92: claims want five seeds or more.",

@@ -33,7 +33,7 @@ _STATISTICS: dict[str, str | float] = {
     "confidence": CONFIDENCE,
     "interval": "Student t over init seeds",
     "comparison": "on the metric's scale, at one price; variances over seeds moderated by all rows (Smyth 2004), "
-    "Welch with Satterthwaite's degrees of freedom, Holm over the pairs of a level",
+    "Welch with Satterthwaite's degrees of freedom, Holm with Shaffer's numbers over the pairs of a level",
     "alpha": ALPHA,
     "most_prior_df": MOST_PRIOR_DF,
     "agreement": "mean over pairs of SAEs; Student t with seeds - 1 degrees of freedom "

@@ -19,7 +19,9 @@ def mean(values: Sequence[float]) -> float:
 
 
 def variance(values: Sequence[float]) -> float:
-    """Sample variance (n - 1)."""
+    """Sample variance (n - 1); exactly 0 of equal values, whose mean may be a last bit beside them."""
+    if min(values) == max(values):
+        return 0.0
     centre = mean(values)
     return math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
 

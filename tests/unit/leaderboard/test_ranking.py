@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -16,9 +17,10 @@ from saebench.leaderboard.tables.ranking.moderated import (
     NO_PRIOR,
     Spread,
     compare,
-    holm,
     moderated,
+    most_true,
     prior_of,
+    step_down,
 )
 from saebench.leaderboard.tables.ranking.scales import IDENTITY, SCALES, scale_for
 from saebench.leaderboard.tables.ranking.verdicts import conclude, sample
@@ -72,14 +74,14 @@ def test_fvu_and_variance_explained_give_one_ranking() -> None:
 
 
 def test_the_prior_by_hand() -> None:
-    """Three variances 1, 2 and 4 with two degrees of freedom each. trigamma(1) = pi^2 / 6 is more than the logs differ
-    (variance log(2)^2), so the prior has all the degrees of freedom that it may have."""
-    found = prior_of([Spread(1.0, 2), Spread(2.0, 2), Spread(4.0, 2)])
-    assert found.df == MOST_PRIOR_DF == 3
+    """Variances 1, 2, 2 and 4 with two degrees of freedom each. trigamma(1) = pi^2 / 6 is more than the logs differ
+    (variance 2 / 3 log(2)^2), so the prior has all the degrees of freedom that it may have."""
+    found = prior_of([Spread(1.0, 2), Spread(2.0, 2), Spread(2.0, 2), Spread(4.0, 2)])
+    assert found.df == MOST_PRIOR_DF == 2.5
     # digamma(1) = -gamma and log(2 / 2) = 0, so each log variance has gamma added
-    smyth = math.log(2) + np.euler_gamma + float(special.digamma(1.5)) - math.log(1.5)
-    assert found.variance == pytest.approx(math.sqrt(math.exp(smyth) * 7 / 3))
-    assert moderated(Spread(1.0, 2), found) == Spread(pytest.approx((2 * 1.0 + 3 * found.variance) / 5), 5)
+    smyth = math.log(2) + np.euler_gamma + float(special.digamma(1.25)) - math.log(1.25)
+    assert found.variance == pytest.approx(math.sqrt(math.exp(smyth) * 9 / 4))
+    assert moderated(Spread(1.0, 2), found) == Spread(pytest.approx((2 * 1.0 + 2.5 * found.variance) / 4.5), 4.5)
 
 
 def test_variances_that_differ_much_lend_less() -> None:
@@ -91,12 +93,12 @@ def test_variances_that_differ_much_lend_less() -> None:
 
 
 def test_few_variances_lend_nothing_and_zeros_are_left_out() -> None:
-    assert prior_of([Spread(1.0, 2), Spread(2.0, 2)]) == NO_PRIOR
-    assert prior_of([Spread(0.0, 2)] * 9 + [Spread(1.0, 2), Spread(2.0, 2)]) == NO_PRIOR
+    assert prior_of([Spread(1.0, 2), Spread(2.0, 2), Spread(2.0, 2)]) == NO_PRIOR
+    assert prior_of([Spread(0.0, 2)] * 9 + [Spread(1.0, 2), Spread(2.0, 2), Spread(2.0, 2)]) == NO_PRIOR
     assert moderated(Spread(1.0, 2), NO_PRIOR) == Spread(1.0, 2)
 
 
-@given(st.lists(st.floats(1e-200, 1e200), min_size=3, max_size=12), st.floats(1e-50, 1e50))
+@given(st.lists(st.floats(1e-200, 1e200), min_size=4, max_size=12), st.floats(1e-50, 1e50))
 def test_the_prior_follows_units(variances: list[float], factor: float) -> None:
     one = prior_of([Spread(value, 2) for value in variances])
     other = prior_of([Spread(value * factor, 2) for value in variances])
@@ -119,10 +121,27 @@ def test_without_a_prior_the_test_is_welch_s() -> None:
     assert found.resolvable(1) == pytest.approx(stats.t.ppf(0.975, scipys.df) * found.stderr)
 
 
-def test_holm_by_hand() -> None:
-    """0.05 / 4, / 3, / 2, / 1: the third fails, so the fourth is not looked at."""
-    assert holm([0.04, 0.001, 0.016, 0.03]) == [False, True, True, False]
-    assert holm([]) == []
+def test_equality_is_transitive() -> None:
+    """Four contenders: six pairs; with one apart, the most that are equal is three, of which none, one or two less."""
+    assert [most_true(4, rejected) for rejected in range(7)] == [6, 3, 3, 3, 2, 1, 0]
+    assert [most_true(5, rejected) for rejected in range(11)] == [10, 6, 6, 6, 6, 4, 4, 3, 2, 1, 0]
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=7))
+def test_no_sets_of_equals_have_more_equal_pairs(sets: list[int]) -> None:
+    equal = sum(a == b for a, b in itertools.combinations(sets, 2))
+    differ = len(sets) * (len(sets) - 1) // 2 - equal
+    assert all(equal <= most_true(len(sets), rejected) for rejected in range(differ + 1))
+
+
+def test_steps_by_hand() -> None:
+    """Three contenders: 0.05 / 3, then 0.05 twice, as one pair at most is equal when another is not."""
+    assert step_down([0.04, 0.016, 0.051], 3) == [True, True, False]
+    assert step_down([0.017, 0.02, 0.04], 3) == [False, False, False]
+    # a pair that cannot be tested counts as one that may be equal
+    assert step_down([0.04, 0.016], 3) == [True, True]
+    assert step_down([0.03], 3) == [True]
+    assert step_down([], 2) == []
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -212,6 +231,13 @@ def test_a_tie_says_what_could_be_told_and_how_many_seeds_would_do() -> None:
     assert pair.seeds is not None
     enough, fewer = (stats.t.ppf(0.975, 2 * n - 2) * 0.01 * math.sqrt(2 / n) for n in (pair.seeds, pair.seeds - 1))
     assert enough <= 0.01 < fewer
+
+
+def test_seeds_that_do_not_differ_are_not_put_apart_by_any_difference() -> None:
+    found = ranking({"a": flat(0.9, 0.9, 0.9), "b": flat(0.8, 0.8, 0.8)}, 8.0, "higher")
+    assert [pair.verdict for pair in found.pairs] == ["cannot tell"]
+    assert "no spread to judge by" in str(found.pairs[0].reason)
+    assert {item.standing.best for item in found.contenders.values()} == {None}
 
 
 def test_alone_there_is_no_rank() -> None:

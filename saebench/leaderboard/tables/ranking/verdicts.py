@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from saebench.base.student import t_quantile
-from saebench.leaderboard.tables.ranking.moderated import ALPHA, Spread, Test, compare, holm, moderated
+from saebench.leaderboard.tables.ranking.moderated import ALPHA, Spread, Test, compare, moderated, step_down
 from saebench.leaderboard.tables.ranking.scales import Scale, difference_on_own
 from saebench.leaderboard.tables.statistics import mean, variance
 
 MOST_SEEDS = 100
 """More are not asked for: such a pair is said to be alike."""
+
+NO_SPREAD = "seeds that do not differ at all have no spread to judge by"
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Pair:
         resolvable: The smallest difference between them that so many seeds could tell.
         sigma: Standard deviation of one seed, moderated, mean of both, on the scale.
         df: Degrees of freedom of the test.
-        p: Of the test, before Holm's correction.
+        p: Of the test, before the correction for several pairs.
         seeds: How many seeds of each would separate them, were difference and spread what they seem; None where more
             than 100.
     """
@@ -88,7 +92,7 @@ def sample(values: Mapping[int, float], prior: Spread, refusal: str | None = Non
 def conclude(
     samples: Mapping[str, Sample], scale: Scale, *, higher_is_better: bool
 ) -> tuple[dict[str, Standing], list[Pair]]:
-    """Compares every two contenders at one price, with Holm's correction over all pairs that can be tested."""
+    """Compares every two contenders at one price, with a correction for all pairs that can be tested."""
     names = sorted(samples)
     tested: list[tuple[str, str, Test]] = []
     pairs: list[Pair] = []
@@ -99,12 +103,18 @@ def conclude(
             pairs.append(Pair(a, b, "cannot tell", why))
         else:
             test = compare(one.estimate, one.spread, len(one.values), other.estimate, other.spread, len(other.values))
-            tested.append((a, b, test))
+            if test.stderr > 0:
+                tested.append((a, b, test))
+            else:
+                pairs.append(Pair(a, b, "cannot tell", NO_SPREAD))
+    ranked = [name for name in names if samples[name].spread is not None]
+    compared = Counter(name for a, b, _ in tested for name in (a, b))
     better, worse = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
     ties: dict[str, list[str]] = {name: [] for name in names}
     # on a falling scale what is higher there is lower in the metric's units
     up = higher_is_better != scale.falls
-    for (a, b, test), separated in zip(tested, holm([test.p for *_, test in tested]), strict=True):
+    apart = step_down([test.p for *_, test in tested], len(ranked))
+    for (a, b, test), separated in zip(tested, apart, strict=True):
         pairs.append(_pair(a, b, samples[a], samples[b], test, len(tested), scale, separated))
         if separated:
             first, second = (a, b) if (test.difference > 0) == up else (b, a)
@@ -113,16 +123,17 @@ def conclude(
         else:
             ties[a].append(b)
             ties[b].append(a)
-    ranked = [name for name in names if samples[name].spread is not None]
     standings = {}
     for name in names:
         if name not in ranked:
             standings[name] = Standing(None, None, reason=samples[name].refusal)
         elif len(ranked) < 2:
             standings[name] = Standing(None, None, reason="no other contender to compare with here")
+        elif not compared[name]:
+            standings[name] = Standing(None, None, reason=NO_SPREAD)
         else:
             best, worst = 1 + better[name], len(ranked) - worse[name]
-            standings[name] = Standing(best, worst, tuple(ties[name]), len(ranked) - 1)
+            standings[name] = Standing(best, worst, tuple(ties[name]), compared[name])
     return standings, sorted(pairs, key=lambda pair: (pair.a, pair.b))
 
 
@@ -151,11 +162,13 @@ def seeds_to_separate(test: Test, one: Sample, other: Sample, n_pairs: int) -> i
     assert other.spread is not None
     both = one.spread.variance + other.spread.variance
     fewest = min(one.spread.df - len(one.values), other.spread.df - len(other.values))
-    for n in range(2, MOST_SEEDS + 1):
-        df = 2 * (fewest + n)
-        if abs(test.difference) >= t_quantile(df, 1 - ALPHA / n_pairs) * math.sqrt(both / n):
-            return n
-    return None
+
+    def enough(n: int) -> bool:
+        quantile = t_quantile(2 * (fewest + n), 1 - ALPHA / n_pairs)
+        return abs(test.difference) >= quantile * math.sqrt(both / n)
+
+    n = 2 + bisect_left(range(2, MOST_SEEDS + 1), True, key=enough)  # more seeds only make the least difference smaller
+    return n if n <= MOST_SEEDS else None
 
 
 def interval(found: Sample, scale: Scale) -> tuple[float, float] | None:
