@@ -23,7 +23,8 @@ from scipy.special import betainc, polygamma, psi
 from saebench.base.student import t_quantile
 
 MOST_PRIOR_DF = 2.5
-"""The most at which false separations of 5 contenders with 3 seeds stay under .07; 3 gives .070, 6 gives .09."""
+"""So that 5 contenders of unequal spread (h = 1) with 3 seeds are falsely separated on less than .07 of boards (.0675);
+3 is at or over it, 6 gives .09. Fewer find less."""
 LEAST_VARIANCES = 4
 """Fewer say nothing of how variances differ: then each stands alone. Two or three contenders with moderated variances
 are falsely separated on .08 to .10 of boards, with Welch's own on .03 to .05."""
