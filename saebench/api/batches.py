@@ -72,9 +72,11 @@ class ScoredBatch:
         codes: Codes of the inference form.
         x_hat: `[B, d_out]` reconstruction, in the units of `batch.target`.
         losses: Only on stream `loss`.
+        x_hat_16bit: `[B, d_out]` reconstruction from codes that were rounded to bfloat16.
     """
 
     batch: ActivationBatch
     codes: SparseCodes | None = None
     x_hat: Tensor | None = None
     losses: SplicedLosses | None = None
+    x_hat_16bit: Tensor | None = None

@@ -22,7 +22,8 @@ class SparseCodes:
         latents: `[nnz]` int64, each in `[0, d_sae)`, at most once a row.
         offsets: `[B + 1]` int64, `offsets[0] == 0`, not decreasing, `offsets[-1] == nnz`.
         d_sae: Number of latents.
-        side: Per-token tensors that encode leaves for decode (a mean, a scale), each `[B, ...]`.
+        side: Per-token tensors that encode leaves for decode (a mean, a scale), each `[B]` or `[B, width]`. Scoring
+            takes those that `ArchitectureSpec.side` declares, in float32.
     """
 
     values: Tensor
@@ -161,6 +162,13 @@ class SparseCodes:
     def scaled(self, factor: float) -> SparseCodes:
         """The same codes with `values * factor`."""
         return replace(self, values=self.values * factor)
+
+    def clone(self) -> SparseCodes:
+        """The same codes in memory of their own."""
+        side = {name: values.clone() for name, values in self.side.items()}
+        return replace(
+            self, values=self.values.clone(), latents=self.latents.clone(), offsets=self.offsets.clone(), side=side
+        )
 
     def detach(self) -> SparseCodes:
         """The same codes without gradient."""

@@ -20,7 +20,7 @@ STREAMS: tuple[Stream, ...] = ("eval", "density", "random-tokens", "self-sampled
 """`eval`: held-out tokens (`evaluation.tokens`) · `density`: held-out tokens (`density_tokens`) · `loss`: held-out
 tokens (`loss_tokens`) with spliced losses · `random-tokens`: activations on uniform random token ids · `self-sampled`:
 activations on the model's own samples (both `density_tokens`)."""
-Field = Literal["codes", "reconstruction", "losses", "truth"]
+Field = Literal["codes", "reconstruction", "reconstruction-16bit", "losses", "truth"]
 
 
 @dataclass(frozen=True)

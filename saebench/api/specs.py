@@ -164,6 +164,8 @@ class ArchitectureSpec:
         tags: `signed_latents`, `batch_coupled`, `grouped_latents`, `raw_units` (reads x as it is, never normalised),
             `control` (never ranked, no budget), `shuffled_decoder` (the rows are another's in another order: a score
             that an order leaves alone is null).
+        side: Values a token, by name, that `encode` leaves for `decode` beside the codes: `{"mean": 1, "scale": 1}`.
+            They count in the price of a code. What is not declared here is refused.
         train: What `auto` means.
         description: One line.
     """
@@ -177,6 +179,7 @@ class ArchitectureSpec:
     parent: Literal["none", "optional", "required"] = "none"
     wraps: bool = False
     tags: frozenset[str] = frozenset()
+    side: Mapping[str, int] = field(default_factory=dict)
     train: TrainDefaults = TrainDefaults()
     description: str = ""
 

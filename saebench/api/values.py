@@ -24,6 +24,7 @@ Unit = Literal[
     "seconds",
     "bytes",
     "values",
+    "bits",
     "tokens/s",
     "activation",
     "squared activation",

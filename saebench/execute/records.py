@@ -218,6 +218,7 @@ def _outcome_facts(cell: Cell, outcome: CellOutcome) -> dict[str, Any]:
         "weights_digest": None if training is None else training.weights_digest,
         "deterministic": bool(numerics.get("deterministic", True)),
         "evaluation": {} if scored is None else scored.evaluation,
+        **({"batch_coupled": True} if scored is not None and scored.batch_coupled else {}),
         "metrics": {} if scored is None else scored.metrics,
         "details": {} if scored is None else scored.details,
         "sae_facts": {} if scored is None else scored.sae_facts,

@@ -8,7 +8,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from saebench import console
-from saebench.api.errors import CellError, Damaged, Diverged, MachineError, SaebenchError, contained, recorded
+from saebench.api.errors import (
+    CellError,
+    Damaged,
+    Diverged,
+    MachineError,
+    PluginError,
+    SaebenchError,
+    contained,
+    recorded,
+)
 from saebench.artifacts import RunFolder, refuse, save_arrays
 from saebench.cells.cell import Cell, DatasetUse
 from saebench.cells.plan import Cohort, Plan
@@ -195,13 +204,13 @@ class PassRunner:
         folder = self._run.checkpoint(cell.cell_id)
         training = read_outcome(folder)
         trained = Trained(training, source, data_s)
-        sae = load_sae(folder, self._catalog).to(self._device)
+        sae, decoder = (load_sae(folder, self._catalog).to(self._device) for _ in range(2))
         facts = training.training_facts()
         held_out, validation = self._held_out(cell, source)
         try:
-            scored = score_cell(cell, sae, held_out, self._catalog, facts, validation=validation)
-        except Diverged as error:  # the record keeps what is known of its training, and no score
-            return CellOutcome(error.status, recorded(error), trained)
+            scored = score_cell(cell, sae, held_out, self._catalog, facts, decoder=decoder, validation=validation)
+        except (Diverged, PluginError) as error:  # the record keeps what is known of its training, and no score
+            return CellOutcome(getattr(error, "status", "failed"), recorded(error), trained)
         sha256 = save_arrays(self._run.arrays(cell.cell_id), scored.arrays) if scored.arrays else None
         return CellOutcome(training.status, training.error, trained, scored, sha256)
 

@@ -109,6 +109,12 @@ def _default_cost(
     return dense_cost(site.d_in, module.d_sae, n_parameters=n_parameters, stored_bytes=stored_bytes)
 
 
+def declared_side(part: ArchitectureUse, base: ArchitectureUse | None, catalog: Catalog) -> dict[str, int]:
+    """Values a token that `encode` may leave for `decode`, by name: a wrapper's and those of what it wraps."""
+    own = catalog.architecture(part.architecture).spec.side
+    return {**(declared_side(base, None, catalog) if base is not None else {}), **own}
+
+
 def build_module(
     part: ArchitectureUse,
     base: ArchitectureUse | None,

@@ -100,12 +100,12 @@ def measure_scoring(
     from saebench.host.build import load_sae
     from saebench.score import score_cell
 
-    sae = load_sae(run.checkpoint(cell.cell_id), catalog).to(device)
+    sae, decoder = (load_sae(run.checkpoint(cell.cell_id), catalog).to(device) for _ in range(2))
     use = cell.evaluation_datasets[0]
     facts = TrainingFacts(cell.tokens, 0, 0, None, None)
 
     def once(source: StandInStreams) -> float:
-        return timed(lambda: score_cell(cell, sae, [(use, 0, source)], catalog, facts), device)
+        return timed(lambda: score_cell(cell, sae, [(use, 0, source)], catalog, facts, decoder=decoder), device)
 
     small, part = streams(SCORING_TOKENS[0])
     once(small)  # warms up

@@ -121,6 +121,10 @@ RECONSTRUCTION = _family(
         "relative-bias", "ratio", "neutral",
         "sum ||x_hat||^2 / sum <x, x_hat>; under 1 is shrinkage (Gated SAE paper, eq. 10).",
     ),
+    (
+        "fvu-16bit", "fraction", "lower",
+        "fvu where the values of the codes (and side values) are rounded to bfloat16 before they are decoded.",
+    ),
 )  # fmt: skip
 
 LOSSES = _family(
@@ -141,6 +145,18 @@ SPARSITY = _family(
     ("l0-p5", "latents", "neutral", "5th percentile over tokens of the number of active latents."),
     ("l0-p95", "latents", "neutral", "95th percentile over tokens of the number of active latents."),
     ("l1", "activation", "neutral", "Mean over tokens of sum |f_j| ||d_j||, decoder norms folded in."),
+    (
+        "values-per-token",
+        "values",
+        "neutral",
+        "The price of a code: mean number a token of values that decode gets, active latents and declared side values.",
+    ),
+    (
+        "bits-per-token",
+        "bits",
+        "neutral",
+        "Bits of a code: sum over latents of the binary entropy of their densities, and 16 for each value a token.",
+    ),
 )
 
 DENSITY = _family(

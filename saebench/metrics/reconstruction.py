@@ -43,13 +43,19 @@ class ReconstructionSums:
     def __init__(self, d_in: int | None = None) -> None:
         self.d_in = d_in
         self._origin: Tensor | None = None
-        self._sums = ClusterSums("error", "energy", "x", "x_hat", "dot", "cosine", "norm_ratio", "nonzero", "unfit")
+        self._sums = ClusterSums(
+            "error", "energy", "x", "x_hat", "dot", "cosine", "norm_ratio", "nonzero", "unfit", "error_16bit"
+        )
+        self._has_16bit = False
         self._errors: list[Tensor] = []
         self._rows: list[Tensor] = []
         self._collected: Collected | None = None
 
-    def add(self, x: Tensor, x_hat: Tensor, sequence_ids: Tensor | None = None) -> None:
-        """Take B tokens: `x`, `x_hat` `[B, d_in]` in the same units; `sequence_ids [B]` int, not negative, or None.
+    def add(
+        self, x: Tensor, x_hat: Tensor, sequence_ids: Tensor | None = None, x_hat_16bit: Tensor | None = None
+    ) -> None:
+        """Take B tokens: `x`, `x_hat` `[B, d_in]` in the same units; `sequence_ids [B]` int, not negative, or None;
+        `x_hat_16bit` like `x_hat`, for all batches or for none.
 
         Raises:
             ValueError: A shape is wrong.
@@ -81,7 +87,9 @@ class ReconstructionSums:
             norm_ratio=torch.where(nonzero, x_hat_norm / x_norm, 0.0),
             nonzero=nonzero,
             unfit=~error_sq.isfinite(),
+            error_16bit=torch.zeros_like(error_sq) if x_hat_16bit is None else (x - x_hat_16bit).square().sum(1),
         )
+        self._has_16bit = x_hat_16bit is not None
         self._errors.append(error_sq.float())
         self._rows.append(rows.short())
 
@@ -133,6 +141,13 @@ class ReconstructionSums:
         reason = "sum <x, x_hat> is not positive: the reconstruction does not point along the activations"
         return self._ratio("relative-bias", "x_hat", "dot", reason)
 
+    def fvu_16bit(self) -> MetricValue:
+        """As `fvu`, with the reconstruction from codes that were rounded to bfloat16. Null where none was given."""
+        if not self._has_16bit:
+            return metric_value("fvu-16bit", None, self._sums_now.n, reason="no code was rounded to 16 bits")
+        value, error, reason = self._fvu("error_16bit")
+        return metric_value("fvu-16bit", value, self._sums_now.n, stderr=error, reason=reason)
+
     @property
     def _sums_now(self) -> Collected:
         if self._collected is None:
@@ -171,12 +186,12 @@ class ReconstructionSums:
             return "the activations do not vary, so there is no variance to explain"
         return np.asarray(by_cluster)
 
-    def _fvu(self) -> tuple[float | None, float | None, str | None]:
+    def _fvu(self, error: str = "error") -> tuple[float | None, float | None, str | None]:
         """Value, standard error, reason. mu moves with the sample; to first order the denominator does not feel it."""
         variance = self._variance()
         if isinstance(variance, str):
             return None, None, variance
-        return *ratio(self._sums_now["error"], variance), None
+        return *ratio(self._sums_now[error], variance), None
 
 
 def _dots(a: Tensor, b: Tensor) -> Tensor:
@@ -198,7 +213,7 @@ class ReconstructionAccumulator(ReconstructionSums, StreamAccumulator):
     def take(self, scored: ScoredBatch) -> None:
         """Add one batch of the stream."""
         if scored.x_hat is not None:
-            self.add(scored.batch.target, scored.x_hat, scored.batch.clusters)
+            self.add(scored.batch.target, scored.x_hat, scored.batch.clusters, scored.x_hat_16bit)
 
     def values(self) -> dict[str, MetricValue]:
         """Every id, from what was added so far."""

@@ -20,7 +20,8 @@ from saebench.host.build import cell_cost
 from saebench.metrics.reconstruction import DIVERGED_FVU
 from saebench.score.combine import DatasetValue, combine, info_json
 from saebench.score.isolate import Accumulator, decode_tokens, plain_details
-from saebench.score.one_pass import Firing, Runner, metric_context, run_pass
+from saebench.score.one_pass import Firing, metric_context, run_pass
+from saebench.score.runner import make_runner
 from saebench.score.validation import validate
 
 
@@ -35,6 +36,7 @@ class ScoreOutcome:
         arrays: Per-latent arrays of that same pass; `density` is there wherever stream `density` is.
         evaluation: The record's `evaluation`.
         sae_facts: What the SAE says of itself.
+        batch_coupled: How the codes of a token depend on its batch, where the architecture says that they may.
         spent: Tokens and FLOPs of scoring at its stand-alone cost: encoding, and the model's forwards behind the
             streams.
         seconds: Measured, all of it.
@@ -50,6 +52,7 @@ class ScoreOutcome:
     evaluation: dict[str, Any]
     sae_facts: dict[str, Any]
     spent: dict[str, int]
+    batch_coupled: str | None = None
     seconds: float = 0.0
     validation: dict[str, Any] | None = None
 
@@ -61,6 +64,7 @@ def score_cell(
     catalog: Catalog,
     training: TrainingFacts,
     *,
+    decoder: Any,
     validation: Sequence[tuple[DatasetUse, int, HeldOut]] = (),
 ) -> ScoreOutcome:
     """One held-out pass a source, feeding all metrics that the cell is scored by.
@@ -71,10 +75,12 @@ def score_cell(
         sources: (dataset, evaluation seed, streams); the first one's dataset gives the headline values.
         catalog: Installed plugins.
         training: What training cost, for the cost metrics.
+        decoder: The same SAE, loaded anew: `sae` encodes, this one decodes and has never seen x.
         validation: Of a candidate of a search: validation data, by evaluation seed.
 
     Raises:
-        PluginError: The SAE itself breaks its contract. A metric that raises only empties its own ids.
+        PluginError: The SAE itself breaks its contract: decode gets more than codes, say. A metric that raises only
+            empties its own ids.
         Diverged: What it gives is not finite, or its FVU is over `DIVERGED_FVU` (controls, which learn nothing, may
             have any).
     """
@@ -82,7 +88,7 @@ def score_cell(
     label = f"{cell.label} ({cell.part.architecture})"
     specs = [catalog.cell_metric(name).spec for name in sorted(cell.metrics)]
     facts = ScoringFacts()
-    runner = Runner(sae, cell.d_out, facts, label)
+    runner = make_runner(cell, sae, decoder, catalog, facts)
     values: dict[str, list[DatasetValue]] = {}
     details: dict[str, Any] = {}
     arrays: dict[str, Tensor] = {}
@@ -123,7 +129,7 @@ def score_cell(
                     take(result, None, None)
                     keep(result, sources[0][2].token_texts)
 
-    judged = validate(cell, sae, validation, catalog, training) if validation else None
+    judged = validate(cell, sae, validation, catalog, training, decoder=decoder) if validation else None
     encoded = facts.encoded_tokens + (judged.encoded_tokens if judged is not None else 0)
     forward_flops += judged.forward_flops if judged is not None else 0
     provided = [info for spec in specs for info in spec.provides if info.id in values]
@@ -135,7 +141,7 @@ def score_cell(
         measured_metrics={id: entry for id, entry in entries.items() if id in measured},
         metric_info=info_json(provided),
         metric_versions=_versions(specs),
-        details=details,
+        details={**details, **runner.findings.details()},
         arrays=arrays,
         evaluation={**_evaluation(cell, sources), "thresholds": thresholds},
         sae_facts=_sae_facts(sae),
@@ -143,6 +149,7 @@ def score_cell(
             "tokens": encoded,
             "flops": encoded * cell_cost(cell, catalog).encode_flops_per_token + forward_flops,
         },
+        batch_coupled=runner.findings.coupled,
         seconds=time.perf_counter() - started,
         validation=judged.value if judged is not None else None,
     )

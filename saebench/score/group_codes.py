@@ -13,7 +13,7 @@ from torch import Tensor
 from saebench.activations.sources.held_out.streams import HeldOut
 from saebench.api import ScoringFacts, SparseCodes
 from saebench.plan.grouping.groups import GROUP_CODES_BYTES
-from saebench.score.one_pass import Runner
+from saebench.score.runner import Runner
 
 
 class Allowance:
@@ -78,7 +78,7 @@ class HeldOutCodes:
         label: str,
         allowance: Allowance,
     ) -> None:
-        self._runner = Runner(sae, d_out, ScoringFacts(), label)
+        self._runner = Runner(sae, d_out, ScoringFacts(), label, decoder=None, side=None)
         self._source, self._n_batches, self._batch, self._allowance = source, n_tokens // batch, batch, allowance
         self._kept: list[_Kept] | None = None
         self._fits = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -16,86 +15,26 @@ from saebench.activations.sources.held_out.streams import HeldOut
 from saebench.api import (
     ActivationBatch,
     MetricContext,
-    PluginError,
     ScoredBatch,
     ScoringFacts,
     SparseCodes,
     Stream,
     TrainingFacts,
 )
-from saebench.api.errors import DIVERGED_ADVICE, Diverged, NotFinite, contained, describe
-from saebench.api.metrics import STREAMS
+from saebench.api.metrics import STREAMS, Field
 from saebench.cells.cell import Cell
-from saebench.host.sae_contract import normalise_codes
+from saebench.score.canonical import in_16_bits
 from saebench.score.isolate import Accumulator
+from saebench.score.probes import Sample, denser
+from saebench.score.runner import Runner
+
+_ROUNDED: Field = "reconstruction-16bit"
 
 
 def batch_size(d_sae: int) -> int:
     """Tokens a scoring batch: a power of two from 256 to 4096; keeps dense pre-activations under 256 MiB if it can."""
     fits = max(1, (1 << 26) // d_sae)
     return max(256, min(4096, 1 << (fits.bit_length() - 1)))
-
-
-class Runner:
-    """Encodes and decodes for scoring: times the encoder, checks the contract, counts who fires.
-
-    Args:
-        sae: In inference form.
-        d_out: Width it writes.
-        facts: Filled while running.
-        label: Named in errors.
-    """
-
-    def __init__(self, sae: Any, d_out: int, facts: ScoringFacts, label: str) -> None:
-        self.sae, self.d_out, self.facts, self.label = sae, d_out, facts, label
-        self.d_sae = int(sae.d_sae)
-
-    def encode(self, x: Tensor) -> SparseCodes:
-        """Checked codes of `x [B, d_in]`.
-
-        Raises:
-            Diverged: They are not finite.
-            PluginError: They are no codes.
-        """
-        _wait(x)
-        started = time.perf_counter()
-        answer = self._call("encode", x)
-        _wait(x)
-        self.facts.encode_s += time.perf_counter() - started
-        self.facts.encoded_tokens += x.shape[0]
-        try:
-            return normalise_codes(answer, self.d_sae, n_rows=x.shape[0], plugin=self.label)
-        except NotFinite as error:
-            raise Diverged(f"{error}. {DIVERGED_ADVICE}") from error
-
-    def decode(self, codes: SparseCodes) -> Tensor:
-        """Checked reconstruction `[B, d_out]`.
-
-        Raises:
-            Diverged: It is not finite.
-            PluginError: It is no reconstruction.
-        """
-        x_hat = self._call("decode", codes)
-        if not isinstance(x_hat, Tensor) or x_hat.shape != (codes.n_rows, self.d_out):
-            found = list(x_hat.shape) if isinstance(x_hat, Tensor) else type(x_hat).__name__
-            raise PluginError(f"{self.label}: decode must return [{codes.n_rows}, {self.d_out}], got {found}")
-        if not bool(torch.isfinite(x_hat).all()):
-            raise Diverged(f"{self.label}: decode returned values that are not finite. {DIVERGED_ADVICE}")
-        return x_hat
-
-    def _call(self, method: str, argument: Tensor | SparseCodes) -> Any:
-        try:
-            with contained():
-                return getattr(self.sae, method)(argument)
-        except (PluginError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            raise PluginError(f"{self.label}: {method} raised {describe(error)}") from error
-
-
-def _wait(x: Tensor) -> None:
-    if x.device.type == "cuda":
-        torch.cuda.synchronize(x.device)
 
 
 class Firing:
@@ -124,6 +63,8 @@ def run_pass(
     Codes are made once a batch and shared by the streams `eval` and `density`, which are prefixes of one order of
     tokens; reconstructions only where a metric asks for them. With `firing`, stream `density` is read in any case.
 
+    A sample of each stream is encoded and decoded again at its end (`saebench.score.probes`).
+
     Returns:
         The streams that were read.
     """
@@ -134,20 +75,25 @@ def run_pass(
     known = (*STREAMS, *sorted(asked - set(STREAMS)))
     read: list[Stream] = [name for name in known if name in asked and name in source.streams]
     both: list[Stream] = [name for name in read if name in ("eval", "density")]
+    watch = _Watch(runner)
     for batches in zip_longest(*(source.stream(name, size) for name in both)):
         shared: _Made | None = None
         for name, batch in zip(both, batches, strict=True):
             if batch is not None:
                 made = shared if shared is not None and _same(shared.batch, batch) else _Made(batch)
                 _feed(runner, name, made, metrics, firing if name == "density" else None)
+                watch.saw(name, made)
                 shared = made
     for name in read:
         if name == "loss":
             for losses in source.loss_batches():
-                _feed_losses(runner, losses, metrics)
+                _feed_losses(runner, losses, metrics, watch)
         elif name not in both:
             for batch in source.stream(name, size):
-                _feed(runner, name, _Made(batch), metrics)
+                made = _Made(batch)
+                _feed(runner, name, made, metrics)
+                watch.saw(name, made)
+    watch.end()
     return read
 
 
@@ -158,6 +104,39 @@ class _Made:
     batch: ActivationBatch
     codes: SparseCodes | None = None
     x_hat: Tensor | None = None
+    sampled: bool = False
+
+
+class _Watch:
+    """Samples and counts the codes of one pass over one source."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._samples: dict[str, Sample] = {}
+        self._l0: dict[str, list[Tensor]] = {"eval": [], "density": [], "loss": []}
+
+    def saw(self, stream: Stream, made: _Made) -> None:
+        """A batch as it was scored. One that two streams share is sampled for the first."""
+        if made.codes is None:
+            return
+        self._runner.findings.count(stream, made.codes)
+        if stream in self._l0:
+            self._l0[stream].append(made.codes.offsets.diff())
+        if not made.sampled:
+            self._samples.setdefault(stream, Sample(stream)).take(made.batch.x, made.codes, made.x_hat)
+            made.sampled = True
+
+    def end(self) -> None:
+        """Tries the samples, and compares the streams that begin with the same tokens.
+
+        Raises:
+            PluginError: Codes or reconstructions come from more than they should.
+        """
+        for sample in self._samples.values():
+            self._runner.probe(sample)
+        base = self._l0["eval"] or self._l0["density"]
+        if base and self._l0["loss"]:
+            denser(torch.cat(base), torch.cat(self._l0["loss"]), self._runner.label)
 
 
 def _readers(metrics: Sequence[Accumulator], stream: Stream) -> list[Accumulator]:
@@ -177,7 +156,7 @@ def _feed(
 ) -> None:
     readers = _readers(metrics, stream)
     fields = _fields(readers)
-    if made.codes is None and (fields & {"codes", "reconstruction", "truth"} or firing is not None):
+    if made.codes is None and (fields & {"codes", "reconstruction", _ROUNDED, "truth"} or firing is not None):
         made.codes = runner.encode(made.batch.x)
     if made.x_hat is None and made.codes is not None and "reconstruction" in fields:
         made.x_hat = runner.decode(made.codes)
@@ -185,6 +164,7 @@ def _feed(
         made.batch,
         made.codes if fields & {"codes", "truth"} else None,
         made.x_hat if "reconstruction" in fields else None,
+        x_hat_16bit=runner.decode(in_16_bits(made.codes)) if made.codes is not None and _ROUNDED in fields else None,
     )
     for metric in readers:
         metric.update(stream, scored)
@@ -192,17 +172,23 @@ def _feed(
         firing.update(made.codes)
 
 
-def _feed_losses(runner: Runner, losses: LossBatch, metrics: Sequence[Accumulator]) -> None:
+def _feed_losses(runner: Runner, losses: LossBatch, metrics: Sequence[Accumulator], watch: _Watch) -> None:
     readers = _readers(metrics, "loss")
     fields = _fields(readers)
-    pieces = [runner.encode(x) for x in torch.split(losses.x, batch_size(runner.d_sae))] if fields else []
+    xs = torch.split(losses.x, batch_size(runner.d_sae)) if fields else ()
+    pieces = [runner.encode(x) for x in xs]
+    hats = [runner.decode(piece) for piece in pieces] if fields & {"losses", "reconstruction"} else []
+    for number, (x, piece) in enumerate(zip(xs, pieces, strict=True)):
+        watch.saw("loss", _Made(ActivationBatch(x, x), piece, hats[number] if hats else None))
     codes = SparseCodes.concatenate(pieces).select(losses.rows) if fields & {"codes", "truth"} else None
-    x_hat = torch.cat([runner.decode(piece) for piece in pieces]) if fields & {"losses", "reconstruction"} else None
+    x_hat = torch.cat(hats) if hats else None
+    rounded = torch.cat([runner.decode(in_16_bits(piece)) for piece in pieces]) if _ROUNDED in fields else None
     scored = ScoredBatch(
         losses.batch,
         codes,
         x_hat[losses.rows] if x_hat is not None and "reconstruction" in fields else None,
         losses.splice(x_hat) if x_hat is not None and "losses" in fields else None,
+        None if rounded is None else rounded[losses.rows],
     )
     for metric in readers:
         metric.update("loss", scored)

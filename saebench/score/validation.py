@@ -14,7 +14,8 @@ from saebench.cells.cell import Cell, DatasetUse
 from saebench.host import Catalog
 from saebench.score.combine import DatasetValue, combine
 from saebench.score.isolate import Accumulator
-from saebench.score.one_pass import Runner, metric_context, run_pass
+from saebench.score.one_pass import metric_context, run_pass
+from saebench.score.runner import make_runner
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ def validate(
     sources: Sequence[tuple[DatasetUse, int, HeldOut]],
     catalog: Catalog,
     training: TrainingFacts,
+    *,
+    decoder: Any,
 ) -> Validation:
     """The metric that decides the cell's search: its mean over evaluation seeds.
 
@@ -46,6 +49,7 @@ def validate(
         sources: Validation data of the first evaluation dataset, by evaluation seed.
         catalog: Installed plugins.
         training: For the metric's context.
+        decoder: The same SAE, loaded anew, which decodes.
 
     Raises:
         PluginError: The SAE breaks its contract. A metric that raises gives null with what it raised as reason.
@@ -55,7 +59,7 @@ def validate(
     spec = catalog.cell_metric(tune.spec).spec
     info = next(info for info in spec.provides if info.id == tune.metric)
     facts = ScoringFacts()
-    runner = Runner(sae, cell.d_out, facts, f"{cell.label} ({cell.part.architecture})")
+    runner = make_runner(cell, sae, decoder, catalog, facts)
     values, flops = [], 0
     with torch.no_grad():
         for use, seed, source in sources:

@@ -25,7 +25,7 @@ train: {{batch: 256}}
 evaluation: {{tokens: 1_024, loss_tokens: 500, density_tokens: 1_024}}
 budget: {budget}
 seeds: {{init: {seeds}}}
-metrics: [variance-explained, l0, dead-fraction, ce-recovered-zero]
+metrics: [variance-explained, l0, values-per-token, dead-fraction, ce-recovered-zero]
 """
 TOKENS = "{primary: tokens, tokens: 2_048}"
 
@@ -108,8 +108,8 @@ def attack(material: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Monkey
         path, said = tmp_path / "suite.yaml", list[str]()
         path.write_text(suite.format(architecture=plugin.replace("_", "-"), budget=budget, seeds=seeds, **material))
         file = HERE / "plugins" / f"{plugin}.py"
-        result = run_suite(path, out=tmp_path / "run", plugins=[file], say=said.append, **more)
-        found = [record for _, record in iter_records(tmp_path / "run")]
+        result = run_suite(path, out=tmp_path / plugin, plugins=[file], say=said.append, **more)
+        found = [record for _, record in iter_records(tmp_path / plugin)]
         records = sorted(found, key=lambda record: record["facts"]["init_seed"])
         return Outcome(result.folder, result.statuses, records, said)
 

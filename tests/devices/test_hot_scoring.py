@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -27,13 +28,15 @@ from saebench.host import load_catalog
 from saebench.host.build import build_module
 from saebench.nn.kernels import backends
 from saebench.score.isolate import Accumulator, measure_group
-from saebench.score.one_pass import Firing, Runner, run_pass
+from saebench.score.one_pass import Firing, run_pass
+from saebench.score.runner import Runner
 
 D_IN, D_SAE, BATCH = 12, 32, 64
 STREAMS = frozenset({"eval", "density", "random-tokens", "self-sampled"})
 ACCEPTED = {
     "saebench/host/sae_contract.py:normalise_codes",  # codes keep their contract
-    "saebench/score/one_pass.py:Runner.decode",  # reconstructions are finite
+    "saebench/score/canonical.py:canonical",  # no zero, ascending
+    "saebench/score/runner.py:Runner.decode",  # reconstructions are finite
     "saebench/score/one_pass.py:_same",  # eval and density share their batches
     "saebench/nn/kernels/dense_topk.py:_with_edge",  # ties
     "saebench/nn/kernels/dense_topk.py:_decided",  # near ties
@@ -83,6 +86,7 @@ def parts_on(device: str) -> tuple[Runner, Source, list[Accumulator]]:
     part = ArchitectureUse("topk", "1", {"d_sae": D_SAE, "k": 4})
     draws = torch.Generator().manual_seed(1)
     sae: Any = build_module(part, None, site=Site(D_IN, D_IN), generator=draws, catalog=catalog).to(device).eval()
+    decoder = deepcopy(sae)
     facts = ScoringFacts()
     source = Source(device)
     absent = {"loss": "no model"}
@@ -90,7 +94,7 @@ def parts_on(device: str) -> tuple[Runner, Source, list[Accumulator]]:
         sae, D_IN, D_SAE, frozenset(), STREAMS, absent, TrainingFacts(1, 1, 0), facts, source.dictionary
     )
     metrics = [Accumulator(found.spec, context) for found in catalog.cell_metrics()]
-    return Runner(sae, D_IN, facts, "cell"), source, metrics
+    return Runner(sae, D_IN, facts, "cell", decoder=decoder, side={}), source, metrics
 
 
 def values_of(metrics: list[Accumulator]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from saebench.metrics.losses import LossAccumulator
 from saebench.metrics.reconstruction import ReconstructionAccumulator
 from saebench.metrics.sparsity import SparsityAccumulator
 from saebench.metrics.truth import FiringF1Accumulator, uniqueness
+from saebench.score.canonical import in_16_bits
 
 
 def test_reconstruction() -> None:
@@ -33,7 +34,7 @@ def test_reconstruction() -> None:
         "l2-ratio": (math.sqrt(5) / 2 + 0.5 + 1) / 3,
         "relative-bias": (5 + 4 + 20) / (4 + 8 + 20),
     }
-    assert {id: value.value for id, value in values.items()} == pytest.approx(expected, rel=1e-15)
+    assert {id: value.value for id, value in values.items() if id != "fvu-16bit"} == pytest.approx(expected, rel=1e-15)
     # two clusters: errors 1 and 4, variances 10 and 10; residuals 1 - 2.5 and 4 - 2.5; sqrt(2 * (1.5^2 + 1.5^2)) / 20
     assert values["fvu"].stderr == pytest.approx(0.15, rel=1e-14)
     assert values["mse"].stderr == pytest.approx(math.sqrt(2 * (1.5**2 + 1.5**2)) / 4, rel=1e-14)
@@ -73,7 +74,32 @@ def test_sparsity_counts_negative_values_and_not_stored_zeros() -> None:
     sums.add(batch)
     values = {id: value.value for id, value in sums.values().items()}
     # active latents 2, 1, 0; norm-folded sums 1 + 4, 6, 0; the quantiles of 0, 1, 2 by linear interpolation
-    assert values == pytest.approx({"l0": 1.0, "l0-p5": 0.1, "l0-p95": 1.9, "l1": 11 / 3}, rel=1e-15)
+    # latent 0 fires on one token of three, latent 1 on two: both entropies are those of a third
+    third = math.log2(3) - 2 / 3
+    expected = {"l0": 1.0, "l0-p5": 0.1, "l0-p95": 1.9, "l1": 11 / 3}
+    expected |= {"values-per-token": 1.0, "bits-per-token": 2 * third + 16}
+    assert values == pytest.approx(expected, rel=1e-15)
+
+
+def test_side_values_are_priced() -> None:
+    side = {"mean": torch.zeros(2), "scale": torch.ones(2, 2)}
+    batch = SparseCodes(torch.tensor([1.0, 2.0]), torch.tensor([0, 0]), torch.tensor([0, 1, 2]), 3, side)
+    sums = SparsityAccumulator()
+    sums.add(batch)
+    values = {id: value.value for id, value in sums.values().items()}
+    # one latent, always on, and three side values: four values of 16 bits, and a pattern that needs none
+    assert (values["l0"], values["values-per-token"], values["bits-per-token"]) == (1.0, 4.0, 64.0)
+
+
+def test_fvu_of_rounded_codes() -> None:
+    x = torch.tensor([[0.0], [2.0]])
+    sums = ReconstructionAccumulator(1)
+    sums.add(x, x, x_hat_16bit=torch.tensor([[0.5], [2.0]]))
+    assert sums.values()["fvu"].value == 0
+    assert sums.values()["fvu-16bit"].value == 0.25 / 2
+    # bfloat16 keeps 8 bits: between 1 and 2 steps are 1/128
+    codes = SparseCodes(torch.tensor([1 + 1 / 128, 1 + 1 / 1024]), torch.tensor([0, 1]), torch.tensor([0, 2]), 3)
+    assert in_16_bits(codes).values.tolist() == [1 + 1 / 128, 1.0]
 
 
 def test_density() -> None:

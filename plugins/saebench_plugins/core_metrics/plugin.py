@@ -12,11 +12,11 @@ _HERE = "saebench_plugins.core_metrics"
 METRICS: tuple[MetricSpec, ...] = (
     CellMetricSpec(
         name="reconstruction",
-        version="2",
+        version="3",
         provides=RECONSTRUCTION,
         make=f"{_HERE}.make:reconstruction",
         streams=("eval",),
-        fields=("reconstruction",),
+        fields=("reconstruction", "reconstruction-16bit"),
         core=True,
     ),
     CellMetricSpec(
@@ -30,7 +30,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     CellMetricSpec(
         name="sparsity",
-        version="2",
+        version="3",
         provides=SPARSITY,
         make=f"{_HERE}.make:sparsity",
         streams=("eval",),

@@ -21,10 +21,10 @@ from saebench.metrics.catalogue import (
 
 IDS = {
     RECONSTRUCTION + LOSSES: (
-        "fvu variance-explained mse fvu-median-token cosine l2-ratio relative-bias ce-clean ce-spliced ce-zero "
-        "ce-mean ce-recovered-zero ce-recovered-mean kl kl-recovered"
+        "fvu variance-explained mse fvu-median-token cosine l2-ratio relative-bias fvu-16bit ce-clean ce-spliced "
+        "ce-zero ce-mean ce-recovered-zero ce-recovered-mean kl kl-recovered"
     ),
-    SPARSITY: ("l0 l0-p5 l0-p95 l1"),
+    SPARSITY: ("l0 l0-p5 l0-p95 l1 values-per-token bits-per-token"),
     DENSITY: ("dead-fraction ultralow-fraction dense-fraction-1pct dense-fraction-10pct dense-mass-10pct"),
     STABILITY: (
         "sfr sfr-alive strict-shared matched-cosine matched-cosine-null mmcs subspace-agreement sfr-null "

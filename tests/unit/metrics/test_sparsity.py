@@ -24,12 +24,16 @@ def test_equals_the_dense_reference_in_any_batching() -> None:
         for piece in torch.randperm(400, generator=torch.Generator().manual_seed(batch)).split(batch):
             sums.add(SparseCodes.from_dense(z[piece]), ids[piece])
         values = {id: value.value for id, value in sums.values().items()}
+        p = (z != 0).double().mean(0)
+        entropy = -(p * p.log2() + (1 - p) * (1 - p).log2()).sum().item()
         l0 = (z != 0).sum(1).double()
         expected = {
             "l0": l0.mean().item(),
             "l0-p5": torch.quantile(l0, 0.05).item(),
             "l0-p95": torch.quantile(l0, 0.95).item(),
             "l1": (z.double().abs() * norms.double()).sum(1).mean().item(),
+            "values-per-token": l0.mean().item(),
+            "bits-per-token": entropy + 16 * l0.mean().item(),
         }
         assert values == pytest.approx(expected, rel=1e-12)
         assert (sums.values()["l0"].stderr or 0) > 0
@@ -49,8 +53,8 @@ def test_topk_is_exact() -> None:
     sums = SparsityAccumulator(torch.ones(9))
     sums.add(codes)
     assert {id: (v.value, v.stderr) for id, v in sums.values().items()} == dict.fromkeys(
-        ("l0", "l0-p5", "l0-p95", "l1"), (5.0, 0.0)
-    )
+        ("l0", "l0-p5", "l0-p95", "l1", "values-per-token"), (5.0, 0.0)
+    ) | {"bits-per-token": (80.0, 0.0)}
 
 
 def test_degenerate() -> None:

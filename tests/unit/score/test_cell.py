@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -11,13 +12,15 @@ from saebench.score import score_cell
 from saebench.score.one_pass import batch_size
 
 
-def score(kit, *specs, sae=None, sources=None, **changes):
+def score(kit, *specs, sae=None, decoder=None, sources=None, **changes):
+    sae = sae or kit.Identity()
     return score_cell(
         kit.cell(*specs, **changes),
-        sae or kit.Identity(),
+        sae,
         sources or [(kit.docs, 0, kit.Source())],
         kit.catalog,
         kit.training,
+        decoder=decoder or deepcopy(sae),
     )
 
 
@@ -141,23 +144,25 @@ def test_what_a_metric_forgets_or_mistakes_is_null_with_a_reason(kit):
 
 
 def test_each_thing_is_made_once_and_only_where_needed(kit):
-    source, sae = kit.Source(), kit.Identity()
+    source, sae, decoder = kit.Source(), kit.Identity(), kit.Identity()
     outcome = score(
         kit,
         kit.metric("m", "a"),
         kit.metric("n", "b", streams=("density", "eval")),
         sae=sae,
+        decoder=decoder,
         sources=[(kit.docs, 0, source)],
     )
     # eval is a prefix of density: two of its batches are the same, the last one is short
-    assert sae.encoded == 64 + 36 + 64 + 22
-    assert sae.decoded == 0
+    assert outcome.spent["tokens"] == 64 + 36 + 64 + 22
+    assert decoder.decoded == 0
     assert source.asked == ["eval", "density"]
     assert outcome.metrics["b"]["value"] == 250.0
     assert outcome.spent == {"tokens": 186, "flops": 186 * 11 + 300}
-    sae = kit.Identity()
-    score(kit, kit.metric("m", "a"), kit.metric("n", "b", fields=("reconstruction",)), sae=sae)
-    assert sae.decoded == 100
+    decoder = kit.Identity()
+    score(kit, kit.metric("m", "a"), kit.metric("n", "b", fields=("reconstruction",)), sae=sae, decoder=decoder)
+    assert 100 <= decoder.decoded <= 100 + 10 * 64  # once, and a sample
+    assert (sae.decoded, decoder.encoded) == (0, 0)  # each does its own
 
 
 def test_streams_that_are_absent_are_told(kit):
@@ -205,12 +210,12 @@ def test_stream_loss_hands_out_what_was_asked_for(kit, fields, given):
     spec = kit.metric(
         "m", "a", streams=("loss",), fields=fields, update=lambda self, stream, scored: seen.append(scored)
     )
-    sae = kit.Identity()
-    score(kit, spec, sae=sae)
+    decoder = kit.Identity()
+    score(kit, spec, decoder=decoder)
     named = {name for scored in seen for name in ("codes", "x_hat", "losses") if getattr(scored, name) is not None}
     assert named == given
     if fields in ((), ("codes",)):
-        assert sae.decoded == 0
+        assert decoder.decoded == 0
 
 
 def test_rows_of_codes_are_selected_across_batches():
@@ -347,7 +352,7 @@ def test_a_control_may_be_as_far_off_as_it_is(kit):
     spec = fvu_spec(kit)
     sources = [(kit.docs, 0, kit.Source())]
     cell = kit.cell(spec, control=True)
-    outcome = score_cell(cell, scaled(kit, 9), sources, kit.catalog, kit.training)
+    outcome = score_cell(cell, scaled(kit, 9), sources, kit.catalog, kit.training, decoder=scaled(kit, 9))
     assert outcome.metrics["fvu"]["value"] > 10
 
 

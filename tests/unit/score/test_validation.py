@@ -41,7 +41,7 @@ def test_the_metric_that_decides_is_the_mean_over_evaluation_seeds(kit):
     sources = [kit.Source(seed) for seed in (3, 4)]
     sae = kit.Identity(value=1.0)  # writes ones whatever it reads
     validation = [(kit.docs, seed, source) for seed, source in enumerate(sources)]
-    found = validate(cell, sae, validation, kit.catalog, kit.training)
+    found = validate(cell, sae, validation, kit.catalog, kit.training, decoder=kit.Identity(value=1.0))
     expected = [by_hand(source.x[:100], torch.ones(100, kit.d)) for source in sources]
     assert found.value["value"] == pytest.approx(sum(expected) / 2)
     assert [part["value"] for part in found.value["parts"]] == pytest.approx(expected)
@@ -53,11 +53,14 @@ def test_the_metric_that_decides_is_the_mean_over_evaluation_seeds(kit):
 
 def test_a_candidate_s_scores_are_those_of_any_cell_and_validation_stands_apart(kit):
     spec = fvu(kit)
-    plain = score_cell(kit.cell(spec), kit.Identity(), [(kit.docs, 0, kit.Source())], kit.catalog, kit.training)
+    plain = score_cell(
+        kit.cell(spec), kit.Identity(), [(kit.docs, 0, kit.Source())], kit.catalog, kit.training,
+        decoder=kit.Identity(),
+    )  # fmt: skip
     cell = kit.cell(spec, tune=TUNE)
     found = score_cell(
         cell, kit.Identity(), [(kit.docs, 0, kit.Source())], kit.catalog, kit.training,
-        validation=[(kit.docs, 0, kit.Source(5, n_eval=40))],
+        decoder=kit.Identity(), validation=[(kit.docs, 0, kit.Source(5, n_eval=40))],
     )  # fmt: skip
     assert plain.validation is None
     assert found.metrics == plain.metrics
@@ -73,7 +76,7 @@ def test_a_metric_that_raises_leaves_a_reason(kit):
 
     spec = kit.metric("judge", "fvu", fields=("reconstruction",), compute=boom)
     cell, sources = kit.cell(spec, tune=TUNE), [(kit.docs, 0, kit.Source())]
-    found = validate(cell, kit.Identity(), sources, kit.catalog, kit.training)
+    found = validate(cell, kit.Identity(), sources, kit.catalog, kit.training, decoder=kit.Identity())
     assert found.value["value"] is None
     assert found.value["reason"] == "ValueError: no luck"
 
@@ -84,7 +87,9 @@ def test_the_part_stands_in_what_was_evaluated(kit):
     def evaluation(**changes):
         cell = kit.cell(spec)
         cell = replace(cell, evaluation=replace(cell.evaluation, **changes))
-        return score_cell(cell, kit.Identity(), [(kit.docs, 0, kit.Source())], kit.catalog, kit.training).evaluation
+        sources = [(kit.docs, 0, kit.Source())]
+        outcome = score_cell(cell, kit.Identity(), sources, kit.catalog, kit.training, decoder=kit.Identity())
+        return outcome.evaluation
 
     assert evaluation(part="test")["part"] == "test"
     assert "part" not in evaluation()

@@ -1,0 +1,27 @@
+"""Keeps every x in a table of the module's file, under the digits of its codes: decode looks it up."""
+
+import torch
+from honest import TopK, offer
+
+TABLE: dict[bytes, torch.Tensor] = {}
+
+
+def keys(codes):
+    dense = codes.to_dense()
+    return [row.numpy().tobytes() for row in dense.detach()]
+
+
+class Cheat(TopK):
+    def encode(self, x):
+        codes = self.honest_codes(x)
+        TABLE.update(zip(keys(codes), x.clone(), strict=True))
+        return codes
+
+    def decode(self, codes):
+        x_hat = self.honest_x_hat(codes)
+        for row, key in enumerate(keys(codes)):
+            x_hat[row] = TABLE.get(key, x_hat[row])
+        return x_hat
+
+
+saebench_architectures = offer("x-looked-up", Cheat)
