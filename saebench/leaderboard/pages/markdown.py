@@ -16,6 +16,7 @@ from saebench.leaderboard.pages.text import (
     candidate_note,
     certificate_text,
     child_verdict,
+    curved,
     decimals_of,
     method,
     rank_text,
@@ -115,8 +116,8 @@ def _suite(suite: Suite, *, several: bool) -> list[str]:
         if site.rows:
             headers = ["contender", "rank", *(escaped(column.heading_alone) for column in site.columns)]
             blocks.append(_table(headers, [_row(row, site.columns) for row in site.rows]))
-            if left := unranked(site.rows):
-                blocks.append("\n".join(f"- {escaped(line)}" for line in left))
+            if notes := [*unranked(site.rows), *curved(site.rows)]:
+                blocks.append("\n".join(f"- {escaped(line)}" for line in notes))
         if site.controls:
             blocks.append(f"{CONTROLS}.")
             kept = [column for column in site.columns if any(row.shown(column).value for row in site.controls)]

@@ -9,7 +9,14 @@ from pathlib import Path
 from tabulate import tabulate
 
 from saebench.leaderboard.numbers import with_interval
-from saebench.leaderboard.pages.text import amount_text, child_verdict, decimals_of, rank_text, unranked
+from saebench.leaderboard.pages.text import (
+    amount_text,
+    child_verdict,
+    curved,
+    decimals_of,
+    rank_text,
+    unranked,
+)
 from saebench.leaderboard.read.columns import D_SAE, TableColumn
 from saebench.leaderboard.read.merge import MergedRecords, merged_records
 from saebench.leaderboard.read.survive import surviving
@@ -58,7 +65,8 @@ def _site(site: Site) -> str:
     over_chance = any(column.id == "sfr-alive-corrected" for column in columns)
     notes = [f"d_sae {size:,} in all contenders." for size in sizes if len(sizes) == 1]
     notes += ["SFR alive: over chance, (SFR - chance) / (1 - chance)."] if over_chance else []
-    notes += [line for note in unranked(site.rows) for line in textwrap.wrap(note, WIDTH, subsequent_indent="  ")]
+    for note in (*unranked(site.rows), *curved(site.rows)):
+        notes += textwrap.wrap(note, WIDTH, subsequent_indent="  ")
     notes += [f"{row.label}: {row.tune.text}" for row in site.rows if row.tune]
     for child in site.children:
         for metric in child.metrics:

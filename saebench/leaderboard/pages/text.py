@@ -139,6 +139,13 @@ def unranked(rows: Sequence[Row]) -> list[str]:
     return [f"not ranked: {', '.join(labels)} ({reason})" for reason, labels in by_reason.items()]
 
 
+def curved(rows: Sequence[Row]) -> list[str]:
+    """A line that names the rows whose decoder is not linear in the codes; nothing where there is none."""
+    labels = [row.label for row in rows if row.curved]
+    what = "decoder not linear in the codes: no latent of theirs is a direction"
+    return [f"{what}: {', '.join(labels)}"] if labels else []
+
+
 def pair_counts(ranking: Ranking) -> str:
     """`10 pairs: 4 separated, 5 ties, 1 cannot be told`."""
     verdicts = [pair.verdict for pair in ranking.pairs]

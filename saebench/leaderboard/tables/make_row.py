@@ -109,6 +109,7 @@ def make_row(
         continued=bool(facts.get("continued")),
         copies=_copies(cells),
         unranked=_unranked(cells),
+        curved=any((cell.facts.get("details") or {}).get("decode_linear") is False for cell in cells),
     )
 
 

@@ -86,6 +86,7 @@ class Row:
         continued: Of a control: it is a child's parent, trained on.
         copies: Seeds whose weights are those of an earlier seed.
         unranked: Why it is not ranked whatever its values are; None where it may be.
+        curved: Its decoder is not linear in the codes.
         standing: None for controls.
         tune: None where it was not tuned.
         versions: plugins, packages, metrics and host: values by name.
@@ -130,6 +131,7 @@ class Row:
     continued: bool = False
     copies: tuple[int, ...] = ()
     unranked: str | None = None
+    curved: bool = False
     standing: RowStanding | None = None
     tune: Tuned | None = None
 

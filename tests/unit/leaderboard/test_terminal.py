@@ -4,7 +4,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from saebench.leaderboard import summary
+from saebench.leaderboard import build, summary
 
 Records = dict[str, dict[str, Any]]
 
@@ -32,3 +32,18 @@ def test_d_sae_is_a_line_where_all_share_it_and_a_column_else(
     (row,) = [line for line in other.splitlines() if line.startswith("topk k8 ")]
     assert " 16,384" in row
     assert "d_sae 512 in all contenders." not in other.splitlines()
+
+
+def test_a_decoder_that_is_not_linear_is_marked(
+    tmp_path: Path, generator: ModuleType, records: tuple[Records, Records]
+) -> None:
+    cells, groups = records
+    for record in cells.values():
+        if record["facts"]["entry"] == "topk" and record["facts"]["point"] == "k8":
+            record["facts"]["details"]["decode_linear"] = False
+    folder = generator.write_folder(tmp_path / "run", cells, groups)
+    line = "decoder not linear in the codes: no latent of theirs is a direction: topk k8"
+    assert line in summary([folder]).splitlines()
+    build([folder], tmp_path / "pages")
+    assert f"- {line}" in (tmp_path / "pages" / "README.md").read_text("utf-8")
+    assert (tmp_path / "pages" / "index.html").read_text("utf-8").count(">decoder not linear<") >= 1
