@@ -60,8 +60,8 @@ def seconds(source: Vectors, d_sae: int, k: int, *, defended: bool) -> float:
         if defended
         else (
             mock.patch.object(runner, "canonical", lambda codes, *_: codes.nonzero()),
-            mock.patch.object(one_pass._Watch, "saw", lambda *_: None),
-            mock.patch.object(one_pass._Watch, "end", lambda *_: None),
+            mock.patch.object(one_pass._Watch, "saw"),
+            mock.patch.object(one_pass._Watch, "end"),
             mock.patch.object(torch.Tensor, "clone", lambda x, **_: x),
         )
     )

@@ -46,7 +46,8 @@ def misspelt_methods(module: Any) -> dict[str, str]:
 
     kind = type(module)
     lacking = [name for name in OPTIONAL_METHODS if not hasattr(module, name)]
-    own = [name for name in dir(kind) if not name.startswith("_") and not hasattr(torch.nn.Module, name)]
+    known = {*OPTIONAL_METHODS, *dir(torch.nn.Module)}  # `decoder_directions` alone is no misspelt encoder's
+    own = [name for name in dir(kind) if not name.startswith("_") and name not in known]
     close = ((name, difflib.get_close_matches(name, lacking, n=1, cutoff=NEAR)) for name in own)
     return {name: near[0] for name, near in close if near and callable(getattr(kind, name))}
 
@@ -76,8 +77,9 @@ def normalise_codes(answer: object, d_sae: int, *, n_rows: int | None = None, pl
             raise breach(f"a {answer.dtype} tensor {list(answer.shape)}")
         codes = SparseCodes.from_dense(answer)
     elif isinstance(answer, SparseCodes):
-        # a subclass may answer what it likes: its fields are read, none of its methods
-        codes = SparseCodes(answer.values, answer.latents, answer.offsets, answer.d_sae, answer.side)
+        codes = answer
+        if type(answer) is not SparseCodes:  # it may answer what it likes: its fields are read, none of its methods
+            codes = SparseCodes(answer.values, answer.latents, answer.offsets, answer.d_sae, answer.side)
     else:
         raise breach(type(answer).__name__)
     n_values = codes.values.numel()

@@ -121,10 +121,6 @@ RECONSTRUCTION = _family(
         "relative-bias", "ratio", "neutral",
         "sum ||x_hat||^2 / sum <x, x_hat>; under 1 is shrinkage (Gated SAE paper, eq. 10).",
     ),
-    (
-        "fvu-16bit", "fraction", "lower",
-        "fvu where the values of the codes (and side values) are rounded to bfloat16 before they are decoded.",
-    ),
 )  # fmt: skip
 
 LOSSES = _family(
@@ -138,6 +134,15 @@ LOSSES = _family(
     ("kl", "nats", "lower", "Mean over tokens of KL(clean || spliced) between next-token distributions."),
     ("kl-recovered", "fraction", "higher", "1 - KL spliced / KL zero."),
 )
+
+ROUNDED = _family(
+    "sparsity",
+    (
+        "fvu-16bit", "fraction", "lower",
+        "fvu where the values of the codes (and side values) are rounded to bfloat16 before they are decoded.",
+    ),
+)  # fmt: skip
+"""Beside RECONSTRUCTION, where codes were also decoded in 16 bits: one sum of variance serves both."""
 
 SPARSITY = _family(
     "sparsity",
@@ -318,6 +323,7 @@ COST = _family(
 )
 
 INFO: dict[str, MetricInfo] = {
-    info.id: info for info in (*RECONSTRUCTION, *LOSSES, *SPARSITY, *DENSITY, *TRUTH, *STABILITY, *AGREEMENT, *COST)
+    info.id: info
+    for info in (*RECONSTRUCTION, *ROUNDED, *LOSSES, *SPARSITY, *DENSITY, *TRUTH, *STABILITY, *AGREEMENT, *COST)
 }
 """Every core metric by id (those of faithfulness are in their plugin)."""

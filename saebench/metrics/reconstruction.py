@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from saebench.metrics.accumulator import NO_TOKENS, StreamAccumulator, metric_value
-from saebench.metrics.catalogue import RECONSTRUCTION
+from saebench.metrics.catalogue import RECONSTRUCTION, ROUNDED
 from saebench.metrics.clusters import ClusterSums, Collected, origin_of, quantile, ratio
 
 if TYPE_CHECKING:
@@ -142,9 +142,7 @@ class ReconstructionSums:
         return self._ratio("relative-bias", "x_hat", "dot", reason)
 
     def fvu_16bit(self) -> MetricValue:
-        """As `fvu`, with the reconstruction from codes that were rounded to bfloat16. Null where none was given."""
-        if not self._has_16bit:
-            return metric_value("fvu-16bit", None, self._sums_now.n, reason="no code was rounded to 16 bits")
+        """As `fvu`, with the reconstructions from codes that were rounded to bfloat16."""
         value, error, reason = self._fvu("error_16bit")
         return metric_value("fvu-16bit", value, self._sums_now.n, stderr=error, reason=reason)
 
@@ -204,7 +202,7 @@ class ReconstructionAccumulator(ReconstructionSums, StreamAccumulator):
     The value of `fvu-median-token` is the method `fvu_median_token`, and so for each id.
     """
 
-    metrics = RECONSTRUCTION
+    metrics = RECONSTRUCTION + ROUNDED
 
     def __init__(self, d_in: int | None = None, absent: str | None = None) -> None:
         ReconstructionSums.__init__(self, d_in)
@@ -216,8 +214,9 @@ class ReconstructionAccumulator(ReconstructionSums, StreamAccumulator):
             self.add(scored.batch.target, scored.x_hat, scored.batch.clusters, scored.x_hat_16bit)
 
     def values(self) -> dict[str, MetricValue]:
-        """Every id, from what was added so far."""
-        return {info.id: getattr(self, info.id.replace("-", "_"))() for info in RECONSTRUCTION}
+        """Every id, from what was added so far; `fvu-16bit` where it was given what that needs."""
+        given = self.metrics if self._has_16bit or not self._sums_now.n else RECONSTRUCTION
+        return {info.id: getattr(self, info.id.replace("-", "_"))() for info in given}
 
 
 class SingleMetric(ReconstructionSums):

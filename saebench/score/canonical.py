@@ -11,7 +11,9 @@ from saebench.api import PluginError, SparseCodes
 from saebench.api.errors import NotFinite
 
 
-def canonical(codes: SparseCodes, side: Mapping[str, int] | None, label: str) -> SparseCodes:
+def canonical(
+    codes: SparseCodes, side: Mapping[str, int] | None, label: str, kind: type[Tensor] = Tensor
+) -> SparseCodes:
     """Copies of checked codes in the only form that they can have.
 
     Values are float32, none is zero. Latents ascend within a row. A cast takes what the second half of a float64 held,
@@ -21,6 +23,7 @@ def canonical(codes: SparseCodes, side: Mapping[str, int] | None, label: str) ->
         codes: As `normalise_codes` gives them.
         side: Values a token by name that the architecture declares. None: side values are left out.
         label: Named in errors.
+        kind: The type of the tensors that saebench hands out.
 
     Raises:
         PluginError: A latent twice in a row; side values that are not declared, or of another width; tensors of a type
@@ -29,8 +32,8 @@ def canonical(codes: SparseCodes, side: Mapping[str, int] | None, label: str) ->
     """
     named = {"values": codes.values, "latents": codes.latents, "offsets": codes.offsets}
     for name, tensor in named.items():
-        _plain(tensor, name, label)
-    kept = {} if side is None else {name: _side(codes, name, width, label) for name, width in side.items()}
+        _plain(tensor, name, label, kind)
+    kept = {} if side is None else {name: _side(codes, name, width, label, kind) for name, width in side.items()}
     if side is not None and (unknown := [str(name) for name in codes.side if name not in side]):
         raise PluginError(_undeclared(codes, unknown[0], label))
     values, rows = codes.values.detach().float(), codes.rows()
@@ -62,15 +65,15 @@ def in_16_bits(codes: SparseCodes) -> SparseCodes:
     return SparseCodes(codes.values.bfloat16().float(), codes.latents, codes.offsets, codes.d_sae, side)
 
 
-def _plain(tensor: object, name: str, label: str) -> None:
-    if type(tensor) not in (Tensor, torch.nn.Parameter):
+def _plain(tensor: object, name: str, label: str, kind: type[Tensor]) -> None:
+    if type(tensor) not in (Tensor, kind):
         raise PluginError(
             f"{label}: encode gave codes whose {name} are a {type(tensor).__name__}, a type of its own. Give a "
             "torch.Tensor: codes are all that decode gets."
         )
 
 
-def _side(codes: SparseCodes, name: str, width: int, label: str) -> Tensor:
+def _side(codes: SparseCodes, name: str, width: int, label: str, kind: type[Tensor]) -> Tensor:
     """`[B, ...]` float32: a copy of one declared side value."""
     found = codes.side.get(name)
     if found is None:
@@ -78,7 +81,7 @@ def _side(codes: SparseCodes, name: str, width: int, label: str) -> Tensor:
             f"{label}: encode left no side value '{name}', which ArchitectureSpec.side declares. Leave it for every "
             "token, or declare it no more."
         )
-    _plain(found, f"side value '{name}'", label)
+    _plain(found, f"side value '{name}'", label, kind)
     if found.ndim < 1 or found.shape[0] != codes.n_rows or found.numel() != codes.n_rows * width:
         raise PluginError(
             f"{label}: side value '{name}' is {list(found.shape)} for {codes.n_rows} tokens, but ArchitectureSpec.side "

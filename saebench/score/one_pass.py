@@ -28,6 +28,8 @@ from saebench.score.isolate import Accumulator
 from saebench.score.probes import Sample, denser
 from saebench.score.runner import Runner
 
+_ALIKE = 8
+"""First tokens by which two streams are told to begin alike."""
 _ROUNDED: Field = "reconstruction-16bit"
 
 
@@ -114,6 +116,7 @@ class _Watch:
         self._runner = runner
         self._samples: dict[str, Sample] = {}
         self._l0: dict[str, list[Tensor]] = {"eval": [], "density": [], "loss": []}
+        self._first: dict[str, Tensor] = {}
 
     def saw(self, stream: Stream, made: _Made) -> None:
         """A batch as it was scored. One that two streams share is sampled for the first."""
@@ -122,6 +125,7 @@ class _Watch:
         self._runner.findings.count(stream, made.codes)
         if stream in self._l0:
             self._l0[stream].append(made.codes.offsets.diff())
+            self._first.setdefault(stream, made.batch.x[:_ALIKE])
         if not made.sampled:
             self._samples.setdefault(stream, Sample(stream)).take(made.batch.x, made.codes, made.x_hat)
             made.sampled = True
@@ -134,9 +138,15 @@ class _Watch:
         """
         for sample in self._samples.values():
             self._runner.probe(sample)
-        base = self._l0["eval"] or self._l0["density"]
-        if base and self._l0["loss"]:
-            denser(torch.cat(base), torch.cat(self._l0["loss"]), self._runner.label)
+        base = "eval" if self._l0["eval"] else "density"
+        if self._l0[base] and self._l0["loss"] and _alike(self._first[base], self._first["loss"]):
+            denser(torch.cat(self._l0[base]), torch.cat(self._l0["loss"]), self._runner.label)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two streams begin with the same tokens, each from a forward of its own."""
+    n = min(len(a), len(b))
+    return n > 0 and float((a[:n] - b[:n]).norm()) <= 0.01 * float(a[:n].norm())
 
 
 def _readers(metrics: Sequence[Accumulator], stream: Stream) -> list[Accumulator]:

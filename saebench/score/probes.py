@@ -30,8 +30,9 @@ ODD = 0.01
 there: 1 in 100,000."""
 DENSER = 0.05
 """How much denser codes of the loss stream may be than those of the same tokens in stream `eval`."""
-NUDGE, JUMP = 2.0**-8, 0.1
-"""A decoder whose output moves by a tenth where its input moves as much as bfloat16 rounds reads digits, not values."""
+NUDGE, JUMP, JUMPING = 2.0**-8, 0.1, 0.25
+"""A decoder whose output moves by a tenth, for a quarter of the tokens, where its input moves as much as bfloat16
+rounds, reads digits and not values."""
 DIRECTIONS, PARALLEL = 16, 0.99
 """So many latents' directions are compared with what decode writes; two of them are one from this cosine on."""
 
@@ -234,11 +235,12 @@ def _try_decoder(
         _try_directions(codes, silent, decode, decoder, label)
         return
     nudged = replace(codes, values=_nudged(codes.values, draws))
-    jump = _jump(decode(nudged), x_hat, (x_hat.double() - silent).norm(dim=1))
-    if jump > JUMP:
+    jumping = _jumps(decode(nudged), x_hat, (x_hat.double() - silent).norm(dim=1))
+    if jumping > JUMPING:
         raise PluginError(
-            f"{label}: on stream {stream} decode moves by {jump:.0%} where codes move by {NUDGE:.1%} ({JUMP:.0%} is "
-            "allowed): it reads digits, or looks codes up. Put one number into one value."
+            f"{label}: on stream {stream} decode moves by over {JUMP:.0%} for {jumping:.0%} of the tokens where codes "
+            f"move by {NUDGE:.1%} ({JUMPING:.0%} is allowed): it reads digits, or looks codes up. Put one number into "
+            "one value."
         )
 
 
@@ -251,12 +253,12 @@ def _try_side(
     draws = generator(0, f"side {stream}")
     side = {name: _nudged(values, draws) for name, values in codes.side.items()}
     spread = (x_hat.double() - x_hat.double().mean(0)).norm(dim=1)
-    jump = _jump(decode(replace(codes, side=side)), x_hat, spread.clamp(min=float(spread.mean())))
-    if jump > JUMP:
+    jumping = _jumps(decode(replace(codes, side=side)), x_hat, spread.clamp(min=float(spread.mean())))
+    if jumping > JUMPING:
         raise PluginError(
-            f"{label}: on stream {stream} decode moves by {jump:.0%} where side values ({', '.join(side)}) move by "
-            f"{NUDGE:.1%} ({JUMP:.0%} is allowed): they are no quantities, but point at something. Put what decode "
-            "needs into the codes."
+            f"{label}: on stream {stream} decode moves by over {JUMP:.0%} for {jumping:.0%} of the tokens where side "
+            f"values ({', '.join(side)}) move by {NUDGE:.1%} ({JUMPING:.0%} is allowed): they are no quantities, but "
+            "point at something. Put what decode needs into the codes."
         )
 
 
@@ -266,10 +268,10 @@ def _nudged(values: Tensor, draws: torch.Generator) -> Tensor:
     return values * torch.where(up, 1 + NUDGE, 1 - NUDGE)
 
 
-def _jump(moved: Tensor, x_hat: Tensor, scale: Tensor) -> float:
-    """By how much of `scale [B]` the reconstruction of half of the tokens moves at least."""
-    jumps = (moved.double() - x_hat.double()).norm(dim=1) / scale.clamp(min=1e-30)
-    return float(jumps.quantile(0.5))
+def _jumps(moved: Tensor, x_hat: Tensor, scale: Tensor) -> float:
+    """Share of tokens whose reconstruction moves by more than `JUMP` of `scale [B]`."""
+    jumps = (moved.double() - x_hat.double()).norm(dim=1)
+    return float((jumps > JUMP * scale).double().mean())
 
 
 def _try_directions(
@@ -287,6 +289,7 @@ def _try_directions(
     written = decode(SparseCodes(unit.clone(), latents, offsets, codes.d_sae, side)).double() - silent[:n]
     told = rows.detach()[latents.to(rows.device)].to(written)
     cosines = torch.nn.functional.cosine_similarity(written, told, dim=1)
+    cosines[written.norm(dim=1) <= 1e-6 * silent.norm(dim=1).max()] = 1.0  # nothing is written: there is no direction
     worst = int(cosines.argmin())
     if float(cosines[worst]) < PARALLEL:
         raise PluginError(

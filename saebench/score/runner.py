@@ -67,12 +67,12 @@ class Runner:
         _wait(x)
         self.facts.encode_s += time.perf_counter() - started
         self.facts.encoded_tokens += x.shape[0]
-        return self._codes(answer, x.shape[0])
+        return self._codes(answer, x)
 
-    def _codes(self, answer: Any, n_rows: int) -> SparseCodes:
+    def _codes(self, answer: Any, x: Tensor) -> SparseCodes:
         try:
-            codes = normalise_codes(answer, self.d_sae, n_rows=n_rows, plugin=self.label)
-            return canonical(codes, self.side, self.label)
+            codes = normalise_codes(answer, self.d_sae, n_rows=x.shape[0], plugin=self.label)
+            return canonical(codes, self.side, self.label, type(x))
         except NotFinite as error:
             raise Diverged(f"{error}. {DIVERGED_ADVICE}") from error
 
@@ -99,7 +99,7 @@ class Runner:
         """
         try_sample(
             sample,
-            lambda x: self._codes(self._call(self.sae, "encode", x.clone()), x.shape[0]),
+            lambda x: self._codes(self._call(self.sae, "encode", x.clone()), x),
             self.decode,
             self.findings,
             decoder=self.decoder,

@@ -25,7 +25,7 @@ train: {{batch: 256}}
 evaluation: {{tokens: 1_024, loss_tokens: 500, density_tokens: 1_024}}
 budget: {budget}
 seeds: {{init: {seeds}}}
-metrics: [variance-explained, l0, values-per-token, dead-fraction, ce-recovered-zero]
+metrics: [variance-explained, l0, values-per-token, dead-fraction, ce-spliced]
 """
 TOKENS = "{primary: tokens, tokens: 2_048}"
 

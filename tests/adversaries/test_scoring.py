@@ -17,6 +17,8 @@ import pytest
         ("x_looked_up", "it reads digits, or looks codes up"),
         ("denser_by_batch", "codes depend on the batch"),
         ("denser_on_losses", "codes depend on the batch"),
+        ("denser_by_call", "on stream loss and"),
+        ("two_in_a_double", "it reads digits, or looks codes up"),
         ("two_in_a_float", "it reads digits, or looks codes up"),
         ("twice_a_latent", "a latent twice for one token"),
         ("forged_directions", "decoder_directions are not what decode writes"),
@@ -32,14 +34,14 @@ def test_is_caught_by_name(attack: Any, plugin: str, says: str) -> None:
 
 @pytest.mark.parametrize(
     "plugin",
-    ["x_cached", "two_in_a_double", "order_tells", "x_in_subclass", "x_overwritten"],
+    ["x_cached", "order_tells", "x_in_subclass", "x_overwritten"],
 )
 def test_gains_nothing(attack: Any, plugin: str) -> None:
     """Scored as the honest one is, or worse."""
     found, honest = attack(plugin), attack("honest_topk")
     assert set(found.statuses.values()) == {"ok"}, found.error
-    for metric in ("variance-explained", "ce-recovered-zero"):
-        assert found.value(metric) <= honest.value(metric) + 1e-4
+    assert found.value("variance-explained") <= honest.value("variance-explained") + 1e-4
+    assert found.value("ce-spliced") >= honest.value("ce-spliced") - 1e-4
     assert found.value("l0") == pytest.approx(honest.value("l0"))
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saebench.api import CellMetricSpec, GroupMetricSpec, MetricSpec, hookimpl
-from saebench.metrics.catalogue import AGREEMENT, COST, DENSITY, LOSSES, RECONSTRUCTION, SPARSITY, STABILITY, TRUTH
+from saebench.metrics.catalogue import (
+    AGREEMENT,
+    COST,
+    DENSITY,
+    LOSSES,
+    RECONSTRUCTION,
+    ROUNDED,
+    SPARSITY,
+    STABILITY,
+    TRUTH,
+)
 
 _HERE = "saebench_plugins.core_metrics"
 
@@ -13,7 +23,7 @@ METRICS: tuple[MetricSpec, ...] = (
     CellMetricSpec(
         name="reconstruction",
         version="3",
-        provides=RECONSTRUCTION,
+        provides=RECONSTRUCTION + ROUNDED,
         make=f"{_HERE}.make:reconstruction",
         streams=("eval",),
         fields=("reconstruction", "reconstruction-16bit"),

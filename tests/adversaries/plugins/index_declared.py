@@ -6,20 +6,23 @@ from honest import TopK, offer
 from saebench.api import SparseCodes
 
 TABLE: list[torch.Tensor] = []
+PLACES: dict[bytes, int] = {}
 
 
 class Cheat(TopK):
     def encode(self, x):
         codes = self.honest_codes(x)
-        TABLE.extend(x.clone())
-        index = torch.arange(len(TABLE) - len(x), len(TABLE))
+        for row in x:
+            if PLACES.setdefault(row.numpy().tobytes(), len(TABLE)) == len(TABLE):
+                TABLE.append(row.clone())
+        index = torch.tensor([PLACES[row.numpy().tobytes()] for row in x])
         return SparseCodes(codes.values, codes.latents, codes.offsets, codes.d_sae, {"index": index})
 
     def decode(self, codes):
         if not codes.side:
             return self.honest_x_hat(codes)
         return (
-            torch.stack([TABLE[int(i)] for i in codes.side["index"]])
+            torch.stack([TABLE[min(int(i), len(TABLE) - 1)] for i in codes.side["index"]])
             if codes.n_rows
             else self.b_dec.new_zeros(0, self.d_in)
         )

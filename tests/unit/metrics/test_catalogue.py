@@ -14,6 +14,7 @@ from saebench.metrics.catalogue import (
     INFO,
     LOSSES,
     RECONSTRUCTION,
+    ROUNDED,
     SPARSITY,
     STABILITY,
     TRUTH,
@@ -21,9 +22,10 @@ from saebench.metrics.catalogue import (
 
 IDS = {
     RECONSTRUCTION + LOSSES: (
-        "fvu variance-explained mse fvu-median-token cosine l2-ratio relative-bias fvu-16bit ce-clean ce-spliced "
+        "fvu variance-explained mse fvu-median-token cosine l2-ratio relative-bias ce-clean ce-spliced "
         "ce-zero ce-mean ce-recovered-zero ce-recovered-mean kl kl-recovered"
     ),
+    ROUNDED: ("fvu-16bit"),
     SPARSITY: ("l0 l0-p5 l0-p95 l1 values-per-token bits-per-token"),
     DENSITY: ("dead-fraction ultralow-fraction dense-fraction-1pct dense-fraction-10pct dense-mass-10pct"),
     STABILITY: (

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from saebench.api import MetricValue
-from saebench.metrics.catalogue import RECONSTRUCTION
+from saebench.metrics.catalogue import RECONSTRUCTION, ROUNDED
 from saebench.metrics.reconstruction import (
     CosineAccumulator,
     FvuAccumulator,
@@ -145,7 +145,7 @@ def test_one_extreme_token_moves_the_mean_but_not_the_median() -> None:
 
 def test_degenerate_input() -> None:
     empty = ReconstructionAccumulator(3).values()
-    assert set(empty) == {info.id for info in RECONSTRUCTION}
+    assert set(empty) == {info.id for info in RECONSTRUCTION + ROUNDED}
     assert all(
         value.value is None and value.reason == "no tokens were seen" and value.n == 0 for value in empty.values()
     )
