@@ -136,12 +136,8 @@ LOSSES = _family(
 )
 
 ROUNDED = _family(
-    "sparsity",
-    (
-        "fvu-16bit", "fraction", "lower",
-        "fvu where the values of the codes (and side values) are rounded to bfloat16 before they are decoded.",
-    ),
-)  # fmt: skip
+    "sparsity", ("fvu-16bit", "fraction", "lower", "fvu from codes whose values are rounded to bfloat16.")
+)
 """Beside RECONSTRUCTION, where codes were also decoded in 16 bits: one sum of variance serves both."""
 
 SPARSITY = _family(
@@ -154,14 +150,9 @@ SPARSITY = _family(
         "values-per-token",
         "values",
         "neutral",
-        "The price of a code: mean number a token of values that decode gets, active latents and declared side values.",
+        "Price of a code: active latents and declared side values, mean a token.",
     ),
-    (
-        "bits-per-token",
-        "bits",
-        "neutral",
-        "Bits of a code: sum over latents of the binary entropy of their densities, and 16 for each value a token.",
-    ),
+    ("bits-per-token", "bits", "neutral", "Entropies of the latents' densities, and 16 bits for each value a token."),
 )
 
 DENSITY = _family(
@@ -170,12 +161,7 @@ DENSITY = _family(
     ("ultralow-fraction", "fraction", "lower", "Fraction of latents with 0 < density < 1e-5; needs 1,000,000 tokens."),
     ("dense-fraction-1pct", "fraction", "neutral", "Fraction of latents that fire on more than 1 % of tokens."),
     ("dense-fraction-10pct", "fraction", "neutral", "Fraction of latents that fire on more than 10 % of tokens."),
-    (
-        "dense-mass-10pct",
-        "fraction",
-        "neutral",
-        "Share of all firings (of L0) carried by latents that fire on more than 10 % of tokens.",
-    ),
+    ("dense-mass-10pct", "fraction", "neutral", "Share of all firings by latents that fire on over 10 % of tokens."),
 )
 
 TRUTH = _family(
@@ -310,12 +296,7 @@ COST = _family(
     ),
     ("train-device-s", "seconds", "lower", "Seconds of training on the device."),
     ("peak-memory-bytes", "bytes", "lower", "Largest memory held while training."),
-    (
-        "data-cost-tokens",
-        "tokens",
-        "lower",
-        "Tokens spent on making the training data (samples of the model, retrieval).",
-    ),
+    ("data-cost-tokens", "tokens", "lower", "Tokens spent on making the training data (samples, retrieval)."),
     ("stored-bytes", "bytes", "lower", "Bytes needed to store the SAE."),
     ("learned-values", "values", "lower", "Number of learned values."),
     ("encode-tokens-per-s", "tokens/s", "higher", "Tokens encoded a second while scoring."),

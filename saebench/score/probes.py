@@ -1,7 +1,6 @@
 """Whether codes are all that a reconstruction comes from: a sample of every stream is encoded and decoded again.
 
-The sample is taken while a stream is scored and tried when its end is reached, after other data was encoded. What is
-compared with is what was scored, so that nothing is gained by being honest to the probe.
+It is tried when all streams were read. What is compared with is what was scored: honesty towards a probe gains nothing.
 """
 
 from __future__ import annotations
@@ -26,13 +25,11 @@ NEAR = 1e-3
 """Of a token's largest value: how far values may be apart. A product of another shape sums in another order, which
 moves float32 by about 1e-6, bfloat16 by 4e-3."""
 ODD = 0.01
-"""Share of entries, or of tokens, that may be further apart. A value within rounding of a threshold is there or not
-there: 1 in 100,000."""
+"""Share of entries, or of tokens, that may be further apart: values within rounding of a threshold."""
 DENSER = 0.05
 """How much denser codes of the loss stream may be than those of the same tokens in stream `eval`."""
 NUDGE, JUMP, JUMPING = 2.0**-8, 0.1, 0.25
-"""A decoder whose output moves by a tenth, for a quarter of the tokens, where its input moves as much as bfloat16
-rounds, reads digits and not values."""
+"""What moves by a tenth, for a quarter of the tokens, where its input moves as bfloat16 rounds, reads digits."""
 DIRECTIONS, PARALLEL = 16, 0.99
 """So many latents' directions are compared with what decode writes; two of them are one from this cosine on."""
 
@@ -141,7 +138,7 @@ def try_sample(
 
 
 def denser(eval_l0: Tensor, loss_l0: Tensor, label: str) -> None:
-    """Compares how many latents fire `[n]` on the tokens that both streams begin with.
+    """Compares how many latents fire on the tokens that both streams begin with.
 
     Raises:
         PluginError: The loss stream's codes are more than `DENSER` denser.

@@ -18,7 +18,7 @@ from saebench.host import Catalog
 
 STREAMS = frozenset({"eval", "density"})
 """Streams that exist on the validation part: held-out data itself."""
-FIELDS = frozenset({"codes", "reconstruction"})
+FIELDS = frozenset({"codes", "reconstruction", "reconstruction-16bit"})
 
 
 def read_tune(

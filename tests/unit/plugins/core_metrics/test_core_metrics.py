@@ -76,7 +76,11 @@ def scored(sae: Sae, n: int = 256, seed: int = 0, dictionary: torch.Tensor | Non
         x_hat = sae.decode(codes)
     ones = torch.ones(n)
     return ScoredBatch(
-        batch, codes, x_hat, SplicedLosses(2 * ones, 2.5 * ones, 8 * ones, 7 * ones, 0.5 * ones, 6 * ones)
+        batch,
+        codes,
+        x_hat,
+        SplicedLosses(2 * ones, 2.5 * ones, 8 * ones, 7 * ones, 0.5 * ones, 6 * ones),
+        x_hat.bfloat16().float(),
     )
 
 
@@ -119,8 +123,8 @@ def test_specs_cover_every_core_id_once() -> None:
     assert {spec.name: spec.version for spec in specs if spec.version != "1"} == {
         "stability": "3",
         "losses": "3",
-        "reconstruction": "2",
-        "sparsity": "2",
+        "reconstruction": "3",
+        "sparsity": "3",
         "density": "2",
         "truth": "3",
         "agreement": "2",
