@@ -135,9 +135,7 @@ LOSSES = _family(
     ("kl-recovered", "fraction", "higher", "1 - KL spliced / KL zero."),
 )
 
-ROUNDED = _family(
-    "sparsity", ("fvu-16bit", "fraction", "lower", "fvu from codes whose values are rounded to bfloat16.")
-)
+ROUNDED = _family("sparsity", ("fvu-16bit", "fraction", "lower", "fvu from codes that are rounded to bfloat16."))
 """Beside RECONSTRUCTION, where codes were also decoded in 16 bits: one sum of variance serves both."""
 
 SPARSITY = _family(

@@ -22,8 +22,7 @@ PIECES, ROWS = 4, 32
 SMALL, SINGLE = 7, 1
 """Sizes of batches in which some of them are encoded again, four of each."""
 NEAR = 1e-3
-"""Of a token's largest value: how far values may be apart. A product of another shape sums in another order, which
-moves float32 by about 1e-6, bfloat16 by 4e-3."""
+"""Of a token's largest value: how far values may be apart. Another order of sums moves float32 by about 1e-6."""
 ODD = 0.01
 """Share of entries, or of tokens, that may be further apart: values within rounding of a threshold."""
 DENSER = 0.05
@@ -276,7 +275,7 @@ def _try_directions(
 ) -> None:
     """Whether `decoder_directions` are what a linear decode writes: stability is measured on them."""
     rows = directions(decoder, "decoder")
-    latents = codes.latents.unique()[: min(DIRECTIONS, codes.n_rows)]
+    latents = torch.unique(codes.latents)[: min(DIRECTIONS, codes.n_rows)]
     if not isinstance(rows, Tensor) or rows.shape != (codes.d_sae, silent.shape[1]) or latents.numel() == 0:
         return
     n = latents.numel()
