@@ -275,17 +275,17 @@ def run(
     return [record for _, record in iter_records(result.folder) if record["cell_id"] in result.statuses]
 
 
-def load_sae(folder: str | Path, *, plugins: Sequence[Path] = ()) -> torch.nn.Module:
-    """An SAE in inference form, with `encode` and `decode`, from a checkpoint folder.
+def load_sae(folder: str | Path, *, plugins: Sequence[Path] = (), **options: Any) -> torch.nn.Module:
+    """Any finished SAE in inference form, with `encode` and `decode`; see `saebench.compare.finished.load`.
 
     Raises:
-        SuiteError: The folder holds no checkpoint, or a damaged one.
+        SuiteError: Nothing there, or an SAE that cannot be read rightly.
         PluginError: The architecture's plugin is missing or broken.
     """
+    from saebench.compare.finished import load
     from saebench.host import load_catalog
-    from saebench.host.build import load_sae as load
 
-    return load(Path(folder), load_catalog(plugins))
+    return load(Path(folder), load_catalog(plugins), **options)[0]
 
 
 def match_folders(a: str | Path, b: str | Path, **options: Any) -> Comparison:

@@ -12,7 +12,8 @@ import numpy as np
 from saebench.api.errors import Damaged, SuiteError
 from saebench.artifacts import RunFolder, read_arrays, read_meta, read_record, records_of, surviving
 from saebench.artifacts.checkpoints import META, TENSORS
-from saebench.interop.read import FORMATS, looked_for, read_foreign
+from saebench.interop.formats import FORMATS, looked_for
+from saebench.interop.read import read_foreign
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,8 +89,8 @@ def read_side(path: str | Path, *, catalog: Catalog) -> Side:
         path = path.parent
     if (surviving(path) / META).is_file():
         return _checkpoint(path, catalog, detail=None)
-    if path.suffix == ".json" and path.is_file() and path.name not in {format.config for format in FORMATS}:
-        return _of_record(path, catalog)
+    if is_record(path):
+        return _checkpoint(checkpoint_of(path), catalog, detail=f"{path.parent.name} {path.stem.rsplit('-', 1)[0]}")
     if (path / "plan.json").is_file():
         raise SuiteError(
             f"{path}: a run folder, with many SAEs. Give the record of one (below {path}/records) or its folder (below "
@@ -108,7 +109,17 @@ def read_side(path: str | Path, *, catalog: Catalog) -> Side:
     )
 
 
-def _of_record(path: Path, catalog: Catalog) -> Side:
+def is_record(path: Path) -> bool:
+    """Whether a file may be a record of ours."""
+    return path.suffix == ".json" and path.is_file() and path.name not in {format.config for format in FORMATS}
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The checkpoint folder of a record.
+
+    Raises:
+        SuiteError: It is no record, or its checkpoint is not there.
+    """
     try:
         record = read_record(path)
     except Damaged as error:
@@ -129,7 +140,7 @@ def _of_record(path: Path, catalog: Catalog) -> Side:
             f"{path}: its checkpoint {folder} is not there ({why}). Give a cell whose checkpoint is there, or run the "
             "suite again."
         )
-    return _checkpoint(folder, catalog, detail=f"{path.parent.name} {path.stem.rsplit('-', 1)[0]}")
+    return folder
 
 
 def _checkpoint(folder: Path, catalog: Catalog, *, detail: str | None) -> Side:

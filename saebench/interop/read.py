@@ -1,6 +1,6 @@
 """Directions of sparse autoencoders that other libraries wrote, always given `[d_sae, d]`: a row a latent.
 
-Libraries differ in file names, tensor names and orientation; `FORMATS` and the tables below hold all of it. Tensors
+Libraries differ in file names, tensor names and orientation; `formats` and the tables below hold all of it. Tensors
 alone are read: no class of the other library is needed and no pickled code runs.
 
 Importing this module imports no torch.
@@ -8,7 +8,6 @@ Importing this module imports no torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saebench.api.errors import SuiteError, first_line
+from saebench.api.errors import SuiteError
 from saebench.base.text import one_line
-from saebench.interop.tensor_files import SUFFIXES, read_tensors
+from saebench.interop.formats import DECODERS, Format, locate, read_config
+from saebench.interop.tensor_files import read_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,31 +28,9 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, Floats]
 
 # name -> True where the library stores a column a latent. nn.Linear's weight is [out, in].
-DECODERS = {"W_dec": False, "W_D": False, "decoder.weight": True, "decoder": False, "dictionary": False}
-ENCODERS = {"W_enc": True, "W_E": True, "encoder.weight": False, "encoder": False}
+ENCODERS = {"W_enc": True, "W_E": True, "w_enc": True, "encoder.weight": False, "encoder": False}
 PER_LATENT = ("b_enc", "b_E", "encoder.bias", "threshold", "b_gate", "gate_bias", "latent_bias")
 _SILENT = -9.5  # SAELens stores log10(frequency + 1e-10): a latent that never fired is at -10
-
-
-@dataclass(frozen=True)
-class Format:
-    """A library's folder: the file with its config (None: it has none) and the file with its tensors."""
-
-    library: str
-    config: str | None
-    weights: str
-
-    def __str__(self) -> str:
-        return f"{self.library} ({self.weights if self.config is None else f'{self.config} + {self.weights}'})"
-
-
-FORMATS = (
-    Format("SAELens", "cfg.json", "sae_weights.safetensors"),
-    Format("sparsify", "cfg.json", "sae.safetensors"),
-    Format("dictionary_learning", "config.json", "ae.pt"),
-    Format("OpenMOSS", "config.json", "sae_weights.safetensors"),
-    Format("Gemma Scope", None, "params.npz"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,51 +63,12 @@ def read_foreign(path: Path) -> ForeignSae:
         SuiteError: Nothing there that can be read, several SAEs where one is needed, or tensors that do not fit the
             config.
     """
-    path = Path(path)
-    if path.is_file():
-        known = [
-            format for format in FORMATS if path.name in (format.weights, format.config) and _is(format, path.parent)
-        ]
-        return _read_folder(path.parent, known[0]) if known else _read_file(path)
-    if not path.is_dir():
-        raise SuiteError(f"{path}: no such file or folder. {looked_for()}")
-    if found := [format for format in FORMATS if _is(format, path)]:
-        return _read_folder(path, found[0])
-    inside = [
-        (child, format)
-        for child in sorted(path.iterdir())
-        if child.is_dir()
-        for format in FORMATS
-        if _is(format, child)
-    ]
-    if len(inside) > 1:
-        names = ", ".join(child.name for child, _ in inside[:8]) + (", ..." if len(inside) > 8 else "")
-        raise SuiteError(f"{path}: holds {len(inside)} SAEs: {names}. Give one of these folders.")
-    if inside:
-        return _read_folder(*inside[0])
-    raise SuiteError(f"{path}: no SAE is known by these files: {_names(path)}. {looked_for()}")
-
-
-def looked_for() -> str:
-    """One sentence: all that can be read."""
-    return (
-        "Looked for: a checkpoint folder of saebench (sae.json + sae.safetensors) or a cell's record; "
-        f"{'; '.join(map(str, FORMATS))}; a folder that holds one of these; "
-        f"or one {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file with {' or '.join(DECODERS)}, a row a latent."
-    )
-
-
-def _is(format: Format, folder: Path) -> bool:
-    return (folder / format.weights).is_file() and (format.config is None or (folder / format.config).is_file())
-
-
-def _names(folder: Path) -> str:
-    names = sorted(child.name + "/" * child.is_dir() for child in folder.iterdir())
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "(the folder is empty)"
+    path, format = locate(Path(path))
+    return _read_file(path) if format is None else _read_folder(path, format)
 
 
 def _read_folder(folder: Path, format: Format) -> ForeignSae:
-    config = {} if format.config is None else _config(folder / format.config)
+    config = {} if format.config is None else read_config(folder / format.config)
     path = folder / format.weights
     tensors = read_tensors(path)
     decoder = _pick(tensors, DECODERS, path)
@@ -202,19 +141,6 @@ def _shapes(tensors: Tensors) -> str:
     return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "") if shown else "no floating tensor at all"
 
 
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SuiteError(
-            f"{path}: not readable as JSON ({one_line(first_line(error), 300)}). Restore it from where the SAE came "
-            "from."
-        ) from error
-    if not isinstance(config, dict):
-        raise SuiteError(f"{path}: holds no JSON object. Restore it from where the SAE came from.")
-    return config
-
-
 def _architecture(config: Mapping[str, Any]) -> str | None:
     trainer = config.get("trainer")
     inner = trainer.get("dict_class") if isinstance(trainer, Mapping) else None
@@ -234,6 +160,7 @@ def _sizes(format: Format, config: Mapping[str, Any]) -> dict[str, int]:
             "SAELens": {"d_in": "d_in", "d_sae": "d_sae", "d_out": "d_out"},
             "sparsify": {"d_in": "d_in", "d_sae": "num_latents"},
             "OpenMOSS": {"d_in": "d_model", "d_sae": "d_sae"},
+            "Llama Scope": {"d_in": "d_model", "d_sae": "d_sae"},
         }.get(format.library, {})
     sizes = {size: source[name] for size, name in names.items() if _is_size(source.get(name))}
     factor = source.get("expansion_factor")  # sparsify writes num_latents 0 where the factor decides

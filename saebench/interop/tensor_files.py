@@ -26,6 +26,21 @@ def read_tensors(path: Path) -> dict[str, Floats]:
     The name is `""` in a file that holds just one.
 
     Raises:
+        SuiteError: As `read_file`.
+    """
+    return read_file(path)[0]
+
+
+def read_file(path: Path, *, whole: bool = False) -> tuple[dict[str, Floats], dict[str, Any]]:
+    """Tensors of a file by name, and the settings (plain numbers, words) that a pt file holds beside them.
+
+    Tensors may lie one level down: `{"state_dict": {...}, "cfg": {...}}`.
+
+    Args:
+        path: A safetensors, npz, npy or pt file.
+        whole: Give tensors of whole numbers too, as float64.
+
+    Raises:
         SuiteError: Of another kind, damaged, or a pickle that holds more than tensors.
     """
     if path.suffix not in SUFFIXES:
@@ -56,10 +71,35 @@ def read_tensors(path: Path) -> dict[str, Floats]:
         ) from error
     if not isinstance(found, Mapping):
         found = {"": found}
-    while len(found) == 1 and isinstance(inner := next(iter(found.values())), Mapping):
-        found = inner  # {"state_dict": {...}}
-    arrays = {str(name): _array(value) for name, value in found.items()}
-    return {name: array for name, array in arrays.items() if array is not None}
+    settings: dict[str, Any] = {}
+    while not any(_is_tensor(value) for value in found.values()):
+        inner = [value for value in found.values() if isinstance(value, Mapping) and _holds_tensors(value)]
+        if len(inner) != 1:
+            break
+        (found, beside) = inner[0], found
+        settings |= _plain({name: value for name, value in beside.items() if value is not found})
+    arrays = {str(name): _array(value, whole) for name, value in found.items()}
+    settings |= _plain({name: value for name, value in found.items() if not _is_tensor(value)})
+    return {name: array for name, array in arrays.items() if array is not None}, settings
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "detach") or isinstance(value, np.ndarray)
+
+
+def _holds_tensors(value: Mapping[Any, Any]) -> bool:
+    return any(_is_tensor(v) or (isinstance(v, Mapping) and _holds_tensors(v)) for v in value.values())
+
+
+def _plain(found: Mapping[Any, Any]) -> dict[str, Any]:
+    """Numbers and words, those of `cfg` and the like included."""
+    plain: dict[str, Any] = {}
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            plain |= _plain(value)
+        elif isinstance(value, bool | int | float | str):
+            plain[str(name)] = value
+    return plain
 
 
 _LARGE = 1 << 28
@@ -79,12 +119,16 @@ def _refuse_bomb(path: Path) -> None:
             raise ValueError(f"{path.stat().st_size:,} bytes unpack to {unpacked:,}, which are no weights")
 
 
-def _array(value: Any) -> Floats | None:
+def _array(value: Any, whole: bool) -> Floats | None:
     if hasattr(value, "detach"):
-        if not value.is_floating_point() or value.is_sparse:
+        if value.is_sparse:
             return None
+        if not value.is_floating_point():
+            return value.detach().cpu().double().numpy() if whole and not value.is_complex() else None
         value = value.detach().cpu()
         value = (value if str(value.dtype) == "torch.float64" else value.float()).numpy()
+    if whole and isinstance(value, np.ndarray) and value.dtype.kind in "iub":
+        return value.astype(np.float64)
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         return None
     return value if value.dtype == np.float64 else value.astype(np.float32, copy=False)

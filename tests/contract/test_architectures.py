@@ -19,6 +19,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "ssae": {},
     "batch-topk": {"d_sae": 32, "k": 4},
     "relu-l1": {"d_sae": 32},
+    "external": {"d_sae": 32, "k": 4},
     "control-random": {"d_sae": 32, "k": 4},
     "control-permuted": {"d_sae": 32, "k": 4},
     "control-pca": {"d_sae": 32, "k": 4},

@@ -43,6 +43,41 @@ class BatchTopKConfig:
     dead_window: float = 0.05
 
 
+@dataclass(frozen=True)
+class ExternalConfig:
+    """An SAE that another library trained.
+
+    Attributes:
+        d_sae: Number of latents.
+        k: Latents kept for a token; None: all above their thresholds.
+        groups: Of each of `k` equal groups of latents the largest is kept.
+        normalise: Of each token: `none`, `layer_norm` or `constant_norm`.
+    """
+
+    d_sae: int
+    k: int | None = None
+    groups: bool = False
+    normalise: str = "none"
+
+
+def check_external(config: ExternalConfig, site: Site) -> Sequence[Problem]:
+    """Problems of a config at a site."""
+    return [*one_place(site), *at_least(config, 1, "d_sae", "k"), *(k_fits(config) if config.k is not None else ())]
+
+
+def cost_external(config: ExternalConfig, site: Site) -> Cost:
+    """Two matrices, two biases in, one bias out, thresholds."""
+    d_in, d_sae = site.d_in, config.d_sae
+    return linear_cost(
+        d_in,
+        d_sae,
+        expected_l0=config.k,
+        n_parameters=2 * d_in * d_sae + 2 * d_in + d_sae,
+        buffer_bytes=4 * d_sae,
+        unit_rows=False,
+    )
+
+
 def check_relu(config: ReLUL1Config, site: Site) -> Sequence[Problem]:
     """Problems of a config at a site."""
     return [
@@ -80,7 +115,7 @@ def cost_batch_topk(config: BatchTopKConfig, site: Site) -> Cost:
 
 @hookimpl
 def saebench_architectures() -> Sequence[ArchitectureSpec]:
-    """ReLU-L1 and BatchTopK."""
+    """ReLU-L1, BatchTopK, and what other libraries trained."""
     return (
         ArchitectureSpec(
             name="relu-l1",
@@ -103,5 +138,15 @@ def saebench_architectures() -> Sequence[ArchitectureSpec]:
             parent="optional",
             train=TrainDefaults(lr=2e-3, clip=1.0),
             description="BatchTopK, scored in its threshold form (Bussmann et al. 2024)",
+        ),
+        ArchitectureSpec(
+            name="external",
+            version="1",
+            config=ExternalConfig,
+            build="saebench_plugins.baselines.external:build",
+            cost=cost_external,
+            check=check_external,
+            parent="required",
+            description="An SAE that another library trained, in one form for all of them",
         ),
     )

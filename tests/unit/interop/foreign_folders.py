@@ -115,10 +115,38 @@ def gemma_scope(folder: Path, decoder: torch.Tensor, encoder: torch.Tensor) -> P
     return folder
 
 
+def llama_scope(folder: Path, decoder: torch.Tensor, encoder: torch.Tensor) -> Path:
+    """`hyperparams.json` and `checkpoints/final.safetensors` with `nn.Linear`'s names."""
+    d_sae, d_in = decoder.shape
+    tensors = {
+        "encoder.weight": encoder, "encoder.bias": torch.zeros(d_sae), "decoder.weight": decoder.T,
+        "decoder.bias": torch.zeros(d_in),
+    }  # fmt: skip
+    _safetensors(folder / "checkpoints" / "final.safetensors", tensors)
+    norms = {"in": 3.0, "out": 3.0}
+    sizes = {"d_model": d_in, "d_sae": d_sae, "jump_relu_threshold": 0.5, "dataset_average_activation_norm": norms}
+    _json(folder / "hyperparams.json", {"act_fn": "jumprelu", "norm_activation": "dataset-wise", **sizes})
+    return folder
+
+
+def gemma_scope_2(folder: Path, decoder: torch.Tensor, encoder: torch.Tensor) -> Path:
+    """`params.safetensors` with names in lower case."""
+    d_sae, d_in = decoder.shape
+    tensors = {
+        "w_enc": encoder.T, "w_dec": decoder, "b_enc": torch.zeros(d_sae), "b_dec": torch.zeros(d_in),
+        "threshold": torch.ones(d_sae),
+    }  # fmt: skip
+    _safetensors(folder / "params.safetensors", tensors)
+    _json(folder / "config.json", {"architecture": "jump_relu", "type": "sae", "affine_connection": False})
+    return folder
+
+
 WRITERS = {
     "SAELens": saelens,
     "sparsify": sparsify,
     "dictionary_learning": dictionary_learning,
     "OpenMOSS": openmoss,
+    "Llama Scope": llama_scope,
     "Gemma Scope": gemma_scope,
+    "Gemma Scope 2": gemma_scope_2,
 }

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from saebench.api import SuiteError
-from saebench.interop.read import FORMATS, ForeignSae, read_foreign
+from saebench.interop.formats import FORMATS
+from saebench.interop.read import ForeignSae, read_foreign
 
 DECODER, ENCODER = made.directions()
 
@@ -51,7 +52,9 @@ def test_architectures_stand_where_the_configs_name_them(tmp_path: Path) -> None
         "sparsify": "topk",
         "dictionary_learning": "AutoEncoderTopK",
         "OpenMOSS": "topk",
+        "Llama Scope": "jumprelu",
         "Gemma Scope": None,
+        "Gemma Scope 2": "jump_relu",
     }
 
 
