@@ -10,7 +10,7 @@ _HINTS = {
     "random": "fake features: latents over the threshold on random tokens; compare only at equal L0 and d_sae",
     "text": "latents over the threshold on held-out text",
     "self": "latents over the threshold on the model's own samples",
-    "contrast": "latents over the threshold on random tokens and not on the model's own samples",
+    "contrast": "latents over it on random tokens and not on the model's own samples",
 }
 THRESHOLD = 0.10
 _OVER = f"fire on more than {THRESHOLD:.0%} of tokens of".replace("%", " %")
