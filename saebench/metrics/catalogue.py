@@ -144,12 +144,7 @@ SPARSITY = _family(
     ("l0-p5", "latents", "neutral", "5th percentile over tokens of the number of active latents."),
     ("l0-p95", "latents", "neutral", "95th percentile over tokens of the number of active latents."),
     ("l1", "activation", "neutral", "Mean over tokens of sum |f_j| ||d_j||, decoder norms folded in."),
-    (
-        "values-per-token",
-        "values",
-        "neutral",
-        "Price of a code: active latents and declared side values, mean a token.",
-    ),
+    ("values-per-token", "values", "neutral", "Price of a code: active latents and side values, mean a token."),
     ("bits-per-token", "bits", "neutral", "Entropies of the latents' densities, and 16 bits for each value a token."),
 )
 
@@ -286,12 +281,7 @@ AGREEMENT = _family(
 COST = _family(
     "cost",
     ("train-tokens", "tokens", "neutral", "Tokens this SAE was trained on."),
-    (
-        "train-flops",
-        "flops",
-        "lower",
-        "Floating-point operations that training this SAE needs (the model's forward stands apart).",
-    ),
+    ("train-flops", "flops", "lower", "FLOPs that training this SAE needs (the model's forward stands apart)."),
     ("train-device-s", "seconds", "lower", "Seconds of training on the device."),
     ("peak-memory-bytes", "bytes", "lower", "Largest memory held while training."),
     ("data-cost-tokens", "tokens", "lower", "Tokens spent on making the training data (samples, retrieval)."),
