@@ -208,8 +208,12 @@ def _why_not(curve: Curve, found: Reading, price: float) -> str | None:
     if not found.values:
         off = "" if nearest is None else f": the nearest is {nearest:.4g}, {100 * apart(nearest, price):.3g} % from it"
         return f"nothing measured at L0 {price:.4g}{off}. Sweep its sparsity to compare it"
-    if len(found.values) < max(curve.given, len(curve.points)):
-        return f"{len(found.values)} of {max(curve.given, len(curve.points))} seeds"
+    given = max(curve.given, len(curve.points))
+    most = max(len(points) for points in curve.points.values())
+    if any(len(points) == most for seed, points in curve.points.items() if seed not in found.values):
+        return f"{len(found.values)} of {given} seeds have a value at L0 {price:.4g}. Sweep its sparsity to compare it"
+    if len(found.values) < given:
+        return f"{len(found.values)} of {given} seeds"
     return None
 
 

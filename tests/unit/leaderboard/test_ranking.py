@@ -204,6 +204,7 @@ def test_what_cannot_be_told_says_why() -> None:
         "single": flat(0.99),
         "far": flat(1.0, 1.1, price=8.4),
         "lost": flat(0.9, 0.93, given=3),
+        "scattered": curve([(7.7, 0.9)], [(8.0, 0.9)], [(8.3, 0.9)], given=3),
         "copies": Curve({0: ((8.0, 0.5),)}, 3, "all seeds have the same weights: one training, and no interval"),
     }
     found = ranking(curves, 8.0, "higher")
@@ -214,6 +215,7 @@ def test_what_cannot_be_told_says_why() -> None:
         "single": "one seed",
         "far": "nothing measured at L0 8: the nearest is 8.4, 5 % from it. Sweep its sparsity to compare it",
         "lost": "2 of 3 seeds",
+        "scattered": "1 of 3 seeds have a value at L0 8. Sweep its sparsity to compare it",
         "copies": "all seeds have the same weights: one training, and no interval",
     }
     assert found.contenders["lost"].value == pytest.approx(0.915)
