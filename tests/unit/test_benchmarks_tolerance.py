@@ -21,7 +21,7 @@ NULL_THERE = {"block-agreement", "ultralow-fraction"}
 """No architecture with blocks; under a million tokens."""
 SINCE = {f"{id}-data-null" for id in ("sfr", "sfr-alive", "strict-shared", "matched-cosine", "mmcs")} | {
     *(f"ffr-{kind}-{form}" for kind in ("random", "text", "self") for form in ("l0", "of-ceiling")),
-    "ffr-contrast", "ffr-contrast-alive",
+    "ffr-contrast", "ffr-contrast-alive", "values-per-token", "bits-per-token", "fvu-16bit",
 }  # fmt: skip
 """Ids that are younger than the table: until it is made anew they may move as what it does not know."""
 
