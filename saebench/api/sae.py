@@ -38,8 +38,9 @@ class LossTerms:
     Attributes:
         reconstruction: `[B]`, one loss a token.
         penalties: Scalars already multiplied by their coefficients.
-        codes: This batch's codes, if the architecture has them at hand; the monitor reads l0 and firing from them.
-        x_hat: `[B, d_out]` reconstruction, if at hand; the monitor reads fvu from it.
+        codes: This batch's codes, if the architecture has them at hand. They save work: dead latents and the charge of
+            sparse work go by them. At points of the trajectory they must be those that the module itself gives.
+        x_hat: `[B, d_out]` reconstruction, if at hand; held to the module's own in the same way.
         facts: Plain numbers worth recording for this step (a tilt's effective sample size).
         flops: Work of this step that the architecture's `Cost` does not know of, because it depends on the state
             (AuxK).
@@ -89,8 +90,9 @@ class AfterStep:
 
 REQUIRED_METHODS = ("encode", "decode", "training_loss")
 OPTIONAL_METHODS = (
-    "init_from_data", "param_groups", "constraints", "loss_and_grad", "token_weights", "after_step", "finalize", "fit",
-    "decoder_directions", "encoder_directions", "stored_bytes", "learned_values", "support_digest", "facts",
+    "init_from_data", "param_groups", "constraints", "training_codes", "loss_and_grad", "token_weights", "after_step",
+    "finalize", "fit", "decoder_directions", "encoder_directions", "stored_bytes", "learned_values", "support_digest",
+    "facts",
 )  # fmt: skip
 """What the harness calls. `SparseAutoencoder` says how."""
 
@@ -104,6 +106,8 @@ class SparseAutoencoder(Protocol):
             called where the weights come from a parent.
         `param_groups(lr) -> list[dict]`: torch optimiser groups; each group's `lr` is the peak of its own schedule.
         `constraints() -> {parameter name: Constraint}`: applied by the harness.
+        `training_codes(x) -> SparseCodes | Tensor`: codes of the training form, where `encode` gives others until
+            `finalize` (BatchTopK); what is noted of quality during training goes by them.
         `loss_and_grad(batch, step, token_weights=None) -> LossTerms`: fills (sets, not adds) every parameter's `.grad`
             with the gradient of the reduced loss itself, in place of autograd through `training_loss`, and returns the
             terms detached. `token_weights` maps detached losses `[B]` to weights `[B]` of sum 1; None means the mean. A

@@ -215,6 +215,7 @@ def _outcome_facts(cell: Cell, outcome: CellOutcome) -> dict[str, Any]:
         "input_scale": None if training is None else training.input_scale,
         "spent": {name: spent.get(name, {"tokens": 0, "flops": 0}) for name in _SPENT_ON},
         "training": training.training() if training is not None and cell.trains else None,
+        "hooks": {} if training is None else training.hooks,
         "weights_digest": None if training is None else training.weights_digest,
         "deterministic": bool(numerics.get("deterministic", True)),
         "evaluation": {} if scored is None else scored.evaluation,

@@ -15,6 +15,7 @@ from saebench.nn.cost import padded_size
 from saebench.nn.kernels.autograd import decode
 from saebench.nn.kernels.dense_topk import topk
 from saebench.nn.kernels.screen import bits_of, scratch
+from saebench.nn.kernels.surplus import surplus
 
 AUX_BLOCK = 512
 """Tokens whose k-th largest are sought at once: they stay in the cache."""
@@ -104,6 +105,7 @@ def padded(dead: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+@surplus()
 def add_aux_k_gradients(
     sae: Any, x: Tensor, pre: Tensor, residual: Tensor, latents: Tensor, n_dead: int, k_aux: int, coefficient: float
 ) -> Tensor:

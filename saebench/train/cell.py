@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,7 @@ from saebench.cells.cell import Cell
 from saebench.host import Catalog
 from saebench.host.build import build_module, cell_cost, load_module
 from saebench.metrics.reconstruction import DIVERGED_FVU
+from saebench.train.audit import Spending, Work, check_sizes, checked_steps
 from saebench.train.feed import FINALIZE_TOKENS, Feed, SharedBatch, scaled
 from saebench.train.meter import Meter, refuse_if_too_big
 from saebench.train.monitor import Monitor
@@ -47,12 +49,14 @@ class Prepared:
         module: On its device.
         scale: Inputs are divided by it.
         meter: Counts its tokens and FLOPs.
+        spending: Counts its hooks, and holds steps to their declared cost.
         trainer, monitor: Take and note its steps; None for a cell that is fitted, or (controls) only built.
     """
 
     module: Any
     scale: float
     meter: Meter
+    spending: Spending
     trainer: Trainer | None = None
     monitor: Monitor | None = None
 
@@ -79,6 +83,8 @@ class CellRun:
         self.prepared: Prepared | None = None
         self.out_of_memory = False
         self.seconds = 0.0
+        self._checked: frozenset[int] = frozenset()
+        self._work: Work | None = None
 
     # ---- an error ends this cell, not the pass -----------------------------------------------------------------------
 
@@ -143,6 +149,10 @@ class CellRun:
         outcome.device_s = 0.0
         generator = seeded(cell.init_seed, "init")
         parent, parent_scale = None, None
+        meter, n_steps = Meter(max(1, cell.tokens), cost, cell.d_sae), math.ceil(cell.tokens / self.feed.batch)
+        spending = Spending(self.label, meter, d_in=cell.d_in, d_sae=cell.d_sae, n_steps=n_steps, enforced=cell.trains)
+        outcome.hooks = spending.record
+        spending.free_to_build(cost.n_parameters, self.feed.sample.numel())
         if parent_folder is not None:
             parent, meta = load_module(parent_folder, self.catalog)
             parent_scale = float(meta["input_scale"])
@@ -156,21 +166,31 @@ class CellRun:
         # a child's weights mean what they meant in its parent's units
         scale = parent_scale if parent_scale is not None else 1.0 if raw else self.feed.scale
         outcome.input_scale = scale
-        module: Any = build_module(
-            cell.part, cell.base, site=cell.site, generator=generator, catalog=self.catalog, parent=parent
-        )
-        module = module.to(self.device).train()
+        with spending.hook("build"):
+            module: Any = build_module(
+                cell.part, cell.base, site=cell.site, generator=generator, catalog=self.catalog, parent=parent
+            )
+            module = module.to(self.device).train()
         if module.d_sae != cell.d_sae and cell.trains:  # a control may have fewer: PCA has at most d_in
             raise PluginError(f"{self.label}: the module's d_sae is {module.d_sae}, the plan says {cell.d_sae}")
         if parent is None and hasattr(module, "init_from_data"):
-            with torch.no_grad():
-                module.init_from_data((self.feed.sample / scale).to(self.device), generator)
-        prepared = Prepared(module, scale, Meter(max(1, cell.tokens), cost, cell.d_sae))
+            sample = (self.feed.sample / scale).to(self.device)
+            with torch.no_grad(), spending.hook("init_from_data"):
+                module.init_from_data(sample, generator)
+        if cell.trains:
+            check_sizes(module, cost, self.label)
+        prepared = Prepared(module, scale, meter, spending)
         if cell.trains and not hasattr(module, "fit"):
-            prepared.trainer = Trainer(module, cell.train, seeded(cell.init_seed, "train"), self.label)
+            with spending.hook("param_groups"):
+                prepared.trainer = Trainer(
+                    module, cell.train, seeded(cell.init_seed, "train"), self.label, spending.hook
+                )
+            self._checked = checked_steps(cell.cell_id, n_steps)
             progress = partial(self.watch.progress, cell) if self.watch.wants_progress else None
             quality = partial(self.watch.quality, cell)
-            prepared.monitor = Monitor(self.label, module, prepared.meter, self.feed.batch, progress, quality)
+            prepared.monitor = Monitor(
+                self.label, module, meter, self.feed.batch, progress, quality, spending.check_encode
+            )
             outcome.trajectory = prepared.monitor.trajectory
             outcome.numerics = numerics(self.device, cell.train.dtype)
         self.prepared = prepared
@@ -181,8 +201,10 @@ class CellRun:
         assert prepared is not None and prepared.trainer is not None
         trainer, meter = prepared.trainer, prepared.meter
         info = StepInfo(trainer.steps, meter.progress, meter.tokens, meter.allotted)
+        prepared.spending.free_in_steps(trainer.steps + 1)
+        self._work = Work() if trainer.steps in self._checked else None
         try:
-            trainer.step(shared.scaled(prepared.scale), info, self._observe)
+            trainer.step(shared.scaled(prepared.scale), info, self._observe, self._work)
         finally:
             self.outcome.steps = trainer.steps
         shared.check(prepared.scale, self.label)
@@ -190,7 +212,9 @@ class CellRun:
     def _observe(self, batch: ActivationBatch, terms: LossTerms, loss: float) -> None:
         """Charges a step and notes it, before it is taken."""
         assert self.prepared is not None and self.prepared.monitor is not None
-        self.prepared.meter.charge_step(batch.n_tokens, terms.codes, terms.flops)
+        charged = self.prepared.meter.charge_step(batch.n_tokens, terms.codes, terms.flops)
+        if self._work is not None:
+            self.prepared.spending.check_step(self._work.dense, charged)
         self.prepared.monitor.check_loss(loss, terms)
         self.prepared.monitor.observe(batch, terms)
 
@@ -206,15 +230,17 @@ class CellRun:
         elif hasattr(module, "fit"):
             # one pass: what has no gradient gains nothing from seeing a vector twice
             most = cell.tokens if cell.trains else FINALIZE_TOKENS
-            inputs = self._inputs(prepared, min(most, self.feed.source.n_tokens), meter.charge_fit)
-            with torch.no_grad():
+            inputs = self._inputs("fit", min(most, self.feed.source.n_tokens))
+            with torch.no_grad(), prepared.spending.hook("fit"):
                 module.fit(inputs, seeded(cell.init_seed, "fit"))
             self.outcome.fitted = True
-        module.eval()
-        if hasattr(module, "finalize"):
-            n_tokens = min(FINALIZE_TOKENS, max(meter.tokens, self.feed.batch))
-            with torch.no_grad():
-                module.finalize(self._inputs(prepared, n_tokens, meter.charge_encode))
+        n_tokens = min(FINALIZE_TOKENS, max(meter.tokens, self.feed.batch))
+        with torch.no_grad(), prepared.spending.hook("finalize"):
+            module.eval()
+            if hasattr(module, "finalize"):
+                module.finalize(self._inputs("finalize", n_tokens))
+            else:
+                prepared.spending.free_to_finish("finalize", 0, meter.cost.n_parameters)
         for name, tensor in module.state_dict().items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise Diverged(
@@ -228,10 +254,16 @@ class CellRun:
                 f"over {DIVERGED_FVU:g}. {DIVERGED_ADVICE}"
             )
 
-    def _inputs(self, prepared: Prepared, n_tokens: int, charge: Callable[[int], None]) -> Iterator[Tensor]:
+    def _inputs(self, hook: str, n_tokens: int) -> Iterator[Tensor]:
         """Training inputs in the module's units, about `n_tokens` of them, each batch charged when it is taken."""
+        prepared = self.prepared
+        assert prepared is not None
+        meter, read = prepared.meter, 0
+        prepared.spending.free_to_finish(hook, 0, meter.cost.n_parameters)
         for batch in self.feed.first(n_tokens):
-            charge(batch.n_tokens)
+            (meter.charge_fit if hook == "fit" else meter.charge_encode)(batch.n_tokens)
+            read += batch.n_tokens
+            prepared.spending.free_to_finish(hook, read, meter.cost.n_parameters)
             yield scaled(batch, prepared.scale, self.device).x
 
     def close(self) -> TrainOutcome:
@@ -246,7 +278,7 @@ class CellRun:
             if prepared.monitor is not None:
                 outcome.facts, outcome.dead_fraction = prepared.monitor.facts(), prepared.monitor.dead_fraction()
             meter = prepared.meter
-            outcome.tokens, outcome.flops = meter.tokens, meter.flops
+            outcome.tokens, outcome.flops, outcome.hooks = meter.tokens, meter.flops, prepared.spending.to_json()
             outcome.over_spent = meter.over_spent if self.cell.trains else 0
             outcome.forward_flops = meter.tokens * self.feed.source.forward_flops_per_token
             outcome.waited_s += self.feed.source.forward_s

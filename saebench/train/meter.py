@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,6 +25,9 @@ class Meter:
         allotted: Tokens of the cell's share.
         cost: From the architecture's spec.
         d_sae: Latents; what a batch's L0 is taken for when neither the module nor the config tells (an upper bound).
+
+    Attributes:
+        hooks: FLOPs counted in each of the plugin's hooks; they are in `flops`.
     """
 
     def __init__(self, allotted: int, cost: Cost, d_sae: int) -> None:
@@ -32,6 +36,8 @@ class Meter:
         self.tokens = 0
         self._whole_flops = 0
         self._active = 0
+        self._paid = 0
+        self.hooks: dict[str, int] = {}
         self._assumed_l0 = cost.expected_l0 if cost.expected_l0 is not None else float(d_sae)
 
     @property
@@ -54,28 +60,44 @@ class Meter:
         """Floating-point operations so far, a multiply-add counted as two."""
         return self._whole_flops + self._active * self.cost.train_flops_per_active
 
-    def charge_step(self, n_tokens: int, codes: SparseCodes | None, more_flops: int = 0) -> None:
-        """Counts one training step."""
+    def charge_step(self, n_tokens: int, codes: SparseCodes | None, more_flops: int = 0) -> int:
+        """Counts one training step; gives its FLOPs."""
+        before = self.flops
         self.tokens += n_tokens
         self._whole_flops += n_tokens * self.cost.train_flops_per_token + self.cost.step_flops + more_flops
         self._active += round(self._assumed_l0 * n_tokens) if codes is None else codes.values.numel()
+        return self.flops - before
 
-    def state(self) -> dict[str, int]:
+    def charge_hook(self, hook: str, flops: int) -> None:
+        """Counts what a hook was seen to do; of tokens that it read, only what goes beyond their own charge."""
+        paid, self._paid = self._paid, 0
+        self.hooks[hook] = self.hooks.get(hook, 0) + flops
+        self._whole_flops += max(0, flops - paid)
+
+    def state(self) -> dict[str, Any]:
         """What a snapshot keeps."""
-        return {"tokens": self.tokens, "whole_flops": self._whole_flops, "active": self._active}
+        return {
+            "tokens": self.tokens,
+            "whole_flops": self._whole_flops,
+            "active": self._active,
+            "hooks": dict(self.hooks),
+        }
 
-    def load_state(self, state: Mapping[str, int]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Takes back what `state` gave."""
         self.tokens, self._whole_flops, self._active = state["tokens"], state["whole_flops"], state["active"]
+        self.hooks = dict(state["hooks"])
 
     def charge_encode(self, n_tokens: int) -> None:
         """Counts a pass that only encodes tokens already paid for (making the inference form)."""
         self._whole_flops += n_tokens * self.cost.encode_flops_per_token
+        self._paid += n_tokens * self.cost.encode_flops_per_token
 
     def charge_fit(self, n_tokens: int) -> None:
         """Counts tokens that a `fit` read."""
         self.tokens += n_tokens
         self._whole_flops += n_tokens * self.cost.train_flops_per_token
+        self._paid += n_tokens * self.cost.train_flops_per_token
 
 
 def refuse_if_too_big(cost: Cost, batch: int, share_bytes: int | None, label: str) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saebench.api import ActivationBatch, Diverged, LossTerms
+from saebench.api import ActivationBatch, Diverged, LossTerms, SparseCodes
 from saebench.api.errors import DIVERGED_ADVICE
 from saebench.host.sae_contract import normalise_codes
+from saebench.train.audit import Work, check_hints, energy
 from saebench.train.meter import Meter
 from saebench.train.schedule import log_spaced_steps
 
@@ -46,26 +47,25 @@ class _FactSummary:
 
 def batch_fvu(target: Tensor, x_hat: Tensor) -> float | None:
     """FVU of one batch about its own mean, summed over tokens in float64; None where the batch has no variance."""
-
-    def energy(x: Tensor) -> float:
-        return float(x.square().sum(1).double().sum())
-
-    variance = energy(target - target.mean(0))
-    error = energy(target - x_hat)
+    variance, error = energy(target - target.mean(0)), energy(target - x_hat)
     if not math.isfinite(error) or variance <= _NO_VARIATION * energy(target):
         return None
     return error / variance
 
 
-def batch_quality(module: Any, batch: ActivationBatch, terms: LossTerms, label: str) -> tuple[float | None, float]:
-    """FVU and mean L0 of one training batch, from the step's codes and reconstruction where the terms have them."""
-    with torch.no_grad():
-        codes, x_hat = terms.codes, terms.x_hat
-        if codes is None or x_hat is None:
-            codes = normalise_codes(module.encode(batch.x), module.d_sae, n_rows=batch.n_tokens, plugin=label)
-            x_hat = module.decode(codes)
-        l0 = float(torch.count_nonzero(codes.values.detach())) / batch.n_tokens
-        return batch_fvu(batch.target, x_hat.detach()), l0
+@torch.no_grad()
+def own_codes(module: Any, batch: ActivationBatch, label: str) -> SparseCodes:
+    """The codes that the module gives a training batch: those of its training form, where it has one of its own."""
+    form = getattr(module, "training_codes", module.encode)
+    codes = normalise_codes(form(batch.x), module.d_sae, n_rows=batch.n_tokens, plugin=label)
+    # a module that keeps x beside its codes keeps another one now
+    form(batch.x[: min(64, batch.n_tokens // 2)].flip(0))
+    return codes.detach()
+
+
+def l0_of(codes: SparseCodes) -> float:
+    """Mean number of entries a token that are not zero."""
+    return float(torch.count_nonzero(codes.values)) / codes.n_rows
 
 
 class Monitor:
@@ -78,6 +78,7 @@ class Monitor:
         batch: Tokens a step.
         progress: Told how far the cell is, or None.
         quality: Told FVU and L0 whenever they were computed.
+        check_encode: Told FLOPs of products, and tokens, of encoding a batch.
 
     Attributes:
         trajectory: `{tokens, flops, fvu, l0}` at up to 12 log-spaced points.
@@ -91,9 +92,10 @@ class Monitor:
         batch: int,
         progress: Progress | None,
         quality: Callable[[float | None, float], None] = lambda fvu, l0: None,
+        check_encode: Callable[[int, int], None] = lambda dense, n_tokens: None,
     ) -> None:
         self._label, self._module, self._meter, self._progress = label, module, meter, progress
-        self._quality = quality
+        self._quality, self._check_encode = quality, check_encode
         n_steps = max(1, math.ceil(meter.allotted / batch))
         self._due = [min(step * batch, meter.allotted) for step in log_spaced_steps(n_steps, TRAJECTORY_POINTS)]
         self._window = n_steps * batch - DEAD_WINDOW * meter.allotted
@@ -125,7 +127,10 @@ class Monitor:
         tell = self._progress is not None and told > self._told
         if not due and not tell:
             return
-        fvu, l0 = batch_quality(self._module, batch, terms, self._label)
+        if due or terms.codes is None or terms.x_hat is None:
+            fvu, l0 = self._own_quality(batch, terms)
+        else:  # it is only shown
+            fvu, l0 = batch_fvu(batch.target, terms.x_hat), l0_of(terms.codes)
         self._quality(fvu, l0)
         if due:
             self._due = [point for point in self._due if point > tokens]
@@ -133,6 +138,17 @@ class Monitor:
         if tell and self._progress is not None:
             self._told = told
             self._progress(min(tokens, allotted), allotted, fvu, l0)
+
+    @torch.no_grad()
+    def _own_quality(self, batch: ActivationBatch, terms: LossTerms) -> tuple[float | None, float]:
+        """FVU and mean L0 of the batch as the module encodes and decodes it; what the step told is held to that."""
+        with Work() as work:
+            codes = own_codes(self._module, batch, self._label)
+        if not hasattr(self._module, "training_codes"):  # its choice may take more than encoding does
+            self._check_encode(work.dense, batch.n_tokens + min(64, batch.n_tokens // 2))
+        x_hat = self._module.decode(codes)
+        check_hints(terms, codes, x_hat, batch.target, self._label)
+        return batch_fvu(batch.target, x_hat), l0_of(codes)
 
     def dead_fraction(self) -> float | None:
         """Share of latents silent in the last `DEAD_WINDOW` of the allotment; None before its end, or without codes."""

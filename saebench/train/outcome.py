@@ -32,6 +32,7 @@ _FACTS = (
     "paid",
     "ancestors",
     "weights_digest",
+    "hooks",
 )
 _MEASURED = (
     "device_s",
@@ -58,6 +59,7 @@ class TrainOutcome:
         tokens, flops: Spent by the cell itself, at its stand-alone cost; the last step may over-spend by less than a
             batch.
         forward_flops: What the language model's forward of those tokens costs alone.
+        hooks: FLOPs counted in each of the plugin's hooks (part of `flops`), the allotment, and their share of it.
         weights_digest: See `weights_digest`; None without a module.
         data: Tokens and FLOPs that making its training data cost, beyond what its ancestors paid for the same dataset.
         ancestors: All-in tokens and FLOPs of its parent.
@@ -100,6 +102,7 @@ class TrainOutcome:
     facts: dict[str, Any] = field(default_factory=dict)
     numerics: dict[str, Any] | None = None
     weights_digest: str | None = None
+    hooks: dict[str, Any] = field(default_factory=dict)
     fitted: bool = False
     device_s: float | None = None
     data_s: float = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -80,17 +81,30 @@ class Trainer:
         settings: Learning rate, schedule, clipping.
         generator: What `after_step` draws from.
         label: Named in errors.
+        counted: `counted("after_step")` is entered while that hook is called.
 
     Attributes:
         steps: Steps taken.
     """
 
-    def __init__(self, module: Any, settings: TrainSettings, generator: torch.Generator, label: str) -> None:
+    def __init__(
+        self,
+        module: Any,
+        settings: TrainSettings,
+        generator: torch.Generator,
+        label: str,
+        counted: Callable[[str], AbstractContextManager[None]] = lambda hook: nullcontext(),
+    ) -> None:
+        self._counted = counted
         self.module, self.generator, self.label, self.steps = module, generator, label, 0
         self.optimiser = Optimiser(module, settings, label)
 
     def step(
-        self, batch: ActivationBatch, info: StepInfo, observe: Observe = lambda batch, terms, loss: None
+        self,
+        batch: ActivationBatch,
+        info: StepInfo,
+        observe: Observe = lambda batch, terms, loss: None,
+        work: AbstractContextManager[object] | None = None,
     ) -> LossTerms:
         """One step.
 
@@ -98,6 +112,7 @@ class Trainer:
             batch: In the module's units.
             info: How far training is; the learning rate is that of the tokens before and after this batch.
             observe: Sees the detached terms and the reduced loss.
+            work: Entered while loss and gradients are made; the weights' values are compared then, else their versions.
 
         Returns:
             The terms, detached.
@@ -106,15 +121,34 @@ class Trainer:
             PluginError: The module breaks its contract.
             Diverged: The gradient is not finite.
         """
-        terms, loss = self._gradients(batch, info)
+        before = self._mark(work is not None)
+        with work or nullcontext():
+            terms, loss = self._gradients(batch, info)
         observe(batch, terms, loss)
+        if self._mark(work is not None) != before:
+            raise PluginError(
+                f"{self.label}: the weights changed while loss and codes of a batch were made. Only the optimiser, and "
+                "after_step, may change them."
+            )
         self.optimiser.step(info.progress, (info.tokens_seen + batch.n_tokens) / info.tokens_allotted)
         self.steps += 1
         if hasattr(self.module, "after_step"):
-            with torch.no_grad():
+            with torch.no_grad(), self._counted("after_step"):
                 self.module.after_step(AfterStep(batch, terms, info, self.generator, self.optimiser.reset_moments))
             self.optimiser.constraints.enforce_again()
         return terms
+
+    @torch.no_grad()
+    def _mark(self, values: bool) -> list[int]:
+        """What changes where a parameter is written to: its version; with `values`, a sum of its bits as well."""
+        parameters = list(self.module.parameters())
+        marks = [parameter._version for parameter in parameters]
+        if values:
+            sums = [
+                parameter.detach().contiguous().view(torch.uint8).sum(dtype=torch.int64) for parameter in parameters
+            ]
+            marks += torch.stack(sums).tolist() if sums else []
+        return marks
 
     def _gradients(self, batch: ActivationBatch, info: StepInfo) -> tuple[LossTerms, float]:
         """Fills the gradients; gives the detached terms, checked, and the reduced loss."""

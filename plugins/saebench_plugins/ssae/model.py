@@ -56,6 +56,11 @@ class SSAE(nn.Module):
         """The base's codes."""
         return self._sae.encode(x)
 
+    def training_codes(self, x: Tensor) -> SparseCodes | Tensor:
+        """The base's."""
+        form: Callable[[Tensor], SparseCodes | Tensor] = getattr(self.base, "training_codes", self._sae.encode)
+        return form(x)
+
     def decode(self, codes: SparseCodes) -> Tensor:
         """The base's reconstruction."""
         return self._sae.decode(codes)

@@ -20,6 +20,7 @@ from saebench.nn.kernels.screen import (
     nonzero_flat,
     scratch,
 )
+from saebench.nn.kernels.surplus import surplus
 
 DENSE = 1 / 8
 """Above this share of possible entries in a block the whole float32 product costs less than looking at them one by one.
@@ -74,7 +75,8 @@ def linear_above(x: Tensor, W: Tensor, b: Tensor | None, threshold: Tensor | flo
         z = torch.mm(low, rounded.W.T, out=scratch("z", (len(block), n), torch.bfloat16))
         found_here = at_least(z, (shift - error) / ((1 + RHO) * SAFE), n)
         if found_here.overflow.numel() or found_here.flat.numel() > DENSE * z.numel():
-            kept, flat = block_above(block, W, b, threshold, "onednn" if backends.onednn_available() else "plain")
+            with surplus():
+                kept, flat = block_above(block, W, b, threshold, "onednn" if backends.onednn_available() else "plain")
         else:
             exact = entry_dots(block, W, found_here.latents, found_here.offsets)
             if b is not None:

@@ -23,6 +23,7 @@ from saebench.nn.kernels.screen import (
     kth_lower_bound,
     scratch,
 )
+from saebench.nn.kernels.surplus import surplus
 
 
 class Selection(NamedTuple):
@@ -125,7 +126,8 @@ def linear_select(
         values[rows], latents[rows] = _choose(x[rows], W, b, k, found, exact, reach[rows])
         if found.overflow.numel():
             again = start + found.overflow
-            values[again], latents[again] = select_reference(x[again], W, b, k)
+            with surplus():
+                values[again], latents[again] = select_reference(x[again], W, b, k)
     return Selection(values, latents, fallback, taken)
 
 

@@ -27,6 +27,7 @@ from saebench.nn.kernels.above import Entries, block_above, joined
 from saebench.nn.kernels.dense_topk import batch_topk, linear_columns
 from saebench.nn.kernels.products import entry_dots
 from saebench.nn.kernels.screen import RHO, SAFE, Rounded, at_least, bits_of, block_rows, group_size, scratch
+from saebench.nn.kernels.surplus import surplus
 
 
 class Rough(NamedTuple):
@@ -135,7 +136,8 @@ def _candidates(x: Tensor, W: Tensor, b: Tensor | None, rough: Rough, bound: flo
         if rough.screened and found.overflow.numel():
             fallback_rows += found.overflow.numel()
             again = rows.start + found.overflow
-            whole, flat = block_above(x[again], W, b, 0.0, "plain")
+            with surplus():
+                whole, flat = block_above(x[again], W, b, 0.0, "plain")
             values.append(whole)
             places.append(again[torch.div(flat, n, rounding_mode="floor")] * n + flat % n)
     all_values, all_places = torch.cat(values), torch.cat(places)

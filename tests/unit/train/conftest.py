@@ -64,8 +64,9 @@ class Tiny(nn.Module):
 
 
 def tiny_cost(config, site, base_cost=None):
-    n = 2 * config.d_sae * site.d_in + site.d_in
-    return Cost(n, 4 * n, 100, 10, 1000, 50, 64, float(config.k))
+    product = 2 * config.d_sae * site.d_in
+    n = product + site.d_in
+    return Cost(n, 4 * n, 6 * product, 10, 1000, product, 64, float(config.k))
 
 
 def spec_of(name, module, *, config=TinyConfig, **more):
