@@ -16,6 +16,8 @@ printed, becomes text by `said`, `first_line`, `describe` or `recorded`.
 
 from __future__ import annotations
 
+import sys
+from pathlib import PurePath
 from types import TracebackType
 
 from saebench.base.text import one_line, shown, without_folders
@@ -138,6 +140,24 @@ def describe(error: BaseException) -> str:
     return line if line.startswith(name) else f"{name}: {line}"
 
 
+OURS = frozenset({"saebench", "torch", "numpy", "scipy", "pandas", "transformers", "datasets", "safetensors", "pluggy"})
+"""Packages in which no plugin's own line is found."""
+
+
+def place(error: BaseException) -> str:
+    """Where a plugin's own code was when it raised: ` (model.py, line 23)`; empty where it was in none."""
+    found, trace = "", _raised(error).__traceback__
+    while trace is not None:
+        package = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in OURS and package not in sys.stdlib_module_names:
+            name = PurePath(trace.tb_frame.f_code.co_filename).name
+            found = f" ({name}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return found
+
+
 def recorded(error: BaseException) -> dict[str, str]:
-    """An exception as a record holds it: `{type, message}`, the same on every machine."""
-    return {"type": type(_raised(error)).__name__, "message": without_folders(first_line(error))}
+    """An exception as a record holds it: `{type, message}`, the same on every machine. Of one that nobody raised on
+    purpose, the message says where in a plugin it was."""
+    where = "" if isinstance(_raised(error), SaebenchError) else place(error)
+    return {"type": type(_raised(error)).__name__, "message": without_folders(first_line(error)) + where}

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from saebench.api.errors import Damaged, PluginError, SaebenchError, SuiteError, contained, describe, first_line
+from saebench.api.errors import Damaged, PluginError, SaebenchError, SuiteError, contained, describe, first_line, place
 from saebench.api.specs import ArchitectureSpec, Cost, Site, resolve
 from saebench.cells.cell import ArchitectureUse, Cell
 from saebench.host.fitting import misfit
@@ -78,7 +78,7 @@ def architecture_cost(part: ArchitectureUse, base: ArchitectureUse | None, site:
     except SaebenchError:
         raise
     except Exception as error:
-        raise PluginError(f"{who}: cost raised {describe(error)}") from error
+        raise PluginError(f"{who}: cost raised {describe(error)}{place(error)}") from error
     if wrong := misfit(cost, Cost, "cost"):
         raise PluginError(f"{who}: {wrong}")
     return cost
@@ -113,6 +113,32 @@ def declared_side(part: ArchitectureUse, base: ArchitectureUse | None, catalog: 
     """Values a token that `encode` may leave for `decode`, by name: a wrapper's and those of what it wraps."""
     own = catalog.architecture(part.architecture).spec.side
     return {**(declared_side(base, None, catalog) if base is not None else {}), **own}
+
+
+_MISTAKES = (TypeError, AttributeError, NameError, ImportError)
+"""What is raised by a wrong signature or name, whether tensors have values or not."""
+
+
+def dry_build(part: ArchitectureUse, base: ArchitectureUse | None, site: Site, catalog: Catalog) -> None:
+    """Builds an architecture without memory, at its real size, and drops it; once for each. A plugin that reads values
+    while it builds is not judged.
+
+    Raises:
+        PluginError: `build` takes other arguments, uses what is not there, or what it returned breaks the contract.
+    """
+    import torch
+
+    if part.architecture in catalog.dry_built:
+        return
+    catalog.dry_built.add(part.architecture)
+    try:
+        with torch.device("meta"):
+            build_module(part, base, site=site, generator=torch.Generator(), catalog=catalog)
+    except PluginError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, _MISTAKES):
+            raise
+    except SaebenchError:
+        return  # a refusal of its own, which a real build repeats
 
 
 def build_module(
@@ -168,7 +194,7 @@ def _call_build(
     except SaebenchError:
         raise
     except Exception as error:
-        raise PluginError(f"{who}: build raised {describe(error)}") from error
+        raise PluginError(f"{who}: build raised {describe(error)}{place(error)}") from error
     if wrong := broken_contract(module, site.d_in):
         raise PluginError(f"{who}: {wrong}")
     for name, parameter in module.named_parameters():

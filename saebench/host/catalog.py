@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import pluggy
 
-from saebench.api.errors import PluginError, SaebenchError, SuiteError, contained, describe
+from saebench.api.errors import PluginError, SaebenchError, SuiteError, contained, describe, place
 from saebench.api.specs import ArchitectureSpec, CellMetricSpec, DatasetSpec, GroupMetricSpec, StreamSpec
 from saebench.base.text import without_folders
 from saebench.host.discovery import LOCAL, Origin, PluginProblem, new_manager, register_all
@@ -87,6 +87,8 @@ class Catalog:
     clashes: list[Clash] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
     manager: pluggy.PluginManager | None = None
+    dry_built: set[str] = field(default_factory=set)
+    """Architectures that were built without memory, so that a plan does it once."""
 
     def architecture(self, name: str) -> Registered[ArchitectureSpec]:
         """The architecture of this name.
@@ -236,7 +238,7 @@ def load_catalog(files: Sequence[Path] = (), say: Callable[[str], None] = lambda
         try:
             specs = {table: _specs_of(getattr(plugin, hook, None), allowed) for hook, table, _, allowed in _KINDS}
         except Exception as error:  # noqa: BLE001 - a plugin's own code
-            catalog.problems.append(PluginProblem(origin, describe(error), traceback.format_exc()))
+            catalog.problems.append(PluginProblem(origin, describe(error) + place(error), traceback.format_exc()))
             manager.unregister(plugin)
             continue
         catalog.origins.append(origin)

@@ -15,7 +15,7 @@ from typing import Any
 import pluggy
 
 from saebench.api import hookspecs
-from saebench.api.errors import PluginError, describe
+from saebench.api.errors import PluginError, describe, place
 from saebench.api.hookspecs import ENTRY_POINT_GROUP, PROJECT
 
 _HOOK_PREFIX = "saebench_"
@@ -120,7 +120,7 @@ def register_all(
         except BaseException as error:  # noqa: BLE001 - a plugin may even call sys.exit at import
             if plugin is not None and manager.is_registered(plugin):
                 manager.unregister(plugin)
-            problems.append(PluginProblem(origin, describe(error), traceback.format_exc()))
+            problems.append(PluginProblem(origin, describe(error) + place(error), traceback.format_exc()))
 
     for origin, point in _installed():
         register(origin, point.load)

@@ -22,7 +22,7 @@ from saebench.api import (
     ScoredBatch,
     Stream,
 )
-from saebench.api.errors import contained, describe
+from saebench.api.errors import contained, describe, place
 from saebench.api.specs import resolve
 from saebench.artifacts import canonical_json, refuse
 from saebench.artifacts.shapes import not_sensible
@@ -127,7 +127,7 @@ def measure_group(spec: GroupMetricSpec, members: Sequence[GroupMember]) -> Answ
     try:
         return answered(spec, lambda: resolve(spec.make)().measure(members))
     except torch.OutOfMemoryError as error:  # it fails, and the next run tries it again
-        return _failed(spec, without_folders(describe(error)))
+        return _failed(spec, without_folders(describe(error)) + place(error))
 
 
 def plain_details(details: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,5 +70,10 @@ def command(
     emit(result.table)
     for reason in result.refused:
         say(f"refused: {reason}")
+    if bad := sum(status != "ok" for status in result.statuses.values()):
+        say(
+            f"{bad} of {len(result.statuses)} cells did not end ok; their records say why. Mend the cause, then run "
+            "again with --retry-failed; --debug shows the traceback."
+        )
     emit(f"leaderboard: {result.leaderboard / 'index.html'}")
     return result.exit_status

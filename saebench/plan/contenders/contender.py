@@ -14,7 +14,7 @@ from saebench.cells.cell import ArchitectureUse, TrainSettings, Tune
 from saebench.config import Problems, Suite, TrainConfig, as_json, parse_options
 from saebench.config.checks import LEARNING_RATE
 from saebench.host import Catalog, Registered
-from saebench.host.build import architecture_cost
+from saebench.host.build import architecture_cost, dry_build
 from saebench.plan.contenders.datasets import DatasetPlan
 from saebench.plan.contenders.plugin_calls import ask
 from saebench.plan.contenders.sites import SiteUse
@@ -143,6 +143,8 @@ def read_architecture(
         return None
     use = ArchitectureUse(spec.name, spec.version, as_json(config))
     cost = architecture_cost(use, base.use if base is not None else None, site, catalog)
+    if spec.cost is not None:  # without one it was built to be counted
+        dry_build(use, base.use if base is not None else None, site, catalog)
     return Architecture(registered, use, base, d_sae, cost)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from saebench.api.errors import PluginError, SaebenchError, SuiteError, contained, describe
+from saebench.api.errors import PluginError, SaebenchError, SuiteError, contained, describe, place
 from saebench.api.specs import Findings, Problem, Site
 from saebench.host import Registered
 from saebench.host.fitting import misfit
@@ -37,7 +37,7 @@ def ask(registered: Registered[Any], what: str, call: Callable[..., T], *argumen
     except Exception as error:
         raise PluginError(
             f"{registered.spec.name} of {registered.distribution} {registered.version}: {what} raised "
-            f"{describe(error)}. This is a bug of the plugin."
+            f"{describe(error)}{place(error)}. This is a bug of the plugin."
         ) from error
     if wrong := misfit(answer, _ANSWERS[what], what):
         raise PluginError(

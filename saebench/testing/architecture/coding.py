@@ -176,7 +176,7 @@ def codes_are_all(case: Case) -> None:
 
     sae = case.ready()
     codes = case.codes(sae, case.x[:64])
-    declared = set(getattr(case.spec, "side", ()))
+    declared = set(case.spec.side)
     if undeclared := sorted(set(codes.side) - declared):
         raise AssertionError(f"encode leaves side value '{undeclared[0]}' for decode, which the spec does not declare")
     if not bool((codes.values != 0).any()):

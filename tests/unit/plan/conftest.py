@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from saebench.api import (
     ArchitectureSpec,
@@ -108,13 +109,26 @@ def _check_local(options: Local) -> list[Problem]:
     )
 
 
+class Built(torch.nn.Module):
+    """What is built without memory at plan time."""
+
+    def __init__(self, d_in: int, d_sae: int) -> None:
+        super().__init__()
+        self.d_in, self.d_sae = d_in, d_sae
+        self.encode = self.decode = self.training_loss = self.forward
+
+
+def _build(config: Any, *, site: Site, generator: Any, base: Any = None) -> Built:
+    return Built(site.d_in, getattr(config, "d_sae", site.d_in))
+
+
 def _topk(name: str, **more: Any) -> ArchitectureSpec:
     more = {
         "config": TopK,
         "check": _check,
         "cost": lambda config, site: _cost(site.d_in, config.d_sae, config.k),
     } | more
-    return ArchitectureSpec(name=name, version="1", build="none:none", **more)
+    return ArchitectureSpec(name=name, version="1", build=_build, **more)
 
 
 ARCHITECTURES = [

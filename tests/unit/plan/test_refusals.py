@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from saebench.api import Findings, PluginError, Problem, StreamSpec
 from saebench.host import Clash
@@ -198,6 +199,27 @@ def test_samples_of_an_encoder(refused, planner, fakes):
         "docs-lm is no causal language model: metrics of its loss are null there."
         in planner(GOOD, facts=facts).warnings
     )
+
+
+def test_a_wrong_signature_is_found_before_anything_is_loaded(planner, fakes):
+    def build(config, site, seed):  # no generator
+        raise AssertionError("never called")
+
+    catalog = fakes.catalog()
+    registered = catalog.architectures["topk"]
+    catalog.architectures["topk"] = replace(registered, spec=replace(registered.spec, build=build))
+    with pytest.raises(PluginError, match=r"architecture 'topk' 1: build raised TypeError: .*generator"):
+        planner(GOOD, catalog=catalog)
+
+
+def test_a_build_that_reads_values_is_not_judged_by_a_plan(planner, fakes):
+    def build(config, *, site, generator):
+        float(torch.zeros(1))
+
+    catalog = fakes.catalog()
+    registered = catalog.architectures["topk"]
+    catalog.architectures["topk"] = replace(registered, spec=replace(registered.spec, build=build))
+    assert planner(GOOD, catalog=catalog).cells
 
 
 def test_a_bug_of_a_plugin_names_it(planner, fakes):
