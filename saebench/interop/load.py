@@ -82,7 +82,7 @@ def read_finished(path: Path, *, assume: Mapping[str, Any] | None = None) -> Fin
         tensors, settings = read_file(path, whole=True)
         return Finished(path, "file", plain.weights(path, Reader(tensors, path), {**settings, **(assume or {})}))
     if assume:
-        raise SuiteError(f"{path}: its {format.config or 'format'} says how it encodes. Leave --assume out.")
+        raise SuiteError(f"{path}: its {format.config or 'format'} says how it encodes. Leave assume out.")
     return _of_folder(path, format)
 
 

@@ -48,14 +48,14 @@ def weights(path: Path, read: Reader, said: Mapping[str, Any]) -> Weights:
         raise refused(
             path,
             f"it does not say how latents are chosen (activation {activation!r}, k {k!r})",
-            "State it: --assume k=32, or --assume activation=relu; or store a tensor threshold.",
+            "State it: assume={'k': 32} or assume={'activation': 'relu'}; or store a tensor threshold.",
         )
     subtracts = said.get("apply_b_dec_to_input")
     if b_dec is not None and b_dec.any() and not isinstance(subtracts, bool):
         raise refused(
             path,
             "it does not say whether its decoder bias is subtracted from the input",
-            "State it: --assume apply_b_dec_to_input=true (or false).",
+            "State it: assume={'apply_b_dec_to_input': True} (or False).",
         )
     read.all_taken()
     return linear(
