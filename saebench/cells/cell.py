@@ -9,7 +9,7 @@ from typing import Any, Literal
 from saebench.api.specs import Site
 from saebench.cells.load import PLAIN, LoadSettings
 
-ENGINE_VERSION = "2"
+ENGINE_VERSION = "3"
 """Goes up whenever the harness itself can change trained weights (loop, optimiser, order of tokens, normalisation)."""
 
 DATA_VERSION = 1

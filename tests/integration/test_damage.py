@@ -74,6 +74,7 @@ MATERIAL = {
     "token ids": Kind("activations/*/token_ids-*.bin"),
     "positions": Kind("activations/*/positions-*.bin"),
     "sequences": Kind("activations/*/sequence_ids-*.bin"),
+    "document numbers": Kind("activations/*/document_ids-*.bin"),
     "extras": Kind("activations/*/extras.safetensors"),
 }
 """What products are made of: proven where it is read."""

@@ -11,8 +11,8 @@ from saebench.host import Catalog
 from saebench.plan.contenders.metrics import streams_of
 
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-INDEX_BYTES, SEQUENCE_BYTES = 12, 4
-"""Token id, position and sequence of each stored row; where there are no tokens, the sequence alone."""
+INDEX_BYTES, SEQUENCE_BYTES = 16, 4
+"""Token id, position, sequence and document of each stored row; where there are no tokens, the sequence alone."""
 MANIFEST_BYTES = 5_000
 """Manifest of a store."""
 RECORD_BYTES, METRIC_BYTES, PART_BYTES = 6_500, 650, 250

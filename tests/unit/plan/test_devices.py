@@ -138,7 +138,7 @@ def test_a_slower_card_takes_longer(planner):
 def test_reading_a_store_onto_a_card_counts(planner, fakes):
     stored = planner(OWN, EVALUATION, rates=on("h100")).estimate.phases["activations"]
     live = planner(OWN, EVALUATION + "activations: {source: live}\n", rates=on("h100")).estimate.phases["activations"]
-    read, written = 1000 * (32 * 4 + 4) * assumed.READ_BYTE_S, (400 * (32 * 4 + 12) + 5000) * 2e-9
+    read, written = 1000 * (32 * 4 + 4) * assumed.READ_BYTE_S, (400 * (32 * 4 + 16) + 5000) * 2e-9
     forwards = Card(DEVICES["h100"]).model(SimpleNamespace(context=128, load=PLAIN), fakes.Model()).flop_s * 1000
     assert stored == pytest.approx(read + written + 400 * forwards, abs=2e-3)
     assert live == pytest.approx(1000 * forwards, abs=2e-3)

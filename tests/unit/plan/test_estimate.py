@@ -23,7 +23,7 @@ from saebench.plan.print import print_plan
 
 OWN = "{name: topk, architecture: topk, dataset: own, config: {d_sae: 64, k: 4}}"
 EVALUATION = "evaluation: {datasets: [docs], tokens: 100, loss_tokens: 10, density_tokens: 200}\n"
-ROW = 32 * 4 + 12
+ROW = 32 * 4 + 16
 TWO_HOOKS = """\
 schema: 1
 name: s
@@ -196,11 +196,11 @@ def test_seconds_by_hand(planner):
     )  # two evaluation seeds, one of them from the cache
     side = 2 * (2 * 200 * 1e-3 + 200 * 0.01)
     assert predicted.scoring_s == pytest.approx(
-        held_out + side + 2 * 2 * 3.0 + 2 * 0.1 + 0.15 + 10 * 0.02, rel=1e-3
-    )  # checkpoints, records, a pair to match, and ten of random rows
+        held_out + side + 2 * 2 * 3.0 + 2 * 0.1 + 0.15 + 20 * 0.02, rel=1e-3
+    )  # checkpoints, records, a pair to match; ten of random rows, and five of data for all latents and for the alive
     assert predicted.seconds == pytest.approx(sum(predicted.phases.values()))
     assert predicted.phases["sampling"] == pytest.approx(400 * 0.01)
-    assert predicted.phases["groups"] == pytest.approx(0.15 + 10 * 0.02, rel=1e-2)
+    assert predicted.phases["groups"] == pytest.approx(0.15 + 20 * 0.02, rel=1e-2)
     assert all(predicted.phases[kind] > 0 for kind in ("planning", "loading", "held-out", "leaderboard"))
     machine = {"cpu": "a processor", "threads": 2, "date": "2026-01-02", "device": "cpu"}
     assert predicted.basis == {"source": "measured", **machine}
