@@ -13,6 +13,11 @@ from torch.utils.flop_counter import flop_registry
 
 from saebench.nn.kernels.surplus import is_surplus
 
+_MEMORY = frozenset({
+    torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.empty_strided, torch.ops.aten.new_empty,
+    torch.ops.aten.new_empty_strided, torch.ops.aten.resize_,
+})  # fmt: skip
+"""They only make room, and memory that a kernel keeps is made the first time alone."""
 FEW = 64
 """Calls on fewer values are not counted: torch makes some of its own, the first time that it is asked for a thing."""
 
@@ -81,7 +86,7 @@ class Work(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.other += 2 * sum(_entries(tensor) for tensor in sparse) * _width(out)
         elif formula is not None:
             self.dense += int(formula(*args, **kwargs, out_val=out))
-        elif not getattr(func, "is_view", False):
+        elif not getattr(func, "is_view", False) and packet not in _MEMORY:
             self._count(packet, args, out)
         return out
 

@@ -36,6 +36,9 @@ def test_work_counts_products_and_the_rest_by_hand():
     with Work() as work:
         (x @ W.T).sum().backward()
     assert work.dense == 2 * (2 * 4 * 8 * 16)  # forward, and the gradient of W
+    with Work() as work:
+        torch.empty(1000), torch.empty_like(x), x.new_empty(1000), x.T
+    assert work.flops == 0  # a kernel that keeps memory makes it once
     sparse = torch.eye(4).to_sparse()
     with Work() as work:
         sparse @ x
