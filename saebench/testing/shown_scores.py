@@ -75,6 +75,8 @@ class Scores:
         self.x_hat = {"perfect": self.x.clone(), "noise": -3 * self.x.roll(1, 0)}.get(
             quality, self.sae.decode(self.codes)
         )
+        rounded = replace(self.codes, values=self.codes.values.bfloat16().float())
+        self.x_hat_16bit = self.x_hat if quality in ("perfect", "noise") else self.sae.decode(rounded)
         generator = torch.Generator().manual_seed(2)
         clean = 2 + torch.rand(n_tokens, generator=generator)
         harm = {"perfect": 0.0, "noise": 3.0}.get(quality, 0.5)
@@ -128,7 +130,8 @@ class Scores:
         losses = SplicedLosses(*(value[rows] for value in vars(self.losses).values())) if "losses" in fields else None
         codes = self.codes.slice(start, stop) if "codes" in fields else None
         x_hat = self.x_hat[rows] if "reconstruction" in fields else None
-        return ScoredBatch(batch, codes, x_hat, losses)
+        rounded = self.x_hat_16bit[rows] if "reconstruction-16bit" in fields else None
+        return ScoredBatch(batch, codes, x_hat, losses, x_hat_16bit=rounded)
 
     def _truth(self) -> SparseCodes:
         generator = torch.Generator().manual_seed(6)
