@@ -34,7 +34,7 @@ def test_is_caught_by_name(attack: Any, plugin: str, says: str) -> None:
 
 @pytest.mark.parametrize(
     "plugin",
-    ["x_cached", "order_tells", "x_in_subclass", "x_overwritten"],
+    ["x_cached", "x_in_subclass"],
 )
 def test_gains_nothing(attack: Any, plugin: str) -> None:
     """Scored as the honest one is, or worse."""
@@ -43,6 +43,17 @@ def test_gains_nothing(attack: Any, plugin: str) -> None:
     assert found.value("variance-explained") <= honest.value("variance-explained") + 1e-4
     assert found.value("ce-spliced") >= honest.value("ce-spliced") - 1e-4
     assert found.value("l0") == pytest.approx(honest.value("l0"))
+
+
+def test_an_order_that_tells_decode_ends_where_codes_are_sorted(attack: Any) -> None:
+    """The order of a token's entries is its own alone; decode gets them sorted, and what it makes of that diverges."""
+    assert set(attack("order_tells").statuses.values()) == {"diverged"}
+
+
+def test_a_module_that_writes_over_its_batch_is_caught_in_training(attack: Any) -> None:
+    found = attack("x_overwritten")
+    assert set(found.statuses.values()) == {"failed"}
+    assert "the module changed the batch it was given" in found.error
 
 
 def test_codes_are_counted_as_decode_got_them(attack: Any) -> None:

@@ -260,7 +260,7 @@ def _kind(keys: Keys, facts: Mapping[str, Any]) -> str | None:
 def _tells_how(keys: Keys, left: Any, right: Any) -> bool:
     """How training computed (back end, what its steps reported), and what pages draw where both sides have it."""
     match keys:
-        case ("training", "numerics" | "facts", *_) | ("weights_digest",):
+        case ("training", "numerics" | "facts", *_) | ("weights_digest",) | ("hooks", *_):
             return True
         case ("details", _, *deeper):
             return bool(deeper) or ABSENT not in (left, right)

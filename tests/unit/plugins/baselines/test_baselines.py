@@ -17,7 +17,7 @@ from saebench_plugins.baselines.plugin import (
     saebench_architectures,
 )
 
-RELU, BATCH = saebench_architectures()
+RELU, BATCH, _ = saebench_architectures()
 STEP = StepInfo(0, 0.0, 0, 1000)
 
 
