@@ -98,18 +98,16 @@ def differences(a: Any, b: Any, where: str = "") -> Iterator[str]:
         yield f"{where}: {a} against {b}"
 
 
-def test_every_cell_and_every_score_is_there(runs: dict[str, Path]) -> None:
+def test_every_score_is_there_and_is_that_of_the_processor(runs: dict[str, Path]) -> None:
     here, there = facts_of(runs["cpu"]), facts_of(runs["cuda"])
     assert here.keys() == there.keys()
-    assert len([path for path in there if path.startswith("records")]) == 7 * 2 + 4 * 2 + 2  # seeds, sites, and the parent of a child trained on
+    # seeds, sites, and the parent of a child trained on
+    assert len([path for path in there if path.startswith("records")]) == 7 * 2 + 4 * 2 + 2
     assert {facts["status"] for facts in there.values()} == {"ok"}
     for path, facts in there.items():
         reasons = {id: metric["reason"] for id, metric in facts["metrics"].items()}
         assert reasons == {id: metric["reason"] for id, metric in here[path]["metrics"].items()}
-
-
-def test_scores_are_those_of_the_processor(runs: dict[str, Path]) -> None:
-    found = list(differences(facts_of(runs["cpu"]), facts_of(runs["cuda"])))
+    found = list(differences(here, there))
     assert not found, "\n".join(found[:20])
 
 
@@ -129,10 +127,11 @@ budget: {{primary: tokens, tokens: 256, memory_gb: 0.005}}
 """
 
 
-def test_the_limit_of_a_cell_does_not_count_the_language_model(tmp_path: Path, runs: dict[str, Path]) -> None:
+def test_the_limit_of_a_cell_does_not_count_the_language_model(tmp_path: Path) -> None:
     """The model alone has 14 MB, the cell is given 5 MB and needs fewer."""
     suite = tmp_path / "small.yaml"
-    suite.write_text(SMALL.format(text=runs["cpu"].parent / "text.txt"))
+    (tmp_path / "text.txt").write_text("\n\n".join(f"once upon a time {word} went home" for word in range(400)))
+    suite.write_text(SMALL.format(text=tmp_path / "text.txt"))
     with simulated_cuda() as card, pytest.MonkeyPatch.context() as patch:
         patch.setattr(saebench.leaderboard, "build", lambda *args, **kwargs: None)
         patch.setattr(saebench.leaderboard, "summary", lambda folders: "")

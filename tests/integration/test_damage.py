@@ -207,7 +207,9 @@ def test_damaged_products_are_all_found_and_made_again_in_one_run(
     as_before(whole, run)
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize(
+    "harm", [harm if index == 0 else pytest.param(harm, marks=pytest.mark.slow) for index, harm in enumerate(HARMS)]
+)
 @pytest.mark.parametrize("kinds", [MATERIAL, TOKENS, SAMPLES])
 def test_damaged_material_is_all_found_and_made_again_in_one_run(
     suite: Path, whole: Path, run: Path, harm: Harm, kinds: dict[str, Kind]

@@ -330,6 +330,7 @@ def test_a_cell_that_diverges_on_held_out_data_has_no_score_and_no_children(tmp_
         "bad": "diverged",
         "ours": "ok",
         "child": "skipped",
+        "bad-continued": "skipped",
     }
     assert "the FVU on held-out data is" in facts["bad"]["error"]["message"]
     assert facts["bad"]["metrics"] == {}

@@ -70,9 +70,7 @@ class TrainingStores:
         """See `RunData.training_pass`. Stores in the folders `in_use` are not removed."""
         if len({_pass_key(cohort) for cohort in cohorts}) > 1:
             raise ValueError("cohorts of one pass share model, context, dataset, data seed, dtype and shuffle")
-        for cohort in cohorts:
-            if cohort in self._coming:
-                self._coming.remove(cohort)
+        self._coming = [cohort for cohort in self._coming if cohort not in cohorts]
         self._abandon()
         read = {self._code(cohort) for cohort, reading in zip(cohorts, reads, strict=True) if reading}
         sources = self._existing(cohorts, read)
@@ -88,9 +86,8 @@ class TrainingStores:
         self._abandon()
         # the rows of a store and of its live source are equal, and a sample needs a few blocks of a forward
         live = replace(cohort, activations=replace(cohort.activations, source="live"))
-        source = self._existing([cohort], set()) or self._made([live], set())
         try:
-            return source[self._code(cohort)].random_rows(n)
+            return (self._existing([cohort], set()) or self._made([live], set()))[self._code(cohort)].random_rows(n)
         finally:
             self._abandon()
 
@@ -102,8 +99,7 @@ class TrainingStores:
             if cohort.model is not None and cohort.activations.source == "live":
                 continue
             folder = self._context.run.activations(code)
-            store = self._context.intact(folder, partial(self._find, folder, cohort, code in read))
-            if store is not None:
+            if (store := self._context.intact(folder, partial(self._find, folder, cohort, code in read))) is not None:
                 sources.setdefault(code, self._from_store(cohort, store))
         return sources
 

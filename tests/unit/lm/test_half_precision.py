@@ -72,7 +72,9 @@ def fvu(sae: Any, x: Tensor) -> float:
     return float((sae.decode(sae.encode(x)) - x).square().sum(1).mean()) / total_variance(x)
 
 
-@pytest.mark.parametrize("name", [*LIGHT, pytest.param("prose-6m", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["docs-lm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("stories260k", "prose-6m"))]
+)
 def test_half_precision_moves_fvu_by_less_than_another_seed(name, request):
     model, text = text_of(name, lambda: request.getfixturevalue("material"))
     hookpoint, d_sae = MODELS[name]
