@@ -52,7 +52,7 @@ def epoch(folder: Path, dtype: str, device: torch.device, batch: int = BATCH) ->
     """Opens a store anew; the call reads one epoch as training does: blocks of 65,536 rows, permuted, in float32."""
     store = ActivationStore.open(folder, {"dtype": dtype}, checked=True)
     assert store is not None
-    facts = SourceFacts("rows", "", {}, None, {"tokens": 0, "flops": 0}, 0, None)
+    facts = SourceFacts("rows", "", {}, None, {"tokens": 0, "flops": 0}, 0.0, 0, 0.0)
     rows = StoreRows(store, device, load=device.type != "cpu")
     source = TrainingSource(rows, facts, frozenset(), shuffle=65_536, prefetch=int(device.type != "cpu"))
 

@@ -24,7 +24,7 @@ from saebench.host import Catalog, load_catalog
 from saebench.host.build import build_module
 from saebench.measure.machine import n_threads, run_numerics
 from saebench.nn.kernels import backends
-from saebench.train.monitor import batch_quality
+from saebench.train.monitor import batch_fvu, l0_of, own_codes
 from saebench.train.step import Trainer
 from sections import Setting
 
@@ -62,7 +62,8 @@ def trained(cell: Cell, x: Tensor, catalog: Catalog, device: torch.device, paren
     def observe(seen: ActivationBatch, terms: LossTerms, loss: float) -> None:
         curve.losses.append(loss)
         if len(curve.losses) % EVERY == 0:
-            fvu, l0 = batch_quality(module, seen, terms, cell.entry)
+            codes = own_codes(module, seen, cell.entry)
+            fvu, l0 = batch_fvu(seen.target, module.decode(codes)), l0_of(codes)
             curve.fvus.append(float("nan") if fvu is None else fvu)
             curve.l0s.append(l0)
 

@@ -73,7 +73,7 @@ def _store(setting: Setting, folder: Path) -> TrainingSource:
                 writer.add(ActivationBatch(rows, rows))
     store = ActivationStore.open(folder, {})
     assert store is not None
-    facts = SourceFacts("synthetic", "", {}, None, {"tokens": 0, "flops": 0}, 0)
+    facts = SourceFacts("synthetic", "", {}, None, {"tokens": 0, "flops": 0}, 0.0, 0, 0.0)
     rows = StoreRows(store, setting.device, load=False)
     return TrainingSource(rows, facts, frozenset(), shuffle=STORED, prefetch=0)
 

@@ -35,8 +35,6 @@ MODELS = {
     "prose-6m": ("model.layers.3", 1024),
 }
 """Hookpoint, and width of the SAE."""
-LIGHT = ("docs-lm", "stories260k")
-"""Those that take seconds."""
 
 
 def text_of(name: str, material: Callable[[], Path]) -> tuple[str, str]:
