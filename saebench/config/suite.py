@@ -86,6 +86,8 @@ _NEWER = frozenset({"dtype", "device_map", "attention", "trust_remote_code", "qu
 def _digest(config: SuiteConfig) -> str:
     """Of what a suite says. A key that came or went with a newer version changes no digest of a suite without it."""
     facts = config.model_dump(mode="json", by_alias=True, exclude={"extends"})
+    if facts["child_controls"]:
+        del facts["child_controls"]
     for entry in facts["entries"]:
         if entry["init_from"] is not None:
             entry["init_from"]["keep"] = None
