@@ -73,7 +73,7 @@ def test_a_clock_counts_reading_and_steps_but_not_what_comes_between(monkeypatch
 
     class Source:
         n_tokens, forward_flops_per_token = 8, 3
-        data_cost, data_s, forward_s = {"tokens": 0, "flops": 0}, 0.0, 0.0  # noqa: RUF012
+        data_cost, data_s, forward_s = {"tokens": 0, "flops": 0}, 0.0, 0.0
 
         def batches(self, batch, seed, start):
             for index in range(start, 100):
