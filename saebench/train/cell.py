@@ -32,6 +32,7 @@ from saebench.cells.cell import Cell
 from saebench.host import Catalog
 from saebench.host.build import build_module, cell_cost, load_module
 from saebench.metrics.reconstruction import DIVERGED_FVU
+from saebench.nn.kernels.surplus import surplus
 from saebench.train.audit import Spending, Work, check_sizes, checked_steps
 from saebench.train.feed import FINALIZE_TOKENS, Feed, SharedBatch, scaled
 from saebench.train.meter import Meter, refuse_if_too_big
@@ -260,11 +261,16 @@ class CellRun:
         assert prepared is not None
         meter, read = prepared.meter, 0
         prepared.spending.free_to_finish(hook, 0, meter.cost.n_parameters)
-        for batch in self.feed.first(n_tokens):
+        batches = iter(self.feed.first(n_tokens))
+        while True:
+            with surplus():  # reading is no work of the hook: a live source runs the model here
+                if (batch := next(batches, None)) is None:
+                    return
+                x = scaled(batch, prepared.scale, self.device).x
             (meter.charge_fit if hook == "fit" else meter.charge_encode)(batch.n_tokens)
             read += batch.n_tokens
             prepared.spending.free_to_finish(hook, read, meter.cost.n_parameters)
-            yield scaled(batch, prepared.scale, self.device).x
+            yield x
 
     def close(self) -> TrainOutcome:
         """The outcome, complete; frees everything that only training needs."""

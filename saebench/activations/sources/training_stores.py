@@ -70,12 +70,12 @@ class TrainingStores:
         """See `RunData.training_pass`. Stores in the folders `in_use` are not removed."""
         if len({_pass_key(cohort) for cohort in cohorts}) > 1:
             raise ValueError("cohorts of one pass share model, context, dataset, data seed, dtype and shuffle")
-        self._coming = [cohort for cohort in self._coming if cohort not in cohorts]
+        for cohort in [one for one in cohorts if one in self._coming]:
+            self._coming.remove(cohort)
         self._abandon()
         read = {self._code(cohort) for cohort, reading in zip(cohorts, reads, strict=True) if reading}
         sources = self._existing(cohorts, read)
-        missing = [cohort for cohort in cohorts if self._code(cohort) not in sources]
-        if missing:
+        if missing := [cohort for cohort in cohorts if self._code(cohort) not in sources]:
             self._make_room(cohorts, missing, in_use)
             for tokens in sorted({cohort.tokens for cohort in missing}):
                 sources |= self._made([cohort for cohort in missing if cohort.tokens == tokens], read)
